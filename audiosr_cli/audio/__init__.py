@@ -1,0 +1,1 @@
+"""Sound in and sound out, in numpy; the only place that knows file formats and resampling."""

@@ -1,0 +1,146 @@
+"""Sound in: any file libsndfile reads, WAV from pipes too, in blocks (C, T) of float32."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from audiosr_cli.audio.resample import Resampler
+from audiosr_cli.audio.wav import CodecError, WavReader, check_shape
+from audiosr_cli.errors import InputError
+
+__all__ = ["SUFFIXES", "AudioReader", "read_mono"]
+
+SUFFIXES = frozenset(".wav .wave .rf64 .w64 .bwf .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf".split())
+BLOCK = 1 << 16  # frames a block
+
+_WAV_MAGIC = (b"RIFF", b"RIFX", b"RF64")
+
+
+class AudioReader:
+    """An open recording: ``sample_rate`` (Hz), ``channels``, ``subtype`` and blocks of samples.
+
+    ``source`` is a path or ``-`` for standard input. ``frames`` is what the header promises, None where
+    it promises nothing; never trusted. ``warnings`` tells, once the blocks are through, what was off.
+    No downmix, no scaling. Raises InputError naming the file.
+    """
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        self.name = "standard input" if str(source) == "-" else os.fspath(source)
+        self.warnings: list[str] = []
+        self._stack = ExitStack()
+        try:
+            self._open(source)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self, source: str | os.PathLike[str]) -> None:
+        stream = self._raw(source)
+        head = stream.peek(12)[:12] if hasattr(stream, "peek") else b""
+        if not head:
+            raise InputError(f"{self.name}: is empty, there is no audio in it")
+        self._wav: WavReader | None = None
+        self._sound: soundfile.SoundFile | None = None
+        if head[:4] in _WAV_MAGIC:
+            try:
+                self._wav = WavReader(stream, self.name)
+            except CodecError:
+                if not stream.seekable():
+                    raise
+        if self._wav is not None:
+            form = self._wav.format
+            self.sample_rate, self.channels, self.subtype = form.sample_rate, form.channels, form.subtype
+            self.frames = self._wav.frames
+        else:
+            self._open_sound(stream)
+
+    def _raw(self, source: str | os.PathLike[str]) -> BinaryIO:
+        if str(source) == "-":
+            if sys.stdin is None or sys.stdin.closed:
+                raise InputError("standard input is closed")
+            return sys.stdin.buffer
+        try:
+            if stat.S_ISDIR(os.stat(source).st_mode):
+                raise InputError(f"{self.name}: is a folder, not a file")
+            return self._stack.enter_context(open(source, "rb"))
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+
+    def _open_sound(self, stream: BinaryIO) -> None:
+        """Through libsndfile, which needs a real file: what cannot seek is spooled to a temporary one."""
+        if not stream.seekable():
+            spool = self._stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, spool, 1 << 20)
+            spool.flush()
+            stream = cast(BinaryIO, spool)
+        os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile reads the descriptor, which buffering has moved
+        try:
+            self._sound = self._stack.enter_context(soundfile.SoundFile(stream.fileno(), closefd=False))
+        except (soundfile.LibsndfileError, TypeError) as error:
+            reason = getattr(error, "error_string", str(error)).rstrip(".")
+            raise InputError(f"{self.name}: cannot be read as audio: {reason}") from error
+        self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
+        self.subtype = self._sound.subtype
+        self.frames = self._sound.frames if 0 <= self._sound.frames < 2**48 else None
+        check_shape(self.sample_rate, self.channels, self.name)
+
+    def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
+        """All samples in blocks (C, T) of at most ``frames``; to be walked once."""
+        done = 0
+        while (block := self._read(frames)).shape[1]:
+            done += block.shape[1]
+            yield block
+        if self._wav is not None:
+            self.warnings += self._wav.warnings
+        elif self.frames is not None and done < self.frames and not self.warnings:
+            self.warnings.append(f"{self.name}: ends after {done} of the {self.frames} frames its header promises")
+        elif done == 0:
+            self.warnings.append(f"{self.name}: holds no samples")
+
+    def _read(self, frames: int) -> NDArray[np.float32]:
+        if self._wav is not None:
+            return self._wav.read(frames)
+        assert self._sound is not None
+        try:
+            block = self._sound.read(frames, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            at = self._sound.tell() / self.sample_rate
+            self.warnings.append(
+                f"{self.name}: damaged at {at:.1f} s ({error.error_string.rstrip('.')}); the rest is lost"
+            )
+            return np.zeros((self.channels, 0), np.float32)
+        return np.ascontiguousarray(block.T)
+
+    def close(self) -> None:
+        """Close what was opened; standard input stays open."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_mono(path: Path, sample_rate: int) -> NDArray[np.float32]:
+    """A whole recording as (T,) float32 at ``sample_rate`` Hz, the mean of its channels: for training."""
+    with AudioReader(path) as reader:
+        resampler = Resampler(reader.sample_rate, sample_rate, 1)
+        pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
+        pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
+    return np.concatenate(pieces, axis=1)[0]

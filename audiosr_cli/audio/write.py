@@ -1,0 +1,269 @@
+"""Sound out: one finishing gate, one atomic way to disk, WAV headers of our own for files and pipes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from audiosr_cli.audio.wav import WavFormat, WavWriter
+from audiosr_cli.errors import OutputError, SampleError
+
+ClipPolicy = Literal["warn", "rescale", "error"]
+
+# What each format takes: the subtypes it may follow, the first being the default.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
+    "flac": ("PCM_16", "PCM_24"),
+    "w64": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
+    "aiff": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
+    "caf": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
+    "ogg": ("VORBIS",),
+    "opus": ("OPUS",),
+    "mp3": ("MPEG_LAYER_III",),
+}
+_SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff"}
+_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # what comes nearest where a format lacks one
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """Container and sample type of an output; ``sample_rate`` in Hz."""
+
+    container: str
+    subtype: str
+    sample_rate: int
+    channels: int
+
+
+def choose_format(
+    container: str, subtype: str | None, input_subtype: str, sample_rate: int, channels: int
+) -> OutputFormat:
+    """The output format: ``subtype`` if asked for, else the input's, else what comes nearest to it.
+
+    Lossy and 8-bit input becomes 16 bit. Raises OutputError where a format cannot hold the sound.
+    """
+    container = _SUFFIXES.get(container.lower(), container.lower())
+    if container not in FORMATS:
+        raise OutputError(f"unknown output format {container!r}; known: {', '.join(FORMATS)}")
+    allowed = FORMATS[container]
+    if subtype is not None:
+        chosen = subtype.upper()
+        chosen = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32"}.get(chosen, chosen)
+        if chosen not in allowed:
+            raise OutputError(f"{container} cannot hold {subtype}; it takes: {', '.join(allowed)}")
+    else:
+        chosen = input_subtype
+        while chosen not in allowed and chosen in _WIDER:
+            chosen = _WIDER[chosen]
+        chosen = chosen if chosen in allowed else allowed[0]
+    if container == "mp3" and (channels > 2 or sample_rate > 48000):
+        raise OutputError(f"mp3 holds 2 channels up to 48000 Hz, not {channels} at {sample_rate} Hz; use wav or flac")
+    if container == "flac" and (channels > 8 or sample_rate > 384000):
+        raise OutputError(f"flac holds 8 channels up to 384000 Hz, not {channels} at {sample_rate} Hz; use wav")
+    if container == "opus" and sample_rate not in _OPUS_RATES:
+        raise OutputError(f"opus knows the rates {', '.join(map(str, _OPUS_RATES))} Hz, not {sample_rate}; use wav")
+    return OutputFormat(container, chosen, sample_rate, channels)
+
+
+def container_of(path: Path) -> str | None:
+    """The output format a path's suffix asks for, None if it asks for none."""
+    suffix = path.suffix.lstrip(".").lower()
+    suffix = _SUFFIXES.get(suffix, suffix)
+    return suffix if suffix in FORMATS else None
+
+
+class Gate:
+    """What every sample passes before an encoder: finite check, clip policy, rounding quantiser.
+
+    Integers come out for PCM (units of the last bit), floats otherwise. Float files keep what lies above
+    full scale; everything else is clipped and counted. ``name`` stands in the errors.
+    """
+
+    def __init__(self, form: OutputFormat, clip: ClipPolicy, name: str) -> None:
+        self.bits = _BITS.get(form.subtype)
+        self.keeps_overs = form.subtype == "FLOAT"
+        self.sample_rate, self.clip, self.name = form.sample_rate, clip, name
+        self.frames, self.clipped, self.peak = 0, 0, 0.0
+
+    def measure(self, block: NDArray[np.float32]) -> None:
+        """Check that ``block`` (C, T) is finite and note its peak; raises SampleError with the position."""
+        peak = float(np.max(np.abs(block), initial=0.0))
+        if not np.isfinite(peak):
+            at = self.frames + int(np.argmin(np.isfinite(block).all(axis=0)))
+            raise SampleError(f"{self.name}: sample {at} ({at / self.sample_rate:.3f} s) is not a finite number")
+        self.peak = max(self.peak, peak)
+
+    def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int32]:
+        """Check and quantise a block (C, T)."""
+        self.measure(block)
+        if not self.keeps_overs and np.max(np.abs(block), initial=0.0) > 1.0:
+            over = np.abs(block) > 1.0
+            if self.clip == "error":
+                at = (self.frames + int(np.argmax(over.any(axis=0)))) / self.sample_rate
+                raise SampleError(f"{self.name}: clips at {at:.3f} s; use --clip warn or rescale, or --subtype float")
+            self.clipped += int(over.sum())
+        self.frames += block.shape[1]
+        if self.bits is None:
+            return block if self.keeps_overs else np.clip(block, -1, 1)
+        scale = 2.0 ** (self.bits - 1)
+        wide = block.astype(np.float64) if self.bits > 24 else block
+        return np.clip(np.rint(wide * wide.dtype.type(scale)).astype(np.float64), -scale, scale - 1).astype(np.int32)
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that becomes ``target`` at the end: flushed, renamed, folder synced.
+
+    On any error the temporary file is removed and ``target`` is left as it was. Raises OutputError where the
+    operating system refuses the last steps.
+    """
+    part = target.parent / f".audiosr-{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        yield part
+        try:
+            with open(part, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(part, target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some file systems cannot sync folders; the rename stands all the same
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+class AudioWriter:
+    """One output: blocks (C, T) go through the gate into a file, or to standard output for ``-``.
+
+    Under ``clip = "rescale"`` samples wait in a temporary float file until ``finish`` brings the gain that
+    keeps the loudest of all outputs in range. Nothing is at ``target`` before ``commit``; leaving the
+    ``with`` block without it removes what was written.
+    """
+
+    def __init__(self, target: str | Path, form: OutputFormat, clip: ClipPolicy = "warn") -> None:
+        self.target, self.form = target, form
+        self.name = "standard output" if str(target) == "-" else str(target)
+        self.gate = Gate(form, clip, self.name)
+        self._files = ExitStack()  # temporary files, and the rename that is their end
+        self._spool = (
+            self._files.enter_context(tempfile.TemporaryFile())
+            if clip == "rescale" and not self.gate.keeps_overs
+            else None
+        )
+        self._sink: WavWriter | soundfile.SoundFile | None = None
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(self._sink, soundfile.SoundFile):
+            self._sink.close()
+        error = error or OutputError(f"{self.name}: was not finished")
+        self._files.__exit__(type(error), error, error.__traceback__)  # nothing is left in it after commit
+
+    def _open(self) -> None:
+        if str(self.target) == "-":
+            if self.form.container != "wav":
+                raise OutputError(f"standard output takes wav only, not {self.form.container}")
+            self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
+            return
+        target = Path(self.target)
+        with self._named_errors():
+            if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+                if self.form.container != "wav":
+                    raise OutputError(f"{self.name}: a pipe or device takes wav only, not {self.form.container}")
+                stream = self._files.enter_context(open(target, "wb"))
+                self._sink = WavWriter(stream, self._wav_format(), seekable=False)
+                return
+            part = self._files.enter_context(atomic_path(target))
+            if self.form.container == "wav":
+                stream = self._files.enter_context(open(part, "xb"))
+                self._sink = WavWriter(stream, self._wav_format(), seekable=True)
+            else:
+                self._sink = self._sound_file(part)
+
+    def _wav_format(self) -> WavFormat:
+        bits = _BITS.get(self.form.subtype, 32)
+        return WavFormat(self.form.sample_rate, self.form.channels, bits, self.form.subtype == "FLOAT")
+
+    def _sound_file(self, part: Path) -> soundfile.SoundFile:
+        form = self.form
+        name = {"opus": "OGG"}.get(form.container, form.container.upper())
+        extra = {"compression_level": 0.0, "bitrate_mode": "CONSTANT"} if form.container == "mp3" else {}
+        try:
+            return soundfile.SoundFile(
+                os.fsencode(part), "x", form.sample_rate, form.channels, form.subtype, format=name, **extra
+            )
+        except (soundfile.LibsndfileError, TypeError) as error:
+            raise OutputError(f"{self.name}: cannot be written as {form.container}: {error}") from error
+
+    def write(self, block: NDArray[np.float32]) -> None:
+        """Append a block (C, T), full scale 1.0."""
+        if self._spool is None:
+            self._put(self.gate(block))
+            return
+        self.gate.measure(block)
+        self._spool.write(np.ascontiguousarray(block.T).tobytes())
+
+    def _put(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
+        with self._named_errors():
+            if isinstance(self._sink, WavWriter):
+                self._sink.write(samples)
+            elif self._sink is not None:
+                if self.gate.bits is not None:  # libsndfile takes integers left-justified in 32 bits
+                    samples = samples.astype(np.int32) << (32 - self.gate.bits)
+                self._sink.write(samples.T)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # the reader of a pipe has gone: no fault of the target
+            raise
+        except OSError as error:
+            raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
+        except soundfile.LibsndfileError as error:
+            raise OutputError(f"{self.name}: cannot be written: {error.error_string}") from error
+
+    def finish(self, gain: float = 1.0) -> None:
+        """Write what waits (times ``gain``, under rescale) and end the file, still under its temporary name."""
+        if self._spool is not None:
+            self._spool.seek(0)
+            width = 4 * self.form.channels
+            while data := self._spool.read(width << 14):
+                block = np.frombuffer(data, np.float32).reshape(-1, self.form.channels).T
+                self._put(self.gate(block * np.float32(gain)))
+        with self._named_errors():
+            if self._sink is not None:
+                self._sink.close()
+
+    def commit(self) -> None:
+        """Put the finished file in its place."""
+        with self._named_errors():
+            self._files.close()

@@ -1,0 +1,84 @@
+"""Speed of a model on a recording: the whole route but the writing, in this process."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from audiosr_cli.audio.read import BLOCK, AudioReader
+from audiosr_cli.models import Model
+from audiosr_cli.process import Options, Samples, Stage, stream
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one run took; seconds of audio count each channel once, CPU seconds are of all threads."""
+
+    model: str
+    audio_s: float
+    channels: int
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Wall seconds per second of audio: below 1 is faster than real time."""
+        return self.wall_s / self.audio_s
+
+    @property
+    def cpu_per_s(self) -> float:
+        """CPU seconds per second of audio."""
+        return self.cpu_s / self.audio_s
+
+
+def noise(seconds: float, sample_rate: int, seed: int = 0) -> Callable[[], Iterator[Samples]]:
+    """White noise at -20 dBFS in blocks (1, T); every call starts it anew."""
+
+    def blocks() -> Iterator[Samples]:
+        generator, left = np.random.default_rng(seed), round(seconds * sample_rate)
+        while left > 0:
+            count = min(left, BLOCK)
+            yield (0.1 * generator.standard_normal((1, count))).astype(np.float32)
+            left -= count
+
+    return blocks
+
+
+def recording(path: str) -> tuple[Callable[[], Iterator[Samples]], int, int]:
+    """Blocks of a file, its rate in Hz and its channels."""
+    with AudioReader(path) as reader:
+        rate, channels = reader.sample_rate, reader.channels
+
+    def blocks() -> Iterator[Samples]:
+        with AudioReader(path) as reader:
+            yield from reader.blocks()
+
+    return blocks, rate, channels
+
+
+def measure(
+    model: Model, blocks: Callable[[], Iterator[Samples]], sample_rate: int, channels: int, options: Options
+) -> Speed:
+    """One run of ``model`` over ``blocks``. The first window of a process costs more; run twice to compare."""
+    stage = Stage(model, sample_rate, model.spec.out_rate, channels, options)
+    frames = 0
+
+    def counted() -> Iterator[Samples]:
+        nonlocal frames
+        for block in blocks():
+            frames += block.shape[1]
+            yield block
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in stream(counted(), [stage]):
+        pass
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss counts bytes there, kilobytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return Speed(model.spec.name, max(frames, 1) / sample_rate, channels, wall, cpu, peak)

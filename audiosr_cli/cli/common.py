@@ -1,0 +1,151 @@
+"""What the three processing commands share: their options, the progress bar, and how outcomes are told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from audiosr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from audiosr_cli.api import Pipeline
+    from audiosr_cli.audio.read import AudioReader
+    from audiosr_cli.batch import Item, Outcome
+    from audiosr_cli.process import Options, Progress
+
+Inputs = Annotated[list[str], typer.Argument(help="Recordings, folders of recordings, or - for standard input.")]
+Speakers = Annotated[int, typer.Option("--speakers", "-s", min=1, help="How many people speak.")]
+Model = Annotated[str | None, typer.Option("--model", help="A bundled model's name or a .safetensors file.")]
+Upsampler = Annotated[str | None, typer.Option("--upsampler", help="The same for the second half.")]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The options that every processing command has."""
+
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Folder, file, or - for standard output. [default: current folder]"),
+    ] = None
+    template: Annotated[
+        str | None, typer.Option("--template", help="Names of outputs, made of {stem}, {speaker}, {rate} and {ext}.")
+    ] = None
+    container: Annotated[
+        str | None, typer.Option("--format", help="wav, flac, w64, aiff, caf, ogg, opus or mp3. [default: wav]")
+    ] = None
+    subtype: Annotated[
+        str | None, typer.Option("--subtype", help="16, 24, 32 or float. [default: the input's; 16 for lossy input]")
+    ] = None
+    clip: Annotated[
+        Literal["warn", "rescale", "error"],
+        typer.Option("--clip", help="What lies above full scale: clip and count, turn all outputs down, or fail."),
+    ] = "warn"
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")] = "auto"
+    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")] = 1
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False
+    skip: Annotated[bool, typer.Option("--skip", help="Leave inputs whose outputs all exist.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recording on standard output.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say how long each recording took.")] = False
+
+
+def processing(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with a parameter ``shared: Shared``, as one that has all of Shared's options instead."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "shared"]
+    hints = get_type_hints(Shared, include_extras=True)
+    more = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(Shared)
+    ]
+
+    def run(**values: Any) -> None:
+        shared = Shared(**{parameter.name: values.pop(parameter.name) for parameter in more})
+        command(**values, shared=shared)
+
+    run.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    return run
+
+
+def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: str, shared: Shared) -> None:
+    """Check the call, load the models, run every input, tell what became of it, set the exit code."""
+    from audiosr_cli import batch
+    from audiosr_cli.api import pick_device
+    from audiosr_cli.process import Options
+
+    if shared.overwrite and shared.skip:
+        raise UsageError("--overwrite and --skip exclude each other")
+    if shared.as_json and shared.output == "-":
+        raise UsageError("--json and -o - both want standard output; give -o a file")
+    naming = batch.Naming(shared.output, shared.template or template, shared.container)
+    items = batch.collect(inputs)
+    pipeline = make(Options(device=pick_device(shared.device), batch=shared.batch, clip=shared.clip))
+    batch.check(items, naming, pipeline.sources)
+    existing: batch.Existing = "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
+    failed = 0
+    with _progress(show=not shared.quiet) as progress:
+        for outcome in batch.run(items, pipeline, naming, existing, shared.subtype, progress):
+            failed += outcome.error is not None
+            _tell(outcome, shared)
+    if failed:
+        raise typer.Exit(1 if failed == len(items) else 3)
+
+
+def _say(text: str) -> None:
+    print(f"audiosr: {text}", file=sys.stderr)
+
+
+def _tell(outcome: Outcome, shared: Shared) -> None:
+    report, error = outcome.report, outcome.error
+    if error is not None:
+        _say(str(error))
+    elif report is None and not shared.quiet:
+        _say(f"{outcome.item.source}: skipped, its outputs exist")
+    if shared.as_json:
+        row = asdict(report) if report else {"input": outcome.item.source, "outputs": []}
+        row["status"] = "failed" if error else "done" if report else "skipped"
+        print(json.dumps(row | ({"error": str(error)} if error else {})), flush=True)
+    if report is None or shared.quiet:
+        return
+    for line in report.warnings:
+        _say(f"warning: {line}")
+    if report.outputs != ["-"] and not shared.as_json:
+        print("\n".join(report.outputs), flush=True)
+    if shared.verbose:
+        seconds = report.frames_in / report.rate_in
+        speed = seconds / max(report.elapsed_s, 1e-9)
+        _say(f"{report.input}: {seconds:.1f} s of audio in {report.elapsed_s:.1f} s ({speed:.1f} × real time)")
+
+
+@contextmanager
+def _progress(show: bool) -> Iterator[Callable[[Item, AudioReader], Progress] | None]:
+    """A bar on standard error, one task a recording; nothing where that is no terminal."""
+    if not show or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def start(item: Item, reader: AudioReader) -> Callable[[int], None]:
+            task = bar.add_task(item.source.rsplit("/", 1)[-1], total=reader.frames, at="0 s")
+
+            def step(frames: int) -> None:
+                bar.update(task, completed=frames, at=f"{frames / reader.sample_rate:.0f} s")
+
+            return step
+
+        yield start

@@ -1,0 +1,86 @@
+"""The ``audiosr`` command: its sub-commands, and what the shell is told when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from audiosr_cli import __version__
+from audiosr_cli.cli import bench, models, separate, separate_sr, train, upsample
+from audiosr_cli.errors import AudioSRError
+
+app = typer.Typer(
+    name="audiosr",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("separate")(separate.separate)
+app.command("upsample")(upsample.upsample)
+app.command("separate-sr")(separate_sr.separate_sr)
+app.command("train")(train.train)
+app.command("bench")(bench.bench)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"audiosr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Separate overlapping speakers and restore the bandwidth of recordings of any length.
+
+    Exit codes: 0 ok, 1 all failed, 2 usage, 3 some files failed, 130/143/141 interrupted, terminated, broken pipe.
+    """
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)  # unwinds, so that temporary files go
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot spell
+    try:
+        app(standalone_mode=True)
+    except AudioSRError as error:
+        print(f"audiosr: {error}", file=sys.stderr)
+        _leave(error.exit_code)
+    except KeyboardInterrupt:
+        _leave(130)
+    except BrokenPipeError:
+        _leave(141)
+    except SystemExit as stop:
+        _leave(stop.code if isinstance(stop.code, int) else 1)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Flush and exit; a reader that has gone is told by 141, and never by a traceback at shutdown."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 141
+    except OSError as error:
+        print(f"audiosr: standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)

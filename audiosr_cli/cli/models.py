@@ -1,0 +1,48 @@
+"""``audiosr models``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from audiosr_cli.errors import ModelError
+
+app = typer.Typer(no_args_is_help=True, help="What models there are, and whether they are whole.")
+
+
+@app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False) -> None:
+    """Name every bundled model with its task, rates, size and where its weights come from."""
+    from audiosr_cli import weights
+
+    rows = {}
+    for name, entry in weights.catalogue().items():
+        path = weights.folder() / entry["file"]
+        known = weights.metadata(path)
+        rows[name] = {"tasks": entry["tasks"], "bytes": path.stat().st_size, **known}
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for name, row in rows.items():
+        spec, tasks = row["spec"], ", ".join(row["tasks"])
+        rates = f"{spec['in_rate']} → {spec['in_rate'] * spec['ratio']} Hz"
+        print(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {row['bytes'] / 1e6:.1f} MB  {row['model']}")
+
+
+@app.command("verify")
+def verify() -> None:
+    """Check every bundled model: its SHA-256, its metadata, and that its weights are finite and fit."""
+    from audiosr_cli import weights
+
+    broken = 0
+    for name in weights.catalogue():
+        try:
+            weights.load_model(name)
+            print(f"{name}: ok")
+        except ModelError as error:
+            broken += 1
+            print(f"{name}: {error}")
+    if broken:
+        raise typer.Exit(1)

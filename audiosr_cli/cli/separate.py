@@ -1,0 +1,24 @@
+"""``audiosr separate``."""
+
+from __future__ import annotations
+
+from audiosr_cli.cli import common
+
+
+@common.processing
+def separate(
+    inputs: common.Inputs,
+    speakers: common.Speakers = 2,
+    model: common.Model = None,
+    *,
+    shared: common.Shared,
+) -> None:
+    """Part overlapping speakers into one file each, at the input's rate.
+
+    Writes mix_speaker1.wav, mix_speaker2.wav … for mix.wav and prints their names. Levels are kept.
+    """
+    from audiosr_cli import api
+
+    common.run_batch(
+        inputs, lambda options: api.separation(speakers, model, options), "{stem}_speaker{speaker}.{ext}", shared
+    )

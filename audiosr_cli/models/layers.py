@@ -1,0 +1,61 @@
+"""What the convolutional models share: positions of feature maps, and 1-D layers that run channels-last.
+
+Feature maps are (B, C, 1, T) in channels-last memory: a 1-D convolution as a 2-D one of height 1 runs up
+to nine times faster that way on CPUs (24 channels, kernel 15), as every sample's channels lie together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a feature map lies: its sample k stands at input position ``offset + k * step``."""
+
+    offset: int = 0
+    step: int = 1
+
+    def conv(self, kernel: int, stride: int = 1, valid: bool = True) -> Grid:
+        """After a centred odd ``kernel``; without padding it loses ``kernel // 2`` samples on each side."""
+        lost = kernel // 2 * self.step if valid else 0
+        return Grid(self.offset + lost, self.step * stride)
+
+    def upsampled(self) -> Grid:
+        """After doubling the number of samples."""
+        return replace(self, step=self.step // 2)
+
+
+def to_map(x: Tensor) -> Tensor:
+    """Waveforms (B, C, T) as a feature map (B, C, 1, T)."""
+    return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, valid: bool = True, bias: bool = True) -> nn.Conv2d:
+    """A 1-D convolution on feature maps; ``valid`` means no padding, otherwise zeros keep the length."""
+    padding = (0, 0) if valid else (0, kernel // 2)
+    layer = nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), padding, bias=bias)
+    return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def crop(h: Tensor, grid: Grid, target: Grid, length: int) -> Tensor:
+    """The ``length`` samples of ``h`` (on ``grid``) that start where ``target`` starts; same step."""
+    assert grid.step == target.step
+    start = (target.offset - grid.offset) // grid.step
+    assert start >= 0 and start + length <= h.shape[-1], (start, length, h.shape)
+    return h[..., start : start + length]
+
+
+def interleave(even: Tensor, odd: Tensor) -> Tensor:
+    """Two maps (B, C, 1, T) as one (B, C, 1, 2T): even[0], odd[0], even[1], …"""
+    both = torch.stack([even.permute(0, 2, 3, 1), odd.permute(0, 2, 3, 1)], dim=3)  # (B, 1, T, 2, C)
+    return both.flatten(2, 3).permute(0, 3, 1, 2)  # (B, C, 1, 2T)
+
+
+def subpixel(h: Tensor) -> Tensor:
+    """1-D pixel shuffle: (B, 2C, 1, T) → (B, C, 1, 2T) (Shi et al. 2016; Kuleshov et al. 2017, sec. 3.2)."""
+    even, odd = h.chunk(2, dim=1)
+    return interleave(even, odd)

@@ -1,0 +1,192 @@
+"""Wave-U-Net: a U-Net on waveforms (Stoller, Ewert & Dixon, ISMIR 2018, arXiv 1806.03185)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiosr_cli.models.base import Model, ModelSpec
+from audiosr_cli.models.layers import Grid, conv, crop, interleave, to_map
+
+
+@dataclass(frozen=True)
+class WaveUNetConfig:
+    """Every number of a Wave-U-Net; the defaults are the paper's M4 (sec. 3.2, table 1).
+
+    ``depth`` (paper: L) down blocks; block l has ``filters * l`` filters (paper: F_c). ``valid`` padding
+    wants real samples around the target (sec. 3.2.2), otherwise zeros are padded in every layer.
+    ``difference`` makes the last source the mixture minus the others (sec. 3.2.1); ``learned_upsampling``
+    interpolates with a trained weight per channel (sec. 3.2.4). ``output``: ``tanh`` as in the paper's
+    baseline; ``clip`` is linear in training and clips to [-1, 1] in evaluation, as the paper does with
+    the difference layer; ``linear`` never touches the level. ``bias = False`` with ``linear`` makes the
+    whole network positively homogeneous: it hears a whisper as it hears a shout. ``core`` and ``overlap``
+    are what a window yields and what neighbours share, in samples (multiples of 2^depth).
+    """
+
+    sample_rate: int = 22050
+    sources: int = 2
+    channels: int = 1
+    depth: int = 12
+    filters: int = 24
+    kernel_down: int = 15
+    kernel_up: int = 5
+    valid: bool = True
+    difference: bool = True
+    learned_upsampling: bool = False
+    output: Literal["tanh", "clip", "linear"] = "tanh"
+    bias: bool = True
+    norm: bool = False
+    slope: float = 0.2
+    core: int = 16384
+    overlap: int = 0
+    name: str = "wave_u_net"
+
+    def __post_init__(self) -> None:
+        assert self.depth >= 1 and self.sources >= 1 and self.channels >= 1
+        assert self.kernel_down % 2 == 1 and self.kernel_up % 2 == 1
+        assert self.core % self.stride == 0 and self.overlap % self.stride == 0
+
+    @property
+    def stride(self) -> int:
+        """Samples per bottleneck sample; windows start on multiples of it."""
+        return int(2**self.depth)
+
+    @property
+    def reach(self) -> int:
+        """Samples that valid padding takes before the first output sample."""
+        grid = Grid()
+        for _ in range(self.depth):
+            grid = Grid(grid.conv(self.kernel_down).offset, grid.step * 2)
+        grid = grid.conv(self.kernel_down)
+        for _ in range(self.depth):
+            grid = grid.upsampled().conv(self.kernel_up)
+        return grid.offset
+
+    @property
+    def context(self) -> int:
+        """Samples wanted on both sides: the reach, and what decimating and interpolating may lose at the end."""
+        return self.reach + 2 * self.stride if self.valid else 0
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The contract that follows."""
+        return ModelSpec(
+            name=self.name,
+            task="separate",
+            in_rate=self.sample_rate,
+            ratio=1,
+            sources=self.sources,
+            channels=self.channels,
+            window=self.core + 2 * self.context,
+            context=self.context,
+            hop=self.core - self.overlap,
+        )
+
+
+class Upsample(nn.Module):
+    """Doubles the rate of a map by interpolation between neighbours (sec. 3.2.4).
+
+    Linear, or learned: the new sample is σ(w)·x_t + (1 - σ(w))·x_{t+1} with a weight per channel. With
+    valid padding 2T - 2 samples come out of T, otherwise the last sample is repeated and 2T come out.
+    """
+
+    def __init__(self, channels: int, learned: bool, valid: bool) -> None:
+        super().__init__()
+        self.valid = valid
+        self.weight = nn.Parameter(torch.zeros(1, channels, 1, 1)) if learned else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, 1, T) → (B, C, 1, 2T - 2), or 2T without valid padding."""
+        now, after = h[..., :-1], h[..., 1:]
+        if not self.valid:
+            now, after = h, torch.cat([after, h[..., -1:]], dim=-1)
+        share = 0.5 if self.weight is None else torch.sigmoid(self.weight).to(h.dtype)
+        return interleave(now, after + share * (now - after))
+
+
+class ChannelScale(nn.Module):
+    """Batch normalisation without means or biases: each channel is divided by its RMS.
+
+    In training that is the RMS over batch and time, in evaluation its running average: a constant per
+    channel, so that streaming stays exact and the network homogeneous (after Ioffe & Szegedy 2015).
+    """
+
+    mean_square: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.02) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.register_buffer("mean_square", torch.ones(channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, 1, T) → the same shape."""
+        mean_square = self.mean_square
+        if self.training:
+            mean_square = h.float().square().mean((0, 2, 3))
+            with torch.no_grad():
+                self.mean_square.lerp_(mean_square, self.momentum)
+        return h * (self.gain * (mean_square + 1e-8).rsqrt()).to(h.dtype)[:, None, None]
+
+
+class WaveUNet(Model):
+    """The network. Deviations from the paper: the leak, the biases and the overlap are configurable, and
+    the difference layer's output is clipped only under ``output = "clip"``."""
+
+    config: WaveUNetConfig
+
+    def __init__(self, config: WaveUNetConfig) -> None:
+        super().__init__(config)
+        c = config
+        widths = [c.channels] + [c.filters * (level + 1) for level in range(c.depth + 1)]
+        options = {"valid": c.valid, "bias": c.bias}
+        self.down = nn.ModuleList(conv(widths[i], widths[i + 1], c.kernel_down, **options) for i in range(c.depth))
+        self.bottleneck = conv(widths[c.depth], widths[c.depth + 1], c.kernel_down, **options)
+        levels = range(c.depth, 0, -1)
+        self.upsample = nn.ModuleList(Upsample(widths[i + 1], c.learned_upsampling, c.valid) for i in levels)
+        self.up = nn.ModuleList(conv(widths[i] + widths[i + 1], widths[i], c.kernel_up, **options) for i in levels)
+        made = c.sources - 1 if c.difference else c.sources
+        self.head = conv(widths[1] + c.channels, made * c.channels, 1, bias=c.bias)
+        scaled = [*widths[1:], *(widths[i] for i in levels)] if c.norm else []
+        self.scale = nn.ModuleList(ChannelScale(width) for width in scaled)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=c.slope)
+        nn.init.xavier_normal_(self.head.weight)
+
+    def _activate(self, h: Tensor, layer: int) -> Tensor:
+        if self.config.norm:
+            h = self.scale[layer](h)
+        return F.leaky_relu(h, self.config.slope, inplace=not h.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) → (B, S, C, T - 2 * context); without valid padding T is a multiple of 2^depth."""
+        c, grid, target = self.config, Grid(), Grid(self.config.reach if self.config.valid else 0)
+        length = x.shape[-1] - 2 * c.context
+        mix = to_map(x[..., c.context - target.offset :])
+        h, skips = mix, []
+        for i, layer in enumerate(self.down):
+            h, grid = self._activate(layer(h), i), grid.conv(c.kernel_down, valid=c.valid)
+            skips.append((h, grid))
+            h, grid = h[..., ::2], Grid(grid.offset, grid.step * 2)
+        h, grid = self._activate(self.bottleneck(h), c.depth), grid.conv(c.kernel_down, valid=c.valid)
+        for i, (upsample, layer) in enumerate(zip(self.upsample, self.up, strict=True), c.depth + 1):
+            h, grid = upsample(h), grid.upsampled()
+            skip, skip_grid = skips.pop()
+            skip = crop(skip, skip_grid, grid, h.shape[-1])
+            h, grid = self._activate(layer(torch.cat([skip, h], dim=1)), i), grid.conv(c.kernel_up, valid=c.valid)
+        h, mix = crop(h, grid, target, length), crop(mix, Grid(), target, length)
+        return self._outputs(self.head(torch.cat([h, mix], dim=1)), mix)
+
+    def _outputs(self, h: Tensor, mix: Tensor) -> Tensor:
+        c, mix = self.config, mix.squeeze(2)  # (B, C, T)
+        sources = h.squeeze(2).float().unflatten(1, (-1, c.channels))  # (B, S or S-1, C, T)
+        if c.output == "tanh":
+            sources = torch.tanh(sources)
+        if c.difference:
+            sources = torch.cat([sources, (mix - sources.sum(1)).unsqueeze(1)], dim=1)
+        return sources.clamp(-1, 1) if c.output == "clip" and not self.training else sources

@@ -1,0 +1,104 @@
+"""One training run, from its TOML to the best weights in its folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiosr_cli import __version__
+from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.models import build
+from audiosr_cli.train.config import read_config
+from audiosr_cli.train.data import Corpus, load_corpus
+from audiosr_cli.train.loop import Trainer
+
+
+def cache_folder() -> Path:
+    """Where decoded corpora are kept: ``$AUDIOSR_CACHE``, else audiosr in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("AUDIOSR_CACHE") or Path(home) / "audiosr")
+
+
+def train(
+    config_path: Path,
+    data: Path,
+    out: Path,
+    report: Callable[[dict[str, Any]], None],
+    minutes: float | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+) -> Path:
+    """Train what ``config_path`` describes on folders below ``data``; returns the best weights' path.
+
+    ``out`` receives config.toml, state.pt, metrics.jsonl and the best weights as a checkpoint for every
+    command. ``minutes`` overrides the config's budget. Raises UsageError where ``out`` holds a run already
+    and ``resume`` is not asked for, TrainingError on data that cannot be trained on.
+    """
+    config = read_config(config_path)
+    loop = config.loop if minutes is None else replace(config.loop, minutes=minutes)
+    if loop.minutes <= 0:
+        raise UsageError(f"--minutes {loop.minutes}: must be above 0")
+    torch.manual_seed(loop.seed)
+    model = build(config.architecture, config.model)
+    train_set, valid_set = (
+        _corpus(data, folders, model.spec.out_rate, bandwidth)
+        for folders, bandwidth in ((config.data.train, config.data.min_bandwidth_hz), (config.data.valid, 0.0))
+    )
+    for corpus in (train_set, valid_set):
+        for line in corpus.skipped:
+            report({"skipped": line})
+    report(
+        {
+            "hours": round(train_set.seconds / 3600, 3),
+            "recordings": len(train_set.names),
+            "skipped": len(train_set.skipped),
+        }
+    )
+    note = {
+        "config": config_path.name,
+        "data": list(config.data.train),
+        "machine": _machine(device),
+        "commit": _commit(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(model, config.task, loop, out, torch.device(device), note | {"version": __version__})
+    if trainer.state_path.exists():
+        if not resume:
+            raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
+        trainer.load()
+    shutil.copyfile(config_path, out / "config.toml")
+    trainer.run(train_set, valid_set, report)
+    return out / f"{model.spec.name}.safetensors"
+
+
+def _corpus(data: Path, folders: tuple[str, ...], sample_rate: int, bandwidth: float) -> Corpus:
+    paths = [data / folder for folder in folders]
+    if missing := [path for path in paths if not path.is_dir()]:
+        raise TrainingError(f"{missing[0]}: no such folder; --data names the folder that holds it")
+    return load_corpus(paths, sample_rate, cache_folder(), bandwidth)
+
+
+def _machine(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _commit() -> str:
+    """The commit of the checkout this runs from, empty elsewhere."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()

@@ -1,0 +1,136 @@
+"""Weights: which models there are, reading and writing their checkpoints, and proving them whole.
+
+A checkpoint is a safetensors file whose metadata hold ``format``, ``model`` (the architecture), ``config``
+(every number that shapes the weights), ``spec`` and ``note`` (where the weights come from), all JSON. What
+is bundled is listed with its SHA-256 in ``weights/catalogue.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from audiosr_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from audiosr_cli.models import Model
+
+FORMAT = 1
+_MAX_HEADER_BYTES = 10_000_000
+_FOLDERS = (Path(__file__).parent / "_weights", Path(__file__).parent.parent / "weights")
+
+
+def folder() -> Path:
+    """Where the bundled weights lie: inside an installed package, beside it in a checkout."""
+    for place in _FOLDERS:
+        if (place / "catalogue.json").is_file():
+            return place
+    raise ModelError("the bundled weights are missing from this installation; install audiosr-cli again")
+
+
+def catalogue() -> dict[str, dict[str, Any]]:
+    """The bundled models: name → {file, sha256, tasks}; the first of a task is its default."""
+    entries = json.loads((folder() / "catalogue.json").read_text(encoding="utf-8"))
+    return cast("dict[str, dict[str, Any]]", entries)
+
+
+def default_model(task: str) -> str:
+    """The bundled model that ``task`` uses when none is named."""
+    for name, entry in catalogue().items():
+        if task in entry["tasks"]:
+            return name
+    raise ModelError(f"no bundled model can {task}")
+
+
+def find(model: str) -> tuple[Path, str | None]:
+    """The file of a bundled model by name, or of anybody's by path; and the SHA-256 it has to have."""
+    entries = catalogue()
+    if model in entries:
+        return folder() / entries[model]["file"], entries[model]["sha256"]
+    path = Path(model)
+    if path.suffix != ".safetensors" and not path.exists():
+        raise ModelError(f"no model {model!r}; bundled: {', '.join(entries)}; or give a .safetensors file's path")
+    return path, None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file. Raises ModelError where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint, parsed; torch is not needed. Raises ModelError on anything else."""
+    try:
+        with path.open("rb") as stream:
+            size = struct.unpack("<Q", stream.read(8))[0]
+            if size > _MAX_HEADER_BYTES:
+                raise ModelError(f"{path}: its header claims {size} bytes; not a checkpoint of ours")
+            packed = json.loads(stream.read(size)).get("__metadata__", {})
+        known = {key: json.loads(packed[key]) for key in ("format", "model", "config", "spec", "note")}
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not a checkpoint of ours (its metadata are missing or damaged)") from error
+    if known["format"] != FORMAT:
+        raise ModelError(f"{path}: checkpoint format {known['format']}; this version reads format {FORMAT}")
+    return known
+
+
+def load_model(model: str, device: str = "cpu") -> Model:
+    """A bundled model by name, or a checkpoint by path, in evaluation mode and float32 on ``device``.
+
+    Bundled weights must have their SHA-256; all must fit strictly and be finite. Raises ModelError.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from audiosr_cli.models import build, make_config
+
+    path, digest = find(model)
+    if digest is not None and sha256(path) != digest:
+        raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
+    known = metadata(path)
+    config = make_config(known["model"], known["config"])
+    with torch.device("meta"):
+        network = build(known["model"], config)
+    try:
+        tensors = {key: value.float() for key, value in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise ModelError(f"{path}: the weights {broken[0]!r} are not finite")
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: the weights do not fit their config: {error}") from error
+    return network.to(device).requires_grad_(False).eval()
+
+
+def save_model(model: Model, path: Path, note: dict[str, Any]) -> None:
+    """Write ``model`` as fp16 safetensors with its config, spec and ``note`` (provenance), atomically."""
+    import torch
+    from safetensors.torch import save_file
+
+    from audiosr_cli.audio.write import atomic_path
+    from audiosr_cli.models import ARCHITECTURES
+
+    names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}
+    tensors = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in model.state_dict().items()}
+    packed = {
+        "format": FORMAT,
+        "model": names[type(model)],
+        "config": asdict(model.config),  # type: ignore[call-overload]
+        "spec": model.spec.as_dict(),
+        "note": note,
+    }
+    with atomic_path(path) as part:
+        save_file(tensors, part, {key: json.dumps(value) for key, value in packed.items()})

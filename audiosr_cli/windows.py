@@ -1,0 +1,116 @@
+"""The overlapping-context engine: blocks of any length in, a model's output out, in constant memory.
+
+                 ┌── context ──┬────────── core ──────────┬── context ──┐
+    window j     │  heard only │  answered for            │  heard only │
+                 └─────────────┴───────────┬──────────────┴─────────────┘
+    window j + 1               ┌── context ┴─┬────────── core ────────── …
+                               └─────────────┴── overlap ─┘ of two cores, crossfaded
+
+Window j answers for the samples from ``j * hop`` on. Zeros stand only before the first and after the last
+sample of the signal (the valid-padding scheme of Wave-U-Net, sec. 3.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class WindowSpec(Protocol):
+    """What the engine reads of a model's spec: lengths in input samples."""
+
+    @property
+    def window(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def hop(self) -> int: ...
+    @property
+    def ratio(self) -> int: ...
+    @property
+    def sources(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+
+
+Forward = Callable[[Tensor], Tensor]  # (B, C, window) → (B, S, C, (window - 2 * context) * ratio)
+Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
+
+
+class Engine:
+    """Streams one signal of ``channels`` channels through a model.
+
+    A model of one channel is given every channel as a signal of its own; otherwise the counts must agree.
+    ``batch`` windows go through ``forward`` at once: always the same ones, whatever blocks the input came
+    in, so that its samples do not depend on them. ``align`` puts the sources of a core (S, C, T) into
+    the order of the tail before it (S, C, overlap). Holds ``window + (batch - 1) * hop`` samples a channel.
+    """
+
+    def __init__(
+        self, spec: WindowSpec, forward: Forward, channels: int = 1, batch: int = 1, align: Align | None = None
+    ) -> None:
+        assert spec.channels in (1, channels) and batch >= 1
+        self.spec, self.forward, self.channels, self.batch, self.align = spec, forward, channels, batch, align
+        self.overlap = spec.window - 2 * spec.context - spec.hop
+        self._buffer = torch.zeros(channels, spec.window + (batch - 1) * spec.hop)
+        self._filled = spec.context  # the zeros before the first sample
+        self._tail: Tensor | None = None
+        self._frames_in = 0
+        self._windows_done = 0
+
+    def push(self, block: Tensor) -> Tensor:
+        """Output (S, C, T') that ``block`` (C, T) completes; T' may be 0."""
+        assert block.shape[0] == self.channels
+        self._frames_in += block.shape[1]
+        made = [self._empty()]
+        while block.shape[1]:
+            taken = min(block.shape[1], self._buffer.shape[1] - self._filled)
+            self._buffer[:, self._filled : self._filled + taken] = block[:, :taken]
+            self._filled += taken
+            block = block[:, taken:]
+            if self._filled == self._buffer.shape[1]:
+                made.append(self._run(self.batch))
+        return torch.cat(made, dim=-1)
+
+    def flush(self) -> Tensor:
+        """The rest of the output (S, C, T'): in all, ``ratio`` samples for each that was pushed."""
+        hop_out, first = self.spec.hop * self.spec.ratio, self._windows_done
+        wanted = -(-self._frames_in // self.spec.hop)
+        made = [self._empty()]
+        while self._windows_done < wanted:
+            self._buffer[:, self._filled :] = 0
+            made.append(self._run(min(self.batch, wanted - self._windows_done)))
+        return torch.cat(made, dim=-1)[..., : self._frames_in * self.spec.ratio - first * hop_out]
+
+    def _empty(self) -> Tensor:
+        return torch.zeros(self.spec.sources, self.channels, 0)
+
+    def _run(self, count: int) -> Tensor:
+        """The next ``count`` windows, joined: (S, C, count * hop * ratio)."""
+        spec = self.spec
+        windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, C, W)
+        if spec.channels == 1:
+            cores = self.forward(windows.reshape(-1, 1, spec.window))  # (B * C, S, 1, T)
+            cores = cores.unflatten(0, (count, self.channels)).squeeze(3).transpose(1, 2)  # (B, S, C, T)
+        else:
+            cores = self.forward(windows.contiguous())
+        kept = self._buffer.shape[1] - count * spec.hop
+        self._buffer[:, :kept] = self._buffer[:, count * spec.hop :].clone()
+        self._filled = kept
+        self._windows_done += count
+        return torch.cat([self._join(core) for core in cores], dim=-1)
+
+    def _join(self, core: Tensor) -> Tensor:
+        """The first hop of ``core`` (S, C, T), in order and faded in over the tail of the one before."""
+        if self.align is not None:
+            core = self.align(self._tail, core)
+        hop_out, overlap_out = self.spec.hop * self.spec.ratio, self.overlap * self.spec.ratio
+        if overlap_out and self._tail is not None:
+            fade = (torch.arange(overlap_out) + 0.5) / overlap_out
+            head = self._tail + fade * (core[..., :overlap_out] - self._tail)
+            core = torch.cat([head, core[..., overlap_out:]], dim=-1)
+        self._tail = core[..., hop_out:].clone()
+        return core[..., :hop_out]
