@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 import torch
@@ -38,6 +37,13 @@ class Pipeline:
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C, T') float32."""
         return process_array(audio, sample_rate, self.models, self.rate or sample_rate, self.options)
+
+    def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
+        """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""
+        if len(targets) != self.sources:
+            raise UsageError(f"{len(targets)} target(s) for {self.sources} outputs")
+        with AudioReader(source) as reader:
+            return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
     def file(
         self,
@@ -109,96 +115,62 @@ def cascade(
     return replace(first, models=first.models + second.models, rate=rate)
 
 
-def default_targets(source: Source, sources: int, rate: int) -> list[Path]:
-    """``mix_speaker1.wav`` … for several outputs, ``in_48000.wav`` for one, in the current folder."""
-    stem = "stdin" if str(source) == "-" else Path(source).stem
-    return [Path(f"{stem}_speaker{i + 1}.wav" if sources > 1 else f"{stem}_{rate}.wav") for i in range(sources)]
-
-
-def _run(
-    pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rate: int | None, outputs: Sequence[Source] | None
-) -> Samples | Report:
+def _array(pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rate: int | None) -> Samples:
     if isinstance(source, np.ndarray):
         if sample_rate is None:
             raise UsageError("an array needs its sample_rate")
         return pipeline.array(source, sample_rate)
     with AudioReader(source) as reader:
-        targets = [Path(path) for path in outputs or []]
-        targets = targets or default_targets(source, pipeline.sources, pipeline.rate or reader.sample_rate)
-        if len(targets) != pipeline.sources:
-            raise UsageError(f"{len(targets)} output path(s) for {pipeline.sources} outputs")
-        return pipeline.file(reader, targets, container_of(targets[0]) or "wav")
+        return pipeline.array(np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate)
 
 
-@overload
-def separate(source: NDArray[np.floating], sample_rate: int, *, speakers: int = 2, **choices: Any) -> Samples: ...
-@overload
-def separate(
-    source: Source, *, speakers: int = 2, outputs: Sequence[Source] | None = None, **choices: Any
-) -> Report: ...
 def separate(
     source: Source | NDArray[np.floating],
     sample_rate: int | None = None,
     *,
     speakers: int = 2,
-    outputs: Sequence[Source] | None = None,
     model: str | None = None,
     device: str = "auto",
-) -> Samples | Report:
-    """Part overlapping speakers, at the input's rate.
+) -> Samples:
+    """Part overlapping speakers: (S, C, T) float32 at the input's rate.
 
-    An array (T,) or (C, T) at ``sample_rate`` Hz returns (S, C, T) float32. A path is streamed into
-    ``outputs``, one file a speaker (default ``mix_speaker1.wav`` … in the current folder), and returns a
-    Report. Levels are kept; nothing is clipped in arrays. Raises AudioSRError.
+    ``source`` is an array (T,) or (C, T) at ``sample_rate`` Hz, or a path. Levels are kept, nothing is
+    clipped. The result is in memory; ``api.separation(2).write(path, targets)`` streams files. Raises
+    AudioSRError.
     """
-    return _run(separation(speakers, model, Options(pick_device(device))), source, sample_rate, outputs)
+    return _array(separation(speakers, model, Options(pick_device(device))), source, sample_rate)
 
 
-@overload
-def upsample(source: NDArray[np.floating], sample_rate: int, *, rate: int = 48000, **choices: Any) -> Samples: ...
-@overload
-def upsample(source: Source, *, rate: int = 48000, output: Source | None = None, **choices: Any) -> Report: ...
 def upsample(
     source: Source | NDArray[np.floating],
     sample_rate: int | None = None,
     *,
     rate: int = 48000,
-    output: Source | None = None,
     model: str | None = None,
     device: str = "auto",
-) -> Samples | Report:
-    """Restore the bandwidth of a recording, up to ``rate`` Hz.
+) -> Samples:
+    """Restore the bandwidth of a recording: (C, T') float32 at ``rate`` Hz, T' = round(T * rate / sample_rate).
 
-    An array (T,) or (C, T) at ``sample_rate`` Hz returns (C, T') float32, T' = round(T * rate /
-    sample_rate). A path is streamed into ``output`` (default ``in_48000.wav`` in the current folder) and
-    returns a Report. Raises AudioSRError.
+    ``source`` as in ``separate``; ``api.upsampling().write(path, targets)`` streams files. Raises AudioSRError.
     """
-    pipeline = upsampling(rate, model, Options(pick_device(device)))
-    made = _run(pipeline, source, sample_rate, None if output is None else [output])
-    return made[0] if isinstance(made, np.ndarray) else made
+    made: Samples = _array(upsampling(rate, model, Options(pick_device(device))), source, sample_rate)[0]
+    return made
 
 
-@overload
-def separate_sr(source: NDArray[np.floating], sample_rate: int, *, speakers: int = 2, **choices: Any) -> Samples: ...
-@overload
-def separate_sr(
-    source: Source, *, speakers: int = 2, outputs: Sequence[Source] | None = None, **choices: Any
-) -> Report: ...
 def separate_sr(
     source: Source | NDArray[np.floating],
     sample_rate: int | None = None,
     *,
     speakers: int = 2,
     rate: int | None = None,
-    outputs: Sequence[Source] | None = None,
     model: str | None = None,
     upsampler: str | None = None,
     device: str = "auto",
-) -> Samples | Report:
-    """Separate at the separator's low rate, then restore each source's bandwidth; as ``separate`` otherwise.
+) -> Samples:
+    """Separate at a low rate, then restore each source's bandwidth: (S, C, T') at ``rate`` Hz (None: the input's).
 
-    ``rate`` Hz is the output's, the input's if None. Today a plain cascade: the upsampler does not see the
-    mixture.
+    ``source`` as in ``separate``. Today a plain cascade: the upsampler does not see the mixture. Raises
+    AudioSRError.
     """
     pipeline = cascade(speakers, rate, model, upsampler, Options(pick_device(device)))
-    return _run(pipeline, source, sample_rate, outputs)
+    return _array(pipeline, source, sample_rate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import string
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -166,7 +165,7 @@ def _one(
         targets = naming.targets(item, pipeline.sources, pipeline.rate or reader.sample_rate)
         paths = [Path(target) for target in targets if target != "-"]
         for path in paths:
-            if item.source != "-" and path.exists() and os.path.samefile(path, item.source):
+            if item.source != "-" and path.exists() and path.samefile(item.source):
                 raise OutputError(f"{path}: is the input itself; choose another name or folder")
         there = [path for path in paths if path.is_file() or path.is_symlink()]
         if there and existing == "fail":

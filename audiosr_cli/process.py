@@ -75,7 +75,8 @@ class Stage:
 
         def forward(x: Tensor) -> Tensor:
             with torch.inference_mode():
-                return model(x.to(options.device)).cpu()
+                made: Tensor = model(x.to(options.device))
+                return made.cpu()
 
         align: Align | None = Tracker() if model.spec.sources > 1 else None
         return Engine(model.spec, forward, channels, options.batch, align)

@@ -1,4 +1,4 @@
-"""The overlapping-context engine: blocks of any length in, a model's output out, in constant memory.
+"""The contract of a model, and the engine that streams a signal through one in constant memory.
 
                  ┌── context ──┬────────── core ──────────┬── context ──┐
     window j     │  heard only │  answered for            │  heard only │
@@ -13,31 +13,57 @@ sample of the signal (the valid-padding scheme of Wave-U-Net, sec. 3.2.2).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-
-class WindowSpec(Protocol):
-    """What the engine reads of a model's spec: lengths in input samples."""
-
-    @property
-    def window(self) -> int: ...
-    @property
-    def context(self) -> int: ...
-    @property
-    def hop(self) -> int: ...
-    @property
-    def ratio(self) -> int: ...
-    @property
-    def sources(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-
-
+Task = Literal["separate", "upsample", "separate-sr"]
 Forward = Callable[[Tensor], Tensor]  # (B, C, window) → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the engine has to know of a model; rates in Hz, lengths in samples at ``in_rate``.
+
+    One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
+    source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
+    yields, neighbours overlap by the rest. ``context`` is also the lookahead.
+    """
+
+    name: str
+    task: Task
+    in_rate: int
+    ratio: int
+    sources: int
+    channels: int
+    window: int
+    context: int
+    hop: int
+
+    def __post_init__(self) -> None:
+        assert 0 < self.hop <= self.core, (self.hop, self.core)
+
+    @property
+    def core(self) -> int:
+        """Samples at ``in_rate`` that one window answers for."""
+        return self.window - 2 * self.context
+
+    @property
+    def overlap(self) -> int:
+        """Samples at ``in_rate`` that two neighbouring windows both answer for."""
+        return self.core - self.hop
+
+    @property
+    def out_rate(self) -> int:
+        """Rate of the output in Hz."""
+        return self.in_rate * self.ratio
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
 
 
 class Engine:
@@ -50,11 +76,10 @@ class Engine:
     """
 
     def __init__(
-        self, spec: WindowSpec, forward: Forward, channels: int = 1, batch: int = 1, align: Align | None = None
+        self, spec: ModelSpec, forward: Forward, channels: int = 1, batch: int = 1, align: Align | None = None
     ) -> None:
         assert spec.channels in (1, channels) and batch >= 1
         self.spec, self.forward, self.channels, self.batch, self.align = spec, forward, channels, batch, align
-        self.overlap = spec.window - 2 * spec.context - spec.hop
         self._buffer = torch.zeros(channels, spec.window + (batch - 1) * spec.hop)
         self._filled = spec.context  # the zeros before the first sample
         self._tail: Tensor | None = None
@@ -94,7 +119,7 @@ class Engine:
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, C, W)
         if spec.channels == 1:
             cores = self.forward(windows.reshape(-1, 1, spec.window))  # (B * C, S, 1, T)
-            cores = cores.unflatten(0, (count, self.channels)).squeeze(3).transpose(1, 2)  # (B, S, C, T)
+            cores = cores.reshape(count, self.channels, spec.sources, -1).transpose(1, 2)  # (B, S, C, T)
         else:
             cores = self.forward(windows.contiguous())
         kept = self._buffer.shape[1] - count * spec.hop
@@ -107,7 +132,7 @@ class Engine:
         """The first hop of ``core`` (S, C, T), in order and faded in over the tail of the one before."""
         if self.align is not None:
             core = self.align(self._tail, core)
-        hop_out, overlap_out = self.spec.hop * self.spec.ratio, self.overlap * self.spec.ratio
+        hop_out, overlap_out = self.spec.hop * self.spec.ratio, self.spec.overlap * self.spec.ratio
         if overlap_out and self._tail is not None:
             fade = (torch.arange(overlap_out) + 0.5) / overlap_out
             head = self._tail + fade * (core[..., :overlap_out] - self._tail)

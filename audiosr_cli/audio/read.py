@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from audiosr_cli.errors import InputError
 
 __all__ = ["SUFFIXES", "AudioReader", "read_mono"]
 
-SUFFIXES = frozenset(".wav .wave .rf64 .w64 .bwf .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf".split())
+_NAMES = "wav wave rf64 w64 bwf flac ogg oga opus mp3 aif aiff aifc au caf"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
 BLOCK = 1 << 16  # frames a block
 
 _WAV_MAGIC = (b"RIFF", b"RIFX", b"RF64")
@@ -73,7 +73,7 @@ class AudioReader:
                 raise InputError("standard input is closed")
             return sys.stdin.buffer
         try:
-            if stat.S_ISDIR(os.stat(source).st_mode):
+            if Path(source).is_dir():
                 raise InputError(f"{self.name}: is a folder, not a file")
             return self._stack.enter_context(open(source, "rb"))
         except OSError as error:
@@ -122,7 +122,7 @@ class AudioReader:
                 f"{self.name}: damaged at {at:.1f} s ({error.error_string.rstrip('.')}); the rest is lost"
             )
             return np.zeros((self.channels, 0), np.float32)
-        return np.ascontiguousarray(block.T)
+        return np.ascontiguousarray(block.T, np.float32)
 
     def close(self) -> None:
         """Close what was opened; standard input stays open."""
@@ -143,4 +143,5 @@ def read_mono(path: Path, sample_rate: int) -> NDArray[np.float32]:
         resampler = Resampler(reader.sample_rate, sample_rate, 1)
         pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
         pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
-    return np.concatenate(pieces, axis=1)[0]
+    wave: NDArray[np.float32] = np.concatenate(pieces, axis=1)[0]
+    return wave

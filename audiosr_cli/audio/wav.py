@@ -47,7 +47,7 @@ class WavFormat:
 
     @property
     def subtype(self) -> str:
-        """libsndfile's name for it."""
+        """Libsndfile's name for it."""
         if self.is_float:
             return "FLOAT" if self.bits == 32 else "DOUBLE"
         return "PCM_U8" if self.bits == 8 else f"PCM_{self.bits}"
@@ -167,12 +167,12 @@ def _decode(data: bytes, form: WavFormat) -> NDArray[np.float32]:
     if form.is_float:
         flat = np.frombuffer(data, f"{order}f{form.bits // 8}").astype(np.float32)
     elif form.bits == 8:
-        flat = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+        flat = (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
     elif form.bits == 24:
         byte = np.frombuffer(data, np.uint8).reshape(-1, 3)
         wide = np.zeros((len(byte), 4), np.uint8)
         wide[:, 1:] = byte[:, ::-1] if form.big_endian else byte
-        flat = (wide.view("<i4").ravel() >> 8).astype(np.float32) / 2**23
+        flat = (wide.view("<i4").ravel() >> 8).astype(np.float32) / np.float32(2**23)
     else:
         flat = np.frombuffer(data, f"{order}i{form.bits // 8}").astype(np.float32) / np.float32(2 ** (form.bits - 1))
     return np.ascontiguousarray(flat.reshape(-1, form.channels).T)

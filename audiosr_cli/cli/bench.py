@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -52,7 +53,7 @@ def bench(
         _table([model.spec.name for model in loaded], results)
 
 
-def _table(names: list[str], results: list[object]) -> None:
+def _table(names: list[str], results: Sequence[object]) -> None:
     from statistics import median
 
     from rich.console import Console

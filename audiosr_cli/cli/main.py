@@ -48,7 +48,7 @@ def root(
     """
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)  # unwinds, so that temporary files go
 
 

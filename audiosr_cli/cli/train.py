@@ -12,7 +12,7 @@ import typer
 
 def train(
     config: Annotated[Path, typer.Argument(help="The run as TOML; see examples/*.toml.")],
-    data: Annotated[Path, typer.Option("--data", help="The folder that the config's folders lie in.")] = Path("."),
+    data: Annotated[Path, typer.Option("--data", help="The folder that the config's folders lie in.")] = Path(),
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/CONFIG]")] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Budget over all resumes, for the config's.")

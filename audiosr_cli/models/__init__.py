@@ -7,8 +7,9 @@ from typing import Any
 
 from audiosr_cli.errors import ModelError
 from audiosr_cli.models.audio_unet import AudioUNet, AudioUNetConfig
-from audiosr_cli.models.base import Config, Model, ModelSpec
+from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
+from audiosr_cli.windows import ModelSpec
 
 __all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "build", "make_config"]
 

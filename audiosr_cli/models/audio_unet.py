@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.base import Model, ModelSpec
+from audiosr_cli.models.base import Model
 from audiosr_cli.models.layers import Grid, conv, crop, subpixel, to_map
+from audiosr_cli.windows import ModelSpec
 
 _HALF_TAPS = 16  # input samples on each side that the interpolation to the target rate looks at
 
@@ -98,7 +99,8 @@ class Interpolate(nn.Module):
 
 class AudioUNet(Model):
     """The network. Deviations from the paper: valid padding instead of zeros (so that it streams exactly),
-    leaky units as in the published code, interpolation by a sinc, biases configurable."""
+    leaky units as in the published code, interpolation by a sinc, biases configurable.
+    """
 
     config: AudioUNetConfig
 
@@ -117,7 +119,7 @@ class AudioUNet(Model):
         self.head = conv(made, 2, c.kernel_out, bias=c.bias)
         self.dropout = nn.Dropout(c.dropout)
         for layer in (*self.down, *self.up):
-            nn.init.kaiming_normal_(layer.weight, a=c.slope)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(layer.weight, a=c.slope)
         nn.init.normal_(self.head.weight, std=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:

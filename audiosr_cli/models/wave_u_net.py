@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.base import Model, ModelSpec
+from audiosr_cli.models.base import Model
 from audiosr_cli.models.layers import Grid, conv, crop, interleave, to_map
+from audiosr_cli.windows import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class ChannelScale(nn.Module):
 
 class WaveUNet(Model):
     """The network. Deviations from the paper: the leak, the biases and the overlap are configurable, and
-    the difference layer's output is clipped only under ``output = "clip"``."""
+    the difference layer's output is clipped only under ``output = "clip"``.
+    """
 
     config: WaveUNetConfig
 
@@ -184,7 +186,7 @@ class WaveUNet(Model):
 
     def _outputs(self, h: Tensor, mix: Tensor) -> Tensor:
         c, mix = self.config, mix.squeeze(2)  # (B, C, T)
-        sources = h.squeeze(2).float().unflatten(1, (-1, c.channels))  # (B, S or S-1, C, T)
+        sources = h.float().reshape(len(h), -1, c.channels, h.shape[-1])  # (B, S or S-1, C, T)
         if c.output == "tanh":
             sources = torch.tanh(sources)
         if c.difference:

@@ -27,10 +27,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run is made from; ``architecture`` and ``model`` shape the weights."""
+    """Everything a run is made from; ``architecture`` and ``model`` shape the weights.
+
+    ``training_model`` is ``model`` with what [model.training] changes while training: weights of the same
+    shapes in a form that learns faster, such as zero padding for a model that streams without.
+    """
 
     architecture: str
     model: Config
+    training_model: Config
     data: DataConfig
     task: TrainingTask
     loop: LoopConfig
@@ -67,11 +72,13 @@ def read_config(path: Path) -> RunConfig:
         raise UsageError(f"[model] architecture = {architecture!r}; known: {', '.join(sorted(ARCHITECTURES))}")
     if name not in TASKS:
         raise UsageError(f"[task] name = {name!r}; known: {', '.join(sorted(TASKS))}")
-    config = make_config(architecture, shape)
+    changed = shape.pop("training", {})
+    config, training = make_config(architecture, shape), make_config(architecture, shape | changed)
     return RunConfig(
         architecture,
         config,
+        training,
         _fill(DataConfig, "data", tables["data"]),
-        _fill(TASKS[name], "task", task, spec=config.spec),
+        _fill(TASKS[name], "task", task, spec=training.spec),
         _fill(LoopConfig, "loop", tables.get("loop", {})),
     )

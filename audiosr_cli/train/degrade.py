@@ -16,7 +16,8 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate)  # (F,)
     below = (1 - frequency / edge[:, None]) / roll_off[:, None]
     response = (1 - torch.cos(torch.pi * below.clamp(0, 1))) / 2
-    return torch.fft.irfft(torch.fft.rfft(waves) * response, length)
+    made: Tensor = torch.fft.irfft(torch.fft.rfft(waves) * response, length)
+    return made
 
 
 def random_edges(count: int, low: float, high: float, usual: tuple[float, ...], generator: torch.Generator) -> Tensor:

@@ -37,11 +37,16 @@ class LoopConfig:
 
 
 class Trainer:
-    """A model in training, with everything a later process needs to go on where this one stopped."""
+    """A model in training, with everything a later process needs to go on where this one stopped.
+
+    ``deployed`` has the same weights in the form that users run (padding may differ); it stays on the CPU
+    and is what gets scored and exported.
+    """
 
     def __init__(
         self,
         model: Model,
+        deployed: Model,
         task: TrainingTask,
         config: LoopConfig,
         out: Path,
@@ -49,6 +54,7 @@ class Trainer:
         note: dict[str, Any],
     ) -> None:
         self.model, self.task, self.config, self.out, self.device, self.note = model, task, config, out, device, note
+        self.deployed = deployed.requires_grad_(False).eval()
         self.model.to(device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
@@ -106,10 +112,9 @@ class Trainer:
         return float(loss.detach())
 
     def validate(self, corpus: Corpus, loss: float) -> dict[str, Any]:
-        """Score on the valid split, keep the best weights, append a line to metrics.jsonl."""
-        self.model.eval()
-        score = self.task.score(self.model, corpus)
-        self.model.train()
+        """Score what users will run on the valid split, keep the best weights, append to metrics.jsonl."""
+        self.deployed.load_state_dict(self.model.state_dict())
+        score = self.task.score(self.deployed, corpus)
         if score > self.best:
             self.best = score
             self.export(score)
@@ -126,7 +131,7 @@ class Trainer:
 
         note = self.note | {"steps": self.step, "minutes": round(self.minutes, 1), self.task.figure: round(score, 3)}
         note["hours_heard"] = round(self.heard_s / 3600, 2)
-        save_model(self.model, self.out / f"{self.model.spec.name}.safetensors", note)
+        save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
 
     def run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
         """Train until the budget is spent; ``report`` gets each row of metrics.jsonl."""

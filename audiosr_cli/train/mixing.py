@@ -14,19 +14,24 @@ def mixtures(
     length: int,
     generator: torch.Generator,
     sources: int = 2,
-    level_db: float = 5.0,
+    spread_db: float = 5.0,
     speed: float = 0.05,
+    level_db: tuple[float, float] = (-20.0, -20.0),
 ) -> Tensor:
     """Sources (B, S, T) of distinct speakers; their sum is the mixture.
 
-    Every source gets an RMS level drawn evenly within ± ``level_db`` / 2 of a common one, a random
-    polarity and a speed within ± ``speed``; the mixture's peak lies between 0.03 and 0.9.
+    Every source gets an RMS level drawn evenly within ± ``spread_db`` / 2 of a common one, a random
+    polarity and a speed within ± ``speed``; the mixture's RMS lies within ``level_db`` (dBFS).
     """
     recordings = corpus.draw(count, generator, sources)
-    waves = corpus.crops(recordings.flatten(), length, generator, speed).unflatten(0, (count, sources))  # (B, S, T)
-    level = (torch.rand(count, sources, 1, generator=generator) - 0.5) * level_db
+    waves = corpus.crops(recordings.flatten(), length, generator, speed).reshape(count, sources, length)
+    level = (torch.rand(count, sources, 1, generator=generator) - 0.5) * spread_db
     sign = torch.randint(0, 2, (count, sources, 1), generator=generator) * 2 - 1
-    rms = waves.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-4)
-    waves = waves / rms * 10 ** (level / 20) * sign
-    peak = waves.sum(1, keepdim=True).abs().amax(-1, keepdim=True).clamp_min(1e-4)
-    return waves / peak * (0.03 + 0.87 * torch.rand(count, 1, 1, generator=generator))
+    waves = waves / _rms(waves) * torch.pow(10.0, level / 20) * sign
+    low, high = level_db
+    joint = low + (high - low) * torch.rand(count, 1, 1, generator=generator)
+    return waves / _rms(waves.sum(1, keepdim=True)) * torch.pow(10.0, joint / 20)
+
+
+def _rms(waves: Tensor) -> Tensor:
+    return waves.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-4)

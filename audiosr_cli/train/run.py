@@ -47,7 +47,8 @@ def train(
     if loop.minutes <= 0:
         raise UsageError(f"--minutes {loop.minutes}: must be above 0")
     torch.manual_seed(loop.seed)
-    model = build(config.architecture, config.model)
+    model = build(config.architecture, config.training_model)
+    deployed = build(config.architecture, config.model)
     train_set, valid_set = (
         _corpus(data, folders, model.spec.out_rate, bandwidth)
         for folders, bandwidth in ((config.data.train, config.data.min_bandwidth_hz), (config.data.valid, 0.0))
@@ -69,14 +70,14 @@ def train(
         "commit": _commit(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, config.task, loop, out, torch.device(device), note | {"version": __version__})
+    trainer = Trainer(model, deployed, config.task, loop, out, torch.device(device), note | {"version": __version__})
     if trainer.state_path.exists():
         if not resume:
             raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
         trainer.load()
     shutil.copyfile(config_path, out / "config.toml")
     trainer.run(train_set, valid_set, report)
-    return out / f"{model.spec.name}.safetensors"
+    return out / f"{deployed.spec.name}.safetensors"
 
 
 def _corpus(data: Path, folders: tuple[str, ...], sample_rate: int, bandwidth: float) -> Corpus:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from audiosr_cli.metrics import lsd, si_sdr, snr
+from audiosr_cli.metrics import lsd, si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.data import Corpus
 from audiosr_cli.train.degrade import low_pass, random_edges
-from audiosr_cli.train.losses import log_spectral, pit, spectral
+from audiosr_cli.train.losses import log_spectral, pit, si_sdr_and_level, spectral
 from audiosr_cli.train.mixing import mixtures
 
 _VALID_SEED = 20261120
@@ -38,26 +38,28 @@ class TrainingTask(Protocol):
 
 @dataclass(frozen=True)
 class Separation:
-    """Mixtures of distinct speakers, permutation-invariant SNR."""
+    """Mixtures of distinct speakers, permutation-invariant SI-SNR."""
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
-    level_db: float = 5.0
+    spread_db: float = 5.0
     speed: float = 0.05
-    loss_figure: Literal["snr", "si-snr"] = "snr"
+    level_db: tuple[float, float] = (-40.0, -6.0)
     figure: str = "SI-SDRi (dB)"
 
     def batch(self, corpus: Corpus, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The crop is what the model hears: its context is cut from the target."""
         length, context = round(self.crop_s * self.spec.in_rate), self.spec.context
-        sources = mixtures(corpus, self.batch_size, length, generator, self.spec.sources, self.level_db, self.speed)
+        sources = mixtures(
+            corpus, self.batch_size, length, generator, self.spec.sources, self.spread_db, self.speed, self.level_db
+        )
         return sources.sum(1, keepdim=True), sources[..., context : length - context].unsqueeze(2)
 
     def loss(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """Permutation-invariant negative SNR (which keeps the level) or SI-SNR, in dB."""
+        """Permutation-invariant negative SI-SNR with the level's error, in dB."""
         estimate, target = estimate.flatten(2), target.flatten(2)  # (B, S, T)
-        return pit(estimate, target, snr if self.loss_figure == "snr" else si_sdr)
+        return pit(estimate, target, si_sdr_and_level)
 
     def score(self, model: Model, corpus: Corpus) -> float:
         """Mean SI-SDR improvement over 40 fixed mixtures of the valid speakers, ± 2.5 dB, 5.12 s each."""
@@ -65,9 +67,9 @@ class Separation:
         length = round(5.12 * self.spec.in_rate)
         sources = mixtures(corpus, 40, length, generator, self.spec.sources, 5.0, 0.0)
         mix = sources.sum(1, keepdim=True)  # (40, 1, T)
-        context = self.spec.context
+        context = model.spec.context
         with torch.no_grad():
-            made = torch.cat([model(torch.nn.functional.pad(x, (context, context))) for x in mix.split(4)])
+            made = torch.cat([model(torch.nn.functional.pad(x, (context, context))) for x in torch.split(mix, 4)])
         before = si_sdr(mix, sources).mean()
         return float(-pit(made.flatten(2), sources, si_sdr, best_db=100.0) - before)
 
@@ -88,10 +90,10 @@ class Upsampling:
         """The target is as long as what the model returns for the crop."""
         spec, length = self.spec, round(self.crop_s * self.spec.out_rate) // self.spec.ratio * self.spec.ratio
         waves = corpus.crops(corpus.draw(self.batch_size, generator).squeeze(1), length, generator, 0.05)
-        waves = waves * 10 ** (torch.rand(len(waves), 1, generator=generator) * 1.2 - 0.9)
+        waves = waves * torch.pow(10.0, torch.rand(len(waves), 1, generator=generator) * 1.2 - 0.9)
         waves = waves * (torch.randint(0, 2, (len(waves), 1), generator=generator) * 2 - 1)
         edge = random_edges(len(waves), self.low_hz, self.high_hz, self.usual_hz, generator)
-        roll_off = 0.01 + 0.12 * torch.rand(len(waves), 1, generator=generator)
+        roll_off = 0.01 + 0.12 * torch.rand(len(waves), generator=generator)
         low = low_pass(waves, edge.clamp_max(spec.in_rate / 2), roll_off, spec.out_rate)
         cut = spec.context * spec.ratio
         return low[:, None, :: spec.ratio], waves[:, None, None, cut : length - cut]
@@ -104,7 +106,7 @@ class Upsampling:
 
     def score(self, model: Model, corpus: Corpus) -> float:
         """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz edges over up to 20 valid recordings."""
-        spec, total, count = self.spec, 0.0, 0
+        spec, total, count = model.spec, 0.0, 0
         for start, length in list(zip(corpus.starts, corpus.lengths, strict=True))[:: max(1, len(corpus.starts) // 20)]:
             length = min(int(length), 4 * spec.out_rate) // (16 * spec.ratio) * 16 * spec.ratio
             wave = corpus.samples[int(start) : int(start) + length].float()[None] / 32768

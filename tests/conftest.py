@@ -1,0 +1,58 @@
+"""Signals and small models that several tests use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audiosr_cli import weights
+from audiosr_cli.models import build, make_config
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def data() -> Path:
+    """The real recordings, where this machine has them."""
+    if not (DATA / "manifest.csv").is_file():
+        pytest.skip("the real recordings (../shared/data) are not on this machine")
+    return DATA
+
+
+def tone(frames: int, hz: float = 440.0, rate: int = 16000, channels: int = 1, level: float = 0.5) -> np.ndarray:
+    """A sine (C, T) float32, a little higher in every channel."""
+    time = np.arange(frames) / rate
+    return np.stack([level * np.sin(2 * np.pi * hz * (1 + c) * time) for c in range(channels)]).astype(np.float32)
+
+
+def noise(frames: int, channels: int = 1, level: float = 0.1, seed: int = 0) -> np.ndarray:
+    """White noise (C, T) float32."""
+    return (level * np.random.default_rng(seed).standard_normal((channels, frames))).astype(np.float32)
+
+
+SMALL = {
+    "wave_u_net": {"sample_rate": 8000, "depth": 3, "filters": 4, "core": 512, "overlap": 64, "output": "linear"},
+    "audio_unet": {"filters": [4, 8], "kernels": [9, 5], "core": 1024, "bias": False},
+}
+
+
+@pytest.fixture
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A catalogue of two untrained models, small enough for tests of everything around them."""
+    place = tmp_path / "weights"
+    place.mkdir()
+    entries = {}
+    for name, values in SMALL.items():
+        torch.manual_seed(0)
+        model = build(name, make_config(name, values))
+        weights.save_model(model, place / f"{name}.safetensors", {"data": "none"})
+        digest = weights.sha256(place / f"{name}.safetensors")
+        entries[name] = {"file": f"{name}.safetensors", "sha256": digest, "tasks": [model.spec.task]}
+    (place / "catalogue.json").write_text(json.dumps(entries))
+    monkeypatch.setattr(weights, "_FOLDERS", (place,))
+    return place

@@ -1,0 +1,99 @@
+"""audio/read.py: every format in blocks, pipes, and files that are broken."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import noise, tone
+
+from audiosr_cli.audio.read import AudioReader, read_mono
+from audiosr_cli.errors import InputError
+
+
+def read_all(source: Path | str, block: int = 1000) -> tuple[AudioReader, np.ndarray]:
+    with AudioReader(source) as reader:
+        return reader, np.concatenate([np.zeros((reader.channels, 0)), *reader.blocks(block)], axis=1)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "caf", "w64", "au", "ogg", "mp3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_reads_in_blocks_what_libsndfile_reads_at_once(suffix: str, channels: int, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, tone(5000, channels=channels).T, 16000)
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    reader, wave = read_all(path, 777)
+    assert (reader.sample_rate, reader.channels) == (16000, channels)
+    np.testing.assert_array_equal(wave, expected.T)
+    assert reader.warnings == []
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(100).T, 8000, format="FLAC")
+    assert read_all(tmp_path / "a.wav")[1].shape == (1, 100)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_reads_a_fifo(kind: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a", noise(30000, 2).T, 8000, format=kind)
+    os.mkfifo(tmp_path / "pipe")
+    content = (tmp_path / "a").read_bytes()
+    feeder = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
+    feeder.start()
+    _, wave = read_all(tmp_path / "pipe")
+    feeder.join()
+    np.testing.assert_array_equal(wave, read_all(tmp_path / "a")[1])
+
+
+def test_mu_law_wav_goes_through_libsndfile(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(500).T, 8000, "ULAW")
+    reader, wave = read_all(tmp_path / "a.wav")
+    assert (reader.subtype, wave.shape) == ("ULAW", (1, 500))
+
+
+def test_a_truncated_flac_keeps_its_beginning_and_warns(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, noise(50000).T, 16000)
+    path.write_bytes(path.read_bytes()[:-20000])
+    reader, wave = read_all(path)
+    assert 10000 < wave.shape[1] < 50000
+    assert len(reader.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"RIFF", "header ends"),
+        (b"some text\n" * 9, "cannot be read"),
+        (bytes(range(256)), "cannot be"),
+    ],
+)
+def test_what_is_no_audio(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        AudioReader(tmp_path / "a.wav")
+
+
+def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        AudioReader(tmp_path / "missing.wav")
+    with pytest.raises(InputError, match="is a folder"):
+        AudioReader(tmp_path)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(closed=True))
+    with pytest.raises(InputError, match="standard input is closed"):
+        AudioReader("-")
+
+
+def test_read_mono_mixes_down_and_resamples(tmp_path: Path) -> None:
+    wave = tone(4410, 200, 44100)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([wave, 0 * wave]).T, 44100, "FLOAT")
+    made = read_mono(tmp_path / "a.wav", 8000)
+    assert made.shape == (800,)
+    np.testing.assert_allclose(made[100:-100], tone(800, 200, 8000, level=0.25)[0, 100:-100], atol=1e-3)

@@ -1,0 +1,166 @@
+"""audio/wav.py: headers and samples against libsndfile, and against headers that lie."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import noise
+
+from audiosr_cli.audio.wav import CodecError, WavFormat, WavReader, WavWriter, encode, header
+from audiosr_cli.errors import InputError
+
+PCM = {"PCM_16": (16, False), "PCM_24": (24, False), "PCM_32": (32, False), "FLOAT": (32, True)}
+
+
+def read_all(stream: io.BytesIO, block: int = 1000) -> tuple[WavReader, np.ndarray]:
+    reader = WavReader(stream, "test.wav")
+    blocks = [np.zeros((reader.format.channels, 0), np.float32)]
+    while (part := reader.read(block)).shape[1]:
+        blocks.append(part)
+    return reader, np.concatenate(blocks, axis=1)
+
+
+def integers(frames: int, channels: int, bits: int) -> np.ndarray:
+    limit = 2 ** (bits - 1)
+    return np.random.default_rng(1).integers(-limit, limit, (channels, frames)).astype(np.int32)
+
+
+@pytest.mark.parametrize("subtype", [*PCM, "DOUBLE", "PCM_U8"])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_reads_what_libsndfile_writes(subtype: str, kind: str, channels: int) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, noise(777, channels).T, 44100, subtype, format=kind)
+    stream.seek(0)
+    expected, rate = soundfile.read(stream, dtype="float32", always_2d=True)
+    stream.seek(0)
+    reader, wave = read_all(stream, 100)
+    assert (reader.format.sample_rate, reader.format.subtype, reader.frames) == (rate, subtype, 777)
+    np.testing.assert_array_equal(wave, expected.T)
+    assert reader.warnings == []
+
+
+def test_reads_big_endian() -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, noise(300, 2).T, 16000, "PCM_24", endian="BIG", format="WAV")
+    assert stream.getvalue()[:4] == b"RIFX"
+    stream.seek(0)
+    expected, _ = soundfile.read(stream, dtype="float32")
+    stream.seek(0)
+    np.testing.assert_array_equal(read_all(stream)[1], expected.T)
+
+
+@pytest.mark.parametrize("subtype", PCM)
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+@pytest.mark.parametrize("frames", [0, 1, 501])
+@pytest.mark.parametrize("seekable", [True, False])
+def test_libsndfile_reads_what_we_write(
+    subtype: str, channels: int, frames: int, seekable: bool, tmp_path: Path
+) -> None:
+    bits, is_float = PCM[subtype]
+    samples = noise(frames, channels) if is_float else integers(frames, channels, bits)
+    form = WavFormat(48000, channels, bits, is_float)
+    with open(tmp_path / "a.wav", "wb") as stream:
+        writer = WavWriter(stream, form, seekable)
+        writer.write(samples[:, : frames // 2])
+        writer.write(samples[:, frames // 2 :])
+        writer.close()
+    scale = 1.0 if is_float else 2.0 ** (bits - 1)
+    _, wave = read_all(io.BytesIO((tmp_path / "a.wav").read_bytes()))
+    np.testing.assert_array_equal(wave, (samples / scale).astype(np.float32))
+    if seekable:
+        expected, rate = soundfile.read(tmp_path / "a.wav", dtype="float64", always_2d=True)
+        assert (rate, soundfile.info(tmp_path / "a.wav").subtype) == (48000, subtype)
+        np.testing.assert_array_equal(expected.T, samples / scale)
+
+
+def test_header_becomes_rf64_past_4_gib() -> None:
+    form = WavFormat(44100, 2, 16)
+    small, huge = header(form, 100), header(form, 2**31)
+    assert len(small) == len(huge) == len(header(form, None))
+    assert (small[:4], small[12:16]) == (b"RIFF", b"JUNK")
+    assert (huge[:4], huge[12:16]) == (b"RF64", b"ds64")
+    total, data, frames = struct.unpack("<QQQ", huge[20:44])
+    assert (data, frames, total) == (2**33, 2**31, len(huge) - 8 + 2**33)
+    reader = WavReader(io.BytesIO(huge), "huge.wav")
+    assert reader.frames == 2**31
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0])
+def test_open_sizes_read_to_the_end(size: int) -> None:
+    form, samples = WavFormat(8000, 1, 16), integers(321, 1, 16)
+    head = header(form, 321)
+    stream = io.BytesIO(head[:-4] + struct.pack("<I", size) + encode(samples, form))
+    reader, wave = read_all(stream)
+    assert reader.frames is None
+    np.testing.assert_array_equal(wave * 32768, samples)
+
+
+def test_truncated_data_keeps_whole_frames_and_warns() -> None:
+    form, samples = WavFormat(8000, 2, 16), integers(100, 2, 16)
+    whole = header(form, 100) + encode(samples, form)
+    reader, wave = read_all(io.BytesIO(whole[:-41]))
+    np.testing.assert_array_equal(wave * 32768, samples[:, :89])
+    assert len(reader.warnings) == 2
+    assert "before what its header says" in reader.warnings[0]
+
+
+def test_chunks_after_the_data_are_no_samples() -> None:
+    form, samples = WavFormat(8000, 1, 16), integers(10, 1, 16)
+    stream = io.BytesIO(header(form, 10) + encode(samples, form) + b"LIST\x04\0\0\0abcd")
+    assert read_all(stream)[1].shape == (1, 10)
+
+
+def test_no_samples_warn() -> None:
+    reader, wave = read_all(io.BytesIO(header(WavFormat(8000, 1, 16), 0)))
+    assert wave.shape == (1, 0)
+    assert "no samples" in reader.warnings[0]
+
+
+def fmt(codec: int = 1, channels: int = 1, rate: int = 8000, bits: int = 16) -> bytes:
+    return struct.pack("<HHIIHH", codec, channels, rate, 0, 0, bits)
+
+
+def riff(*chunks: tuple[bytes, bytes]) -> io.BytesIO:
+    body = b"".join(tag + struct.pack("<I", len(content)) + content for tag, content in chunks)
+    return io.BytesIO(b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body)
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (io.BytesIO(b"RIFF\0\0\0\0WA"), "header ends"),
+        (io.BytesIO(b"RIFF\0\0\0\0JUNK"), "not a WAV"),
+        (riff(), "without a 'fmt'"),
+        (riff((b"data", b"")), "without a 'fmt'"),
+        (riff((b"fmt ", fmt())), "without a 'data'"),
+        (riff((b"fmt ", fmt()[:10])), "format chunk has 10 bytes"),
+        (riff((b"fmt ", fmt(channels=0)), (b"data", b"")), "0 channels"),
+        (riff((b"fmt ", fmt(channels=65535)), (b"data", b"")), "65535 channels"),
+        (riff((b"fmt ", fmt(rate=0)), (b"data", b"")), "sample rate of 0 Hz"),
+        (riff((b"fmt ", fmt(rate=2**31)), (b"data", b"")), "sample rate of 2147483648 Hz"),
+        (riff((b"fmt ", fmt(bits=0)), (b"data", b"")), "0-bit"),
+        (riff((b"fmt ", fmt(bits=64)), (b"data", b"")), "64-bit"),
+        (io.BytesIO(b"RIFF\0\0\0\0WAVELIST\xff\xff\xff\x7fabc"), "claims"),
+    ],
+)
+def test_headers_that_cannot_be_believed(stream: io.BytesIO, said: str) -> None:
+    stream.seek(0)
+    with pytest.raises(InputError, match=said) as caught:
+        WavReader(stream, "bad.wav")
+    assert str(caught.value).startswith("bad.wav: ")
+
+
+def test_other_codecs_are_told_apart() -> None:
+    with pytest.raises(CodecError):
+        WavReader(riff((b"fmt ", fmt(codec=7, bits=8)), (b"data", b"")), "mulaw.wav")
+
+
+def test_12_bits_lie_in_16() -> None:
+    reader = WavReader(riff((b"fmt ", fmt(bits=12)), (b"data", b"\x00\x40")), "a.wav")
+    np.testing.assert_array_equal(reader.read(10), [[0.5]])
