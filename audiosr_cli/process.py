@@ -54,13 +54,11 @@ class Report:
 class Stage:
     """One model with its resamplers: blocks (C, T) at ``in_rate`` to (S * C, T') at ``out_rate``, streamed.
 
-    Its output has exactly ``round(frames * out_rate / in_rate)`` frames, lag 0 and the input's level. Sources
-    lie behind one another, each with its channels. ``model`` None only resamples.
+    Sources lie behind one another, each with its channels. ``model`` None only resamples.
     """
 
     def __init__(self, model: Model | None, in_rate: int, out_rate: int, channels: int, options: Options) -> None:
-        self.in_rate, self.out_rate = in_rate, out_rate
-        self._frames_in = self._frames_out = 0
+        self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
         self._engine = self._make_engine(model, channels, options) if model else None
@@ -81,7 +79,8 @@ class Stage:
         align: Align | None = Tracker() if model.spec.sources > 1 else None
         return Engine(model.spec, forward, channels, options.batch, align)
 
-    def _through(self, block: Samples, last: bool) -> Samples:
+    def push(self, block: Samples, last: bool = False) -> Samples:
+        """What ``block`` completes; ``last`` brings out the rest."""
         block = self._before.push(block, last)
         if self._engine is not None:
             made = self._engine.push(torch.from_numpy(block))
@@ -90,37 +89,28 @@ class Stage:
             block = made.flatten(0, 1).numpy()
         return self._after.push(block, last)
 
-    def push(self, block: Samples) -> Samples:
-        """What ``block`` completes."""
-        self._frames_in += block.shape[1]
-        made = self._through(block, last=False)
-        self._frames_out += made.shape[1]
-        return made
-
-    def flush(self) -> Samples:
-        """The rest.
-
-        Rounding the length at two rates may lose a few samples, so zeros follow the last sample, as every
-        resampler takes for granted, and the output is cut to its exact length.
-        """
-        total = resampled_length(self._frames_in, self.in_rate, self.out_rate)
-        channels = self._before.channels
-        spare = 0 if self._frames_in == 0 else 2 * -(-self.in_rate // min(self.model_rate, self.out_rate)) + 2
-        made = self._through(np.zeros((channels, spare), np.float32), last=True)
-        return made[:, : total - self._frames_out]
-
 
 def stream(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
-    """Blocks (C, T) through all ``stages``, the output of one being the input of the next."""
+    """Blocks (C, T) through all ``stages``, the output of one being the input of the next.
+
+    In all, exactly ``round(frames * out_rate / in_rate)`` frames come out, with lag 0 and the input's level.
+    Rounding the length at every rate in between may lose a few samples, so zeros follow the last sample,
+    as every resampler takes for granted, and the output is cut to its length.
+    """
+    in_rate, out_rate = stages[0].in_rate, stages[-1].out_rate
+    frames_in = frames_out = 0
     for block in blocks:
+        frames_in += block.shape[1]
         for stage in stages:
             block = stage.push(block)
+        frames_out += block.shape[1]
         yield block
-    for i, stage in enumerate(stages):
-        block = stage.flush()
-        for following in stages[i + 1 :]:
-            block = following.push(block)
-        yield block
+    lowest = min(min(stage.model_rate, stage.out_rate) for stage in stages)
+    spare = 2 * len(stages) * (in_rate // lowest + 1) if frames_in else 0
+    block = np.zeros((stages[0].channels, spare), np.float32)
+    for stage in stages:
+        block = stage.push(block, last=True)
+    yield block[:, : resampled_length(frames_in, in_rate, out_rate) - frames_out]
 
 
 def make_stages(
@@ -146,7 +136,7 @@ def process_array(
     stages = make_stages(models, sample_rate, out_rate, len(wave), options)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
     made = np.concatenate([np.zeros((stages[-1].rows, 0), np.float32), *stream(pieces, stages)], axis=1)
-    return made.reshape(-1, len(wave), made.shape[1])  # (S, C, T)
+    return made.reshape(stages[-1].rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
 
 
 def process_file(

@@ -30,7 +30,7 @@ def test_reads_in_blocks_what_libsndfile_reads_at_once(suffix: str, channels: in
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     reader, wave = read_all(path, 777)
     assert (reader.sample_rate, reader.channels) == (16000, channels)
-    np.testing.assert_array_equal(wave, expected.T)
+    np.testing.assert_allclose(wave, expected.T, rtol=0, atol=3e-7)  # mpg123 rounds otherwise across reads
     assert reader.warnings == []
 
 

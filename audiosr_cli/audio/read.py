@@ -29,6 +29,18 @@ BLOCK = 1 << 16  # frames a block
 _WAV_MAGIC = (b"RIFF", b"RIFX", b"RF64")
 
 
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file read from start to end.
+
+    soundfile seeks to where it is after every read of a seekable file, which drops the MP3 decoder's bit
+    reservoir: blocks after the first come out damaged.
+    """
+
+    def seekable(self) -> bool:
+        """Never, so that it does not seek."""
+        return False
+
+
 class AudioReader:
     """An open recording: ``sample_rate`` (Hz), ``channels``, ``subtype`` and blocks of samples.
 
@@ -53,7 +65,8 @@ class AudioReader:
         if not head:
             raise InputError(f"{self.name}: is empty, there is no audio in it")
         self._wav: WavReader | None = None
-        self._sound: soundfile.SoundFile | None = None
+        self._sound: _Forward | None = None
+        self._done = 0
         if head[:4] in _WAV_MAGIC:
             try:
                 self._wav = WavReader(stream, self.name)
@@ -88,7 +101,7 @@ class AudioReader:
             stream = cast(BinaryIO, spool)
         os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile reads the descriptor, which buffering has moved
         try:
-            self._sound = self._stack.enter_context(soundfile.SoundFile(stream.fileno(), closefd=False))
+            self._sound = self._stack.enter_context(_Forward(stream.fileno(), closefd=False))
         except (soundfile.LibsndfileError, TypeError) as error:
             reason = getattr(error, "error_string", str(error)).rstrip(".")
             raise InputError(f"{self.name}: cannot be read as audio: {reason}") from error
@@ -99,15 +112,16 @@ class AudioReader:
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """All samples in blocks (C, T) of at most ``frames``; to be walked once."""
-        done = 0
         while (block := self._read(frames)).shape[1]:
-            done += block.shape[1]
+            self._done += block.shape[1]
             yield block
         if self._wav is not None:
             self.warnings += self._wav.warnings
-        elif self.frames is not None and done < self.frames and not self.warnings:
-            self.warnings.append(f"{self.name}: ends after {done} of the {self.frames} frames its header promises")
-        elif done == 0:
+        elif self.frames is not None and self._done < self.frames and not self.warnings:
+            self.warnings.append(
+                f"{self.name}: ends after {self._done} of the {self.frames} frames its header promises"
+            )
+        elif self._done == 0:
             self.warnings.append(f"{self.name}: holds no samples")
 
     def _read(self, frames: int) -> NDArray[np.float32]:
@@ -117,7 +131,7 @@ class AudioReader:
         try:
             block = self._sound.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            at = self._sound.tell() / self.sample_rate
+            at = self._done / self.sample_rate
             self.warnings.append(
                 f"{self.name}: damaged at {at:.1f} s ({error.error_string.rstrip('.')}); the rest is lost"
             )

@@ -1,0 +1,117 @@
+"""process.py and api.py: the whole route with small models: lengths, levels, blocks, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise, tone
+
+from audiosr_cli import api
+from audiosr_cli.audio.resample import resampled_length
+from audiosr_cli.errors import InputError, ModelError, UsageError
+from audiosr_cli.models import Model, build, make_config
+from audiosr_cli.process import Options, make_stages, process_array, stream
+
+OPTIONS = Options()
+
+
+def halves(rate: int = 8000, sources: int = 2) -> Model:
+    """A separator that gives every source an equal share of the mixture."""
+    values = {"sample_rate": rate, "depth": 2, "filters": 2, "core": 256, "overlap": 32, "sources": sources}
+    model = build("wave_u_net", make_config("wave_u_net", values | {"output": "linear", "difference": False}))
+    for weight in model.parameters():
+        torch.nn.init.zeros_(weight)
+    model.head.weight.data[:, -1] = 1 / sources
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("in_rate", [8000, 11025, 16000, 44100, 96000])
+@pytest.mark.parametrize("out_rate", [8000, 44100, 48000])
+@pytest.mark.parametrize("frames", [0, 1, 7, 4410, 30_001])
+def test_exact_length(in_rate: int, out_rate: int, frames: int) -> None:
+    made = process_array(noise(frames, 2), in_rate, [halves()], out_rate, OPTIONS)
+    assert made.shape == (2, 2, resampled_length(frames, in_rate, out_rate))
+
+
+@pytest.mark.parametrize("in_rate", [8000, 44100, 48000])
+def test_no_lag_no_gain(in_rate: int) -> None:
+    wave = tone(in_rate, 400, in_rate, 2)
+    made = process_array(wave, in_rate, [halves()], in_rate, OPTIONS)
+    edge = in_rate // 20
+    np.testing.assert_allclose(made.sum(0)[:, edge:-edge], wave[:, edge:-edge], atol=2e-3)
+    np.testing.assert_allclose(made[0], made[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_block_size_never_changes_a_sample(models: int) -> None:
+    chain = [halves(), halves(16000)][:models]
+    wave = noise(20_011, 2)
+
+    def run(block: int) -> np.ndarray:
+        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, stages)), axis=1)
+
+    runs = [run(block) for block in (23, 509, 44100)]
+    assert runs[0].shape == (2 * 2**models, 40_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+def test_a_stereo_model_refuses_mono() -> None:
+    model = build("wave_u_net", make_config("wave_u_net", {"channels": 2, "depth": 2, "filters": 2, "core": 64}))
+    with pytest.raises(InputError, match="takes 2 channels, the recording has 1"):
+        process_array(noise(100), 22050, [model], 22050, OPTIONS)
+
+
+def test_arrays_and_paths_give_the_same(small_weights: Path, tmp_path: Path) -> None:
+    wave = tone(9000, 300, 8000, 2)
+    soundfile.write(tmp_path / "a.wav", wave.T, 8000, "FLOAT")
+    for function in (api.separate, api.upsample, api.separate_sr):
+        np.testing.assert_array_equal(function(wave, 8000), function(tmp_path / "a.wav"))
+    assert api.separate(wave[0], 8000).shape == (2, 1, 9000)
+    assert api.upsample(wave, 8000, rate=44100).shape == (2, 49613)
+    assert api.separate_sr(wave, 8000, rate=16000).shape == (2, 2, 18000)
+
+
+def test_files_are_the_arrays(small_weights: Path, tmp_path: Path) -> None:
+    wave = tone(9000, 300, 8000, 2)
+    soundfile.write(tmp_path / "a.wav", wave.T, 8000, "FLOAT")
+    targets = [tmp_path / "1.wav", tmp_path / "2.wav"]
+    report = api.separation(2).write(tmp_path / "a.wav", targets)
+    for made, target in zip(api.separate(wave, 8000), targets, strict=True):
+        np.testing.assert_array_equal(soundfile.read(target, dtype="float32")[0].T, made)
+    assert (report.frames_in, report.frames_out, report.channels, report.warnings) == (9000, 9000, 2, [])
+
+
+def test_all_targets_or_none(small_weights: Path, tmp_path: Path) -> None:
+    """A sample that is not finite at the very end leaves nothing behind."""
+    wave = tone(9000, 300, 8000)
+    wave[0, -1] = np.nan
+    soundfile.write(tmp_path / "a.wav", wave.T, 8000, "FLOAT")
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match=r"sample 8999 \(1\.125 s\)"):
+        api.separation(2).write(tmp_path / "a.wav", [out / "1.wav", out / "2.wav"])
+    assert list(out.iterdir()) == []
+
+
+def test_usage_errors(small_weights: Path) -> None:
+    with pytest.raises(UsageError, match="separates 2"):
+        api.separation(3)
+    with pytest.raises(UsageError, match="--rate 0"):
+        api.upsampling(0)
+    with pytest.raises(ModelError, match="is a model to separate, not to upsample"):
+        api.upsampling(model="wave_u_net")
+    with pytest.raises(UsageError, match="needs its sample_rate"):
+        api.separate(noise(100))
+    with pytest.raises(UsageError, match="dimensions"):
+        api.separate(np.zeros((2, 2, 2)), 8000)
+    with pytest.raises(UsageError, match="unknown device"):
+        api.pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device"):
+            api.pick_device("cuda")

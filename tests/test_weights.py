@@ -1,0 +1,103 @@
+"""weights.py: the catalogue, round trips, and checkpoints that must be refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from safetensors.torch import load_file, save_file
+
+from audiosr_cli import weights
+from audiosr_cli.errors import ModelError
+from audiosr_cli.models import build, make_config
+
+
+def test_round_trip_in_half_precision(tmp_path: Path) -> None:
+    model = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"]))
+    weights.save_model(model, tmp_path / "a.safetensors", {"minutes": 3})
+    again = weights.load_model(str(tmp_path / "a.safetensors"))
+    assert (again.config, again.spec, again.training) == (model.config, model.spec, False)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value.half().float(), rtol=0, atol=0)
+    known = weights.metadata(tmp_path / "a.safetensors")
+    assert known["note"] == {"minutes": 3}
+    assert known["spec"] == model.spec.as_dict()
+
+
+def test_default_and_unknown_names(small_weights: Path) -> None:
+    assert weights.default_model("separate") == "wave_u_net"
+    assert weights.load_model("audio_unet").spec.task == "upsample"
+    with pytest.raises(ModelError, match="bundled: wave_u_net, audio_unet"):
+        weights.load_model("sepformer")
+    with pytest.raises(ModelError, match="cannot be read"):
+        weights.load_model("missing.safetensors")
+
+
+def test_a_flipped_bit_is_found(small_weights: Path) -> None:
+    path = small_weights / "wave_u_net.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="SHA-256"):
+        weights.load_model("wave_u_net")
+
+
+def rewritten(path: Path, *, tensors: dict | None = None, **changed: object) -> str:
+    """A copy of a checkpoint with other tensors or metadata."""
+    known = weights.metadata(path) | changed
+    out = path.with_name("changed.safetensors")
+    save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in known.items()})
+    return str(out)
+
+
+def test_what_is_refused(small_weights: Path, tmp_path: Path) -> None:
+    path = small_weights / "audio_unet.safetensors"
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    broken = tensors | {first: torch.full_like(tensors[first], float("nan"))}
+    cases = {
+        rewritten(path, tensors=broken): "not finite",
+    }
+    for made, said in cases.items():
+        with pytest.raises(ModelError, match=said):
+            weights.load_model(made)
+    with pytest.raises(ModelError, match="unknown architecture 'other'"):
+        weights.load_model(rewritten(path, model="other"))
+    with pytest.raises(ModelError, match="format 99"):
+        weights.load_model(rewritten(path, format=99))
+    with pytest.raises(ModelError, match="do not fit"):
+        weights.load_model(rewritten(path, tensors={"other": torch.zeros(2)}))
+    for name, content, said in (
+        ("truncated", path.read_bytes()[:-50], "cannot be read"),
+        ("empty", b"", "not a checkpoint"),
+        ("pickle", b"\x80\x04\x95" + bytes(100), "not a checkpoint|claims"),
+        ("hostile", struct.pack("<Q", 2**40) + b"{}", "claims"),
+        ("plain", struct.pack("<Q", 2) + b"{}", "not a checkpoint"),
+    ):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            weights.load_model(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_bundled_weights_are_whole() -> None:
+    entries = weights.catalogue()
+    assert {task for entry in entries.values() for task in entry["tasks"]} >= {"separate", "upsample"}
+    total = 0
+    for name, entry in entries.items():
+        model = weights.load_model(name)
+        path = weights.folder() / entry["file"]
+        known = weights.metadata(path)
+        assert known["spec"] == model.spec.as_dict()
+        assert known["note"]["data"]
+        total += path.stat().st_size
+    assert total < 60e6
+
+
+def test_every_bundled_model_has_a_card() -> None:
+    cards = (weights.folder() / "README.md").read_text()
+    for name in weights.catalogue():
+        assert f"## {name}" in cards

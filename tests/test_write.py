@@ -1,0 +1,126 @@
+"""audio/write.py: the gate, formats, and atomic files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import noise, tone
+
+from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, atomic_path, choose_format
+from audiosr_cli.errors import OutputError, SampleError
+
+PCM16 = OutputFormat("wav", "PCM_16", 16000, 1)
+
+
+def write(
+    path: Path, form: OutputFormat, wave: np.ndarray, clip: str = "warn", gain: float | None = None
+) -> AudioWriter:
+    with AudioWriter(path, form, clip) as writer:
+        for i in range(0, wave.shape[1], 333):
+            writer.write(wave[:, i : i + 333])
+        writer.finish(1 / max(1.0, writer.gate.peak) if gain is None and clip == "rescale" else gain or 1.0)
+        writer.commit()
+    return writer
+
+
+def test_quantiser_rounds_and_never_wraps() -> None:
+    gate = Gate(PCM16, "warn", "a")
+    values = np.array([[0.4, 0.6, -0.4, -0.6, 1.5, 32767, 40000, -40000]], np.float32) / 32768
+    np.testing.assert_array_equal(gate(values), [[0, 1, 0, -1, 2, 32767, 32767, -32768]])
+    assert gate.clipped == 2
+    np.testing.assert_array_equal(gate(np.array([[1.0, -1.0]], np.float32)), [[32767, -32768]])
+    assert gate.clipped == 2  # full scale itself is no clip
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite_is_an_error_with_its_position(bad: float) -> None:
+    gate = Gate(PCM16, "warn", "out.wav")
+    gate(np.zeros((1, 16000), np.float32))
+    wave = np.zeros((1, 10), np.float32)
+    wave[0, 4] = bad
+    with pytest.raises(SampleError, match=r"out\.wav: sample 16004 \(1\.000 s\)"):
+        gate(wave)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+@pytest.mark.parametrize("container", ["wav", "flac", "aiff", "caf", "w64"])
+def test_integers_pass_through_bit_exact(subtype: str, container: str, tmp_path: Path) -> None:
+    form = choose_format(container, None, subtype, 16000, 2)
+    bits = {"PCM_16": 16, "PCM_24": 24}.get(form.subtype, 24)
+    wave = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (2, 4000)) / 2.0 ** (bits - 1)
+    write(tmp_path / "a", form, wave.astype(np.float32))
+    made, rate = soundfile.read(tmp_path / "a", always_2d=True)
+    assert rate == 16000
+    np.testing.assert_array_equal(made.T, wave)
+
+
+@pytest.mark.parametrize(("container", "rate"), [("ogg", 44100), ("mp3", 44100), ("opus", 48000)])
+def test_lossy_formats(container: str, rate: int, tmp_path: Path) -> None:
+    wave = tone(rate, 440, rate)
+    write(tmp_path / "a", choose_format(container, None, "PCM_16", rate, 1), wave)
+    made, made_rate = soundfile.read(tmp_path / "a", always_2d=True)
+    assert made_rate == rate
+    assert np.abs(made.T[:, : rate // 2] - wave[:, : rate // 2]).max() < 0.05
+
+
+def test_clip_policies(tmp_path: Path) -> None:
+    wave = tone(1000, level=2.0)
+    assert write(tmp_path / "a.wav", PCM16, wave).gate.clipped > 100
+    with pytest.raises(SampleError, match="--clip"):
+        write(tmp_path / "b.wav", PCM16, wave, "error")
+    assert not (tmp_path / "b.wav").exists()
+    write(tmp_path / "c.wav", PCM16, wave, "rescale")
+    made, _ = soundfile.read(tmp_path / "c.wav", dtype="float32", always_2d=True)
+    np.testing.assert_allclose(made.T, wave / np.abs(wave).max(), atol=1 / 32768)
+    write(tmp_path / "d.wav", OutputFormat("wav", "FLOAT", 16000, 1), wave)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "d.wav", dtype="float32")[0], wave[0])
+
+
+def test_subtype_follows_the_input() -> None:
+    assert choose_format("wav", None, "PCM_24", 48000, 2).subtype == "PCM_24"
+    assert choose_format("wav", None, "DOUBLE", 48000, 2).subtype == "FLOAT"
+    assert choose_format("flac", None, "FLOAT", 48000, 2).subtype == "PCM_24"
+    assert choose_format("wav", None, "VORBIS", 48000, 2).subtype == "PCM_16"
+    assert choose_format("wav", "24", "PCM_16", 48000, 2).subtype == "PCM_24"
+    assert choose_format("wav", "float", "PCM_16", 48000, 2).subtype == "FLOAT"
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "rate", "channels"),
+    [("xyz", None, 48000, 1), ("flac", "float", 48000, 1), ("mp3", None, 44100, 6), ("opus", None, 44100, 1)],
+)
+def test_formats_that_cannot_hold_the_sound(container: str, subtype: str | None, rate: int, channels: int) -> None:
+    with pytest.raises(OutputError):
+        choose_format(container, subtype, "PCM_16", rate, channels)
+
+
+def test_nothing_is_there_before_commit_and_nothing_stays_after_an_error(tmp_path: Path) -> None:
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), AudioWriter(target, PCM16) as writer:
+        writer.write(noise(1000))
+        writer.finish()
+        assert target.read_bytes() == b"old"
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert target.read_bytes() == b"old"
+
+
+def test_atomic_path(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x") as part:
+        part.write_text("new")
+        assert part.parent == tmp_path
+        assert not (tmp_path / "x").exists()
+    assert (tmp_path / "x").read_text() == "new"
+    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "y"):
+        pass  # nobody made the file
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file"), AudioWriter(tmp_path / "no" / "a.wav", PCM16):
+        pass
