@@ -59,12 +59,8 @@ def test_what_is_refused(small_weights: Path, tmp_path: Path) -> None:
     tensors = load_file(path)
     first = next(iter(tensors))
     broken = tensors | {first: torch.full_like(tensors[first], float("nan"))}
-    cases = {
-        rewritten(path, tensors=broken): "not finite",
-    }
-    for made, said in cases.items():
-        with pytest.raises(ModelError, match=said):
-            weights.load_model(made)
+    with pytest.raises(ModelError, match="not finite"):
+        weights.load_model(rewritten(path, tensors=broken))
     with pytest.raises(ModelError, match="unknown architecture 'other'"):
         weights.load_model(rewritten(path, model="other"))
     with pytest.raises(ModelError, match="format 99"):

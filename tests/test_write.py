@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +117,7 @@ def test_atomic_path(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_text() == "new"
     with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "y"):
         pass  # nobody made the file
-    assert os.listdir(tmp_path) == ["x"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

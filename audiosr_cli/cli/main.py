@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,11 +24,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("separate")(separate.separate)
-app.command("upsample")(upsample.upsample)
-app.command("separate-sr")(separate_sr.separate_sr)
-app.command("train")(train.train)
-app.command("bench")(bench.bench)
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, ending in 141 where the reader of its output has gone: typer itself would make that 1."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        try:
+            command(**values)
+        except BrokenPipeError as error:
+            raise typer.Exit(141) from error
+
+    return run
+
+
+app.command("separate")(_guarded(separate.separate))
+app.command("upsample")(_guarded(upsample.upsample))
+app.command("separate-sr")(_guarded(separate_sr.separate_sr))
+app.command("train")(_guarded(train.train))
+app.command("bench")(_guarded(bench.bench))
 app.add_typer(models.app, name="models")
 
 
@@ -65,8 +82,6 @@ def main() -> NoReturn:
         _leave(error.exit_code)
     except KeyboardInterrupt:
         _leave(130)
-    except BrokenPipeError:
-        _leave(141)
     except SystemExit as stop:
         _leave(stop.code if isinstance(stop.code, int) else 1)
     _leave(0)

@@ -1,0 +1,200 @@
+"""The commands as the shell sees them: exit codes, messages, pipes, kills, and the files read back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import EXAMPLES, noise, tone
+
+COMMAND = [sys.executable, "-m", "audiosr_cli"]
+
+
+def audiosr(
+    *arguments: object, stdin: bytes | None = b"", cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = [*COMMAND, *map(os.fspath, map(str, arguments))]
+    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=120)
+
+
+@pytest.fixture
+def stereo(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, tone(66150, 300, 44100, 2).T, 44100, "PCM_24")
+    return path
+
+
+def test_separate_writes_a_file_a_speaker(stereo: Path, tmp_path: Path) -> None:
+    done = audiosr("separate", stereo, "--speakers", 2, "-o", tmp_path / "out", "-v")
+    assert done.returncode == 0, done.stderr
+    names = done.stdout.decode().split()
+    assert names == [str(tmp_path / "out" / f"talk_speaker{i}.wav") for i in (1, 2)]
+    assert b"1.5 s of audio" in done.stderr
+    for name in names:
+        info = soundfile.info(name)
+        assert (info.frames, info.samplerate, info.channels, info.subtype) == (66150, 44100, 2, "PCM_24")
+
+
+def test_default_names_in_the_current_folder(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "mix.wav", noise(4000).T, 8000)
+    done = audiosr("upsample", "mix.wav", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, b"mix_48000.wav\n")
+    assert soundfile.info(tmp_path / "mix_48000.wav").frames == 24000
+    assert audiosr("separate-sr", "mix.wav", "--rate", 16000, cwd=tmp_path).returncode == 0
+    assert soundfile.info(tmp_path / "mix_speaker2.wav").frames == 8000
+
+
+def test_pipes_give_what_files_give(stereo: Path, tmp_path: Path) -> None:
+    piped = audiosr("upsample", "-", "-o", "-", stdin=stereo.read_bytes())
+    assert piped.returncode == 0, piped.stderr
+    assert audiosr("upsample", "-", stdin=stereo.read_bytes()).stdout == piped.stdout
+    assert audiosr("upsample", stereo, "-o", tmp_path / "a.wav").returncode == 0
+    with soundfile.SoundFile(io.BytesIO(piped.stdout)) as made:
+        wave = made.read(72000)
+        assert (made.samplerate, made.channels, len(wave)) == (48000, 2, 72000)
+    np.testing.assert_array_equal(wave, soundfile.read(tmp_path / "a.wav")[0])
+
+
+def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
+    python = f"{sys.executable} -m audiosr_cli"
+    line = (
+        f"cat {stereo} | {python} upsample - -o - | {python} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
+    )
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=120)
+    info = soundfile.info(tmp_path / "b.flac")
+    assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
+
+
+def test_json(stereo: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    done = audiosr("upsample", stereo, tmp_path / "bad.wav", "--json", "-o", tmp_path / "out")
+    good, bad = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, good["status"], good["frames_out"], bad["status"]) == (3, "done", 72000, "failed")
+    assert "header ends" in bad["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["separate", "missing.wav"], 1, "missing.wav: cannot be opened: No such file"),
+        (["separate", "{dir}/empty.wav"], 1, "is empty"),
+        (["separate", "{wav}", "--speakers", "3"], 2, "--speakers 3"),
+        (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
+        (["upsample", "{wav}", "--model", "no"], 1, "no model 'no'"),
+        (["upsample", "{wav}", "--overwrite", "--skip"], 2, "exclude"),
+        (["upsample", "{wav}", "--format", "xyz"], 2, "--format xyz"),
+        (["upsample", "{wav}", "--json", "-o", "-"], 2, "--json"),
+        (["separate", "{wav}", "-o", "-"], 2, "takes one output"),
+        (["upsample", "{wav}", "--subtype", "13"], 1, "cannot hold 13"),
+        (["upsample"], 2, "inputs"),
+        (["no-such"], 2, "No such command"),
+        (["bench"], 2, "--synthetic"),
+        (["upsample", "-"], 1, "standard input: is empty"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
+    places = {"dir": tmp_path, "wav": tmp_path / "a.wav"}
+    done = audiosr(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "empty.wav"]
+
+
+def test_existing_outputs_are_refused_by_default(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
+    assert audiosr("upsample", "a.wav", cwd=tmp_path).returncode == 0
+    done = audiosr("upsample", "a.wav", cwd=tmp_path)
+    assert (done.returncode, b"exists already" in done.stderr) == (1, True)
+    assert audiosr("upsample", "a.wav", "--skip", cwd=tmp_path).returncode == 0
+    assert audiosr("upsample", "a.wav", "--overwrite", cwd=tmp_path).returncode == 0
+
+
+def test_broken_pipe_is_141_without_a_traceback(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
+    command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav -o -"
+    line = f"{command} | head -c 100 >/dev/null; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
+    assert done.returncode == 141, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_killed_in_the_middle_leaves_no_half_file(number: int, code: int, tmp_path: Path) -> None:
+    """The input is a pipe that never ends, so that the middle is certain."""
+    head = io.BytesIO()
+    soundfile.write(head, noise(120_000).T, 8000, format="WAV")
+    content = bytearray(head.getvalue())
+    content[40:44] = b"\xff\xff\xff\xff"
+    process = subprocess.Popen(
+        [*COMMAND, "upsample", "-", "-o", str(tmp_path / "a.wav")], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(content)
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 1000 for path in tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert b"Traceback" not in talk
+    assert not (tmp_path / "a.wav").exists()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == [] if number != signal.SIGKILL else all(name.endswith(".part") for name in left)
+
+
+def test_header_only_and_one_sample(tmp_path: Path) -> None:
+    for frames in (0, 1):
+        soundfile.write(tmp_path / "a.wav", noise(frames).T, 8000)
+        done = audiosr("upsample", tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--overwrite")
+        assert done.returncode == 0
+        assert (b"holds no samples" in done.stderr) == (frames == 0)
+        assert soundfile.info(tmp_path / "b.wav").frames == 6 * frames
+
+
+def test_silence_stays_silent(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    assert audiosr("separate", tmp_path / "a.wav", "-o", tmp_path).returncode == 0
+    assert not soundfile.read(tmp_path / "a_speaker1.wav")[0].any()
+
+
+def test_models_and_version() -> None:
+    listed = json.loads(audiosr("models", "list", "--json").stdout)
+    assert listed["wave_u_net"]["spec"]["sources"] == 2
+    assert b"wave_u_net" in audiosr("models", "list").stdout
+    done = audiosr("models", "verify")
+    assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
+    assert audiosr("--version").stdout.startswith(b"audiosr 0.")
+
+
+def test_bench() -> None:
+    done = audiosr("bench", "--synthetic", 2, "--models", "wave_u_net", "--runs", 1, "--json")
+    row = json.loads(done.stdout)
+    assert (row["model"], row["audio_s"]) == ("wave_u_net", 2.0)
+    assert row["cpu_s_per_s"] > 0
+    table = audiosr("bench", EXAMPLES / "narrowband.wav", "--models", "audio_unet", "--runs", 1)
+    assert b"real-time factor" in table.stdout
+
+
+def test_help_is_quick() -> None:
+    """Bare Python takes 15 ms here and the help 80; the best of five leaves out a busy machine."""
+
+    def once() -> float:
+        begun = time.perf_counter()
+        assert audiosr("--help").returncode == 0
+        return time.perf_counter() - begun
+
+    assert min(once() for _ in range(5)) < 0.3

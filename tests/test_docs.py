@@ -1,0 +1,81 @@
+"""README, CHANGELOG, cards and examples say what is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import soundfile
+from conftest import EXAMPLES
+
+import audiosr_cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def help_of(*command: str) -> str:
+    made = subprocess.run([sys.executable, "-m", "audiosr_cli", *command, "--help"], capture_output=True, text=True)
+    assert made.returncode == 0
+    return made.stdout
+
+
+def test_every_command_is_in_the_readme_and_every_command_of_the_readme_exists() -> None:
+    commands = set(re.findall(r"^  ([a-z-]+)  ", help_of().split("Commands:")[1], re.M))
+    assert commands == {"separate", "upsample", "separate-sr", "train", "bench", "models"}
+    mentioned = set(re.findall(r"audiosr ([a-z][a-z-]+)", README)) - {"upsamples", "separates"}
+    assert commands <= mentioned
+    assert mentioned <= commands, mentioned - commands
+
+
+def test_options_of_the_readme_exist() -> None:
+    known = {
+        option
+        for command in ("separate", "upsample", "separate-sr", "train", "bench")
+        for option in re.findall(r"--[a-z-]+", help_of(command))
+    }
+    known |= set(re.findall(r"--[a-z-]+", help_of()))
+    block = "\n".join(line for line in README.splitlines() if "audiosr " in line)
+    assert set(re.findall(r"--[a-z-]+", block)) <= known
+
+
+def test_the_file_tree_of_the_readme_exists() -> None:
+    tree = README.split("## The files")[1]
+    for name in re.findall(r"^([\w./]+/?[\w.]*)  ", tree, re.M):
+        assert (ROOT / name).exists(), name
+
+
+def test_version_and_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "audiosr-cli"
+    assert f"## {audiosr_cli.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_constraints_pin_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    assert {re.split(r"[<>=]", name)[0].lower() for name in wanted} <= pinned
+
+
+def test_examples_have_their_references() -> None:
+    mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav")
+    parts = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac")[0] for i in (1, 2)]
+    assert rate == 16000
+    assert abs(sum(parts) - mix).max() < 2 / 32768
+    assert soundfile.info(EXAMPLES / "narrowband.wav").samplerate == 8000
+    assert soundfile.info(EXAMPLES / "narrowband_reference.flac").samplerate == 48000
+
+
+def test_shell_examples_run(tmp_path: Path) -> None:
+    """Every pipeline of examples/pipelines.sh, with `audiosr` as installed beside this Python."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    script = str(EXAMPLES / "pipelines.sh")
+    done = subprocess.run(
+        ["bash", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, capture_output=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "restored.flac").is_file()

@@ -1,0 +1,93 @@
+"""The layout: imports go one way, some packages have one door, and help loads no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
+ROWS = [
+    {"errors"},
+    {"audio", "dsp", "windows", "tracking"},
+    {"models"},
+    {"metrics", "weights"},
+    {"process"},
+    {"api"},
+    {"batch"},
+    {"train", "bench"},
+    {"cli"},
+]
+ROW = {name: i for i, row in enumerate(ROWS) for name in row}
+DOORS = {"soundfile": ("audio/",), "soxr": ("audio/resample.py",), "typer": ("cli/",), "rich": ("cli/",)}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it, type checking left out."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.parent != PACKAGE or not f.name.startswith("__")], ids=str)
+def test_imports_go_up_the_list_only(path: Path) -> None:
+    here = unit(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "audiosr_cli" or len(parts) < 2 or parts[1] in (here, "__version__"):
+            continue
+        allowed = {"audio": {"audio"}, "weights": {"audio", "models"}}.get(here, set())
+        assert ROW[parts[1]] < ROW[here] or parts[1] in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_some_packages_have_one_door(path: Path) -> None:
+    place = path.relative_to(PACKAGE).as_posix()
+    for name in {name.split(".")[0] for name in imports(path)} & set(DOORS):
+        assert place.startswith(DOORS[name]), f"{place} imports {name}"
+
+
+def test_every_unit_has_a_row() -> None:
+    assert {unit(path) for path in FILES if not path.name.startswith("__") or path.parent != PACKAGE} <= set(ROW)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["upsample", "--help"], ["models", "--help"]])
+def test_help_loads_no_torch(arguments: list[str]) -> None:
+    code = "import sys; from audiosr_cli.cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    made = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert made.stdout.endswith("False\n")
+
+
+def test_public_names_load_lazily() -> None:
+    code = (
+        "import sys, audiosr_cli; assert 'torch' not in sys.modules; "
+        "[getattr(audiosr_cli, name) for name in audiosr_cli.__all__]; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_stay_readable() -> None:
+    long = [f"{path}: {lines}" for path in FILES if (lines := len(path.read_text().splitlines())) > 350]
+    assert not long
