@@ -7,6 +7,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from audiosr_cli.dsp import power_spectrogram
+
 _EPS = 1e-8
 
 
@@ -36,18 +38,13 @@ def best_order(estimate: Tensor, reference: Tensor) -> tuple[int, ...]:
     return max(orders, key=lambda order: float(sum(pairs[order[i], i] for i in range(len(order)))))
 
 
-def _power(x: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
-    return torch.stft(x, n_fft, hop_length, window=window, return_complex=True).abs().square()  # (..., F, L)
-
-
 def lsd(estimate: Tensor, reference: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Log-spectral distance after AP-BWE (Lu et al. 2024); (T,) both → scalar. Raw: no gain is matched.
 
     n_fft 2048, hop 512, log10 of powers floored at 1e-8 on each signal; ``low`` and ``high`` bound the
     band as shares of the Nyquist frequency. Not comparable with ``lsd_ssr_eval``.
     """
-    distance = torch.stack([_power(x, 2048, 512).clamp_min(1e-8).log10() for x in (estimate, reference)])
+    distance = torch.stack([power_spectrogram(x, 2048, 512).clamp_min(1e-8).log10() for x in (estimate, reference)])
     bins = distance.shape[-2]
     band = slice(round(low * (bins - 1)), round(high * (bins - 1)) + 1)
     return (distance[0] - distance[1])[band].square().mean(0).sqrt().mean()
@@ -60,6 +57,6 @@ def lsd_ssr_eval(estimate: Tensor, reference: Tensor, sample_rate: int) -> Tenso
     taken before the logarithm, so what the estimate lacks weighs far more than in ``lsd``.
     """
     n_fft, hop_length = int(2048 / (44100 / sample_rate)), sample_rate // 100
-    made, true = (_power(x, n_fft, hop_length).sqrt() for x in (estimate, reference))
+    made, true = (power_spectrogram(x, n_fft, hop_length).sqrt() for x in (estimate, reference))
     quotient = torch.log10(true.square() / (made + 1e-12).square() + 1e-12)
     return quotient.square().mean(0).sqrt().mean()

@@ -8,6 +8,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from audiosr_cli.dsp import power_spectrogram
 from audiosr_cli.metrics import si_sdr
 
 
@@ -44,15 +45,7 @@ def spectral(
     """
     total = estimate.new_zeros(())
     for n_fft in sizes:
-        window = torch.hann_window(n_fft, device=estimate.device)
-        size, goal = (
-            torch.view_as_real(torch.stft(x, n_fft, n_fft // 4, window=window, return_complex=True))
-            .square()
-            .sum(-1)
-            .clamp_min(floor**2)
-            .sqrt()
-            for x in (estimate, reference)
-        )
+        size, goal = (power_spectrogram(x, n_fft, n_fft // 4).clamp_min(floor**2).sqrt() for x in (estimate, reference))
         total = total + (size.log10() - goal.log10()).abs().mean()
         total = total + 0.25 * (size - goal).norm() / goal.norm().clamp_min(1e-3)
     return total / len(sizes)
@@ -60,10 +53,6 @@ def spectral(
 
 def log_spectral(estimate: Tensor, reference: Tensor, n_fft: int = 2048, hop_length: int = 512) -> Tensor:
     """Log-spectral distance (AP-BWE definition, see metrics.lsd) as a loss; (B, T) both."""
-    window = torch.hann_window(n_fft, device=estimate.device)
-    power, goal = (
-        torch.view_as_real(torch.stft(x, n_fft, hop_length, window=window, return_complex=True)).square().sum(-1)
-        for x in (estimate, reference)
-    )
-    distance = (power.clamp_min(1e-8).log10() - goal.clamp_min(1e-8).log10()).square().mean(1)
+    power, goal = (power_spectrogram(x, n_fft, hop_length).clamp_min(1e-8).log10() for x in (estimate, reference))
+    distance = (power - goal).square().mean(1)
     return (distance + 1e-4).sqrt().mean()

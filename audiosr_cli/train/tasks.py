@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from audiosr_cli.dsp import low_pass
 from audiosr_cli.metrics import lsd, si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.data import Corpus
-from audiosr_cli.train.degrade import low_pass, random_edges
+from audiosr_cli.train.degrade import random_edges
 from audiosr_cli.train.losses import log_spectral, pit, si_sdr_and_level, spectral
 from audiosr_cli.train.mixing import mixtures
 
