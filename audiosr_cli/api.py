@@ -59,6 +59,9 @@ class Pipeline:
         report = process_file(targets, reader, self.models, form, self.options, progress)
         if self.rate is not None and self.rate <= reader.sample_rate:
             report.warnings.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
+        highest = min(model.spec.out_rate for model in self.models)
+        if self.rate is not None and reader.sample_rate > highest:
+            report.warnings.append(f"{reader.name}: what lay above {highest // 2} Hz is gone; the model ends there")
         return report
 
 
@@ -121,7 +124,8 @@ def _array(pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rat
             raise UsageError("an array needs its sample_rate")
         return pipeline.array(source, sample_rate)
     with AudioReader(source) as reader:
-        return pipeline.array(np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate)
+        pieces = [np.zeros((reader.channels, 0), np.float32), *reader.blocks()]
+        return pipeline.array(np.concatenate(pieces, axis=1), reader.sample_rate)
 
 
 def separate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,31 +41,45 @@ class Naming:
     container: str | None = None
 
     def __post_init__(self) -> None:
-        fields = []
         try:
-            fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
-        except ValueError as error:
+            if unknown := [name for name in self.fields if name not in FIELDS]:
+                raise UsageError(f"--template: unknown field {{{unknown[0]}}}; known: {', '.join(FIELDS)}")
+            self.template.format(stem="a", speaker=1, rate=8000, ext="wav")
+        except (ValueError, KeyError, IndexError) as error:
             raise UsageError(f"--template {self.template!r}: {error}") from error
-        if unknown := [name for name in fields if name not in FIELDS]:
-            raise UsageError(f"--template: unknown field {{{unknown[0]}}}; known: {', '.join(FIELDS)}")
         path = Path(self.template)
         if path.is_absolute() or ".." in path.parts:
             raise UsageError(f"--template {self.template!r}: must stay inside the output folder")
-        if self.container is not None and self.container.lower() not in FORMATS:
+        if self._asked is not None and self._asked not in FORMATS:
             raise UsageError(f"--format {self.container}: known are {', '.join(FORMATS)}")
+        if self._asked and self._told and self._asked != self._told:
+            raise UsageError(f"--format {self.container}: the output's name says {self._told}")
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that the template uses."""
+        return [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
 
     @property
     def to_file(self) -> bool:
-        """Whether ``output`` names one file rather than a folder."""
+        """Whether ``output`` names one file (or pipe, or device) rather than a folder."""
         path = Path(self.output or ".")
-        return self.output not in (None, "-") and container_of(path) is not None and not path.is_dir()
+        special = path.exists() and not path.is_dir() and not path.is_file()
+        return self.output not in (None, "-") and (special or (container_of(path) is not None and not path.is_dir()))
 
     @property
     def chosen_container(self) -> str:
         """The output format: asked for, or told by the file's suffix, else wav."""
-        if self.container is not None:
-            return self.container.lower()
-        return (container_of(Path(self.output)) if self.output and self.to_file else None) or "wav"
+        return self._asked or self._told or "wav"
+
+    @property
+    def _asked(self) -> str | None:
+        return None if self.container is None else self.container.lower()
+
+    @property
+    def _told(self) -> str | None:
+        """What the suffix of the file, or of the template, says."""
+        return container_of(Path(self.output)) if self.output and self.to_file else container_of(Path(self.template))
 
     def targets(self, item: Item, sources: int, rate: int) -> list[str | Path]:
         """One path a source. A file given for several sources lends its stem to the template."""
@@ -99,11 +114,15 @@ def collect(inputs: Sequence[str]) -> list[Item]:
     items: list[Item] = []
     for name in inputs:
         path = Path(name)
+        try:
+            is_folder = path.is_dir()
+        except OSError:  # told when it is opened
+            is_folder = False
         if name == "-":
             if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
                 raise UsageError("'-' reads audio from standard input, which is a terminal here; pipe a file into it")
             items.append(Item("-"))
-        elif path.is_dir():
+        elif is_folder:
             found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
             if not found:
                 raise InputError(f"{name}: no audio files in this folder")
@@ -120,6 +139,8 @@ def check(items: Sequence[Item], naming: Naming, sources: int) -> None:
     if naming.output == "-":
         if len(items) > 1 or sources > 1:
             raise UsageError(f"-o - takes one output; this call makes {len(items) * sources}")
+        if sys.stdout is None or sys.stdout.closed:
+            raise UsageError("-o - writes audio to standard output, which is closed")
         if sys.stdout.isatty():
             raise UsageError("-o - writes audio to standard output, which is a terminal here; redirect it")
     if naming.to_file and len(items) > 1:
@@ -127,7 +148,7 @@ def check(items: Sequence[Item], naming: Naming, sources: int) -> None:
     folder = Path(naming.output or ".")
     if naming.output not in (None, "-") and not naming.to_file and folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {naming.output}: exists and is not a folder")
-    if sources > 1 and "{speaker}" not in naming.template:
+    if sources > 1 and "speaker" not in naming.fields:
         raise UsageError(f"--template {naming.template!r}: {sources} outputs an input need the field {{speaker}}")
     taken: dict[str, str] = {}
     for item in items if naming.output != "-" else []:
@@ -146,15 +167,23 @@ def run(
     progress: Callable[[Item, AudioReader], Progress | None] | None = None,
 ) -> Iterator[Outcome]:
     """Work through ``items``; an error of one is its outcome, and the next one's turn comes."""
+    items = list(items)
+    inputs = {Path(item.source).resolve() for item in items if item.source != "-"}
     for item in items:
         try:
-            yield Outcome(item, report=_one(item, pipeline, naming, existing, subtype, progress))
+            yield Outcome(item, report=_one(item, inputs, pipeline, naming, existing, subtype, progress))
+        except BrokenPipeError:
+            raise
         except AudioSRError as error:
             yield Outcome(item, error=error)
+        except OSError as error:  # what the operating system refused where no better words were found
+            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+            yield Outcome(item, error=OutputError(f"{item.source}: {error.strerror}{where}"))
 
 
 def _one(
     item: Item,
+    inputs: set[Path],
     pipeline: Pipeline,
     naming: Naming,
     existing: Existing,
@@ -165,9 +194,9 @@ def _one(
         targets = naming.targets(item, pipeline.sources, pipeline.rate or reader.sample_rate)
         paths = [Path(target) for target in targets if target != "-"]
         for path in paths:
-            if item.source != "-" and path.exists() and path.samefile(item.source):
-                raise OutputError(f"{path}: is the input itself; choose another name or folder")
-        there = [path for path in paths if path.is_file() or path.is_symlink()]
+            if path.resolve() in inputs or (item.source != "-" and path.exists() and path.samefile(item.source)):
+                raise OutputError(f"{path}: is an input of this call; choose another name or folder")
+        there = [path for path in paths if path.is_file()]
         if there and existing == "fail":
             raise OutputError(f"{there[0]}: exists already; use --overwrite or --skip")
         if len(there) == len(targets) and existing == "skip":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiosr_cli.audio.read import BLOCK, AudioReader
 from audiosr_cli.audio.resample import Resampler, resampled_length
+from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.write import AudioWriter, ClipPolicy, OutputFormat
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import Model
@@ -76,7 +77,7 @@ class Stage:
                 made: Tensor = model(x.to(options.device))
                 return made.cpu()
 
-        align: Align | None = Tracker() if model.spec.sources > 1 else None
+        align: Align | None = Tracker(model.spec.channels == 1) if model.spec.sources > 1 else None
         return Engine(model.spec, forward, channels, options.batch, align)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
@@ -130,9 +131,11 @@ def process_array(
     audio: NDArray[np.floating], sample_rate: int, models: Sequence[Model | None], out_rate: int, options: Options
 ) -> Samples:
     """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C, T') float32 at ``out_rate``."""
+    if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
+        raise UsageError(f"audio is {audio.dtype} {audio.shape}; floats (time,) or (channels, time) are wanted")
     wave = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
-    if wave.ndim != 2:
-        raise UsageError(f"audio has {wave.ndim} dimensions; (time,) or (channels, time) is wanted")
+    check_shape(sample_rate, len(wave), "the array")
+    _check_finite(wave, 0, sample_rate, "the array")
     stages = make_stages(models, sample_rate, out_rate, len(wave), options)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
     made = np.concatenate([np.zeros((stages[-1].rows, 0), np.float32), *stream(pieces, stages)], axis=1)
@@ -162,7 +165,7 @@ def process_file(
             report.frames_out += block.shape[1]
             for writer, part in zip(writers, np.split(block, len(writers)), strict=True):
                 writer.write(part)
-        if options.clip == "rescale":
+        if any(writer.gate.rescales for writer in writers):
             report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
         for writer in writers:
             writer.finish(report.gain)
@@ -176,15 +179,18 @@ def process_file(
 
 def _counted(reader: AudioReader, report: Report, progress: Progress | None) -> Iterator[Samples]:
     for block in reader.blocks():
-        finite = np.isfinite(block).all(axis=0)
-        if not finite.all():
-            at = report.frames_in + int(np.argmin(finite))
-            seconds = at / reader.sample_rate
-            raise InputError(f"{reader.name}: sample {at} ({seconds:.3f} s) is not a finite number")
+        _check_finite(block, report.frames_in, reader.sample_rate, reader.name)
         report.frames_in += block.shape[1]
         if progress is not None:
             progress(report.frames_in)
         yield block
+
+
+def _check_finite(block: Samples, first: int, sample_rate: int, name: str) -> None:
+    finite = np.isfinite(block).all(axis=0)
+    if not finite.all():
+        at = first + int(np.argmin(finite))
+        raise InputError(f"{name}: sample {at} ({at / sample_rate:.3f} s) is not a finite number")
 
 
 def _level_warnings(report: Report) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _SILENCE = 1e-10  # mean power (-100 dB) below which a stretch says nothing about who speaks
+_CHANCE = 0.05  # agreement between channels below which they share no source
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
@@ -30,24 +31,32 @@ def best_permutation(pairs: Tensor) -> tuple[int, ...]:
 class Tracker:
     """Puts the sources of each window's core into one order for the whole recording.
 
-    First the channels of a core are brought into the order of its loudest channel, as a model of one
-    channel may order each differently; then the core into the order of what came before, by their
-    agreement over the overlap. Where that is silent the order is left as it is.
+    A core follows what came before by the agreement of their sources over the overlap: each channel for
+    itself where a model hears one channel at a time and may order each differently (``per_channel``), by
+    all channels together where a channel has been silent, or the model hears them all. The first core has
+    only its channels to compare, and follows its loudest. Where nothing agrees the order is left as it is.
     """
+
+    def __init__(self, per_channel: bool = True) -> None:
+        self.per_channel = per_channel
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
         """``core`` (S, C, T) with its sources in the order of ``tail`` (S, C, overlap)."""
-        core = self._across_channels(core)
         if tail is None or not tail.shape[-1]:
-            return core
+            return self._across_channels(core) if self.per_channel else core
         head = core[..., : tail.shape[-1]]
-        pairs = agreement(tail.flatten(1), head.flatten(1))
-        return core[list(best_permutation(pairs))]
+        joint = agreement(tail.flatten(1), head.flatten(1))
+        if not self.per_channel:
+            return core[list(best_permutation(joint))]
+        own = [agreement(tail[:, c], head[:, c]) for c in range(core.shape[1])]
+        return _reorder(core, [pairs if pairs.any() else joint for pairs in own])
 
     def _across_channels(self, core: Tensor) -> Tensor:
-        channels = core.shape[1]
-        if channels == 1:
-            return core
         loudest = int(core.square().sum((0, 2)).argmax())
-        ordered = [core[list(best_permutation(agreement(core[:, loudest], core[:, c]))), c] for c in range(channels)]
-        return torch.stack(ordered, dim=1)  # (S, C, T)
+        pairs = [agreement(core[:, loudest], core[:, c]) for c in range(core.shape[1])]
+        return _reorder(core, [each * (each.max() > _CHANCE) for each in pairs])
+
+
+def _reorder(core: Tensor, pairs: list[Tensor]) -> Tensor:
+    """``core`` (S, C, T) with the sources of channel c in the order that ``pairs[c]`` wants."""
+    return torch.stack([core[list(best_permutation(each)), c] for c, each in enumerate(pairs)], dim=1)

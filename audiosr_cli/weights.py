@@ -100,8 +100,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
         raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
     known = metadata(path)
     config = make_config(known["model"], known["config"])
-    with torch.device("meta"):
-        network = build(known["model"], config)
+    network = build(known["model"], config)
     try:
         tensors = {key: value.float() for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
@@ -109,7 +108,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
     if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
         raise ModelError(f"{path}: the weights {broken[0]!r} are not finite")
     try:
-        network.load_state_dict(tensors, assign=True)
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ModelError(f"{path}: the weights do not fit their config: {error}") from error
     return network.to(device).requires_grad_(False).eval()

@@ -118,8 +118,8 @@ class Engine:
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, C, W)
         if spec.channels == 1:
-            cores = self.forward(windows.reshape(-1, 1, spec.window))  # (B * C, S, 1, T)
-            cores = cores.reshape(count, self.channels, spec.sources, -1).transpose(1, 2)  # (B, S, C, T)
+            each = (self.forward(windows[:, c : c + 1].contiguous()) for c in range(self.channels))
+            cores = torch.cat(list(each), dim=2)  # (B, S, C, T)
         else:
             cores = self.forward(windows.contiguous())
         kept = self._buffer.shape[1] - count * spec.hop

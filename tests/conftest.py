@@ -12,6 +12,8 @@ import torch
 from audiosr_cli import weights
 from audiosr_cli.models import build, make_config
 
+torch.set_num_threads(1)  # small models: threads cost more than they bring, most of all on a busy machine
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

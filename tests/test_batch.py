@@ -57,6 +57,7 @@ def test_names(tmp_path: Path) -> None:
         ("../{stem}.wav", "stay inside"),
         ("/tmp/{stem}.wav", "stay inside"),
         ("{stem", "expected"),
+        ("{stem:q}", "format code"),
     ],
 )
 def test_templates_that_are_refused(template: str, said: str) -> None:
@@ -111,10 +112,29 @@ def test_existing_outputs(small_weights: Path, recordings: Path, tmp_path: Path)
     assert run("skip").report is not None  # one is missing: both are made anew
 
 
+def test_never_onto_the_next_input(small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.wav", "x_speaker1.wav"):
+        soundfile.write(name, noise(1000).T, 8000)
+    before = Path("x_speaker1.wav").read_bytes()
+    items = batch.collect(["x.wav", "x_speaker1.wav"])
+    first, second = batch.run(items, api.separation(2), batch.Naming(None, TWO), "overwrite")
+    assert "is an input of this call" in str(first.error)
+    assert second.error is None
+    assert Path("x_speaker1.wav").read_bytes() == before
+
+
+def test_names_never_lie_about_their_content() -> None:
+    assert batch.Naming(None, "{stem}.flac").chosen_container == "flac"
+    with pytest.raises(UsageError, match="name says wav"):
+        batch.Naming("a.wav", TWO, "flac")
+    batch.check([batch.Item("a.wav")], batch.Naming(None, "{stem}_{speaker:02d}.{ext}"), 2)
+
+
 def test_never_onto_the_input(small_weights: Path, recordings: Path) -> None:
     source = recordings / "a.wav"
     before = source.read_bytes()
     naming = batch.Naming(str(recordings), "{stem}.{ext}")
     outcome = next(iter(batch.run([batch.Item(str(source))], api.upsampling(), naming, "overwrite")))
-    assert "is the input itself" in str(outcome.error)
+    assert "is an input of this call" in str(outcome.error)
     assert source.read_bytes() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -154,6 +155,46 @@ def test_killed_in_the_middle_leaves_no_half_file(number: int, code: int, tmp_pa
     assert not (tmp_path / "a.wav").exists()
     left = [path.name for path in tmp_path.iterdir()]
     assert left == [] if number != signal.SIGKILL else all(name.endswith(".part") for name in left)
+
+
+def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> None:
+    """With a terminal on standard error only, rich must not take standard output."""
+    soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
+    master, slave = pty.openpty()
+    command = [*COMMAND, "upsample", str(tmp_path / "a.wav"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=120)
+    os.close(slave)
+    talk = os.read(master, 100_000)
+    os.close(master)
+    assert done.stdout.decode() == f"{tmp_path}/out/a_48000.wav\n"
+    assert b"a.wav" in talk
+
+
+def test_closed_streams_and_full_devices(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
+    base = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav --overwrite -o"
+    for line, code in (
+        (f"{base} {tmp_path}/b.wav >&-", 0),
+        (f"{base} {tmp_path}/b.wav 2>&-", 0),
+        (f"{base} - >&-", 2),
+        (f"{base} - > /dev/full", 1),
+        (f"{base} {tmp_path}/b.wav > /dev/full", 1),
+        (f"{base} /dev/full", 1),
+        (f"{base} /dev/null", 0),
+    ):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
+        assert done.returncode == code, (line, done.stderr)
+        assert b"Traceback" not in done.stderr, line
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.wav"
+    with open(name, "wb") as stream:
+        soundfile.write(stream, noise(800).T, 8000, format="WAV")
+    out = os.fsencode(tmp_path / "out")
+    done = subprocess.run([*COMMAND, "upsample", name, "-o", out], capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, out + b"/\xff_48000.wav\n")
+    assert os.path.exists(out + b"/\xff_48000.wav")  # noqa: PTH110
 
 
 def test_header_only_and_one_sample(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_learned_upsampling_starts_linear_and_stays_between_neighbours() -> None
 
 
 def test_paper_sizes() -> None:
-    """Wave-U-Net, sec. 4.1: M4 takes 147,443 samples for 16,389."""
+    """Wave-U-Net, sec. 4: with context (M3) it takes 147,443 samples for 16,389."""
     paper = WaveUNetConfig()
     assert (paper.depth, paper.filters, paper.kernel_down, paper.kernel_up) == (12, 24, 15, 5)
     assert (147443 - 16389) // 2 - paper.stride < paper.reach < (147443 - 16389) // 2 + paper.stride

@@ -108,8 +108,14 @@ def test_usage_errors(small_weights: Path) -> None:
         api.upsampling(model="wave_u_net")
     with pytest.raises(UsageError, match="needs its sample_rate"):
         api.separate(noise(100))
-    with pytest.raises(UsageError, match="dimensions"):
+    with pytest.raises(UsageError, match=r"\(2, 2, 2\); floats"):
         api.separate(np.zeros((2, 2, 2)), 8000)
+    with pytest.raises(UsageError, match="int16"):
+        api.separate(np.zeros(100, np.int16), 8000)
+    with pytest.raises(InputError, match="3000 channels"):
+        api.separate(np.zeros((3000, 2)), 8000)
+    with pytest.raises(InputError, match="sample 1 "):
+        api.separate(np.array([0, np.nan, 0]), 8000)
     with pytest.raises(UsageError, match="unknown device"):
         api.pick_device("tpu")
     if not torch.cuda.is_available():

@@ -57,6 +57,17 @@ def test_mu_law_wav_goes_through_libsndfile(tmp_path: Path) -> None:
     assert (reader.subtype, wave.shape) == ("ULAW", (1, 500))
 
 
+def test_mu_law_from_a_pipe(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(50_000).T, 8000, "ULAW")
+    os.mkfifo(tmp_path / "pipe")
+    content = (tmp_path / "a.wav").read_bytes()
+    feeder = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
+    feeder.start()
+    _, wave = read_all(tmp_path / "pipe")
+    feeder.join()
+    np.testing.assert_array_equal(wave, read_all(tmp_path / "a.wav")[1])
+
+
 def test_a_truncated_flac_keeps_its_beginning_and_warns(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, noise(50000).T, 16000)

@@ -40,6 +40,30 @@ def test_silence_in_the_overlap_keeps_the_order() -> None:
     assert torch.equal(Tracker()(torch.zeros(2, 1, 500), core), core)
 
 
+def test_one_party_a_channel_stays_where_it_is() -> None:
+    """Telephone stereo: A left, B right, the rest of each channel noise that agrees with nothing."""
+    a, b = waves(2, 20_000)
+    rest = 0.003 * torch.randn(2, 20_000, generator=torch.Generator().manual_seed(1))
+    whole = torch.stack([torch.stack([a, rest[0]]), torch.stack([rest[1], b])])  # (S, C, T)
+    tracker, tail, step = Tracker(), None, 1500
+    for i in range(10):
+        core = whole[..., i * step : (i + 1) * step + 500]
+        shuffled = torch.stack(
+            [core[:, 0].flip(0) if i % 2 else core[:, 0], core[:, 1].flip(0) if i % 3 else core[:, 1]], 1
+        )
+        made = tracker(tail, shuffled)
+        tail = made[..., step:]
+        if i == 0:
+            first = [torch.equal(made[0, c], core[0, c]) for c in range(2)]
+        assert [torch.equal(made[0, c], core[0, c]) for c in range(2)] == first
+
+
+def test_a_model_of_all_channels_is_ordered_as_one() -> None:
+    core = waves(2).unsqueeze(1).repeat(1, 2, 1)
+    tail = core[..., :500].flip(0)
+    assert torch.equal(Tracker(per_channel=False)(tail, core), core.flip(0))
+
+
 def test_channels_follow_the_loudest() -> None:
     x = waves(2)
     core = torch.stack([x * 0.1, x.flip(0)], dim=1)  # (S, C, T): the second channel is louder and swapped

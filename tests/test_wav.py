@@ -91,14 +91,31 @@ def test_header_becomes_rf64_past_4_gib() -> None:
     assert reader.frames == 2**31
 
 
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0])
-def test_open_sizes_read_to_the_end(size: int) -> None:
-    form, samples = WavFormat(8000, 1, 16), integers(321, 1, 16)
+def test_no_samples_but_other_chunks() -> None:
+    reader, wave = read_all(io.BytesIO(header(WavFormat(8000, 1, 16), 0) + b"LIST\x04\0\0\0abcd"))
+    assert wave.shape == (1, 0)
+    assert "no samples" in reader.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "bits", "channels"),
+    [
+        (0xFFFFFFFF, 16, 1),
+        (0x7FFFF000, 16, 1),
+        (0x7FFFF000 // 9 * 9, 24, 3),
+        (0x7FFFF000 // 12 * 12, 16, 6),
+        (0, 16, 1),
+    ],
+)
+def test_open_sizes_read_to_the_end(size: int, bits: int, channels: int) -> None:
+    """Streaming writers leave all ones, sox the most whole frames below 2 GiB, a stopped writer zero."""
+    form, samples = WavFormat(8000, channels, bits), integers(321, channels, bits)
     head = header(form, 321)
     stream = io.BytesIO(head[:-4] + struct.pack("<I", size) + encode(samples, form))
     reader, wave = read_all(stream)
     assert reader.frames is None
-    np.testing.assert_array_equal(wave * 32768, samples)
+    np.testing.assert_array_equal(wave * 2.0 ** (bits - 1), samples)
+    assert len(reader.warnings) == (size == 0)
 
 
 def test_truncated_data_keeps_whole_frames_and_warns() -> None:

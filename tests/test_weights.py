@@ -28,6 +28,14 @@ def test_round_trip_in_half_precision(tmp_path: Path) -> None:
     assert known["spec"] == model.spec.as_dict()
 
 
+@pytest.mark.parametrize("ratio", [1, 2, 4, 6])
+def test_every_ratio_can_be_loaded(ratio: int, tmp_path: Path) -> None:
+    model = build("audio_unet", make_config("audio_unet", SMALL["audio_unet"] | {"ratio": ratio}))
+    weights.save_model(model, tmp_path / "a.safetensors", {})
+    again = weights.load_model(str(tmp_path / "a.safetensors"))
+    assert again(torch.zeros(1, 1, again.spec.window)).shape[-1] == 1024 * ratio
+
+
 def test_default_and_unknown_names(small_weights: Path) -> None:
     assert weights.default_model("separate") == "wave_u_net"
     assert weights.load_model("audio_unet").spec.task == "upsample"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,36 @@ def test_nothing_is_there_before_commit_and_nothing_stays_after_an_error(tmp_pat
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert target.read_bytes() == b"old"
+
+
+def test_one_very_long_block_into_vorbis(tmp_path: Path) -> None:
+    """3 M frames at once overflow libsndfile's stack; a crash here ends the whole run."""
+    with AudioWriter(tmp_path / "a.ogg", choose_format("ogg", None, "PCM_16", 48000, 1)) as writer:
+        writer.write(tone(3_000_000, 440, 48000))
+        writer.finish()
+        writer.commit()
+    assert soundfile.info(tmp_path / "a.ogg").frames == 3_000_000
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "caf"])
+@pytest.mark.parametrize("missing", [1, 500, 3000])
+def test_a_disk_that_fills_up_at_the_end(container: str, missing: int, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands for the disk: the old file stays, and one clear error comes."""
+    form = choose_format(container, None, "PCM_16", 16000, 1)
+    write(tmp_path / "whole", form, noise(16000))
+    size = (tmp_path / "whole").stat().st_size
+    (tmp_path / "a").write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, hard))
+    try:
+        with pytest.raises(OutputError, match=r"could not be written whole|cannot be written"):
+            write(tmp_path / "a", form, noise(16000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "whole"]
 
 
 def test_atomic_path(tmp_path: Path) -> None:

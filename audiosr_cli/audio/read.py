@@ -41,6 +41,19 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
+class _Recorded:
+    """A stream that keeps what was read of it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.kept = stream, bytearray()
+
+    def read(self, count: int) -> bytes:
+        """As the stream's own."""
+        data = self.stream.read(count)
+        self.kept += data
+        return data
+
+
 class AudioReader:
     """An open recording: ``sample_rate`` (Hz), ``channels``, ``subtype`` and blocks of samples.
 
@@ -67,18 +80,19 @@ class AudioReader:
         self._wav: WavReader | None = None
         self._sound: _Forward | None = None
         self._done = 0
+        recorded = _Recorded(stream)
         if head[:4] in _WAV_MAGIC:
             try:
-                self._wav = WavReader(stream, self.name)
-            except CodecError:
-                if not stream.seekable():
-                    raise
+                self._wav = WavReader(cast(BinaryIO, recorded), self.name)
+                self._wav.stream = stream
+            except CodecError:  # mu-law and its like: libsndfile's business
+                pass
         if self._wav is not None:
             form = self._wav.format
             self.sample_rate, self.channels, self.subtype = form.sample_rate, form.channels, form.subtype
             self.frames = self._wav.frames
         else:
-            self._open_sound(stream)
+            self._open_sound(stream, bytes(recorded.kept))
 
     def _raw(self, source: str | os.PathLike[str]) -> BinaryIO:
         if str(source) == "-":
@@ -92,10 +106,11 @@ class AudioReader:
         except OSError as error:
             raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
 
-    def _open_sound(self, stream: BinaryIO) -> None:
+    def _open_sound(self, stream: BinaryIO, head: bytes) -> None:
         """Through libsndfile, which needs a real file: what cannot seek is spooled to a temporary one."""
         if not stream.seekable():
             spool = self._stack.enter_context(tempfile.TemporaryFile())
+            spool.write(head)
             shutil.copyfileobj(stream, spool, 1 << 20)
             spool.flush()
             stream = cast(BinaryIO, spool)

@@ -20,7 +20,22 @@ RATES = range(1_000, 768_001)
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
-_UNKNOWN_SIZES = (0, 0x7FFFF000, 0xFFFFFFFF)  # what streaming writers leave in the data chunk's size
+_STREAMING_BYTES = 0x7FFFF000  # what sox leaves in the data chunk's size, rounded down to whole frames
+_CHUNKS_BEHIND = {
+    b"LIST",
+    b"bext",
+    b"id3 ",
+    b"ID3 ",
+    b"cue ",
+    b"smpl",
+    b"iXML",
+    b"JUNK",
+    b"junk",
+    b"PAD ",
+    b"fact",
+    b"PEAK",
+    b"_PMX",
+}
 _DS64_BYTES = 28
 _MAX_FMT_BYTES = 4096
 _SKIP_BYTES = 1 << 16
@@ -71,6 +86,7 @@ class WavReader:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.stream, self.name, self.warnings = stream, name, list[str]()
+        self._ahead = b""  # read already, and part of the samples
         self.format, size = self._header()
         self.left = size  # bytes of the data chunk still to come; None: to the end
         self.frames = None if size is None else size // self.format.frame_bytes
@@ -114,15 +130,23 @@ class WavReader:
             self._skip(size - body + size % 2)
         if form is None:
             raise InputError(f"{self.name}: a WAV file without a 'fmt' chunk before its samples")
-        if size == 0xFFFFFFFF and size_64:
-            return form, size_64
-        return form, None if size in _UNKNOWN_SIZES else size
+        if size == 0xFFFFFFFF:
+            return form, size_64 or None
+        if _STREAMING_BYTES - form.frame_bytes < size <= _STREAMING_BYTES:
+            return form, None
+        if size == 0:  # a writer that was stopped, or nothing but other chunks
+            self._ahead = self.stream.read(4)
+            if self._ahead and self._ahead not in _CHUNKS_BEHIND:
+                self.warnings.append(f"{self.name}: its header promises no samples, but there are some: all are read")
+                return form, None
+        return form, size
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """Up to ``frames`` frames as (C, T) float32, full scale 1.0; none (T = 0) at the end."""
         width = self.format.frame_bytes
         want = frames * width if self.left is None else min(frames * width, self.left)
-        data = _read_fully(self.stream, want)
+        data = self._ahead + _read_fully(self.stream, want - len(self._ahead)) if want else b""
+        self._ahead = b""
         if self.left is not None:
             self.left -= len(data)
             if len(data) < want:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self, cast
 
 import numpy as np
 import soundfile
@@ -37,6 +37,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 _SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff"}
 _BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # what comes nearest where a format lacks one
+_ENCODER_FRAMES = 1 << 16  # one very long Vorbis write overflows libsndfile's stack
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -98,19 +99,23 @@ class Gate:
         self.bits = _BITS.get(form.subtype)
         self.keeps_overs = form.subtype == "FLOAT"
         self.sample_rate, self.clip, self.name = form.sample_rate, clip, name
-        self.frames, self.clipped, self.peak = 0, 0, 0.0
+        self.rescales = clip == "rescale" and not self.keeps_overs
+        self.frames = self.measured = self.clipped = 0
+        self.peak = 0.0
 
     def measure(self, block: NDArray[np.float32]) -> None:
         """Check that ``block`` (C, T) is finite and note its peak; raises SampleError with the position."""
         peak = float(np.max(np.abs(block), initial=0.0))
         if not np.isfinite(peak):
-            at = self.frames + int(np.argmin(np.isfinite(block).all(axis=0)))
+            at = self.measured + int(np.argmin(np.isfinite(block).all(axis=0)))
             raise SampleError(f"{self.name}: sample {at} ({at / self.sample_rate:.3f} s) is not a finite number")
         self.peak = max(self.peak, peak)
+        self.measured += block.shape[1]
 
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int32]:
         """Check and quantise a block (C, T)."""
-        self.measure(block)
+        if not self.rescales:  # measured already, before it waited
+            self.measure(block)
         if not self.keeps_overs and np.max(np.abs(block), initial=0.0) > 1.0:
             over = np.abs(block) > 1.0
             if self.clip == "error":
@@ -170,24 +175,30 @@ class AudioWriter:
         self.name = "standard output" if str(target) == "-" else str(target)
         self.gate = Gate(form, clip, self.name)
         self._files = ExitStack()  # temporary files, and the rename that is their end
-        self._spool = (
-            self._files.enter_context(tempfile.TemporaryFile())
-            if clip == "rescale" and not self.gate.keeps_overs
-            else None
-        )
+        self._spool: BinaryIO | None = None
         self._sink: WavWriter | soundfile.SoundFile | None = None
+        self._part: Path | None = None
 
     def __enter__(self) -> Self:
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._files.close()
+            raise
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(self._sink, soundfile.SoundFile):
             self._sink.close()
         error = error or OutputError(f"{self.name}: was not finished")
-        self._files.__exit__(type(error), error, error.__traceback__)  # nothing is left in it after commit
+        with self._named_errors():
+            self._files.__exit__(type(error), error, error.__traceback__)  # nothing is left in it after commit
 
     def _open(self) -> None:
+        if self.gate.rescales:
+            beside = None if str(self.target) == "-" else Path(self.target).parent
+            with self._named_errors():  # beside the target, as /tmp is often memory
+                self._spool = self._files.enter_context(tempfile.TemporaryFile(dir=beside))
         if str(self.target) == "-":
             if self.form.container != "wav":
                 raise OutputError(f"standard output takes wav only, not {self.form.container}")
@@ -201,12 +212,12 @@ class AudioWriter:
                 stream = self._files.enter_context(open(target, "wb"))
                 self._sink = WavWriter(stream, self._wav_format(), seekable=False)
                 return
-            part = self._files.enter_context(atomic_path(target))
+            self._part = self._files.enter_context(atomic_path(target))
             if self.form.container == "wav":
-                stream = self._files.enter_context(open(part, "xb"))
+                stream = self._files.enter_context(open(self._part, "xb"))
                 self._sink = WavWriter(stream, self._wav_format(), seekable=True)
             else:
-                self._sink = self._sound_file(part)
+                self._sink = self._sound_file(self._part)
 
     def _wav_format(self) -> WavFormat:
         bits = _BITS.get(self.form.subtype, 32)
@@ -229,7 +240,8 @@ class AudioWriter:
             self._put(self.gate(block))
             return
         self.gate.measure(block)
-        self._spool.write(np.ascontiguousarray(block.T).tobytes())
+        with self._named_errors():
+            self._spool.write(np.ascontiguousarray(block.T).tobytes())
 
     def _put(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
         with self._named_errors():
@@ -238,7 +250,8 @@ class AudioWriter:
             elif self._sink is not None:
                 if self.gate.bits is not None:  # libsndfile takes integers left-justified in 32 bits
                     samples = samples.astype(np.int32) << (32 - self.gate.bits)
-                self._sink.write(samples.T)
+                for i in range(0, samples.shape[1], _ENCODER_FRAMES):
+                    self._sink.write(samples[:, i : i + _ENCODER_FRAMES].T)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -262,6 +275,20 @@ class AudioWriter:
         with self._named_errors():
             if self._sink is not None:
                 self._sink.close()
+        if isinstance(self._sink, soundfile.SoundFile):
+            self._check_written()
+
+    def _check_written(self) -> None:
+        """Read an encoded file back: libsndfile says nothing of a disk that filled up while it closed."""
+        frames = 0
+        try:
+            with soundfile.SoundFile(os.fsencode(cast(Path, self._part))) as back:
+                while count := len(back.read(_ENCODER_FRAMES, dtype="int16", always_2d=True)):
+                    frames += count
+        except (soundfile.LibsndfileError, ValueError):
+            frames = -1
+        if frames < self.gate.frames:
+            raise OutputError(f"{self.name}: could not be written whole; is there room on the disk?")
 
     def commit(self) -> None:
         """Put the finished file in its place."""

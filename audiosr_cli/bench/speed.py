@@ -6,7 +6,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -63,9 +65,15 @@ def recording(path: str) -> tuple[Callable[[], Iterator[Samples]], int, int]:
 
 
 def measure(
-    model: Model, blocks: Callable[[], Iterator[Samples]], sample_rate: int, channels: int, options: Options
+    name: str,
+    model: Model,
+    blocks: Callable[[], Iterator[Samples]],
+    sample_rate: int,
+    channels: int,
+    options: Options,
 ) -> Speed:
     """One run of ``model`` over ``blocks``. The first window of a process costs more; run twice to compare."""
+    _reset_peak()
     stage = Stage(model, sample_rate, model.spec.out_rate, channels, options)
     frames = 0
 
@@ -79,6 +87,20 @@ def measure(
     for _ in stream(counted(), [stage]):
         pass
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Speed(name, max(frames, 1) / sample_rate, channels, wall, cpu, _peak_rss_mb())
+
+
+def _reset_peak() -> None:
+    """Start the peak anew, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_rss_mb() -> float:
+    """Peak resident memory since the reset; of the whole process where there is no reset."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1e3
     unit = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss counts bytes there, kilobytes elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return Speed(model.spec.name, max(frames, 1) / sample_rate, channels, wall, cpu, peak)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -35,22 +35,21 @@ def bench(
 
     options = Options(device=pick_device(device), batch=batch)
     names = models.split(",") if models else list(weights.catalogue())
-    loaded = [weights.load_model(name, options.device) for name in names]
     results: list[speed.Speed] = []
-    for _ in range(runs):
-        for model in loaded:
-            if source is not None:
-                blocks, rate, channels = speed.recording(source)
-            else:
-                rate, channels = model.spec.in_rate, 1
-                blocks = speed.noise(synthetic or 0.0, rate)
-            results.append(speed.measure(model, blocks, rate, channels, options))
-            if as_json:
-                row = results[-1]
-                figures = {"real_time_factor": row.real_time_factor, "cpu_s_per_s": row.cpu_per_s}
-                print(json.dumps(asdict(row) | figures), flush=True)
+    for name in names * runs:
+        model = weights.load_model(name, options.device)
+        if source is not None:
+            blocks, rate, channels = speed.recording(source)
+        else:
+            rate, channels = model.spec.in_rate, 1
+            blocks = speed.noise(synthetic or 0.0, rate)
+        results.append(speed.measure(name, model, blocks, rate, channels, options))
+        if as_json:
+            row = results[-1]
+            figures = {"real_time_factor": row.real_time_factor, "cpu_s_per_s": row.cpu_per_s}
+            print(json.dumps(asdict(row) | figures), flush=True)
     if not as_json:
-        _table([model.spec.name for model in loaded], results)
+        _table(names, results)
 
 
 def _table(names: list[str], results: Sequence[object]) -> None:

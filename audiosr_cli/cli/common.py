@@ -131,17 +131,18 @@ def _tell(outcome: Outcome, shared: Shared) -> None:
 @contextmanager
 def _progress(show: bool) -> Iterator[Callable[[Item, AudioReader], Progress] | None]:
     """A bar on standard error, one task a recording; nothing where that is no terminal."""
-    if not show or not sys.stderr.isatty():
+    if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task("", total=None, at="")
 
         def start(item: Item, reader: AudioReader) -> Callable[[int], None]:
-            task = bar.add_task(item.source.rsplit("/", 1)[-1], total=reader.frames, at="0 s")
+            bar.reset(task, total=reader.frames, description=item.source.rsplit("/", 1)[-1], at="0 s")
 
             def step(frames: int) -> None:
                 bar.update(task, completed=frames, at=f"{frames / reader.sample_rate:.0f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(**values)
         except BrokenPipeError as error:
             raise typer.Exit(141) from error
+        except OSError as error:
+            raise AudioSRError(f"{error.filename or 'standard output'}: {error.strerror}") from error
 
     return run
 
@@ -72,9 +75,10 @@ def _terminate(number: int, _: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot spell
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names go out as the bytes they are
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except AudioSRError as error:
@@ -90,7 +94,8 @@ def main() -> NoReturn:
 def _leave(code: int) -> NoReturn:
     """Flush and exit; a reader that has gone is told by 141, and never by a traceback at shutdown."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 141

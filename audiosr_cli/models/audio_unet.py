@@ -17,7 +17,7 @@ _HALF_TAPS = 16  # input samples on each side that the interpolation to the targ
 
 @dataclass(frozen=True)
 class AudioUNetConfig:
-    """Every number of an AudioUNet; the defaults are the published code's with four blocks.
+    """Every number of an AudioUNet; the defaults are the paper's with four blocks (sec. 3).
 
     ``ratio`` 2, 4 or 6 interpolates inside the network, as the paper's spline does before it; with 1 the
     input is already at the target rate. ``filters`` and ``kernels`` hold one entry a down block (the last

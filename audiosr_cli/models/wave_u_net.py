@@ -16,7 +16,7 @@ from audiosr_cli.windows import ModelSpec
 
 @dataclass(frozen=True)
 class WaveUNetConfig:
-    """Every number of a Wave-U-Net; the defaults are the paper's M4 (sec. 3.2, table 1).
+    """Every number of a Wave-U-Net; the defaults are the paper's M3, with K = 2.
 
     ``depth`` (paper: L) down blocks; block l has ``filters * l`` filters (paper: F_c). ``valid`` padding
     wants real samples around the target (sec. 3.2.2), otherwise zeros are padded in every layer.

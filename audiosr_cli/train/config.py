@@ -44,6 +44,9 @@ class RunConfig:
 def _fill(kind: type[Any], section: str, values: dict[str, Any], **given: Any) -> Any:
     """An instance of the dataclass ``kind``; unknown keys are errors with a suggestion."""
     known = {field.name for field in fields(kind)} - set(given) - {"figure"}
+    for field in fields(kind):
+        if field.type == "float" and not isinstance(values.get(field.name, 0.0), int | float):
+            raise UsageError(f"[{section}] {field.name} = {values[field.name]!r}: a number is wanted")
     for key in set(values) - known:
         close = get_close_matches(key, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

@@ -85,7 +85,12 @@ def load_corpus(folders: Iterable[Path], sample_rate: int, cache: Path, min_band
     ``min_bandwidth`` (Hz) are left out. Decoded audio is kept under ``cache``, keyed by names, sizes and
     times of the files. Raises TrainingError where nothing can be read.
     """
-    files = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(
+        path
+        for folder in folders
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
     if min_bandwidth:
         known = _bandwidths(folders)
         files = [path for path in files if known.get(path.resolve(), float("inf")) >= min_bandwidth]

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 
 from audiosr_cli.audio.write import atomic_path
+from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model
 from audiosr_cli.train.data import Corpus
 from audiosr_cli.train.tasks import TrainingTask
@@ -81,8 +83,13 @@ class Trainer:
 
     def load(self) -> None:
         """Go on from ``state_path``."""
-        state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
+        try:
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+        except (RuntimeError, KeyError, UnpicklingError) as error:
+            raise TrainingError(
+                f"{self.state_path}: is damaged, or of another [model]; train to a new --out"
+            ) from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
@@ -134,8 +141,15 @@ class Trainer:
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
 
     def run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
-        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl."""
+        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl. Ctrl-C saves the state."""
         self.model.train()
+        try:
+            self._run(train, valid, report)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+
+    def _run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
         mark = time.monotonic()
         due, running = self.minutes + self.config.valid_every_min, float("nan")
         while self.minutes < self.config.minutes:

@@ -15,7 +15,7 @@ import torch
 
 from audiosr_cli import __version__
 from audiosr_cli.errors import TrainingError, UsageError
-from audiosr_cli.models import build
+from audiosr_cli.models import Model, build
 from audiosr_cli.train.config import read_config
 from audiosr_cli.train.data import Corpus, load_corpus
 from audiosr_cli.train.loop import Trainer
@@ -49,6 +49,7 @@ def train(
     torch.manual_seed(loop.seed)
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
+    _check_crop(model, config.task.crop_s)
     train_set, valid_set = (
         _corpus(data, folders, model.spec.out_rate, bandwidth)
         for folders, bandwidth in ((config.data.train, config.data.min_bandwidth_hz), (config.data.valid, 0.0))
@@ -75,7 +76,9 @@ def train(
         if not resume:
             raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
         trainer.load()
-    shutil.copyfile(config_path, out / "config.toml")
+    kept = out / "config.toml"
+    if config_path.resolve() != kept.resolve():
+        shutil.copyfile(config_path, kept)
     trainer.run(train_set, valid_set, report)
     return out / f"{deployed.spec.name}.safetensors"
 
@@ -85,6 +88,19 @@ def _corpus(data: Path, folders: tuple[str, ...], sample_rate: int, bandwidth: f
     if missing := [path for path in paths if not path.is_dir()]:
         raise TrainingError(f"{missing[0]}: no such folder; --data names the folder that holds it")
     return load_corpus(paths, sample_rate, cache_folder(), bandwidth)
+
+
+def _check_crop(model: Model, crop_s: float) -> None:
+    """Raise UsageError unless the network takes crops of that many seconds."""
+    spec, length = model.spec, round(crop_s * model.spec.in_rate)
+    try:
+        with torch.no_grad():
+            made = model(torch.zeros(1, spec.channels, length)).shape[-1]
+    except (AssertionError, RuntimeError):
+        made = 0
+    if not made:
+        hint = f"more than {2 * spec.context / spec.in_rate:.3f} s" if spec.context else "whole bottleneck samples"
+        raise UsageError(f"[task] crop_s = {crop_s}: {length} samples do not fit this network; it wants {hint}")
 
 
 def _machine(device: str) -> str:

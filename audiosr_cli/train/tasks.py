@@ -23,6 +23,7 @@ class TrainingTask(Protocol):
     """A pair of (input, target) a batch, and the two figures that follow from them."""
 
     figure: str
+    crop_s: float
 
     def batch(self, corpus: Corpus, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Input (B, C, T) at ``in_rate`` and target (B, S, C, T') at ``out_rate``, as long as the output."""
