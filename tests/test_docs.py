@@ -79,3 +79,13 @@ def test_shell_examples_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "restored.flac").is_file()
+
+
+def test_the_demo_runs_and_says_how_good_it_is(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    scores = [float(value) for value in re.findall(r"LSD ([\d.]+)", done.stdout)]
+    assert scores[1] < scores[0] - 0.8  # upsampled against resampled
+    assert done.stdout.count("separated") == 2

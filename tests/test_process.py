@@ -121,3 +121,13 @@ def test_usage_errors(small_weights: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA device"):
             api.pick_device("cuda")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_gives_what_the_cpu_gives() -> None:
+    wave = tone(20_000, 300, 8000, 2)
+    on_cpu, on_cuda = (
+        api.separation(2, options=Options(device=device, batch=4)).array(wave, 8000) for device in ("cpu", "cuda")
+    )
+    np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-3)  # TF32 convolutions

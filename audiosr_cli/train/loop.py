@@ -141,11 +141,11 @@ class Trainer:
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
 
     def run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
-        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl. Ctrl-C saves the state."""
+        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl. Being interrupted saves the state."""
         self.model.train()
         try:
             self._run(train, valid, report)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
             self.save()
             raise
 
