@@ -39,9 +39,9 @@ def test_content_decides_not_the_name(tmp_path: Path) -> None:
     assert read_all(tmp_path / "a.wav")[1].shape == (1, 100)
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
-def test_reads_a_fifo(kind: str, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a", noise(30000, 2).T, 8000, format=kind)
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("WAV", "ULAW"), ("FLAC", "PCM_16")])
+def test_reads_a_fifo(kind: str, subtype: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a", noise(30000, 2).T, 8000, subtype, format=kind)
     os.mkfifo(tmp_path / "pipe")
     content = (tmp_path / "a").read_bytes()
     feeder = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
@@ -55,17 +55,6 @@ def test_mu_law_wav_goes_through_libsndfile(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(500).T, 8000, "ULAW")
     reader, wave = read_all(tmp_path / "a.wav")
     assert (reader.subtype, wave.shape) == ("ULAW", (1, 500))
-
-
-def test_mu_law_from_a_pipe(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", tone(50_000).T, 8000, "ULAW")
-    os.mkfifo(tmp_path / "pipe")
-    content = (tmp_path / "a.wav").read_bytes()
-    feeder = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
-    feeder.start()
-    _, wave = read_all(tmp_path / "pipe")
-    feeder.join()
-    np.testing.assert_array_equal(wave, read_all(tmp_path / "a.wav")[1])
 
 
 def test_a_truncated_flac_keeps_its_beginning_and_warns(tmp_path: Path) -> None:
