@@ -141,7 +141,10 @@ class Trainer:
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
 
     def run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
-        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl. Being interrupted saves the state."""
+        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl.
+
+        Being interrupted saves the state.
+        """
         self.model.train()
         try:
             self._run(train, valid, report)
