@@ -111,6 +111,16 @@ def test_nothing_is_there_before_commit_and_nothing_stays_after_an_error(tmp_pat
     assert target.read_bytes() == b"old"
 
 
+def test_an_encoder_that_refuses_to_start_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"old")
+    with (
+        pytest.raises(OutputError, match="cannot be written as mp3"),
+        AudioWriter(tmp_path / "a.mp3", OutputFormat("mp3", "MPEG_LAYER_III", 1000, 1)),
+    ):
+        pass
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.mp3", b"old")]
+
+
 def test_one_very_long_block_into_vorbis(tmp_path: Path) -> None:
     """3 M frames at once overflow libsndfile's stack; a crash here ends the whole run."""
     with AudioWriter(tmp_path / "a.ogg", choose_format("ogg", None, "PCM_16", 48000, 1)) as writer:

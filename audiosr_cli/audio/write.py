@@ -182,8 +182,8 @@ class AudioWriter:
     def __enter__(self) -> Self:
         try:
             self._open()
-        except BaseException:
-            self._files.close()
+        except BaseException as error:  # told to the stack, which would take a plain close for success and rename
+            self._files.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
