@@ -50,28 +50,17 @@ def train(
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
     _check_crop(model, config.task.crop_s)
-    train_set, valid_set = (
-        _corpus(data, folders, model.spec.out_rate, bandwidth)
-        for folders, bandwidth in ((config.data.train, config.data.min_bandwidth_hz), (config.data.valid, 0.0))
-    )
-    for corpus in (train_set, valid_set):
-        for line in corpus.skipped:
-            report({"skipped": line})
-    report(
-        {
-            "hours": round(train_set.seconds / 3600, 3),
-            "recordings": len(train_set.names),
-            "skipped": len(train_set.skipped),
-        }
-    )
+    train_set = _corpus(data, config.data.train, model.spec.out_rate, config.data.min_bandwidth_hz, report)
+    valid_set = _corpus(data, config.data.valid, model.spec.out_rate, 0.0, report)
     note = {
         "config": config_path.name,
         "data": list(config.data.train),
         "machine": _machine(device),
         "commit": _commit(),
+        "version": __version__,
     }
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, deployed, config.task, loop, out, torch.device(device), note | {"version": __version__})
+    trainer = Trainer(model, deployed, config.task, loop, out, torch.device(device), note)
     if trainer.state_path.exists():
         if not resume:
             raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
@@ -83,11 +72,19 @@ def train(
     return out / f"{deployed.spec.name}.safetensors"
 
 
-def _corpus(data: Path, folders: tuple[str, ...], sample_rate: int, bandwidth: float) -> Corpus:
+def _corpus(
+    data: Path, folders: tuple[str, ...], sample_rate: int, bandwidth: float, report: Callable[[dict[str, Any]], None]
+) -> Corpus:
+    """The recordings below ``data``; what could not be read is reported by name, the rest by count."""
     paths = [data / folder for folder in folders]
     if missing := [path for path in paths if not path.is_dir()]:
         raise TrainingError(f"{missing[0]}: no such folder; --data names the folder that holds it")
-    return load_corpus(paths, sample_rate, cache_folder(), bandwidth)
+    corpus = load_corpus(paths, sample_rate, cache_folder(), bandwidth)
+    for line in corpus.skipped:
+        report({"skipped": line})
+    hours = round(corpus.seconds / 3600, 3)
+    report({"hours": hours, "recordings": len(corpus.names), "skipped": len(corpus.skipped)})
+    return corpus
 
 
 def _check_crop(model: Model, crop_s: float) -> None:
