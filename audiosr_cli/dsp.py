@@ -1,9 +1,17 @@
-"""Tensor maths without state: power spectrograms, filters."""
+"""Tensor maths without state: spectrograms, mels, filters."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def stft(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """Centred Hann STFT, (..., T) → (..., F, L) complex; not normalised."""
+    window = torch.hann_window(n_fft, device=waves.device, dtype=waves.dtype)
+    return torch.stft(waves, n_fft, hop_length, window=window, return_complex=True)
 
 
 def power_spectrogram(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:
@@ -11,9 +19,27 @@ def power_spectrogram(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
     Summed from real and imaginary parts, so that the gradient at silence is zero rather than NaN.
     """
-    window = torch.hann_window(n_fft, device=waves.device, dtype=waves.dtype)
-    spectrum = torch.stft(waves, n_fft, hop_length, window=window, return_complex=True)
-    return torch.view_as_real(spectrum).square().sum(-1)
+    return torch.view_as_real(stft(waves, n_fft, hop_length)).square().sum(-1)
+
+
+def mel_filters(n_fft: int, n_mels: int, sample_rate: int, low: float = 0.0, high: float | None = None) -> Tensor:
+    """Triangular filters (n_mels, n_fft // 2 + 1) from ``low`` to ``high`` Hz (half the rate), each of unit area.
+
+    Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz, logarithmic above, as librosa has it.
+    """
+    step, corner, growth = 200 / 3, 1000.0, math.log(6.4) / 27
+
+    def to_mel(hz: float) -> float:
+        return hz / step if hz < corner else corner / step + math.log(hz / corner) / growth
+
+    mels = torch.linspace(to_mel(low), to_mel(high or sample_rate / 2), n_mels + 2, dtype=torch.float64)
+    above = corner * torch.exp(growth * (mels - corner / step))
+    edges = torch.where(mels < corner / step, mels * step, above)  # (n_mels + 2,) Hz
+    frequency = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    rising = (frequency - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - frequency) / (edges[2:] - edges[1:-1])[:, None]
+    filters = torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return filters.float()
 
 
 def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) -> Tensor:
@@ -23,7 +49,7 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
     ``roll_off`` (B,) lies in (0, 1]. The ends of the wave wrap around (circular convolution).
     """
     length = waves.shape[-1]
-    frequency = torch.fft.rfftfreq(length, 1 / sample_rate)  # (F,)
+    frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
     below = (1 - frequency / edge[:, None]) / roll_off[:, None]
     response = (1 - torch.cos(torch.pi * below.clamp(0, 1))) / 2
     made: Tensor = torch.fft.irfft(torch.fft.rfft(waves) * response, length)

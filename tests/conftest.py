@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audiosr_cli import weights
@@ -58,3 +59,17 @@ def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "catalogue.json").write_text(json.dumps(entries))
     monkeypatch.setattr(weights, "_FOLDERS", (place,))
     return place
+
+
+@pytest.fixture
+def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three speakers for training and two to check on, a second each, and a file that is no audio."""
+    monkeypatch.setenv("AUDIOSR_CACHE", str(tmp_path / "cache"))
+    for i, name in enumerate(("train/a", "train/b", "train/c", "valid/d", "valid/e")):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for take in range(2):
+            wave = tone(16000, 100 * (i + 2), 16000) * 0.5 + noise(16000, seed=i * 2 + take, level=0.01)
+            soundfile.write(folder / f"{take}.flac", wave.T, 16000)
+    (tmp_path / "train" / "a" / "broken.wav").write_bytes(b"no audio at all, but a name like it")
+    return tmp_path

@@ -7,9 +7,10 @@ to nine times faster that way on CPUs (24 channels, kernel 15), as every sample'
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,30 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, valid: bool = 
     padding = (0, 0) if valid else (0, kernel // 2)
     layer = nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), padding, bias=bias)
     return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    """The mean of a tensor over all processes; so is its gradient, as each process's loss depends on all."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - autograd hands it over
+        """Any shape → the same."""
+        made = value.clone() / distributed.get_world_size()
+        distributed.all_reduce(made)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The mean of the gradients."""
+        return _MeanOverRanks.forward(ctx, gradient)
+
+
+def across_ranks(mean: Tensor) -> Tensor:
+    """The mean of the processes' means where several train together, its gradient included; else ``mean``."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return mean
+    made: Tensor = _MeanOverRanks.apply(mean)  # type: ignore[no-untyped-call]
+    return made
 
 
 def crop(h: Tensor, grid: Grid, target: Grid, length: int) -> Tensor:

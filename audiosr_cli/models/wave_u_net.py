@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model
-from audiosr_cli.models.layers import Grid, conv, crop, interleave, to_map
+from audiosr_cli.models.layers import Grid, across_ranks, conv, crop, interleave, to_map
 from audiosr_cli.windows import ModelSpec
 
 
@@ -112,7 +112,7 @@ class Upsample(nn.Module):
 class ChannelScale(nn.Module):
     """Batch normalisation without means or biases: each channel is divided by its RMS.
 
-    In training that is the RMS over batch and time, in evaluation its running average: a constant per
+    In training that is the RMS over batch (of all ranks) and time, in evaluation its running average: a constant per
     channel, so that streaming stays exact and the network homogeneous (after Ioffe & Szegedy 2015).
     """
 
@@ -128,7 +128,7 @@ class ChannelScale(nn.Module):
         """(B, C, 1, T) → the same shape."""
         mean_square = self.mean_square
         if self.training:
-            mean_square = h.float().square().mean((0, 2, 3))
+            mean_square = across_ranks(h.float().square().mean((0, 2, 3)))
             with torch.no_grad():
                 self.mean_square.lerp_(mean_square, self.momentum)
         return h * (self.gain * (mean_square + 1e-8).rsqrt()).to(h.dtype)[:, None, None]

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import ARCHITECTURES, Config, make_config
 from audiosr_cli.train.loop import LoopConfig
-from audiosr_cli.train.tasks import TASKS, TrainingTask
+from audiosr_cli.train.tasks import TASKS, Task
 
-_SECTIONS = ("model", "data", "task", "loop")
+_SECTIONS = ("model", "data", "task", "loop", "card")
+_GIVEN = ("spec", "figure")  # what no file sets
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Folders below the data folder; ``min_bandwidth_hz`` leaves out files that a manifest says end lower."""
+    """Folders below the data folder.
+
+    ``shares`` weighs the folders of ``train`` against each other. ``table`` is a CSV below the data folder:
+    see ``data.read_table``; ``min_bandwidth_hz`` leaves out files that it says end lower.
+    """
 
     train: tuple[str, ...]
     valid: tuple[str, ...]
+    noise: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    table: str = ""
     min_bandwidth_hz: float = 0.0
+
+
+@dataclass(frozen=True)
+class Card:
+    """What nobody but the trainer knows of the data: goes into the weights' file."""
+
+    data: str = ""
+    licence: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,26 +55,58 @@ class RunConfig:
     model: Config
     training_model: Config
     data: DataConfig
-    task: TrainingTask
+    task: Task
     loop: LoopConfig
+    card: Card = field(default_factory=Card)
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    close = get_close_matches(key, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
 def _fill(kind: type[Any], section: str, values: dict[str, Any], **given: Any) -> Any:
-    """An instance of the dataclass ``kind``; unknown keys are errors with a suggestion."""
-    known = {field.name for field in fields(kind)} - set(given) - {"figure"}
-    for field in fields(kind):
-        if field.type == "float" and not isinstance(values.get(field.name, 0.0), int | float):
-            raise UsageError(f"[{section}] {field.name} = {values[field.name]!r}: a number is wanted")
-    for key in set(values) - known:
-        close = get_close_matches(key, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-        raise UsageError(f"[{section}] has no key {key!r}{hint}")
-    try:
-        return kind(
-            **given, **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
-    except TypeError as error:
-        raise UsageError(f"[{section}]: {error}") from error
+    """An instance of the dataclass ``kind`` from a TOML table, sub-tables for its dataclass fields.
+
+    Raises UsageError on unknown keys, with a suggestion, and on values of another type.
+    """
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)} - set(_GIVEN)
+    made = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"[{section}] has no key {key!r}{_hint(key, known)}")
+        hint = hints[key]
+        if is_dataclass(hint) and isinstance(value, dict):
+            made[key] = _fill(hint, f"{section}.{key}", value)  # type: ignore[arg-type]
+        else:
+            made[key] = _value(f"[{section}] {key}", value, hint)
+    missing = [item.name for item in fields(kind) if item.name not in made | given and _required(item)]
+    if missing:
+        raise UsageError(f"[{section}] wants {missing[0]!r}")
+    return kind(**given, **made)
+
+
+def _required(item: Any) -> bool:
+    return item.default is item.default_factory  # both are MISSING
+
+
+def _value(name: str, value: Any, hint: Any) -> Any:
+    """``value`` as ``hint`` wants it, a list as a tuple. Raises UsageError."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, list):
+        if Ellipsis not in inner and len(value) != len(inner):
+            raise UsageError(f"{name} = {value}: {len(inner)} values are wanted")
+        return tuple(_value(name, part, inner[0]) for part in value)
+    if origin is not None and origin is not tuple:  # Literal
+        if value not in inner:
+            raise UsageError(f"{name} = {value!r}; known: {', '.join(map(str, inner))}")
+        return value
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    wanted = (int, float) if hint is float else hint
+    if origin is tuple or not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+        raise UsageError(f"{name} = {value!r}: {names.get(hint, 'a list')} is wanted")
+    return float(value) if hint is float else value
 
 
 def read_config(path: Path) -> RunConfig:
@@ -84,4 +134,5 @@ def read_config(path: Path) -> RunConfig:
         _fill(DataConfig, "data", tables["data"]),
         _fill(TASKS[name], "task", task, spec=training.spec),
         _fill(LoopConfig, "loop", tables.get("loop", {})),
+        _fill(Card, "card", tables.get("card", {})),
     )

@@ -1,154 +1,196 @@
-"""A corpus in memory: decoded once, cached on disk, crops drawn from it as tensors."""
+"""Folders of recordings as a corpus: decoded once, kept in a memory-mapped file that their content names."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from audiosr_cli.audio.read import SUFFIXES, read_mono
 from audiosr_cli.audio.write import atomic_path
-from audiosr_cli.errors import InputError, TrainingError
+from audiosr_cli.errors import InputError, TrainingError, UsageError
+from audiosr_cli.train.corpus import Corpus
 
 
-@dataclass
-class Corpus:
-    """Recordings of one rate laid end to end as int16, with where each lies and who speaks.
+@dataclass(frozen=True)
+class Table:
+    """What a CSV says of recordings: by resolved path, who speaks and how far the band goes (Hz)."""
 
-    ``samples`` (N,) int16; ``starts``, ``lengths``, ``speakers`` (R,) int64, one entry a recording;
-    ``skipped`` names the files that could not be read, with the reason.
+    speakers: dict[Path, str]
+    bandwidth: dict[Path, float]
+
+
+def read_table(path: Path) -> Table:
+    """A CSV with the columns path (from the CSV's folder on), and speaker, bandwidth_hz or both.
+
+    Raises TrainingError where it cannot be read, UsageError where the columns are missing.
     """
-
-    sample_rate: int
-    samples: Tensor
-    starts: Tensor
-    lengths: Tensor
-    speakers: Tensor
-    names: list[str]
-    skipped: list[str]
-
-    @property
-    def seconds(self) -> float:
-        """Length of all recordings together."""
-        return len(self.samples) / self.sample_rate
-
-    def crops(self, recordings: Tensor, length: int, generator: torch.Generator, speed: float = 0.0) -> Tensor:
-        """Random crops (B, length) float32 of the recordings (B,), by index.
-
-        A recording shorter than the crop lies at a random place in zeros. ``speed`` is the largest
-        relative change of speed and pitch, by linear interpolation.
-        """
-        count = len(recordings)
-        rate = 1 + speed * (2 * torch.rand(count, 1, generator=generator, dtype=torch.float64) - 1)
-        room = self.lengths[recordings, None] - length * rate
-        first = room * torch.rand(count, 1, generator=generator, dtype=torch.float64)  # (B, 1); negative: zeros first
-        position = first.floor() + rate * torch.arange(length, dtype=torch.float64)  # (B, T)
-        below = position.floor()
-        share = (position - below).float()
-        now = self._at(recordings, below.long())
-        return now if speed == 0 else now + share * (self._at(recordings, below.long() + 1) - now)
-
-    def _at(self, recordings: Tensor, position: Tensor) -> Tensor:
-        inside = (position >= 0) & (position < self.lengths[recordings, None])
-        index = self.starts[recordings, None] + position
-        values = self.samples[index.clamp(0, len(self.samples) - 1)].float() / 32768
-        return values * inside
-
-    def draw(self, count: int, generator: torch.Generator, speakers: int = 1) -> Tensor:
-        """Recordings (count, speakers) by index, every row of distinct speakers, each speaker as likely.
-
-        Raises TrainingError where the corpus has too few speakers.
-        """
-        people = int(self.speakers.max()) + 1
-        if people < speakers:
-            raise TrainingError(f"{people} speaker(s) found, {speakers} wanted in a mixture: one folder a speaker")
-        who = torch.rand(count, people, generator=generator).topk(speakers, dim=1).indices  # (B, S)
-        weight = (
-            self.lengths.float()
-            * torch.rand(count, speakers, len(self.lengths), generator=generator).log().neg().reciprocal()
-        )
-        weight = weight.masked_fill(self.speakers != who.unsqueeze(-1), -1)
-        return weight.argmax(-1)  # (B, S)
+    speakers, bandwidth = {}, {}
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = csv.DictReader(stream)
+            columns = set(rows.fieldnames or ())
+            if "path" not in columns or not columns & {"speaker", "bandwidth_hz"}:
+                raise UsageError(f"{path}: wants the columns path, and speaker or bandwidth_hz")
+            for number, row in enumerate(rows, 2):
+                at = (path.parent / row["path"]).resolve()
+                if row.get("speaker"):
+                    speakers[at] = row["speaker"]
+                if row.get("bandwidth_hz"):
+                    try:
+                        bandwidth[at] = float(row["bandwidth_hz"])
+                    except ValueError as error:
+                        raise UsageError(f"{path}, line {number}: bandwidth_hz {row['bandwidth_hz']!r}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"{path}: cannot be read as CSV: {error}") from error
+    return Table(speakers, bandwidth)
 
 
-def load_corpus(folders: Iterable[Path], sample_rate: int, cache: Path, min_bandwidth: float = 0.0) -> Corpus:
+def load_corpus(
+    folders: Sequence[Path],
+    sample_rate: int,
+    cache: Path,
+    table: Table | None = None,
+    min_bandwidth: float = 0.0,
+    shares: Sequence[float] = (),
+) -> Corpus:
     """All audio files under ``folders`` at ``sample_rate``, mono; the speaker is the parent folder.
 
-    A ``manifest.csv`` in a folder above may tell a file's ``bandwidth_hz``; files below
-    ``min_bandwidth`` (Hz) are left out. Decoded audio is kept under ``cache``, keyed by names, sizes and
-    times of the files. Raises TrainingError where nothing can be read.
+    ``table`` may name other speakers, and where the content of a file ends (else: at half its own rate);
+    files below ``min_bandwidth`` (Hz) are left out. ``shares`` weighs the folders against each other; without
+    it, every speaker of them all is as likely. What is decoded stays under ``cache``, named by the content of
+    the files: moved or renamed folders need no second decoding. Raises TrainingError where nothing is there.
     """
-    files = sorted(
-        path
-        for folder in folders
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    if min_bandwidth:
-        known = _bandwidths(folders)
-        files = [path for path in files if known.get(path.resolve(), float("inf")) >= min_bandwidth]
-    if not files:
+    table = table or Table({}, {})
+    found = [(path, i) for i, folder in enumerate(folders) for path in _audio_files(folder)]
+    found = [(path, i) for path, i in found if table.bandwidth.get(path.resolve(), float("inf")) >= min_bandwidth]
+    if not found:
         raise TrainingError(f"no audio files under {', '.join(map(str, folders))}")
-    stat = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    key = hashlib.sha256(repr((sample_rate, stat)).encode()).hexdigest()[:24]
-    store = cache / f"{key}.npz"
-    if not store.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _decode(files, sample_rate, store)
-    with np.load(store) as packed:
-        lengths, kept = packed["lengths"], packed["kept"]
-        samples, skipped = torch.from_numpy(packed["samples"]), [str(line) for line in packed["skipped"]]
-    if not len(kept):
-        raise TrainingError(f"none of {len(files)} files could be read; the first: {skipped[0]}")
-    names = [str(files[i]) for i in kept]
-    people = {person: i for i, person in enumerate(sorted({str(files[i].parent) for i in kept}))}
+    pack = _Pack.of([path for path, _ in found], sample_rate, cache)
+    kept = [(path, i, piece) for path, i in found if "error" not in (piece := pack.piece(path))]
+    skipped = [f"{path}: {pack.piece(path)['error']}" for path, _ in found if "error" in pack.piece(path)]
+    if not kept:
+        raise TrainingError(f"none of {len(found)} files could be read; the first: {skipped[0]}")
+    who = [(i, table.speakers.get(path.resolve()) or str(path.parent)) for path, i, _ in kept]
+    people = {person: k for k, person in enumerate(sorted({name for _, name in who}))}
+    order = sorted(range(len(kept)), key=lambda k: (people[who[k][1]], kept[k][0]))
+    pieces = [kept[k][2] for k in order]
+    band = [table.bandwidth.get(kept[k][0].resolve(), kept[k][2]["sample_rate"] / 2) for k in order]
     return Corpus(
         sample_rate=sample_rate,
-        samples=samples,
-        starts=torch.from_numpy(np.cumsum(lengths) - lengths),
-        lengths=torch.from_numpy(lengths),
-        speakers=torch.tensor([people[str(files[i].parent)] for i in kept]),
-        names=names,
+        samples=pack.samples(),
+        starts=torch.tensor([piece["start"] for piece in pieces]),
+        lengths=torch.tensor([piece["length"] for piece in pieces]),
+        speakers=torch.tensor([people[who[k][1]] for k in order]),
+        bandwidth=torch.tensor(band).clamp_max(sample_rate / 2),
+        level=torch.tensor([piece["level"] for piece in pieces]),
+        chance=_chance(who, people, shares or None, len(folders)),
+        names=[str(kept[k][0]) for k in order],
         skipped=skipped,
     )
 
 
-def _decode(files: list[Path], sample_rate: int, store: Path) -> None:
-    pieces, kept, skipped = [], [], []
-    for i, path in enumerate(files):
-        try:
-            wave = read_mono(path, sample_rate)
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        if len(wave):
-            pieces.append(np.rint(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16))
-            kept.append(i)
-    with atomic_path(store) as part, open(part, "wb") as stream:
-        np.savez(
-            stream,
-            samples=np.concatenate(pieces) if pieces else np.zeros(0, np.int16),
-            lengths=np.array([len(piece) for piece in pieces], np.int64),
-            kept=np.array(kept, np.int64),
-            skipped=np.array(skipped, dtype=str),
-        )
+def _audio_files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _bandwidths(folders: Iterable[Path]) -> dict[Path, float]:
-    """What the manifests above ``folders`` say of each file's bandwidth, in Hz."""
-    found = {}
-    for above in {parent for folder in folders for parent in (Path(folder).resolve(), *Path(folder).resolve().parents)}:
-        manifest = above / "manifest.csv"
-        if manifest.is_file() and os.access(manifest, os.R_OK):
-            with manifest.open(newline="", encoding="utf-8") as rows:
-                for row in csv.DictReader(rows):
-                    if row.get("path") and row.get("bandwidth_hz"):
-                        found[above / row["path"]] = float(row["bandwidth_hz"])
-    return found
+def _chance(
+    who: list[tuple[int, str]], people: dict[str, int], shares: Sequence[float] | None, folders: int
+) -> torch.Tensor:
+    """How likely each speaker is drawn: alike, or by the share of the folders they are in."""
+    if shares is None:
+        return torch.full((len(people),), 1 / len(people))
+    if len(shares) != folders or min(shares) < 0 or not sum(shares) > 0:
+        raise UsageError(f"[data] shares = {list(shares)}: one number of 0 or more for each of {folders} folders")
+    chance = torch.zeros(len(people))
+    for folder, share in enumerate(shares):
+        members = sorted({people[name] for i, name in who if i == folder})
+        chance[members] += share / sum(shares) / max(len(members), 1)
+    if not (chance > 0).any():
+        raise TrainingError("the folders with a share above 0 hold no audio files")
+    return chance
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Decoded files in one memory-mapped file of int16: where each lies, by the digest of its content."""
+
+    store: Path
+    pieces: dict[str, dict[str, Any]]  # {start, length, sample_rate, level} or {error}
+    digests: dict[Path, str]
+
+    @classmethod
+    def of(cls, files: list[Path], sample_rate: int, cache: Path) -> _Pack:
+        """The pack of these files, decoded now unless ``cache`` has it."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            digests = dict(zip(files, pool.map(_digest, files), strict=True))
+        once = {digest: path for path, digest in sorted(digests.items(), reverse=True)}
+        key = hashlib.sha256("\n".join(["1", str(sample_rate), *sorted(once)]).encode()).hexdigest()[:24]
+        store = cache / f"{key}.s16"
+        index = store.with_suffix(".json")
+        if not index.exists():  # written last
+            cache.mkdir(parents=True, exist_ok=True)
+            _decode(once, sample_rate, store, index)
+        return cls(store, json.loads(index.read_text(encoding="utf-8")), digests)
+
+    def piece(self, path: Path) -> dict[str, Any]:
+        return self.pieces[self.digests[path]]
+
+    def samples(self) -> torch.Tensor:
+        return torch.from_file(str(self.store), shared=False, size=self.store.stat().st_size // 2, dtype=torch.int16)
+
+
+def _digest(path: Path) -> str:
+    """The content's digest; that of the name where it cannot be read, which decoding will report."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+    except OSError:
+        return f"unreadable {path}"
+
+
+def _decode(files: dict[str, Path], sample_rate: int, store: Path, index: Path) -> None:
+    """Write all files end to end to ``store`` in the order of their digests, and where each lies to ``index``."""
+    pieces, start = {}, 0
+    with atomic_path(store) as part, open(part, "wb") as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
+        order = sorted(files.items())
+        for some in (order[i : i + 64] for i in range(0, len(order), 64)):  # no more than these wait in memory
+            made = pool.map(lambda item: _read(item[1], sample_rate), some)
+            for (digest, _), (samples, facts) in zip(some, made, strict=True):
+                stream.write(samples.tobytes())
+                pieces[digest] = facts if "error" in facts else facts | {"start": start}
+                start += len(samples)
+    with atomic_path(index) as part:
+        part.write_text(json.dumps(pieces), encoding="utf-8")
+
+
+def _read(path: Path, sample_rate: int) -> tuple[np.ndarray[Any, np.dtype[np.int16]], dict[str, Any]]:
+    """A recording as int16, and its facts; nothing and the reason where it cannot be read."""
+    try:
+        wave, own_rate = read_mono(path, sample_rate)
+    except InputError as error:
+        return np.zeros(0, np.int16), {"error": str(error).removeprefix(f"{path}: ")}
+    if not np.isfinite(wave).all():
+        return np.zeros(0, np.int16), {"error": "holds samples that are not finite"}
+    samples = np.rint(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16)
+    if not samples.any():
+        return np.zeros(0, np.int16), {"error": "is empty or silent throughout"}
+    level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    return samples, {"length": len(samples), "sample_rate": own_rate, "level": level}
+
+
+def folder_paths(data: Path, folders: Iterable[str]) -> list[Path]:
+    """``folders`` below ``data``. Raises TrainingError where one is missing."""
+    paths = [data / folder for folder in folders]
+    if missing := [path for path in paths if not path.is_dir()]:
+        raise TrainingError(f"{missing[0]}: no such folder; --data names the folder that holds it")
+    return paths

@@ -1,165 +1,263 @@
-"""The training loop: one for every model, resumable to the step."""
+"""The training loop: one for every model and task, resumable to the step."""
 
 from __future__ import annotations
 
-import json
+import copy
+import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from audiosr_cli.audio.write import atomic_path
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model
-from audiosr_cli.train.data import Corpus
-from audiosr_cli.train.tasks import TrainingTask
+from audiosr_cli.train import checkpoint
+from audiosr_cli.train.adversary import Opponent
+from audiosr_cli.train.log import Log
+from audiosr_cli.train.optimizers import make_optimizer
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.signals import Interrupts
+from audiosr_cli.train.tasks import Batch, Recordings, Task
+
+_PATIENCE_NONFINITE = 10  # steps in a row whose gradient is not finite before a run gives up
+_BATCHES_KEPT = 3
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast; ``minutes`` is the budget of the whole run, over all resumes.
+    """How long and how fast.
 
-    The rate warms up for ``warmup_steps``, stays at ``learning_rate``, and falls linearly to zero over the
-    last ``cooldown`` share of the budget.
+    The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then a run is
+    a function of its config and data alone. The rate warms up for ``warmup_steps``; under the ``linear``
+    schedule it then stays and falls to zero over the last ``cooldown`` share of the budget, under ``cosine``
+    it falls all along, under ``plateau`` it halves after ``patience`` validations without a better score.
+    ``ema`` is the decay of the averaged weights that are validated and exported, 0 for none. ``compile``
+    pays for itself within minutes on CPUs (a C++ compiler has to be there).
     """
 
     minutes: float = 30.0
+    steps: int = 0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.98)
+    critic_rate: float = 2e-4
     warmup_steps: int = 200
+    schedule: Literal["linear", "cosine", "plateau"] = "linear"
     cooldown: float = 0.3
+    patience: int = 3
     clip_norm: float = 5.0
+    ema: float = 0.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False
     valid_every_min: float = 5.0
+    save_every_min: float = 1.0
     seed: int = 0
+
+
+@dataclass
+class Progress:
+    """How far a run is; everything here survives a resume."""
+
+    step: int = 0
+    minutes: float = 0.0
+    heard_s: float = 0.0
+    best: float = float("-inf")
+    stale: int = 0  # validations since the best one, or since the rate was halved
+    halvings: int = 0
+    turn: int = 0  # which of the two states is written next
 
 
 class Trainer:
     """A model in training, with everything a later process needs to go on where this one stopped.
 
-    ``deployed`` has the same weights in the form that users run (padding may differ); it stays on the CPU
-    and is what gets scored and exported.
+    ``deployed`` has the same weights in the form that users run (padding may differ, weights may be
+    averaged); it is what gets scored and exported. Batches are a function of the seed and the step.
     """
 
     def __init__(
         self,
         model: Model,
         deployed: Model,
-        task: TrainingTask,
+        task: Task,
         config: LoopConfig,
         out: Path,
-        device: torch.device,
+        ranks: Ranks,
+        log: Log,
         note: dict[str, Any],
     ) -> None:
-        self.model, self.task, self.config, self.out, self.device, self.note = model, task, config, out, device, note
-        self.deployed = deployed.requires_grad_(False).eval()
-        self.model.to(device)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
+        self.ranks, self.log, self.note = ranks, log, note
+        self.deployed = deployed.to(ranks.device).requires_grad_(False).eval()
+        self.optimizer = make_optimizer(
+            config.optimizer, model, config.learning_rate, config.weight_decay, config.betas
         )
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.step, self.minutes, self.heard_s, self.best = 0, 0.0, 0.0, float("-inf")
-
-    @property
-    def state_path(self) -> Path:
-        """The checkpoint this run resumes from."""
-        return self.out / "state.pt"
+        self.opponent = Opponent(task.adversary, config.critic_rate, ranks) if task.adversary else None
+        self.average = copy.deepcopy(model.state_dict()) if config.ema else None
+        self.progress = Progress()
+        self.network: Callable[[Tensor], Tensor] = self.model
+        self._nonfinite = 0
 
     def save(self) -> None:
-        """Write the whole state, atomically."""
+        """Write the whole state, atomically, over the older of two."""
+        if not self.ranks.leads:
+            return
         state = {
+            **vars(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "progress": [self.step, self.minutes, self.heard_s, self.best],
+            "average": self.average,
+            "opponent": self.opponent.state() if self.opponent else None,
         }
-        with atomic_path(self.state_path) as part:
-            torch.save(state, part)
+        checkpoint.save(self.out, state, self.progress.turn)
+        self.progress.turn += 1
 
     def load(self) -> None:
-        """Go on from ``state_path``."""
+        """Go on from the newest state in ``out``. Raises TrainingError where it is of another run."""
+        state, turn = checkpoint.load(self.out)
         try:
-            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
-        except (RuntimeError, KeyError, UnpicklingError) as error:
-            raise TrainingError(
-                f"{self.state_path}: is damaged, or of another [model]; train to a new --out"
-            ) from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        self.step, self.minutes, self.heard_s, self.best = state["progress"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average = {k: v.to(self.ranks.device) for k, v in (state["average"] or state["model"]).items()}
+            if self.opponent and state["opponent"]:
+                self.opponent.load(state["opponent"])
+            self.progress = Progress(**{key: state[key] for key in vars(self.progress)})
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(f"{self.out}: holds a run of another [model]; train to a new --out") from error
+        self.progress.turn = turn
+
+    def share_done(self) -> float:
+        """How much of the budget is spent, from 0 on."""
+        c, p = self.config, self.progress
+        return p.step / c.steps if c.steps else p.minutes / c.minutes
 
     def learning_rate(self) -> float:
         """The rate at this step and minute."""
-        c = self.config
-        left = (1 - self.minutes / c.minutes) / c.cooldown if c.cooldown > 0 else 1.0
-        return c.learning_rate * min(1.0, (self.step + 1) / c.warmup_steps) * min(1.0, max(left, 0.0))
+        c, p, left = self.config, self.progress, max(0.0, 1 - self.share_done())
+        factor = {
+            "linear": min(1.0, left / c.cooldown) if c.cooldown else 1.0,
+            "cosine": 0.5 * (1 - math.cos(math.pi * min(left, 1.0))),
+            "plateau": 0.5**p.halvings,
+        }[c.schedule]
+        return c.learning_rate * min(1.0, (p.step + 1) / max(c.warmup_steps, 1)) * factor
 
-    def train_step(self, corpus: Corpus) -> float:
-        """One batch; returns its loss. A batch whose gradient is not finite changes nothing."""
-        x, target = (part.to(self.device) for part in self.task.batch(corpus, self.generator))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            estimate = self.model(x)
-        loss = self.task.loss(estimate.float(), target)
+    def _seed(self, *more: int) -> int:
+        text = "/".join(map(str, (self.config.seed, self.progress.step, *more)))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
+
+    def batch(self, recordings: Recordings) -> Batch:
+        """The batch of the current step, as much of it as is for this rank."""
+        return self.task.batch(recordings, torch.Generator().manual_seed(self._seed()), self.ranks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output as float32."""
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, self.config.precision == "bf16"):
+            return self.network(x).float()
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step; returns the terms of its loss. A batch whose gradient is not finite changes nothing."""
+        torch.manual_seed(self._seed(self.ranks.rank))  # dropout
+        terms, estimate, reference = self.task.losses(self.forward, batch)
+        if self.opponent:
+            terms = terms | self.opponent.play(estimate, reference, self.config.precision == "bf16")
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        if torch.isfinite(norm):
+        if bool(torch.isfinite(norm)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate() * group["scale"]
             self.optimizer.step()
-        self.step += 1
-        self.heard_s += x.shape[0] * x.shape[-1] / self.model.spec.in_rate
-        return float(loss.detach())
+            self._follow()
+            self._nonfinite = 0
+        else:
+            self._warn_not_finite(batch)
+        self.progress.step += 1
+        self.progress.heard_s += self.ranks.world * batch["input"].shape[0] * self.task.crop_s
+        return {name: float(term.detach()) for name, term in terms.items()}
 
-    def validate(self, corpus: Corpus, loss: float) -> dict[str, Any]:
-        """Score what users will run on the valid split, keep the best weights, append to metrics.jsonl."""
-        self.deployed.load_state_dict(self.model.state_dict())
-        score = self.task.score(self.deployed, corpus)
-        if score > self.best:
-            self.best = score
-            self.export(score)
-        row = {"step": self.step, "minutes": round(self.minutes, 2), "hours_heard": round(self.heard_s / 3600, 3)}
-        row |= {"loss": round(loss, 4), self.task.figure: round(score, 4), "lr": self.learning_rate()}
-        with (self.out / "metrics.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        self.save()
-        return row
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the averaged weights towards the model's; faster at first (Adam's reasoning on bias)."""
+        if self.average is None:
+            return
+        weight = 1 - min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        for mine, new in zip(self.average.values(), self.model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(new, weight)
+            else:
+                mine.copy_(new)
+
+    def _warn_not_finite(self, batch: Batch) -> None:
+        self._nonfinite += 1
+        step = self.progress.step
+        kept = self.out / f"nonfinite-{step}-rank{self.ranks.rank}.pt"
+        if self._nonfinite <= _BATCHES_KEPT:
+            torch.save({key: value.cpu() for key, value in batch.items()}, kept)
+        text = f"step {step}: the gradient is not finite; the step is skipped, its batch is in {kept}"
+        self.log.write({"event": "warning", "step": step, "text": text})
+        if self._nonfinite >= _PATIENCE_NONFINITE:
+            raise TrainingError(
+                f"{text}; {self._nonfinite} in a row: lower [loop] learning_rate, or resume with precision = 'fp32'"
+            )
+
+    def validate(self, valid: Recordings) -> None:
+        """Score what users will run on the valid split, and keep the best weights."""
+        if self.ranks.leads:
+            self.deployed.load_state_dict(self.average or self.model.state_dict())
+            score = self.task.score(self.deployed, valid.valid)
+            p = self.progress
+            p.stale += 1
+            if score > p.best:
+                p.best, p.stale = score, 0
+                self.export(score)
+            if p.stale >= self.config.patience:
+                p.halvings, p.stale = p.halvings + 1, 0
+            self.log.write({"event": "valid", **self._position(), self.task.figure: round(score, 4)})
+        self.progress.halvings = int(self.ranks.told(self.progress.halvings))
+
+    def _position(self) -> dict[str, Any]:
+        p = self.progress
+        return {"step": p.step, "minutes": round(p.minutes, 2), "hours_heard": round(p.heard_s / 3600, 3)}
 
     def export(self, score: float) -> None:
         """The best weights so far, as a checkpoint that the commands can use."""
         from audiosr_cli.weights import save_model
 
-        note = self.note | {"steps": self.step, "minutes": round(self.minutes, 1), self.task.figure: round(score, 3)}
-        note["hours_heard"] = round(self.heard_s / 3600, 2)
+        note = self.note | self._position() | {self.task.figure: round(score, 3)}
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
 
-    def run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
-        """Train until the budget is spent; ``report`` gets each row of metrics.jsonl.
-
-        Being interrupted saves the state.
-        """
+    def run(self, recordings: Recordings) -> None:
+        """Train until the budget is spent; SIGINT and SIGTERM end it after the step, with the state saved."""
         self.model.train()
-        try:
-            self._run(train, valid, report)
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        self.network = self.ranks.wrap(self.model)
+        if self.config.compile:
+            self.network = torch.compile(self.network)
+        with Interrupts() as interrupts:
+            try:
+                self._run(recordings, interrupts)
+            except TrainingError:
+                self.save()
+                raise
             self.save()
-            raise
+        interrupts.end()
 
-    def _run(self, train: Corpus, valid: Corpus, report: Callable[[dict[str, Any]], None]) -> None:
-        mark = time.monotonic()
-        due, running = self.minutes + self.config.valid_every_min, float("nan")
-        while self.minutes < self.config.minutes:
-            loss = self.train_step(train)
-            running = loss if running != running else 0.99 * running + 0.01 * loss
+    def _run(self, recordings: Recordings, interrupts: Interrupts) -> None:
+        p, c, mark = self.progress, self.config, time.monotonic()
+        valid_due, save_due = p.minutes + c.valid_every_min, p.minutes + c.save_every_min
+        while not self.ranks.told(self.share_done() >= 1 or interrupts.wanted):
+            terms = self.train_step(self.batch(recordings))
+            self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
             now = time.monotonic()
-            self.minutes, mark = self.minutes + (now - mark) / 60, now
-            if self.minutes >= due or self.minutes >= self.config.minutes:
-                report(self.validate(valid, running))
-                mark, due = time.monotonic(), self.minutes + self.config.valid_every_min
+            p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
+            if p.minutes >= save_due:
+                self.save()
+                save_due = p.minutes + c.save_every_min
+            if p.minutes >= valid_due or self.share_done() >= 1:
+                self.validate(recordings)
+                valid_due = p.minutes + c.valid_every_min

@@ -2,36 +2,110 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from audiosr_cli.train.data import Corpus
+from audiosr_cli.train.corpus import Corpus, Recipe
+from audiosr_cli.train.rooms import reverberate
+
+_RAMP_S = 0.01  # how fast a turn starts and ends
 
 
-def mixtures(
+@dataclass(frozen=True)
+class Mixing:
+    """What mixtures are like.
+
+    Every source has a level within ± ``spread_db`` / 2 of a common one, a random polarity, and a speed within
+    1 ± ``speed``; the mixture's RMS over the crop lies within ``level_db`` (dBFS). With the chance ``turns``
+    speakers take turns of equal length in random order; ``overlap`` bounds the share of a turn that the next
+    one overlaps: 1 is both at once all the time, below 0 they pause in between. With the chance ``absent``
+    a source is silent for the whole crop (never all of them). With the chance ``reverberation`` all stand in
+    one room; with the chance ``noisy`` noise is added at an SNR within ``snr_db``.
+    """
+
+    spread_db: float = 5.0
+    speed: float = 0.05
+    level_db: tuple[float, float] = (-40.0, -6.0)
+    turns: float = 0.0
+    overlap: tuple[float, float] = (-0.3, 1.0)
+    absent: float = 0.0
+    reverberation: float = 0.0
+    noisy: float = 0.0
+    snr_db: tuple[float, float] = (0.0, 25.0)
+
+
+def draw(
+    mixing: Mixing,
     corpus: Corpus,
+    sources: int,
     count: int,
     length: int,
     generator: torch.Generator,
-    sources: int = 2,
-    spread_db: float = 5.0,
-    speed: float = 0.05,
-    level_db: tuple[float, float] = (-20.0, -20.0),
-) -> Tensor:
-    """Sources (B, S, T) of distinct speakers; their sum is the mixture.
+    noise: Corpus | None = None,
+    rooms: Tensor | None = None,
+) -> Recipe:
+    """The random choices of ``count`` mixtures of ``sources`` speakers, ``length`` samples each."""
 
-    Every source gets an RMS level drawn evenly within ± ``spread_db`` / 2 of a common one, a random
-    polarity and a speed within ± ``speed``; the mixture's RMS lies within ``level_db`` (dBFS).
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
+    recipe = corpus.draw(count, length, generator, sources, mixing.speed)
+    recipe["gain_db"] = (uniform(sources) - 0.5) * mixing.spread_db
+    recipe["sign"] = (uniform(sources) < 0.5) * 2.0 - 1
+    recipe["joint_db"] = mixing.level_db[0] + (mixing.level_db[1] - mixing.level_db[0]) * uniform()
+    place = uniform(sources).argsort(1)  # whose turn is which
+    overlap = mixing.overlap[0] + (mixing.overlap[1] - mixing.overlap[0]) * uniform(1)
+    turn = length / (1 + (sources - 1) * (1 - overlap))
+    alone = uniform(1) < mixing.turns
+    recipe["begin"] = torch.where(alone, place * turn * (1 - overlap), -length)
+    recipe["end"] = torch.where(alone, place * turn * (1 - overlap) + turn, 2 * length)
+    heard = uniform(sources) >= mixing.absent
+    heard[torch.arange(count), place.argmin(1)] = True
+    recipe["heard"] = heard
+    if rooms is not None:
+        recipe["room"] = torch.where(uniform() < mixing.reverberation, (uniform() * len(rooms)).long(), -1)
+        recipe["position"] = torch.rand(count, rooms.shape[1], generator=generator).argsort(1)[:, :sources]
+    if noise is not None:
+        low, high = mixing.snr_db
+        snr = low + (high - low) * uniform()
+        recipe["snr_db"] = torch.where(uniform() < mixing.noisy, snr, float("inf"))
+        recipe |= {f"noise_{key}": value for key, value in noise.draw(count, length, generator).items()}
+    return recipe
+
+
+def render(
+    recipe: Recipe,
+    corpus: Corpus,
+    length: int,
+    device: torch.device,
+    noise: Corpus | None = None,
+    rooms: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mixtures (B, T) and their sources (B, S, T) on ``device``; without noise the one is the sum of the other.
+
+    A source that does not speak in the crop is exactly zero. Levels are relative to the recording's RMS, not
+    the crop's, so that a pause stays a pause.
     """
-    recordings = corpus.draw(count, generator, sources)
-    waves = corpus.crops(recordings.flatten(), length, generator, speed).reshape(count, sources, length)
-    level = (torch.rand(count, sources, 1, generator=generator) - 0.5) * spread_db
-    sign = torch.randint(0, 2, (count, sources, 1), generator=generator) * 2 - 1
-    waves = waves / _rms(waves) * torch.pow(10.0, level / 20) * sign
-    low, high = level_db
-    joint = low + (high - low) * torch.rand(count, 1, 1, generator=generator)
-    return waves / _rms(waves.sum(1, keepdim=True)) * torch.pow(10.0, joint / 20)
+    waves = corpus.render(recipe, length, device)
+    time = torch.arange(length, device=device)
+    begin, end, heard = (recipe[key].to(device).unsqueeze(-1) for key in ("begin", "end", "heard"))
+    ramp = _RAMP_S * corpus.sample_rate
+    waves = waves * (((time - begin) / ramp).clamp(0, 1) * ((end - time) / ramp).clamp(0, 1) * heard)
+    if rooms is not None and len(inside := (recipe["room"] >= 0).nonzero()[:, 0]):
+        responses = rooms[recipe["room"][inside, None], recipe["position"][inside]].to(device)  # (b, S, T')
+        waves[inside.to(device)] = reverberate(waves[inside.to(device)], responses)
+    gain = torch.pow(10, recipe["gain_db"] / 20) * recipe["sign"] / corpus.level[recipe["recording"]]
+    waves = waves * gain.to(device).unsqueeze(-1)
+    mix = waves.sum(1)  # (B, T)
+    if noise is not None:
+        added = noise.render({key: recipe[f"noise_{key}"] for key in ("recording", "first", "rate")}, length, device)
+        level = torch.pow(10, -recipe["snr_db"] / 20).to(device)  # (B,)
+        mix = mix + added[:, 0] * (level * _rms(mix) / _rms(added[:, 0])).unsqueeze(-1)
+    joint = (torch.pow(10, recipe["joint_db"] / 20).to(device) / _rms(mix)).unsqueeze(-1)  # (B, 1)
+    return mix * joint, waves * joint.unsqueeze(-1)
 
 
 def _rms(waves: Tensor) -> Tensor:
-    return waves.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-4)
+    return waves.square().mean(-1).sqrt().clamp_min(1e-4)

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import replace
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from audiosr_cli import __version__
-from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Model, build
-from audiosr_cli.train.config import read_config
-from audiosr_cli.train.data import Corpus, load_corpus
+from audiosr_cli.train import checkpoint
+from audiosr_cli.train.config import RunConfig, read_config
+from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
+from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.ranks import Ranks, join
+from audiosr_cli.train.tasks import Recordings
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the command line adds to a config.
+
+    ``minutes`` overrides the config's budget; ``init`` is a bundled model or checkpoint to start from;
+    ``export`` is where a copy of the best weights goes in the end.
+    """
+
+    data: Path = Path()
+    minutes: float | None = None
+    resume: bool = False
+    device: str = "cpu"
+    init: str | None = None
+    export: Path | None = None
+    tensorboard: bool = False
 
 
 def cache_folder() -> Path:
@@ -27,64 +49,125 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUDIOSR_CACHE") or Path(home) / "audiosr")
 
 
-def train(
-    config_path: Path,
-    data: Path,
-    out: Path,
-    report: Callable[[dict[str, Any]], None],
-    minutes: float | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-) -> Path:
-    """Train what ``config_path`` describes on folders below ``data``; returns the best weights' path.
+def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
+    """Train what ``config_path`` describes on folders below ``call.data``; returns the best weights' path.
 
-    ``out`` receives config.toml, state.pt, metrics.jsonl and the best weights as a checkpoint for every
-    command. ``minutes`` overrides the config's budget. Raises UsageError where ``out`` holds a run already
-    and ``resume`` is not asked for, TrainingError on data that cannot be trained on.
+    ``out`` receives config.toml, two rotating states, metrics.jsonl and the best weights as a checkpoint for
+    every command. Under torchrun all processes train together. Raises UsageError where ``out`` holds a run
+    already and ``resume`` is not asked for, TrainingError on data that cannot be trained on.
     """
     config = read_config(config_path)
-    loop = config.loop if minutes is None else replace(config.loop, minutes=minutes)
-    if loop.minutes <= 0:
-        raise UsageError(f"--minutes {loop.minutes}: must be above 0")
-    torch.manual_seed(loop.seed)
+    if call.minutes is not None:
+        config = replace(config, loop=replace(config.loop, minutes=call.minutes))
+    if config.loop.minutes <= 0:
+        raise UsageError(f"--minutes {config.loop.minutes}: must be above 0")
+    if checkpoint.exists(out) and not call.resume:
+        raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
+    with join(call.device) as ranks:
+        _train(config, config_path, out, Log(report, ranks.leads), call, ranks)
+    best = out / f"{config.model.spec.name}.safetensors"
+    return best if call.export is None else export(best, call.export)
+
+
+def _train(config: RunConfig, config_path: Path, out: Path, log: Log, call: Call, ranks: Ranks) -> None:
+    torch.manual_seed(config.loop.seed)
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
     _check_crop(model, config.task.crop_s)
-    train_set = _corpus(data, config.data.train, model.spec.out_rate, config.data.min_bandwidth_hz, report)
-    valid_set = _corpus(data, config.data.valid, model.spec.out_rate, 0.0, report)
+    if call.init is not None:
+        _warm_start(model, call.init)
+    recordings = load_recordings(config, call.data, ranks, log)
+    config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)  # whatever is amiss shows now
     note = {
+        **{key: value for key, value in asdict(config.card).items() if value},
         "config": config_path.name,
-        "data": list(config.data.train),
-        "machine": _machine(device),
+        "folders": list(config.data.train),
+        "command": shlex.join(["audiosr", *sys.argv[1:]]),
+        "machine": _machine(ranks.device),
         "commit": _commit(),
         "version": __version__,
+        **({"init": call.init} if call.init else {}),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, deployed, config.task, loop, out, torch.device(device), note)
-    if trainer.state_path.exists():
-        if not resume:
-            raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
+    if ranks.leads:
+        out.mkdir(parents=True, exist_ok=True)
+        _keep_config(config_path, out)
+    ranks.wait()
+    log.open(out, call.tensorboard)
+    trainer = Trainer(model, deployed, config.task, config.loop, out, ranks, log, note)
+    if checkpoint.exists(out):
         trainer.load()
+    trainer.run(recordings)
+
+
+def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Recordings:
+    """All that a run draws from, on the device where it fits; what could not be read is reported by name."""
+    table = read_table(data / config.data.table) if config.data.table else None
+    rate = config.training_model.spec.out_rate
+
+    def load(folders: tuple[str, ...], bandwidth: float, shares: tuple[float, ...]) -> Corpus:
+        return _load(folder_paths(data, folders), rate, table, bandwidth, shares, ranks, log)
+
+    return Recordings(
+        load(config.data.train, config.data.min_bandwidth_hz, config.data.shares),
+        load(config.data.valid, 0.0, ()),
+        load(config.data.noise, 0.0, ()) if config.data.noise else None,
+    )
+
+
+def _load(
+    folders: list[Path],
+    rate: int,
+    table: Table | None,
+    bandwidth: float,
+    shares: tuple[float, ...],
+    ranks: Ranks,
+    log: Log,
+) -> Corpus:
+    if not ranks.leads:
+        ranks.wait()  # the leader decodes, the others find it done
+    corpus = load_corpus(folders, rate, cache_folder(), table, bandwidth, shares)
+    if ranks.leads:
+        ranks.wait()
+    for line in corpus.skipped:
+        log.write({"event": "skipped", "file": line})
+    hours = round(corpus.seconds / 3600, 3)
+    counts = {"recordings": len(corpus.names), "speakers": len(corpus.chance), "skipped": len(corpus.skipped)}
+    log.write({"event": "data", "folders": list(map(str, folders)), "hours": hours, **counts})
+    return corpus.to(ranks.device)
+
+
+def export(best: Path, target: Path) -> Path:
+    """Copy a run's best weights to ``target``, a folder or a .safetensors file; returns the file.
+
+    Raises TrainingError where there are none yet.
+    """
+    from audiosr_cli.audio.write import atomic_path
+    from audiosr_cli.weights import load_model
+
+    if not best.exists():
+        raise TrainingError(f"{best.parent}: holds no validated weights yet")
+    load_model(str(best))  # whole, finite, and of this version's models
+    path = target if target.suffix == ".safetensors" else target / best.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as part:
+        shutil.copyfile(best, part)
+    return path
+
+
+def _keep_config(config_path: Path, out: Path) -> None:
     kept = out / "config.toml"
     if config_path.resolve() != kept.resolve():
         shutil.copyfile(config_path, kept)
-    trainer.run(train_set, valid_set, report)
-    return out / f"{deployed.spec.name}.safetensors"
 
 
-def _corpus(
-    data: Path, folders: tuple[str, ...], sample_rate: int, bandwidth: float, report: Callable[[dict[str, Any]], None]
-) -> Corpus:
-    """The recordings below ``data``; what could not be read is reported by name, the rest by count."""
-    paths = [data / folder for folder in folders]
-    if missing := [path for path in paths if not path.is_dir()]:
-        raise TrainingError(f"{missing[0]}: no such folder; --data names the folder that holds it")
-    corpus = load_corpus(paths, sample_rate, cache_folder(), bandwidth)
-    for line in corpus.skipped:
-        report({"skipped": line})
-    hours = round(corpus.seconds / 3600, 3)
-    report({"hours": hours, "recordings": len(corpus.names), "skipped": len(corpus.skipped)})
-    return corpus
+def _warm_start(model: Model, name: str) -> None:
+    """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit."""
+    from audiosr_cli.weights import load_model
+
+    try:
+        model.load_state_dict(load_model(name).state_dict())
+    except RuntimeError as error:
+        raise ModelError(f"--init {name}: its weights do not fit this [model]: {error}".splitlines()[0]) from error
 
 
 def _check_crop(model: Model, crop_s: float) -> None:
@@ -100,8 +183,8 @@ def _check_crop(model: Model, crop_s: float) -> None:
         raise UsageError(f"[task] crop_s = {crop_s}: {length} samples do not fit this network; it wants {hint}")
 
 
-def _machine(device: str) -> str:
-    if device == "cuda":
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 

@@ -1,0 +1,69 @@
+"""The processes of one run: alone, or as many as ``torchrun`` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among ``world`` that train the same weights."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files, validates and talks."""
+        return self.rank == 0
+
+    def share(self, recipe: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+        """The ``size`` items for this rank of a recipe for all."""
+        return {key: value[self.rank * size : (self.rank + 1) * size] for key, value in recipe.items()}
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """``module``, its gradients averaged over the ranks."""
+        if self.world == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+    def told(self, value: float) -> float:
+        """What the leader says."""
+        if self.world == 1:
+            return value
+        box = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(box, 0)
+        return float(box)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join(device: str) -> Iterator[Ranks]:
+    """The ranks of this run, by torchrun's variables; NCCL on CUDA, gloo on CPUs."""
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    place = torch.device("cuda", local) if device == "cuda" else torch.device(device)
+    if world == 1:
+        yield Ranks(0, 1, place)
+        return
+    extra: dict[str, Any] = {}
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+        extra["device_id"] = place
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", **extra)
+    try:
+        yield Ranks(distributed.get_rank(), world, place)
+    finally:
+        distributed.destroy_process_group()

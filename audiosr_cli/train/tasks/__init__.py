@@ -1,0 +1,11 @@
+"""The tasks that a model can be trained for: one file each, one line here."""
+
+from __future__ import annotations
+
+from audiosr_cli.train.tasks.base import Adversary, Batch, Losses, Recordings, Task
+from audiosr_cli.train.tasks.separation import Separation
+from audiosr_cli.train.tasks.upsampling import Upsampling
+
+__all__ = ["TASKS", "Adversary", "Batch", "Losses", "Recordings", "Separation", "Task", "Upsampling"]
+
+TASKS: dict[str, type[Separation] | type[Upsampling]] = {"separate": Separation, "upsample": Upsampling}

@@ -1,0 +1,112 @@
+"""Upsampling: band-limited recordings, spectral losses, discriminators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from audiosr_cli.dsp import low_pass
+from audiosr_cli.metrics import lsd
+from audiosr_cli.models import Model, ModelSpec
+from audiosr_cli.train import degrade
+from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.degrade import Degradation
+from audiosr_cli.train.discriminators import Critics
+from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.tasks.base import Adversary, Batch, Forward, Losses, Recordings
+
+_SPEED = 0.05
+_GAIN_DB = (-18.0, 6.0)
+_VALID_EDGES = (4000.0, 8000.0)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each term of the loss counts; 0 leaves it out. The last two train discriminators beside the model."""
+
+    lsd: float = 1.0
+    stft: float = 1.0
+    complex: float = 0.1
+    mel: float = 0.0
+    adversarial: float = 0.0
+    features: float = 0.0
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """Recordings as ``degradation`` has them. What lies above a recording's own band is never a target."""
+
+    spec: ModelSpec
+    batch_size: int
+    crop_s: float
+    degradation: Degradation = field(default_factory=Degradation)
+    weights: Weights = field(default_factory=Weights)
+    critics: Critics = field(default_factory=Critics)
+    figure: str = "-LSD"
+
+    @property
+    def adversary(self) -> Adversary | None:
+        """Discriminators where their terms count."""
+        w = self.weights
+        return Adversary(self.critics, w.adversarial, w.features) if w.adversarial or w.features else None
+
+    def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
+        """The target is as long as what the model returns for the crop; ``band`` (B,) is its true band in Hz."""
+        spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
+        length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
+        recipe = corpus.draw(count, length, generator, speed=_SPEED) | degrade.draw(self.degradation, count, generator)
+        low, high = _GAIN_DB
+        gain = torch.pow(10, (low + (high - low) * torch.rand(count, generator=generator)) / 20)
+        recipe["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
+        recipe = ranks.share(recipe, self.batch_size)
+        waves = corpus.render(recipe, length, ranks.device)[:, 0] * recipe["gain"].to(ranks.device).unsqueeze(1)
+        recipe["edge"] = recipe["edge"].clamp_max(spec.in_rate / 2)
+        narrow = degrade.band_limit(waves, {key: recipe[key] for key in degrade.KEYS}, spec.out_rate)
+        band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
+        cut = spec.context * spec.ratio
+        return {
+            "input": narrow[:, None, :: spec.ratio],
+            "target": waves[:, cut : length - cut],
+            "band": band.to(ranks.device),
+        }
+
+    def losses(self, forward: Forward, batch: Batch) -> Losses:
+        """LSD, multi-resolution magnitudes, complex spectrum and mels, each below the recording's band."""
+        estimate, target = forward(batch["input"]).flatten(1), batch["target"]  # (B, T)
+        rate, w = self.spec.out_rate, self.weights
+        band = batch["band"] if bool((batch["band"] < rate / 2).any()) else None
+        distances: dict[str, tuple[float, Callable[..., Tensor]]] = {
+            "lsd": (w.lsd, log_spectral),
+            "stft": (w.stft, multi_resolution_stft),
+            "complex": (w.complex, complex_stft),
+            "mel": (w.mel, log_mel),
+        }
+        terms = {
+            name: weight * distance(estimate, target, rate, band)
+            for name, (weight, distance) in distances.items()
+            if weight
+        }
+        if band is not None and self.adversary:  # nor may discriminators see what the truth cannot have
+            estimate, target = (low_pass(x, band, torch.full_like(band, 0.02), rate) for x in (estimate, target))
+        return Losses(terms, estimate, target)
+
+    def score(self, model: Model, valid: Corpus) -> float:
+        """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz edges over up to 20 valid recordings."""
+        spec, made = self.spec, []
+        device = valid.samples.device
+        context = model.spec.context
+        for start, length in list(zip(valid.starts, valid.lengths, strict=True))[:: max(1, len(valid.starts) // 20)]:
+            length = min(int(length), 4 * spec.out_rate) // (16 * spec.ratio) * 16 * spec.ratio
+            wave = valid.samples[int(start) : int(start) + length].float()[None] / 32768
+            for edge in _VALID_EDGES:
+                cut, roll_off = (torch.tensor([value], device=device) for value in (edge, 0.09))
+                low = low_pass(wave, cut, roll_off, spec.out_rate)
+                with torch.no_grad():
+                    estimate = model(F.pad(low[:, None, :: spec.ratio], (context, context)))
+                made.append(float(lsd(estimate.flatten(), wave[0])))
+        return -sum(made) / len(made)

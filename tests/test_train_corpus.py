@@ -1,0 +1,86 @@
+"""train/corpus.py: who is drawn, where crops lie, what speed does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import tone
+from corpora import corpus_of, generator
+
+from audiosr_cli.errors import TrainingError
+from audiosr_cli.train.corpus import Corpus
+
+CPU = torch.device("cpu")
+
+
+def numbered(lengths: list[int], people: list[int]) -> Corpus:
+    """Recordings that hold their own number, in thousandths."""
+    return corpus_of([np.full(n, (i + 1) / 1024, np.float32) for i, n in enumerate(lengths)], people)
+
+
+def test_crops_lie_inside_their_recordings() -> None:
+    made = numbered([50, 200, 1000], [0, 1, 2])
+    recipe = made.draw(300, 100, generator(), 3)
+    crops = made.render(recipe, 100, CPU) * 1024
+    assert crops.shape == (300, 3, 100)
+    for crop, recording in zip(crops.flatten(0, 1), recipe["recording"].flatten().tolist(), strict=True):
+        if recording == 0:  # shorter than the crop: zeros around it
+            assert (crop == 1).sum() == 50
+            assert (crop == 0).sum() == 50
+        else:
+            assert (crop == recording + 1).all()
+    assert len(recipe["first"][recipe["recording"] == 0].unique()) > 20  # short ones lie anywhere
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.05])
+def test_crops_never_hear_the_neighbouring_recording(speed: float) -> None:
+    waves = [np.zeros(400, np.float32), np.full(400, 0.5, np.float32), np.zeros(400, np.float32)]
+    made = corpus_of(waves, [0, 1, 2])
+    recipe = made.draw(200, 380, generator(), speed=speed)
+    silent = made.render(recipe, 380, CPU)[recipe["recording"] != 1]
+    assert silent.abs().max() == 0
+
+
+def test_speed_changes_pitch_and_leaves_tones_clean() -> None:
+    rate, hz = 48000, 15000.0
+    made = corpus_of([tone(rate * 3, hz, rate)[0]], [0], rate)
+    recipe = made.draw(16, rate, generator(), speed=0.05)
+    crops = made.render(recipe, rate, CPU)[:, 0]
+    spectrum = torch.fft.rfft(crops * torch.hann_window(rate)).abs()
+    peak = spectrum.argmax(-1)
+    assert (peak - hz * recipe["rate"][:, 0]).abs().max() <= 1
+    assert len(peak.unique()) == 16
+    around = peak[:, None] + torch.arange(-8, 9)
+    level = 10 * torch.log10(spectrum.gather(1, around).square().sum(-1) / (0.5**2 / 4 * rate * 3 / 8 * rate))
+    assert level.abs().max() < 0.3  # dB
+    aside = spectrum.scatter(1, around, 0).amax(-1)
+    assert (20 * torch.log10(aside / spectrum.amax(-1))).max() < -50  # images and aliases, dB
+
+
+def test_no_speed_is_the_samples_themselves() -> None:
+    made = corpus_of([np.arange(1000, dtype=np.float32) / 32768], [0])
+    recipe = made.draw(4, 100, generator())
+    expected = (recipe["first"] + torch.arange(100)).float() / 32768
+    assert torch.equal(made.render(recipe, 100, CPU)[:, 0], expected)
+
+
+def test_draws_distinct_speakers_each_as_likely_and_recordings_by_length() -> None:
+    made = corpus_of([np.ones(n, np.float32) for n in [10] * 8 + [920, 1000, 30]], [0] * 9 + [1, 2])
+    recipe = made.draw(6000, 5, generator(), 2)
+    people = made.speakers[recipe["recording"]]
+    assert (people[:, 0] != people[:, 1]).all()
+    shares = torch.bincount(people.flatten(), minlength=3) / 12000
+    assert (shares - 1 / 3).abs().max() < 0.02
+    of_first = recipe["recording"][people == 0]
+    assert float((of_first == 8).float().mean()) == pytest.approx(0.92, abs=0.02)
+    with pytest.raises(TrainingError, match=r"3 speaker\(s\) found, 4 wanted"):
+        made.draw(1, 5, generator(), 4)
+
+
+def test_chance_weighs_speakers() -> None:
+    made = corpus_of([np.ones(10, np.float32)] * 3, [0, 1, 2])
+    made.chance.copy_(torch.tensor([0.7, 0.3, 0.0]))
+    drawn = made.speakers[made.draw(4000, 5, generator())["recording"]]
+    shares = torch.bincount(drawn.flatten(), minlength=3) / 4000
+    torch.testing.assert_close(shares, made.chance, atol=0.03, rtol=0)

@@ -1,0 +1,95 @@
+"""train/data.py: folders become a corpus, once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise
+
+from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.train import data
+from audiosr_cli.train.data import load_corpus, read_table
+
+
+def test_decodes_resamples_and_names_what_it_cannot_read(speakers: Path) -> None:
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache")
+    assert (made.seconds, len(made.names), len(made.skipped)) == (6.0, 6, 1)
+    assert "broken.wav: cannot be read" in made.skipped[0]
+    assert made.speakers.tolist() == [0, 0, 1, 1, 2, 2]
+    assert made.bandwidth.tolist() == [4000.0] * 6
+    wave, _ = soundfile.read(speakers / "train/a/0.flac")
+    assert float(made.level[0]) == pytest.approx(float(np.sqrt(np.mean(wave**2))), rel=0.01)
+
+
+def test_decodes_once_whatever_folders_and_files_are_called(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_corpus([speakers / "train"], 8000, speakers / "cache")
+    monkeypatch.setattr(data, "read_mono", lambda *_: pytest.fail("decoded again"))
+    again = load_corpus([speakers / "train"], 8000, speakers / "cache")
+    assert torch.equal(again.samples, first.samples)
+    assert again.skipped == first.skipped
+    shutil.copytree(speakers / "train", speakers / "moved")
+    (speakers / "moved/a/0.flac").rename(speakers / "moved/a/z.flac")
+    moved = load_corpus([speakers / "moved"], 8000, speakers / "cache")
+    assert sorted(moved.starts.tolist()) == sorted(first.starts.tolist())
+    assert moved.names[1].endswith("moved/a/z.flac")
+    assert int(moved.starts[1]) == int(first.starts[0])
+
+
+def test_changed_content_is_decoded_again(speakers: Path) -> None:
+    first = load_corpus([speakers / "valid"], 8000, speakers / "cache")
+    soundfile.write(speakers / "valid/d/0.flac", noise(32000)[0], 16000)
+    assert load_corpus([speakers / "valid"], 8000, speakers / "cache").seconds == first.seconds + 1
+
+
+def test_a_table_names_speakers_and_bands(speakers: Path) -> None:
+    rows = ["path,speaker,bandwidth_hz", "train/a/0.flac,carol,3000", "train/a/1.flac,,3500", "train/b/0.flac,carol,"]
+    (speakers / "table.csv").write_text("\n".join(rows))
+    table = read_table(speakers / "table.csv")
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache", table)
+    assert [name[-8:] for name in made.names[-2:]] == ["a/0.flac", "b/0.flac"]
+    assert made.speakers.tolist() == [0, 1, 2, 2, 3, 3]
+    assert sorted(made.bandwidth.tolist()) == [3000.0, 3500.0, 4000.0, 4000.0, 4000.0, 4000.0]
+    narrower = load_corpus([speakers / "train"], 8000, speakers / "cache", table, min_bandwidth=3200)
+    assert len(narrower.names) == 5
+
+
+def test_shares_weigh_folders(speakers: Path) -> None:
+    folders = [speakers / "train", speakers / "valid"]
+    made = load_corpus(folders, 8000, speakers / "cache", shares=(3.0, 1.0))
+    torch.testing.assert_close(made.chance, torch.tensor([0.25, 0.25, 0.25, 0.125, 0.125]))
+    with pytest.raises(UsageError, match=r"shares = \[1\.0\]"):
+        load_corpus(folders, 8000, speakers / "cache", shares=(1.0,))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("path,sex\na,f\n", UsageError, "wants the columns path"),
+        ("path,bandwidth_hz\na,high\n", UsageError, "line 2: bandwidth_hz 'high'"),
+        (None, TrainingError, "cannot be read as CSV"),
+    ],
+)
+def test_tables_that_cannot_be_used(text: str | None, kind: type[Exception], said: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(kind, match=said):
+        read_table(tmp_path / "table.csv")
+
+
+def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no audio files under"):
+        load_corpus([tmp_path], 8000, tmp_path / "cache")
+    soundfile.write(tmp_path / "silence.wav", np.zeros(100), 8000)
+    with pytest.raises(TrainingError, match=r"none of 1 files could be read; .*silent throughout"):
+        load_corpus([tmp_path], 8000, tmp_path / "cache")
+
+
+def test_the_real_recordings(data: Path, tmp_path: Path) -> None:
+    made = load_corpus([data / "speech16k" / "valid"], 8000, tmp_path / "cache", read_table(data / "manifest.csv"))
+    assert len(made.chance) == 24
+    assert made.skipped == []

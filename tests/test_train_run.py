@@ -1,0 +1,308 @@
+"""train/: a run from its TOML that learns, stops, is killed, and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL
+from corpora import RUN, generator, voices
+
+from audiosr_cli import weights
+from audiosr_cli.errors import ModelError, TrainingError, UsageError
+from audiosr_cli.models import build, make_config
+from audiosr_cli.train import checkpoint
+from audiosr_cli.train.log import Log
+from audiosr_cli.train.loop import LoopConfig, Trainer
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.run import Call, train
+from audiosr_cli.train.tasks import Recordings, Separation, Upsampling
+from audiosr_cli.train.tasks.upsampling import Weights
+
+Rows = list[dict[str, Any]]
+
+
+def run(folder: Path, text: str = RUN, out: str = "out", **call: Any) -> tuple[Path, Rows]:
+    (folder / "run.toml").write_text(text)
+    rows: Rows = []
+    return train(folder / "run.toml", folder / out, rows.append, Call(data=folder, **call)), rows
+
+
+def losses(folder: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if row["event"] == "train"}
+
+
+def test_a_run_learns_stops_and_goes_on(speakers: Path) -> None:
+    best, rows = run(speakers)
+    assert "broken.wav" in next(row["file"] for row in rows if row["event"] == "skipped")
+    data = next(row for row in rows if row["event"] == "data")
+    assert (data["recordings"], data["speakers"], data["skipped"]) == (6, 3, 1)
+    steps = [row["step"] for row in rows if row["event"] == "valid"]
+    assert len(steps) >= 2
+    assert all(a < b for a, b in pairwise(steps))
+    model = weights.load_model(str(best))
+    assert (model.spec.name, model.spec.context > 0) == ("tiny", True)
+    assert weights.metadata(best)["note"]["folders"] == ["train"]
+
+    with pytest.raises(UsageError, match="--resume"):
+        run(speakers)
+    _, more = run(speakers, minutes=0.08, resume=True)
+    last = [row for row in more if row["event"] == "valid"][-1]
+    assert last["step"] > steps[-1]
+    assert last["minutes"] >= 0.08
+
+
+STEPS = RUN.replace("minutes = 0.05", "steps = 50").replace("save_every", "")
+
+
+def weights_of(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(out)[0]["model"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    speakers: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = STEPS + f'optimizer = "{optimizer}"\nema = 0.9\n'
+    run(speakers, text, "whole")
+    real, calls = Trainer.train_step, []
+
+    def stopping(self: Trainer, batch: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 23:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(speakers, text, "parts")
+    assert checkpoint.load(speakers / "parts")[0]["step"] == 23
+    run(speakers, text, "parts", resume=True)
+    assert len(calls) == 50
+    for key, value in weights_of(speakers / "whole").items():
+        torch.testing.assert_close(weights_of(speakers / "parts")[key], value, atol=1e-4, rtol=0, msg=key)
+    note = [weights.metadata(speakers / out / "tiny.safetensors")["note"] for out in ("whole", "parts")]
+    assert note[0]["step"] == note[1]["step"] == 50
+
+
+def test_a_killed_run_goes_on_from_its_last_state(speakers: Path) -> None:
+    text = STEPS.replace("steps = 50", "steps = 400") + "save_every_min = 0.001\n"
+    (speakers / "run.toml").write_text(text)
+    command = [sys.executable, "-m", "audiosr_cli", "train", str(speakers / "run.toml"), "--data", str(speakers)]
+    killed = subprocess.Popen([*command, "--out", str(speakers / "killed")], stderr=subprocess.DEVNULL)
+    log = speakers / "killed" / "metrics.jsonl"
+    while not (log.exists() and '"step": 100' in log.read_text()):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    reached = checkpoint.load(speakers / "killed")[0]["step"]
+    assert 0 < reached < 400
+    run(speakers, text, "killed", resume=True)
+    run(speakers, text, "whole")
+    for key, value in weights_of(speakers / "whole").items():
+        torch.testing.assert_close(weights_of(speakers / "killed")[key], value, atol=1e-4, rtol=0, msg=key)
+    assert losses(speakers / "killed")[400] == pytest.approx(losses(speakers / "whole")[400], abs=1e-3)
+
+
+def test_sigterm_saves_and_says_143(speakers: Path) -> None:
+    (speakers / "run.toml").write_text(RUN.replace("minutes = 0.05", "minutes = 5"))
+    command = [sys.executable, "-m", "audiosr_cli", "train", str(speakers / "run.toml"), "--data", str(speakers)]
+    running = subprocess.Popen([*command, "--out", str(speakers / "out")], stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    assert any('"valid"' in line for line in running.stderr)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait() == 143
+    assert checkpoint.load(speakers / "out")[0]["step"] > 0
+
+
+def test_a_damaged_state_falls_back_to_the_other(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, {"step": step}, step)
+    assert checkpoint.load(tmp_path) == ({"step": 3}, 2)
+    (tmp_path / "state-1.pt").write_bytes((tmp_path / "state-1.pt").read_bytes()[:100])
+    assert checkpoint.load(tmp_path) == ({"step": 2}, 1)  # the next one replaces the damaged one
+    (tmp_path / "state-0.pt").write_bytes(b"")
+    with pytest.raises(TrainingError, match="no state can be read"):
+        checkpoint.load(tmp_path)
+
+
+def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: Any) -> tuple[Trainer, Recordings, Rows]:
+    torch.manual_seed(0)
+    config = make_config(architecture, SMALL[architecture] | values)
+    model, rows = build(architecture, config), []
+    kind = {"separate": Separation, "upsample": Upsampling}[model.spec.task]
+    rate = model.spec.out_rate
+    recordings = Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
+    loop = LoopConfig(**{"learning_rate": 3e-3, "precision": "fp32", "warmup_steps": 1, "optimizer": "muon"})
+    made = Trainer(
+        model, build(architecture, config), kind(model.spec, 2, **task), loop, tmp_path, Ranks(), Log(rows.append), {}
+    )
+    return made, recordings, rows
+
+
+OVERFIT = {
+    "wave_u_net": (
+        {"filters": 12, "difference": False, "norm": True, "bias": False, "valid": False},
+        {"crop_s": 0.128},
+    ),
+    "audio_unet": ({"filters": [12, 24], "dropout": 0.0}, {"crop_s": 0.1}),
+}
+
+
+@pytest.mark.parametrize("architecture", sorted(SMALL))
+def test_every_model_overfits_one_batch(architecture: str, tmp_path: Path) -> None:
+    """Three times the steps, half the loss: 5 dB of SI-SNR, or a third of the spectral distance."""
+    values, task = OVERFIT[architecture]
+    made, recordings, _ = trainer(architecture, tmp_path, values, **task)
+    batch = made.batch(recordings)
+    seen = [sum(made.train_step(batch).values()) for _ in range(80)]
+    gained = {"wave_u_net": seen[0] - 5.0, "audio_unet": 0.67 * seen[0]}[architecture]
+    assert sum(seen[-5:]) / 5 < gained
+
+
+def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    made, recordings, _ = trainer("wave_u_net", tmp_path, {}, crop_s=0.128)
+    first, again = made.batch(recordings), made.batch(recordings)
+    assert torch.equal(first["input"], again["input"])
+    made.progress.step += 1
+    assert not torch.equal(made.batch(recordings)["input"], first["input"])
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_kept(tmp_path: Path) -> None:
+    made, recordings, rows = trainer("audio_unet", tmp_path, {}, crop_s=0.1)
+    batch = made.batch(recordings)
+    batch["input"][0, 0, 5] = float("nan")
+    before = {key: value.clone() for key, value in made.model.state_dict().items()}
+    made.train_step(batch)
+    assert all(torch.equal(value, before[key]) for key, value in made.model.state_dict().items())
+    assert "not finite" in rows[-1]["text"]
+    kept = torch.load(tmp_path / "nonfinite-0-rank0.pt", weights_only=True)
+    assert kept["input"][0, 0, 5].isnan()
+    with pytest.raises(TrainingError, match="10 in a row"):
+        for _ in range(9):
+            made.train_step(batch)
+    assert len(list(tmp_path.glob("nonfinite-*"))) == 3
+
+
+def test_adversarial_terms_join_the_loss(tmp_path: Path) -> None:
+    made, recordings, _ = trainer(
+        "audio_unet", tmp_path, {}, crop_s=0.1, weights=Weights(adversarial=0.1, features=1.0, mel=1.0)
+    )
+    terms = made.train_step(made.batch(recordings))
+    assert set(terms) == {"lsd", "stft", "complex", "mel", "adversarial", "features"}
+    made.save()
+    assert checkpoint.load(tmp_path)[0]["opponent"]["critics"]
+
+
+def test_schedules() -> None:
+    def rates(schedule: str, **more: Any) -> list[float]:
+        made = object.__new__(Trainer)
+        made.config = LoopConfig(steps=100, schedule=schedule, warmup_steps=10, learning_rate=1.0, **more)
+        made.progress = type("P", (), {"step": 0, "halvings": 0})()
+        found = []
+        for made.progress.step in (0, 9, 50, 85, 100):
+            found.append(round(made.learning_rate(), 3))
+        return found
+
+    assert rates("linear", cooldown=0.3) == [0.1, 1.0, 1.0, 0.5, 0.0]
+    assert rates("cosine") == [0.1, 0.98, 0.5, 0.054, 0.0]
+    assert rates("plateau") == [0.1, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_plateau_halves_after_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, recordings, _ = trainer("audio_unet", tmp_path, {}, crop_s=0.1)
+    object.__setattr__(made.config, "schedule", "plateau")
+    scores = iter([1.0, 2.0, 1.5, 1.5, 1.5, 1.5, 3.0])
+    monkeypatch.setattr(Upsampling, "score", lambda *_: next(scores))
+    halved = []
+    for _ in range(7):
+        made.validate(recordings)
+        halved.append(made.progress.halvings)
+    assert halved == [0, 0, 0, 0, 1, 1, 1]
+    assert made.progress.best == 3.0
+
+
+def test_warm_start_and_export(speakers: Path) -> None:
+    best, _ = run(speakers, STEPS)
+    first = weights.load_model(str(best))
+    text = STEPS.replace("steps = 50", "steps = 1") + "learning_rate = 0.0\n" + '[card]\nlicence = "CC0"\n'
+    made, _ = run(speakers, text, "second", init=str(best), export=speakers / "bundle")
+    assert made == speakers / "bundle" / "tiny.safetensors"
+    for key, value in weights.load_model(str(made)).state_dict().items():
+        if "mean_square" not in key:  # a running average, which moves at any learning rate
+            torch.testing.assert_close(value, first.state_dict()[key], atol=2e-3, rtol=0)
+    note = weights.metadata(made)["note"]
+    assert (note["licence"], note["init"]) == ("CC0", str(best))
+    assert {"step", "minutes", "hours_heard", "machine", "commit", "command", "SI-SDRi (dB)"} <= set(note)
+    other = text.replace("filters = 8", "filters = 4")
+    with pytest.raises(ModelError, match="do not fit"):
+        run(speakers, other, "third", init=str(best))
+    with pytest.raises(TrainingError, match=r"another \[model\]"):
+        run(speakers, other, "second", resume=True)
+
+
+def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
+    text = STEPS.replace("steps = 50", "steps = 3").replace("depth = 3", "depth = 3\nsources = 3")
+    text = text.replace('valid = ["valid"]', 'valid = ["train"]\nnoise = ["valid"]')
+    text = text.replace("level_db", "turns = 0.5\nabsent = 0.2\nreverberation = 0.5\nnoisy = 0.5\nlevel_db")
+    best, _ = run(speakers, text)
+    assert weights.load_model(str(best)).spec.sources == 3
+
+
+def test_tensorboard_is_an_extra(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(TrainingError, match=r"audiosr-cli\[tensorboard\]"):
+        run(speakers, tensorboard=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (("batch_size = 2", "batch_sise = 2"), UsageError, "did you mean 'batch_size'"),
+        (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
+        (("[loop]", "[loops]"), UsageError, "unknown section"),
+        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, wave_u_net"),
+        (('name = "separate"', 'name = "x"'), UsageError, "known: separate, upsample"),
+        (("batch_size = 2", ""), UsageError, "wants 'batch_size'"),
+        (("batch_size = 2", "batch_size = 2.5"), UsageError, "a whole number is wanted"),
+        (("level_db = [0.0, 0.0]", "level_db = [0.0]"), UsageError, "2 values are wanted"),
+        (("level_db = [0.0, 0.0]", "level_db = 3"), UsageError, "a list is wanted"),
+        (('precision = "fp32"', 'precision = "fp8"'), UsageError, "known: bf16, fp32"),
+        (("minutes = 0.05", "minutes = 0"), UsageError, "above 0"),
+        (("minutes = 0.05", "minutes = true"), UsageError, "a number is wanted"),
+        (("crop_s = 0.256", "crop_s = 0.2561"), UsageError, "do not fit this network"),
+        (('train = ["train"]', 'train = ["no"]'), TrainingError, "no such folder"),
+        (('train = ["train"]', 'train = ["train/a"]'), TrainingError, "1 speaker"),
+        (("[model]", "[model"), TrainingError, "cannot be read as TOML"),
+    ],
+)
+def test_configs_and_data_that_cannot_be_used(
+    change: tuple[str, str], kind: type[Exception], said: str, speakers: Path
+) -> None:
+    with pytest.raises(kind, match=said):
+        run(speakers, RUN.replace(*change))
+    assert not (speakers / "out").exists()
+
+
+def test_upsampling_batches_are_aligned_and_masked(tmp_path: Path) -> None:
+    made, recordings, _ = trainer("audio_unet", tmp_path, {}, crop_s=0.2)
+    recordings.train.bandwidth.fill_(9000.0)
+    batch = made.batch(recordings)
+    context = made.model.spec.context
+    inside = batch["input"][:, 0, context:-context]
+    spectra = [torch.fft.rfft(x * torch.hann_window(x.shape[-1])) for x in (inside, batch["target"])]
+    low = slice(0, int(500 * inside.shape[-1] / 48000))
+    torch.testing.assert_close(spectra[0][:, low], spectra[1][:, low], atol=0.2, rtol=0.1)  # no lag, no gain
+    assert (batch["band"] - 9000).abs().max() <= 450 + 1  # moved with the speed
+    assert generator().initial_seed() == 0
