@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -37,11 +36,6 @@ def run(folder: Path, text: str = RUN, out: str = "out", **call: Any) -> tuple[P
     return train(folder / "run.toml", folder / out, rows.append, Call(data=folder, **call)), rows
 
 
-def losses(folder: Path) -> dict[int, float]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row["loss"] for row in rows if row["event"] == "train"}
-
-
 def test_a_run_learns_stops_and_goes_on(speakers: Path) -> None:
     best, rows = run(speakers)
     assert "broken.wav" in next(row["file"] for row in rows if row["event"] == "skipped")
@@ -62,7 +56,7 @@ def test_a_run_learns_stops_and_goes_on(speakers: Path) -> None:
     assert last["minutes"] >= 0.08
 
 
-STEPS = RUN.replace("minutes = 0.05", "steps = 50").replace("save_every", "")
+STEPS = RUN.replace("minutes = 0.05", "steps = 50")
 
 
 def weights_of(out: Path) -> dict[str, torch.Tensor]:
@@ -95,34 +89,37 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     assert note[0]["step"] == note[1]["step"] == 50
 
 
+def start(folder: Path, text: str, out: str) -> subprocess.Popen[str]:
+    """The command, in a process of its own with one thread as the tests have."""
+    (folder / "run.toml").write_text(text)
+    arguments = [str(folder / "run.toml"), "--data", str(folder), "--out", str(folder / out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "audiosr_cli", "train", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
 def test_a_killed_run_goes_on_from_its_last_state(speakers: Path) -> None:
-    text = STEPS.replace("steps = 50", "steps = 400") + "save_every_min = 0.001\n"
-    (speakers / "run.toml").write_text(text)
-    command = [sys.executable, "-m", "audiosr_cli", "train", str(speakers / "run.toml"), "--data", str(speakers)]
-    killed = subprocess.Popen([*command, "--out", str(speakers / "killed")], stderr=subprocess.DEVNULL)
-    log = speakers / "killed" / "metrics.jsonl"
-    while not (log.exists() and '"step": 100' in log.read_text()):
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    text = STEPS + "save_every_min = 1e-6\n"
+    with start(speakers, text, "killed") as killed:
+        while not (speakers / "killed" / "state-1.pt").exists():
+            assert killed.poll() is None
+            time.sleep(0.001)
+        killed.kill()
+    assert killed.returncode == -signal.SIGKILL
     reached = checkpoint.load(speakers / "killed")[0]["step"]
-    assert 0 < reached < 400
+    assert 0 < reached < 50
     run(speakers, text, "killed", resume=True)
     run(speakers, text, "whole")
     for key, value in weights_of(speakers / "whole").items():
         torch.testing.assert_close(weights_of(speakers / "killed")[key], value, atol=1e-4, rtol=0, msg=key)
-    assert losses(speakers / "killed")[400] == pytest.approx(losses(speakers / "whole")[400], abs=1e-3)
 
 
 def test_sigterm_saves_and_says_143(speakers: Path) -> None:
-    (speakers / "run.toml").write_text(RUN.replace("minutes = 0.05", "minutes = 5"))
-    command = [sys.executable, "-m", "audiosr_cli", "train", str(speakers / "run.toml"), "--data", str(speakers)]
-    running = subprocess.Popen([*command, "--out", str(speakers / "out")], stderr=subprocess.PIPE, text=True)
-    assert running.stderr is not None
-    assert any('"valid"' in line for line in running.stderr)
-    running.send_signal(signal.SIGTERM)
-    assert running.wait() == 143
+    with start(speakers, RUN.replace("minutes = 0.05", "minutes = 5"), "out") as running:
+        assert running.stderr is not None
+        assert any('"valid"' in line for line in running.stderr)
+        running.terminate()
+    assert running.returncode == 143
     assert checkpoint.load(speakers / "out")[0]["step"] > 0
 
 
@@ -182,13 +179,13 @@ def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_kept(tmp_path: Path) -> None:
     made, recordings, rows = trainer("audio_unet", tmp_path, {}, crop_s=0.1)
     batch = made.batch(recordings)
-    batch["input"][0, 0, 5] = float("nan")
+    batch["input"][0, 0, 2400] = float("nan")
     before = {key: value.clone() for key, value in made.model.state_dict().items()}
     made.train_step(batch)
     assert all(torch.equal(value, before[key]) for key, value in made.model.state_dict().items())
     assert "not finite" in rows[-1]["text"]
     kept = torch.load(tmp_path / "nonfinite-0-rank0.pt", weights_only=True)
-    assert kept["input"][0, 0, 5].isnan()
+    assert kept["input"][0, 0, 2400].isnan()
     with pytest.raises(TrainingError, match="10 in a row"):
         for _ in range(9):
             made.train_step(batch)

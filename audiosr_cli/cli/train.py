@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ def train(
     call = Call(data, minutes, resume, pick_device(device), init, export, tensorboard)
     with _reporting() as report:
         best = run(config, out or Path("runs") / config.stem, report, call)
-    print(best)
+    if int(os.environ.get("RANK", "0")) == 0:  # of all that torchrun started, one speaks
+        print(best)
 
 
 @contextmanager

@@ -110,5 +110,5 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
         factors, gram = factor @ factors, factor @ (gram @ factor)
-    x = (factors.bfloat16() @ x.bfloat16()).to(matrix.dtype)
-    return x.T if tall else x
+    made: Tensor = (factors.bfloat16() @ x.bfloat16()).to(matrix.dtype)
+    return made.T if tall else made

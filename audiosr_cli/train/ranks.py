@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class Ranks:
         """``module``, its gradients averaged over the ranks."""
         if self.world == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def told(self, value: float) -> float:
         """What the leader says."""
@@ -65,5 +66,7 @@ def join(device: str) -> Iterator[Ranks]:
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", **extra)
     try:
         yield Ranks(distributed.get_rank(), world, place)
+        distributed.barrier()  # nobody leaves while another still hears from it
     finally:
+        gc.collect()  # wrapped modules hold on to the group, whose threads would be cut off at exit
         distributed.destroy_process_group()
