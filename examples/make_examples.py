@@ -3,7 +3,8 @@
     apt-get install espeak-ng && python examples/make_examples.py
 
 two_speakers.wav (16 kHz) is the sum of two_speakers_reference{1,2}.flac; narrowband.wav (8 kHz) is
-narrowband_reference.flac (48 kHz, content to 11 kHz, where espeak-ng ends) without its highs.
+narrowband_reference.flac (48 kHz, content to 11 kHz, where espeak-ng ends) without its highs. voices/ holds
+other sentences of four speakers, the two of the mixture among them: what the README's tutorial trains on.
 """
 
 import io
@@ -23,6 +24,19 @@ LINES = {
     ): "The archive holds nine thousand hours of recordings, and nobody has listened to half of them.",
     ("en-gb+f2", 170, 70): "Could we meet on Thursday instead, because the studio is taken until late in the evening?",
 }
+VOICES = {
+    "carl": ("en-us+m3", 150, 35),
+    "emma": ("en-gb+f2", 170, 70),
+    "ruth": ("en-us+f4", 160, 55),
+    "john": ("en-gb+m1", 160, 45),
+}
+TRAIN = (
+    "Every tape was numbered by hand, and some of the numbers were used twice.",
+    "If the rain stops before noon, we will walk along the river and have lunch outside.",
+    "Please turn the microphone a little to the left, and try to speak more slowly.",
+    "The old engine hall has a long echo that no carpet has ever been able to remove.",
+)
+VALID = ("Two of the witnesses remember a blue car, the third one is sure that it was green.",)
 NARROW = (("en-gb+f4", 160, 60), "She sells sea shells by the sea shore, and six thick thistle sticks besides.")
 
 
@@ -46,6 +60,12 @@ def main() -> None:
     wide = soxr.resample(speak(*NARROW), 22050, 48000)
     soundfile.write(HERE / "narrowband_reference.flac", wide, 48000, "PCM_16")
     soundfile.write(HERE / "narrowband.wav", soxr.resample(wide, 48000, 8000), 8000, "PCM_16")
+    for split, texts in (("train", TRAIN), ("valid", VALID)):
+        for name, voice in VOICES.items():
+            (HERE / "voices" / split / name).mkdir(parents=True, exist_ok=True)
+            for i, text in enumerate(texts):
+                wave = soxr.resample(speak(voice, text), 22050, 16000)
+                soundfile.write(HERE / "voices" / split / name / f"{i + 1}.ogg", wave, 16000, format="OGG")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,29 @@ def test_shell_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "restored.flac").is_file()
 
 
+def test_the_tutorial_trains_and_its_model_separates(tmp_path: Path) -> None:
+    """The commands of the README's section on training, the first with seconds for minutes."""
+    section = README.split("## Train your own")[1].split("\n## ")[0]
+    commands = [
+        line.strip().split("  #")[0].split() for line in section.splitlines() if line.startswith("    audiosr ")
+    ]
+    train, separate = commands[:2]
+    assert (train[1], separate[1]) == ("train", "separate")
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    for command in ([*train[1:], "--minutes", "0.05"], separate[1:]):
+        environment = {"AUDIOSR_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-m", "audiosr_cli", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert all((tmp_path / name).is_file() for name in done.stdout.splitlines())
+
+
 def test_the_demo_runs_and_says_how_good_it_is(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "demo.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200

@@ -257,6 +257,14 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
     assert weights.load_model(str(best)).spec.sources == 3
 
 
+def test_rows_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
+    rows = [f'{{"event": "train", "step": {step}}}' for step in (50, 100, 150)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, '{"event": "tr']))
+    log = Log(lambda row: None)
+    log.open(tmp_path, 120, tensorboard=False)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == rows[:2]
+
+
 def test_tensorboard_is_an_extra(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainingError, match=r"audiosr-cli\[tensorboard\]"):
@@ -277,6 +285,10 @@ def test_tensorboard_is_an_extra(speakers: Path, monkeypatch: pytest.MonkeyPatch
         (("level_db = [0.0, 0.0]", "level_db = 3"), UsageError, "a list is wanted"),
         (('precision = "fp32"', 'precision = "fp8"'), UsageError, "known: bf16, fp32"),
         (("minutes = 0.05", "minutes = 0"), UsageError, "above 0"),
+        (("batch_size = 2", "batch_size = 0"), UsageError, "batch_size = 0: must be above 0"),
+        (("level_db", "turns = 1.5\nlevel_db"), UsageError, "turns = 1.5: must be between 0 and 1"),
+        (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "lower value comes first"),
+        (("level_db", "noisy = 0.5\nlevel_db"), UsageError, r"noisy = 0.5: \[data\] noise names no folder"),
         (("minutes = 0.05", "minutes = true"), UsageError, "a number is wanted"),
         (("crop_s = 0.256", "crop_s = 0.2561"), UsageError, "do not fit this network"),
         (('train = ["train"]', 'train = ["no"]'), TrainingError, "no such folder"),

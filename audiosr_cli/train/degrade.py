@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from audiosr_cli.errors import UsageError
+from audiosr_cli.train.checks import ascending, within
 from audiosr_cli.train.corpus import Recipe
 
 FAMILIES = ("butterworth", "chebyshev", "elliptic", "bessel", "sinc")
@@ -38,6 +40,12 @@ class Degradation:
     plain: float = 0.5
     resampled: float = 0.5
     shelf: float = 0.1
+
+    def __post_init__(self) -> None:
+        within(self, 0, 1, "usual", "plain", "resampled", "shelf")
+        ascending(self, "edge_hz")
+        if not min(self.edge_hz + self.usual_hz) > 0:
+            raise UsageError(f"edge_hz = {list(self.edge_hz)}, usual_hz = {list(self.usual_hz)}: must be above 0")
 
 
 def draw(degradation: Degradation, count: int, generator: torch.Generator) -> Recipe:

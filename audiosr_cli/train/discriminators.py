@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from audiosr_cli.dsp import stft
+from audiosr_cli.errors import UsageError
+from audiosr_cli.train.checks import positive
 
 Judgement = tuple[Tensor, list[Tensor]]  # scores of the parts of a waveform, and the feature maps on the way there
 
@@ -22,6 +24,11 @@ class Critics:
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     resolutions: tuple[int, ...] = (512, 1024, 2048)
     channels: int = 16
+
+    def __post_init__(self) -> None:
+        positive(self, "channels")
+        if min((2, *self.periods)) < 2 or min((16, *self.resolutions)) < 16 or not self.periods + self.resolutions:
+            raise UsageError(f"critics: periods {self.periods} from 2, resolutions {self.resolutions} from 16 on")
 
 
 class PeriodDiscriminator(nn.Module):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from audiosr_cli.audio.write import atomic_path
 from audiosr_cli.errors import TrainingError
 
 Report = Callable[[dict[str, Any]], None]
@@ -29,17 +30,25 @@ class Log:
         self._steps = 0
         self._pace: tuple[float, float] | None = None  # when, and hours heard by then
 
-    def open(self, out: Path, tensorboard: bool) -> None:
-        """Keep rows under ``out`` from here on. Raises TrainingError where TensorBoard is not installed."""
+    def open(self, out: Path, step: int, tensorboard: bool) -> None:
+        """Keep rows under ``out`` from here on; those of steps after ``step``, which will come again, are dropped.
+
+        Raises TrainingError where TensorBoard is not installed.
+        """
         if not self.leads:
             return
         self._file = out / "metrics.jsonl"
+        if self._file.exists():
+            lines = self._file.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _is_row(line) and json.loads(line)["step"] <= step]
+            with atomic_path(self._file) as part:
+                part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise TrainingError("--tensorboard: wants pip install 'audiosr-cli[tensorboard]'") from error
-            self._board = SummaryWriter(out / "tensorboard")
+            self._board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
         """One row, everywhere."""
@@ -71,3 +80,11 @@ class Log:
             row["hours_per_minute"] = round((heard - self._pace[1]) / (now - self._pace[0]) * 60, 4)
         self._pace, self._sums, self._steps = (now, heard), {}, 0
         self.write(row)
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line is whole: a kill may have cut the last one."""
+    try:
+        return "step" in json.loads(line)
+    except ValueError:
+        return False

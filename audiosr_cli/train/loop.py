@@ -18,6 +18,7 @@ from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
+from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.optimizers import make_optimizer
 from audiosr_cli.train.ranks import Ranks
@@ -58,6 +59,12 @@ class LoopConfig:
     valid_every_min: float = 5.0
     save_every_min: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 0, float("inf"), "steps", "learning_rate", "critic_rate", "weight_decay", "warmup_steps", "seed")
+        within(self, 0, 1, "cooldown")
+        within(self, 0, 0.999999, "ema")
+        positive(self, "minutes", "patience", "clip_norm", "valid_every_min", "save_every_min")
 
 
 @dataclass
@@ -255,9 +262,10 @@ class Trainer:
             self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
             now = time.monotonic()
             p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
-            if p.minutes >= save_due:
-                self.save()
-                save_due = p.minutes + c.save_every_min
-            if p.minutes >= valid_due or self.share_done() >= 1:
+            validated = p.minutes >= valid_due or self.share_done() >= 1
+            if validated:
                 self.validate(recordings)
                 valid_due = p.minutes + c.valid_every_min
+            if validated or p.minutes >= save_due:
+                self.save()
+                save_due = p.minutes + c.save_every_min

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from audiosr_cli.errors import UsageError
+from audiosr_cli.train.checks import ascending, within
 from audiosr_cli.train.corpus import Corpus, Recipe
 from audiosr_cli.train.rooms import reverberate
 
@@ -34,6 +36,14 @@ class Mixing:
     reverberation: float = 0.0
     noisy: float = 0.0
     snr_db: tuple[float, float] = (0.0, 25.0)
+
+    def __post_init__(self) -> None:
+        within(self, 0, 1, "turns", "absent", "reverberation", "noisy")
+        within(self, 0, 0.5, "speed")
+        within(self, 0, 120, "spread_db")
+        ascending(self, "level_db", "overlap", "snr_db")
+        if self.overlap[1] > 1:
+            raise UsageError(f"overlap = {list(self.overlap)}: 1 is both at once, more there cannot be")
 
 
 def draw(

@@ -59,8 +59,6 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     config = read_config(config_path)
     if call.minutes is not None:
         config = replace(config, loop=replace(config.loop, minutes=call.minutes))
-    if config.loop.minutes <= 0:
-        raise UsageError(f"--minutes {config.loop.minutes}: must be above 0")
     if checkpoint.exists(out) and not call.resume:
         raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
     with join(call.device) as ranks:
@@ -92,10 +90,10 @@ def _train(config: RunConfig, config_path: Path, out: Path, log: Log, call: Call
         out.mkdir(parents=True, exist_ok=True)
         _keep_config(config_path, out)
     ranks.wait()
-    log.open(out, call.tensorboard)
     trainer = Trainer(model, deployed, config.task, config.loop, out, ranks, log, note)
     if checkpoint.exists(out):
         trainer.load()
+    log.open(out, trainer.progress.step, call.tensorboard)
     trainer.run(recordings)
 
 

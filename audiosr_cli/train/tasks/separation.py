@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiosr_cli.errors import UsageError
 from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
+from audiosr_cli.train.checks import positive
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.losses import FIGURES, pit
 from audiosr_cli.train.mixing import Mixing
@@ -34,6 +36,9 @@ class Separation:
     loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
     figure: str = "SI-SDRi (dB)"
 
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "crop_s")
+
     @property
     def adversary(self) -> Adversary | None:
         """None: voices are there already."""
@@ -50,6 +55,8 @@ class Separation:
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The crop is what the model hears: its context is cut from the target."""
         length, context, train, noise = self._length, self.spec.context, recordings.train, recordings.noise
+        if self.mixing.noisy and noise is None:
+            raise UsageError(f"[task.mixing] noisy = {self.mixing.noisy}: [data] noise names no folder")
         recipe = mixing.draw(
             self.mixing, train, self.spec.sources, self.batch_size * ranks.world, length, generator, noise, self.rooms
         )

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiosr_cli.dsp import low_pass
+from audiosr_cli.errors import UsageError
 from audiosr_cli.metrics import lsd
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import degrade
+from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.degrade import Degradation
 from audiosr_cli.train.discriminators import Critics
@@ -36,6 +38,11 @@ class Weights:
     adversarial: float = 0.0
     features: float = 0.0
 
+    def __post_init__(self) -> None:
+        within(self, 0, float("inf"), *vars(self))
+        if not any((self.lsd, self.stft, self.complex, self.mel)):
+            raise UsageError("weights: one of lsd, stft, complex and mel must be above 0")
+
 
 @dataclass(frozen=True)
 class Upsampling:
@@ -48,6 +55,9 @@ class Upsampling:
     weights: Weights = field(default_factory=Weights)
     critics: Critics = field(default_factory=Critics)
     figure: str = "-LSD"
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "crop_s")
 
     @property
     def adversary(self) -> Adversary | None:
