@@ -50,7 +50,7 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
     """
     length = waves.shape[-1]
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
-    below = (1 - frequency / edge[:, None]) / roll_off[:, None]
+    below = (1 - frequency / edge[:, None].clamp_min(1e-3)) / roll_off[:, None]
     response = (1 - torch.cos(torch.pi * below.clamp(0, 1))) / 2
     made: Tensor = torch.fft.irfft(torch.fft.rfft(waves) * response, length)
     return made

@@ -59,6 +59,7 @@ def corpus_of(waves: list[np.ndarray], people: list[int], rate: int = 8000, band
         chance=torch.full((count,), 1 / count),
         names=[str(i) for i in range(len(parts))],
         skipped=[],
+        damaged=[],
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
     {"errors"},
+    {"settings"},
     {"audio", "dsp", "windows", "tracking"},
     {"models"},
     {"metrics", "weights"},

@@ -187,7 +187,7 @@ def test_interpolation_keeps_a_tone() -> None:
 def test_config_errors_name_what_is_known() -> None:
     with pytest.raises(ModelError, match="known: audio_unet, wave_u_net"):
         make_config("no_such", {})
-    with pytest.raises(ModelError, match="no field 'depht'"):
+    with pytest.raises(ModelError, match="no key 'depht'; did you mean 'depth'"):
         make_config("wave_u_net", {"depht": 3})
     with pytest.raises(ModelError, match="do not go together"):
         make_config("wave_u_net", {"core": 100})

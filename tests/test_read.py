@@ -94,6 +94,6 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_read_mono_mixes_down_and_resamples(tmp_path: Path) -> None:
     wave = tone(4410, 200, 44100)
     soundfile.write(tmp_path / "a.wav", np.concatenate([wave, 0 * wave]).T, 44100, "FLOAT")
-    made = read_mono(tmp_path / "a.wav", 8000)
-    assert made.shape == (800,)
+    made, rate, damage = read_mono(tmp_path / "a.wav", 8000)
+    assert (made.shape, rate, damage) == ((800,), 44100, [])
     np.testing.assert_allclose(made[100:-100], tone(800, 200, 8000, level=0.25)[0, 100:-100], atol=1e-3)

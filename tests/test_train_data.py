@@ -81,6 +81,36 @@ def test_tables_that_cannot_be_used(text: str | None, kind: type[Exception], sai
         read_table(tmp_path / "table.csv")
 
 
+def test_files_of_no_band_are_left_out(speakers: Path) -> None:
+    (speakers / "table.csv").write_text("path,bandwidth_hz\ntrain/a/0.flac,0\n", encoding="utf-8-sig")
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache", read_table(speakers / "table.csv"))
+    assert len(made.names) == 5
+
+
+def test_linked_folders_are_read_once(speakers: Path) -> None:
+    (speakers / "linked").mkdir()
+    (speakers / "linked" / "b").symlink_to(speakers / "train" / "b")
+    (speakers / "linked" / "self").symlink_to(speakers / "linked")
+    made = load_corpus([speakers / "linked"], 8000, speakers / "cache")
+    assert len(made.names) == 2
+
+
+def test_damaged_files_are_named_and_used_as_far_as_they_go(speakers: Path) -> None:
+    path = speakers / "train" / "a" / "0.wav"
+    soundfile.write(path, noise(16000)[0], 16000)
+    path.write_bytes(path.read_bytes()[:-8000])
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache")
+    assert len(made.damaged) == 1
+    assert "0.wav" in made.damaged[0]
+    assert made.seconds == pytest.approx(6.75)
+
+
+def test_a_lost_store_is_made_again(speakers: Path) -> None:
+    first = load_corpus([speakers / "valid"], 8000, speakers / "cache")
+    next((speakers / "cache").glob("*.s16")).unlink()
+    assert torch.equal(load_corpus([speakers / "valid"], 8000, speakers / "cache").samples, first.samples)
+
+
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no audio files under"):
         load_corpus([tmp_path], 8000, tmp_path / "cache")

@@ -35,8 +35,8 @@ def test_each_judges_and_every_weight_learns(length: int) -> None:
 
 def test_losses_by_hand() -> None:
     made, true = (
-        [(torch.tensor([[-2.0, 0.5]]), [torch.tensor([1.0])])],
-        [(torch.tensor([[0.0, 3.0]]), [torch.tensor([2.0])])],
+        [(torch.tensor([[-2.0, 0.5]]), [torch.tensor([[1.0]])])],
+        [(torch.tensor([[0.0, 3.0]]), [torch.tensor([[2.0]])])],
     )
     assert float(discriminator_loss(made, true)) == pytest.approx(0.75 + 0.5)
     assert float(adversarial_loss(made)) == pytest.approx(0.75)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,7 +45,12 @@ def test_the_command_trains_under_torchrun(speakers: Path) -> None:
     made = torchrun("-m", "audiosr_cli", *arguments, "--device", "cpu")
     assert made.returncode == 0, made.stderr
     assert made.stdout.splitlines() == [str(out / "tiny.safetensors")]
-    assert made.stderr.count('"event": "valid"') == 1
+    rows = [json.loads(line) for line in made.stderr.splitlines() if line.startswith("{")]
+    steps = [row["step"] for row in rows if row["event"] == "valid"]
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (0, 12)
+        {row for row in made.stderr.splitlines() if '"event": "valid"' in row}
+    )
     state, _ = checkpoint.load(out)
     assert state["step"] == 12
     assert abs(state["heard_s"] - 12 * 2 * 0.256) < 1e-6

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,21 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
-from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, atomic_path, choose_format
+from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, atomic_path, choose_format, sweep
 from audiosr_cli.errors import OutputError, SampleError
 
 PCM16 = OutputFormat("wav", "PCM_16", 16000, 1)
+
+
+def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left, own, other = (tmp_path / f".audiosr-{pid}-00ff.part" for pid in (int(done.stdout), os.getpid(), "x"))
+    for path in (left, own, other):
+        path.touch()
+    sweep(tmp_path)
+    assert not left.exists()
+    assert own.exists()
+    assert other.exists()
 
 
 def write(

@@ -166,11 +166,11 @@ class AudioReader:
         self.close()
 
 
-def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int]:
-    """A whole recording for training: (T,) float32 at ``sample_rate`` Hz, the channels' mean; and its own rate."""
+def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, list[str]]:
+    """A whole recording for training: its channels' mean (T,) at ``sample_rate`` Hz, its own rate, its damage."""
     with AudioReader(path) as reader:
         resampler = Resampler(reader.sample_rate, sample_rate, 1)
         pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
         pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
     wave: NDArray[np.float32] = np.concatenate(pieces, axis=1)[0]
-    return wave, reader.sample_rate
+    return wave, reader.sample_rate, reader.warnings

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import re
 from typing import Any
 
-from audiosr_cli.errors import ModelError
+from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.audio_unet import AudioUNet, AudioUNetConfig
 from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
+from audiosr_cli.settings import fill
 from audiosr_cli.windows import ModelSpec
 
 __all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "build", "make_config"]
@@ -26,14 +27,15 @@ def make_config(architecture: str, values: dict[str, Any]) -> Config:
     """
     if architecture not in ARCHITECTURES:
         raise ModelError(f"unknown architecture {architecture!r}; known: {', '.join(sorted(ARCHITECTURES))}")
-    kind = ARCHITECTURES[architecture][0]
-    known = {field.name for field in fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise ModelError(f"{architecture} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     try:
-        config: Config = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (AssertionError, TypeError) as error:
+        config: Config = fill(ARCHITECTURES[architecture][0], "model", values)
+        config.spec  # noqa: B018 - its numbers have to go together, too
+    except UsageError as error:
+        raise ModelError(f"{architecture}: {error}") from error
+    except (AssertionError, TypeError, ZeroDivisionError) as error:
         raise ModelError(f"the numbers of this {architecture} do not go together: {values}") from error
+    if not re.fullmatch(r"[\w.+-]+", config.spec.name):
+        raise ModelError(f"{architecture}: name = {config.spec.name!r}: letters, digits, and . _ + - are allowed")
     return config
 
 

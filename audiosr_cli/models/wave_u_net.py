@@ -130,7 +130,8 @@ class ChannelScale(nn.Module):
         if self.training:
             mean_square = across_ranks(h.float().square().mean((0, 2, 3)))
             with torch.no_grad():
-                self.mean_square.lerp_(mean_square, self.momentum)
+                heard = torch.where(mean_square.isfinite(), mean_square, self.mean_square)
+                self.mean_square.lerp_(heard, self.momentum)
         return h * (self.gain * (mean_square + 1e-8).rsqrt()).to(h.dtype)[:, None, None]
 
 

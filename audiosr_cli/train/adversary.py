@@ -14,6 +14,7 @@ from audiosr_cli.train.discriminators import (
     discriminator_loss,
     feature_matching,
 )
+from audiosr_cli.train.optimizers import restore
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Adversary
 
@@ -55,7 +56,7 @@ class Opponent:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self.critics.load_state_dict(state["critics"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
 
 
 def _halves(judgements: list[Judgement], count: int) -> tuple[list[Judgement], list[Judgement]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from audiosr_cli.audio.write import atomic_path
-from audiosr_cli.errors import TrainingError
+from audiosr_cli.errors import OutputError, TrainingError
 
 _NAMES = ("state-0.pt", "state-1.pt")
 
@@ -20,9 +20,13 @@ def exists(folder: Path) -> bool:
 
 
 def save(folder: Path, state: dict[str, Any], turn: int) -> None:
-    """Write ``state`` atomically over the older of the two."""
-    with atomic_path(folder / _NAMES[turn % 2]) as part:
-        torch.save(state, part)
+    """Write ``state`` atomically over the older of the two. Raises TrainingError where that fails."""
+    try:
+        with atomic_path(folder / _NAMES[turn % 2]) as part:
+            torch.save(state, part)
+    except (OSError, RuntimeError, OutputError) as error:  # torch tells of a full disk by a RuntimeError
+        reason = f"{error}".splitlines()[0]
+        raise TrainingError(f"{folder}: the state cannot be written (is the disk full?): {reason}") from error
 
 
 def load(folder: Path) -> tuple[dict[str, Any], int]:

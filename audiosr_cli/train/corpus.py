@@ -8,6 +8,7 @@ and on every rank; rendering turns a part of it into waveforms on the device tha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from audiosr_cli.errors import TrainingError
 
 Recipe = dict[str, Tensor]  # every entry has one row an item of the batch
 
-_TAPS, _PHASES = 16, 512  # of the interpolation that changes speed
+_MARGIN = 64  # samples on both sides of a stretched crop, where the spectrum's ends meet
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Corpus:
     ``samples`` (N,) int16, on any device. One entry a recording, on the CPU, sorted by speaker: ``starts``,
     ``lengths`` (samples), ``speakers`` (from 0 on) int64, ``bandwidth`` (Hz) and ``level`` (RMS, full scale
     is 1) float32. ``chance`` (P,): how likely each speaker is drawn. ``skipped`` names the files that could
-    not be read, with the reason.
+    not be read, ``damaged`` those that could in part, with the reason.
     """
 
     sample_rate: int
@@ -39,6 +40,7 @@ class Corpus:
     chance: Tensor
     names: list[str]
     skipped: list[str]
+    damaged: list[str]
 
     @property
     def seconds(self) -> float:
@@ -51,69 +53,78 @@ class Corpus:
             return self
         return replace(self, samples=self.samples.to(device))
 
-    def draw(
-        self, count: int, length: int, generator: torch.Generator, speakers: int = 1, speed: float = 0.0
-    ) -> Recipe:
-        """``count`` rows of crops of distinct ``speakers``, each (count, speakers).
+    def draw(self, rows: int, length: int, generator: torch.Generator, speakers: int = 1, speed: float = 0.0) -> Recipe:
+        """``rows`` of crops of distinct ``speakers``; every entry is (rows, speakers).
 
         Speakers are drawn by ``chance``, a speaker's recordings by their length; ``rate`` is the factor of
-        speed and pitch, within 1 ± ``speed``; ``first`` is where in its ``recording`` the crop starts, and
-        negative for a recording shorter than the crop, which lies at a random place in zeros. Raises
-        TrainingError where the corpus has too few speakers.
+        speed and pitch, within about 1 ± ``speed`` and one a column; ``first`` is where in its ``recording``
+        the crop starts, and negative for a recording shorter than the crop, which lies at a random place in
+        zeros. Raises TrainingError where the corpus has too few speakers.
         """
-        people = len(self.chance)
+        people = int((self.chance > 0).sum())
         if people < speakers:
             raise TrainingError(f"{people} speaker(s) found, {speakers} wanted in a mixture: one folder a speaker")
-        shape = (count, speakers)
-        race = -torch.rand(count, people, generator=generator).log() / self.chance  # the first to arrive are drawn
-        who = race.topk(speakers, dim=1, largest=False).indices  # (count, speakers)
+        shape = (rows, speakers)
+        race = -torch.rand(rows, len(self.chance), generator=generator).log() / self.chance  # first come, first drawn
+        who = race.topk(speakers, dim=1, largest=False).indices  # (rows, speakers)
         ends = self.lengths.cumsum(0)
         last = torch.searchsorted(self.speakers, who, right=True) - 1
-        total = torch.zeros(people, dtype=torch.long).index_add(0, self.speakers, self.lengths)
+        total = torch.zeros(len(self.chance), dtype=torch.long).index_add(0, self.speakers, self.lengths)
         into = torch.rand(shape, generator=generator, dtype=torch.float64) * total[who]
         recording = torch.searchsorted(ends, (ends[last] - total[who] + into).long(), right=True)
-        rate = 1 + speed * (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
+        rate = torch.ones(speakers, dtype=torch.float64)
+        if speed:
+            wanted = 1 + speed * (2 * torch.rand(speakers, generator=generator, dtype=torch.float64) - 1)
+            pairs = [_stretch(length, float(factor)) for factor in wanted]
+            rate = torch.tensor([before / after for after, before in pairs], dtype=torch.float64)
         room = self.lengths[recording] - length * rate
         first = (room * torch.rand(shape, generator=generator, dtype=torch.float64)).floor()
-        return {"recording": recording, "first": first, "rate": rate}
+        return {"recording": recording, "first": first, "rate": rate.expand(shape)}
 
     def render(self, recipe: Recipe, length: int, device: torch.device) -> Tensor:
-        """The crops of ``recipe`` as (count, speakers, length) float32 on ``device``.
+        """The crops of ``recipe`` as (rows, speakers, length) float32 on ``device``.
 
-        Speed changes by interpolation with a windowed sinc of 16 taps: linear interpolation would dull and
-        alias what a network for super-resolution has to learn.
+        Speed changes by resampling the spectrum of the whole crop, which leaves no image and no alias; so all
+        items of a column share their rate.
         """
-        recording, rate = recipe["recording"].flatten(), recipe["rate"].flatten()
-        plain = bool((rate == 1).all())
-        margin = 0 if plain else _TAPS // 2
-        reach = length if plain else int(length * rate.max()) + _TAPS + 1
-        first = recipe["first"].flatten().long() - margin
-        place = first[:, None].to(self.samples.device) + torch.arange(reach, device=self.samples.device)
-        size = self.lengths[recording, None].to(self.samples.device)
-        index = (place + self.starts[recording, None].to(self.samples.device)).clamp_(0, len(self.samples) - 1)
-        waves = self.samples[index] * ((place >= 0) & (place < size))
-        waves = waves.to(device).float() / 32768  # (B * S, reach)
-        if not plain:
-            waves = _at(waves, rate.to(device), length)
-        return waves.reshape(*recipe["recording"].shape, length)
+        columns = range(recipe["recording"].shape[1])
+        return torch.stack([self._column(recipe, column, length, device) for column in columns], dim=1)
+
+    def _column(self, recipe: Recipe, column: int, length: int, device: torch.device) -> Tensor:
+        """One speaker's crops (rows, length)."""
+        recording, first, rate = (recipe[key][:, column] for key in ("recording", "first", "rate"))
+        if not len(rate) or float(rate[0]) == 1:
+            return self._cut(recording, first, length).to(device).float() / 32768
+        stretched, reach = _stretch(length, float(rate[0]))
+        waves = self._cut(recording, first - round(_MARGIN * float(rate[0])), reach).to(device).float() / 32768
+        ramp = torch.sin(torch.linspace(0, torch.pi / 2, _MARGIN - 8, device=device)).square()
+        waves[:, : len(ramp)] *= ramp  # in the margins, so that the ends meet in silence
+        waves[:, -len(ramp) :] *= ramp.flip(0)
+        spectrum = torch.fft.rfft(waves)[:, : stretched // 2 + 1] * (stretched / reach)
+        made: Tensor = torch.fft.irfft(spectrum, stretched)[:, _MARGIN : _MARGIN + length]
+        return made
+
+    def _cut(self, recording: Tensor, first: Tensor, reach: int) -> Tensor:
+        """Samples (rows, reach) of the recordings from ``first`` on, zeros outside; on the corpus's device."""
+        place = self.samples.device
+        position = first.long()[:, None].to(place) + torch.arange(reach, device=place)
+        inside = (position >= 0) & (position < self.lengths[recording, None].to(place))
+        index = (position + self.starts[recording, None].to(place)).clamp_(0, len(self.samples) - 1)
+        return self.samples[index] * inside
 
 
-def _at(waves: Tensor, rate: Tensor, length: int) -> Tensor:
-    """Samples (B, length) of ``waves`` (B, T) at ``_TAPS // 2 + k * rate``, k = 0, 1, …"""
-    position = rate[:, None] * torch.arange(length, device=waves.device, dtype=torch.float64)  # (B, length)
-    below = position.floor()
-    phase = ((position - below) * _PHASES).round().long()
-    below = below.long() + 1
-    taps = _sinc_table(waves.device)  # (_TAPS, _PHASES + 1)
-    made = torch.zeros_like(position, dtype=torch.float32)
-    for k in range(_TAPS):
-        made.addcmul_(waves.gather(1, below + k), taps[k][phase])
-    return made
+def _stretch(length: int, rate: float) -> tuple[int, int]:
+    """Lengths of a crop with its margins after and before a change of speed by about ``rate``: good for FFTs."""
+    stretched = next(n for n in count(length + 2 * _MARGIN) if _is_smooth(n))
+    wanted = round(stretched * rate)
+    return stretched, next(n for away in count() for n in (wanted - away, wanted + away) if _is_smooth(n))
 
 
-def _sinc_table(device: torch.device) -> Tensor:
-    """Hann-windowed sinc (_TAPS, _PHASES + 1): column p interpolates p / _PHASES past the middle tap."""
-    offset = torch.arange(_TAPS, device=device)[:, None] - (_TAPS // 2 - 1)
-    distance = offset - torch.arange(_PHASES + 1, device=device) / _PHASES
-    taps = torch.sinc(distance) * torch.cos(torch.pi * distance / _TAPS).square() * (distance.abs() < _TAPS / 2)
-    return taps / taps.sum(0)
+def _is_smooth(length: int) -> bool:
+    """Whether ``length`` is even and without a prime factor above 13."""
+    if length < 2 or length % 2:
+        return False
+    for prime in (2, 3, 5, 7, 11, 13):
+        while length % prime == 0:
+            length //= prime
+    return length == 1

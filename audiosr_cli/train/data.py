@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +36,13 @@ def read_table(path: Path) -> Table:
     """
     speakers, bandwidth = {}, {}
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             columns = set(rows.fieldnames or ())
             if "path" not in columns or not columns & {"speaker", "bandwidth_hz"}:
                 raise UsageError(f"{path}: wants the columns path, and speaker or bandwidth_hz")
             for number, row in enumerate(rows, 2):
-                at = (path.parent / row["path"]).resolve()
+                at = (path.parent / (row["path"] or "")).resolve()
                 if row.get("speaker"):
                     speakers[at] = row["speaker"]
                 if row.get("bandwidth_hz"):
@@ -66,18 +66,21 @@ def load_corpus(
     """All audio files under ``folders`` at ``sample_rate``, mono; the speaker is the parent folder.
 
     ``table`` may name other speakers, and where the content of a file ends (else: at half its own rate);
-    files below ``min_bandwidth`` (Hz) are left out. ``shares`` weighs the folders against each other; without
+    files below ``min_bandwidth`` (Hz) are left out, and those without any band.
+    ``shares`` weighs the folders against each other; without
     it, every speaker of them all is as likely. What is decoded stays under ``cache``, named by the content of
     the files: moved or renamed folders need no second decoding. Raises TrainingError where nothing is there.
     """
     table = table or Table({}, {})
     found = [(path, i) for i, folder in enumerate(folders) for path in _audio_files(folder)]
-    found = [(path, i) for path, i in found if table.bandwidth.get(path.resolve(), float("inf")) >= min_bandwidth]
+    lowest = max(min_bandwidth, 1.0)
+    found = [(path, i) for path, i in found if table.bandwidth.get(path.resolve(), lowest) >= lowest]
     if not found:
         raise TrainingError(f"no audio files under {', '.join(map(str, folders))}")
     pack = _Pack.of([path for path, _ in found], sample_rate, cache)
     kept = [(path, i, piece) for path, i in found if "error" not in (piece := pack.piece(path))]
     skipped = [f"{path}: {pack.piece(path)['error']}" for path, _ in found if "error" in pack.piece(path)]
+    damaged = [f"{path}: {text}" for path, _, piece in kept for text in piece.get("damage", ())]
     if not kept:
         raise TrainingError(f"none of {len(found)} files could be read; the first: {skipped[0]}")
     who = [(i, table.speakers.get(path.resolve()) or str(path.parent)) for path, i, _ in kept]
@@ -96,11 +99,18 @@ def load_corpus(
         chance=_chance(who, people, shares or None, len(folders)),
         names=[str(kept[k][0]) for k in order],
         skipped=skipped,
+        damaged=damaged,
     )
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+def _audio_files(folder: Path) -> list[Path]:
+    """All below ``folder``, links to other folders included, each of those once."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]  # noqa: PTH118
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
+    return sorted(path for path in found if path.is_file())
 
 
 def _chance(
@@ -137,7 +147,7 @@ class _Pack:
         key = hashlib.sha256("\n".join(["1", str(sample_rate), *sorted(once)]).encode()).hexdigest()[:24]
         store = cache / f"{key}.s16"
         index = store.with_suffix(".json")
-        if not index.exists():  # written last
+        if not (index.exists() and store.exists()):
             cache.mkdir(parents=True, exist_ok=True)
             _decode(once, sample_rate, store, index)
         return cls(store, json.loads(index.read_text(encoding="utf-8")), digests)
@@ -162,8 +172,8 @@ def _decode(files: dict[str, Path], sample_rate: int, store: Path, index: Path) 
     """Write all files end to end to ``store`` in the order of their digests, and where each lies to ``index``."""
     pieces, start = {}, 0
     with atomic_path(store) as part, open(part, "wb") as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
-        order = sorted(files.items())
-        for some in (order[i : i + 64] for i in range(0, len(order), 64)):  # no more than these wait in memory
+        order, few = sorted(files.items()), 2 * (os.cpu_count() or 1)
+        for some in (order[i : i + few] for i in range(0, len(order), few)):  # no more than these wait in memory
             made = pool.map(lambda item: _read(item[1], sample_rate), some)
             for (digest, _), (samples, facts) in zip(some, made, strict=True):
                 stream.write(samples.tobytes())
@@ -176,7 +186,7 @@ def _decode(files: dict[str, Path], sample_rate: int, store: Path, index: Path) 
 def _read(path: Path, sample_rate: int) -> tuple[np.ndarray[Any, np.dtype[np.int16]], dict[str, Any]]:
     """A recording as int16, and its facts; nothing and the reason where it cannot be read."""
     try:
-        wave, own_rate = read_mono(path, sample_rate)
+        wave, own_rate, warnings = read_mono(path, sample_rate)
     except InputError as error:
         return np.zeros(0, np.int16), {"error": str(error).removeprefix(f"{path}: ")}
     if not np.isfinite(wave).all():
@@ -184,8 +194,9 @@ def _read(path: Path, sample_rate: int) -> tuple[np.ndarray[Any, np.dtype[np.int
     samples = np.rint(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16)
     if not samples.any():
         return np.zeros(0, np.int16), {"error": "is empty or silent throughout"}
-    level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
-    return samples, {"length": len(samples), "sample_rate": own_rate, "level": level}
+    level = float(np.sqrt(np.dot(wave, wave) / len(wave)))
+    facts = {"length": len(samples), "sample_rate": own_rate, "level": level}
+    return samples, facts | ({"damage": [text.removeprefix(f"{path}: ") for text in warnings]} if warnings else {})
 
 
 def folder_paths(data: Path, folders: Iterable[str]) -> list[Path]:

@@ -108,7 +108,7 @@ def adversarial_loss(made: list[Judgement]) -> Tensor:
 def feature_matching(made: list[Judgement], true: list[Judgement]) -> Tensor:
     """L1 between feature maps, each against the mean size of the true one (Kumar et al. 2019, MelGAN, sec. 2.3)."""
     parts = [
-        (a - b.detach()).abs().mean() / b.detach().abs().mean().clamp_min(1e-4)
+        ((a - b.detach()).abs().flatten(1).mean(1) / b.detach().abs().flatten(1).mean(1).clamp_min(1e-4)).mean()
         for (_, ours), (_, theirs) in zip(made, true, strict=True)
         for a, b in zip(ours, theirs, strict=True)
     ]

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audiosr_cli.errors import TrainingError
+from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.optimizers import make_optimizer
+from audiosr_cli.train.optimizers import make_optimizer, restore
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.signals import Interrupts
 from audiosr_cli.train.tasks import Batch, Recordings, Task
@@ -33,12 +33,12 @@ _BATCHES_KEPT = 3
 class LoopConfig:
     """How long and how fast.
 
-    The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then a run is
-    a function of its config and data alone. The rate warms up for ``warmup_steps``; under the ``linear``
-    schedule it then stays and falls to zero over the last ``cooldown`` share of the budget, under ``cosine``
-    it falls all along, under ``plateau`` it halves after ``patience`` validations without a better score.
-    ``ema`` is the decay of the averaged weights that are validated and exported, 0 for none. ``compile``
-    pays for itself within minutes on CPUs (a C++ compiler has to be there).
+    The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then the weights
+    are a function of config and data alone (but under ``plateau``, as validations follow the clock). The rate
+    warms up for ``warmup_steps``; under the ``linear`` schedule it then stays and falls to zero over the last
+    ``cooldown`` share of the budget, under ``cosine`` it falls all along, under ``plateau`` it halves after
+    ``patience`` validations without a better score. ``ema`` is the decay of the averaged weights that are
+    validated and exported, 0 for none. ``compile`` pays for itself within minutes on CPUs.
     """
 
     minutes: float = 30.0
@@ -61,8 +61,10 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        within(self, 0, float("inf"), "steps", "learning_rate", "critic_rate", "weight_decay", "warmup_steps", "seed")
+        within(self, 0, 1e9, "steps", "learning_rate", "critic_rate", "weight_decay", "warmup_steps", "seed")
         within(self, 0, 1, "cooldown")
+        if not 0 <= min(self.betas) <= max(self.betas) < 1:
+            raise UsageError(f"betas = {list(self.betas)}: each must be at least 0 and below 1")
         within(self, 0, 0.999999, "ema")
         positive(self, "minutes", "patience", "clip_norm", "valid_every_min", "save_every_min")
 
@@ -77,6 +79,8 @@ class Progress:
     best: float = float("-inf")
     stale: int = 0  # validations since the best one, or since the rate was halved
     halvings: int = 0
+    validated_step: int = -1
+    validated_minutes: float = 0.0
     turn: int = 0  # which of the two states is written next
 
 
@@ -85,6 +89,7 @@ class Trainer:
 
     ``deployed`` has the same weights in the form that users run (padding may differ, weights may be
     averaged); it is what gets scored and exported. Batches are a function of the seed and the step.
+    ``identity`` is what a state must agree with to be resumed.
     """
 
     def __init__(
@@ -97,9 +102,10 @@ class Trainer:
         ranks: Ranks,
         log: Log,
         note: dict[str, Any],
+        identity: str = "",
     ) -> None:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
-        self.ranks, self.log, self.note = ranks, log, note
+        self.ranks, self.log, self.note, self.identity = ranks, log, note, identity
         self.deployed = deployed.to(ranks.device).requires_grad_(False).eval()
         self.optimizer = make_optimizer(
             config.optimizer, model, config.learning_rate, config.weight_decay, config.betas
@@ -120,6 +126,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "opponent": self.opponent.state() if self.opponent else None,
+            "identity": self.identity,
+            "init": self.note.get("init"),
         }
         checkpoint.save(self.out, state, self.progress.turn)
         self.progress.turn += 1
@@ -127,17 +135,22 @@ class Trainer:
     def load(self) -> None:
         """Go on from the newest state in ``out``. Raises TrainingError where it is of another run."""
         state, turn = checkpoint.load(self.out)
+        if state.get("identity") != self.identity:
+            raise TrainingError(f"{self.out}: holds a run of another [model] or [task]; train to a new --out")
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            restore(self.optimizer, state["optimizer"])
             if self.average is not None:
                 self.average = {k: v.to(self.ranks.device) for k, v in (state["average"] or state["model"]).items()}
             if self.opponent and state["opponent"]:
                 self.opponent.load(state["opponent"])
             self.progress = Progress(**{key: state[key] for key in vars(self.progress)})
         except (RuntimeError, KeyError, ValueError) as error:
-            raise TrainingError(f"{self.out}: holds a run of another [model]; train to a new --out") from error
+            raise TrainingError(f"{self.out}: holds a run of another optimizer; train to a new --out") from error
         self.progress.turn = turn
+        self.note = ({"init": state["init"]} if state["init"] else {}) | self.note
+        if self.ranks.told(self.progress.step) != self.progress.step:
+            raise TrainingError(f"{self.out}: this machine's state is not the leader's; share the run's folder")
 
     def share_done(self) -> float:
         """How much of the budget is spent, from 0 on."""
@@ -186,7 +199,8 @@ class Trainer:
             self._warn_not_finite(batch)
         self.progress.step += 1
         self.progress.heard_s += self.ranks.world * batch["input"].shape[0] * self.task.crop_s
-        return {name: float(term.detach()) for name, term in terms.items()}
+        values: list[float] = torch.stack(list(terms.values())).tolist()
+        return dict(zip(terms, values, strict=True))
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -203,10 +217,11 @@ class Trainer:
     def _warn_not_finite(self, batch: Batch) -> None:
         self._nonfinite += 1
         step = self.progress.step
-        kept = self.out / f"nonfinite-{step}-rank{self.ranks.rank}.pt"
-        if self._nonfinite <= _BATCHES_KEPT:
+        text = f"step {step}: the gradient is not finite; the step is skipped"
+        if len(list(self.out.glob(f"nonfinite-*-rank{self.ranks.rank}.pt"))) < _BATCHES_KEPT:
+            kept = self.out / f"nonfinite-{step}-rank{self.ranks.rank}.pt"
             torch.save({key: value.cpu() for key, value in batch.items()}, kept)
-        text = f"step {step}: the gradient is not finite; the step is skipped, its batch is in {kept}"
+            text += f", its batch is in {kept}"
         self.log.write({"event": "warning", "step": step, "text": text})
         if self._nonfinite >= _PATIENCE_NONFINITE:
             raise TrainingError(
@@ -219,7 +234,9 @@ class Trainer:
             self.deployed.load_state_dict(self.average or self.model.state_dict())
             score = self.task.score(self.deployed, valid.valid)
             p = self.progress
-            p.stale += 1
+            p.stale, p.validated_step, p.validated_minutes = p.stale + 1, p.step, p.minutes
+            if not math.isfinite(score):
+                self.log.write({"event": "warning", "step": p.step, "text": f"{self.task.figure} is not finite"})
             if score > p.best:
                 p.best, p.stale = score, 0
                 self.export(score)
@@ -240,7 +257,10 @@ class Trainer:
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
 
     def run(self, recordings: Recordings) -> None:
-        """Train until the budget is spent; SIGINT and SIGTERM end it after the step, with the state saved."""
+        """Train until the budget is spent; SIGINT and SIGTERM end it after the step, with the state saved.
+
+        Raises TrainingError where it cannot go on, with the state saved, too.
+        """
         self.model.train()
         self.network = self.ranks.wrap(self.model)
         if self.config.compile:
@@ -255,17 +275,28 @@ class Trainer:
         interrupts.end()
 
     def _run(self, recordings: Recordings, interrupts: Interrupts) -> None:
+        """Validates before the first step, too: so does whatever would fail there."""
         p, c, mark = self.progress, self.config, time.monotonic()
-        valid_due, save_due = p.minutes + c.valid_every_min, p.minutes + c.save_every_min
-        while not self.ranks.told(self.share_done() >= 1 or interrupts.wanted):
+        save_due = p.minutes + c.save_every_min
+        while not self.ranks.told(interrupts.wanted):
+            finished = self.share_done() >= 1
+            validate = p.validated_step < 0 or p.minutes >= p.validated_minutes + c.valid_every_min
+            if self.ranks.told((validate or finished) and p.validated_step != p.step):
+                self.validate(recordings)
+                save_due = 0.0
+            if p.minutes >= save_due:
+                self._save_or_warn()
+                save_due = p.minutes + c.save_every_min
+            if finished:
+                break
             terms = self.train_step(self.batch(recordings))
             self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
             now = time.monotonic()
             p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
-            validated = p.minutes >= valid_due or self.share_done() >= 1
-            if validated:
-                self.validate(recordings)
-                valid_due = p.minutes + c.valid_every_min
-            if validated or p.minutes >= save_due:
-                self.save()
-                save_due = p.minutes + c.save_every_min
+
+    def _save_or_warn(self) -> None:
+        """A state that cannot be written now may be later; the last one has to."""
+        try:
+            self.save()
+        except TrainingError as error:
+            self.log.write({"event": "warning", "step": self.progress.step, "text": str(error)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import permutations
 
 import torch
@@ -198,7 +199,7 @@ def log_mel(
     n_mels: int = 128,
 ) -> Tensor:
     """L1 of log mel magnitudes (HiFi-GAN's mel loss); (B, T) both; mels that reach above ``band`` Hz do not count."""
-    filters = mel_filters(n_fft, n_mels, sample_rate).to(estimate)  # (M, F)
+    filters = _mel_filters(n_fft, n_mels, sample_rate, estimate.device)  # (M, F)
     made, goal = (filters @ _magnitude(x, n_fft, n_fft // 4, 1e-7) for x in (estimate, reference))
     error = (made.clamp_min(1e-5).log() - goal.clamp_min(1e-5).log()).abs()  # (B, M, L)
     if band is None:
@@ -207,6 +208,11 @@ def log_mel(
     upper = (top * (filters > 0)).amax(1)  # (M,)
     inside = (upper <= band.unsqueeze(1)).to(error.dtype).unsqueeze(-1)
     return (error * inside).mean((1, 2)).div(inside.mean((1, 2)).clamp_min(1e-6)).mean()
+
+
+@cache
+def _mel_filters(n_fft: int, n_mels: int, sample_rate: int, device: torch.device) -> Tensor:
+    return mel_filters(n_fft, n_mels, sample_rate).to(device)
 
 
 def _magnitude(waves: Tensor, n_fft: int, hop_length: int, floor: float) -> Tensor:

@@ -31,6 +31,14 @@ def make_optimizer(
     return Muon(matrices, rest, learning_rate, weight_decay, betas)
 
 
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what the optimizer has gathered, not its settings: those are this run's. Raises ValueError on a misfit."""
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+
+
 def _mixes(parameter: Tensor) -> bool:
     """Whether it is a matrix, or a convolution's kernel, between more than a few channels."""
     return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8

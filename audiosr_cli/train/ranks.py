@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ def join(device: str) -> Iterator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
         extra["device_id"] = place
+    extra["timeout"] = timedelta(hours=6)  # the others wait while the leader decodes and validates
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", **extra)
     try:
         yield Ranks(distributed.get_rank(), world, place)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from audiosr_cli import __version__
+from audiosr_cli.audio.write import atomic_path, sweep
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Model, build
 from audiosr_cli.train import checkpoint
@@ -58,24 +59,33 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     """
     config = read_config(config_path)
     if call.minutes is not None:
-        config = replace(config, loop=replace(config.loop, minutes=call.minutes))
+        config = replace(config, loop=replace(config.loop, minutes=call.minutes, steps=0))
     if checkpoint.exists(out) and not call.resume:
         raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
-    with join(call.device) as ranks:
-        _train(config, config_path, out, Log(report, ranks.leads), call, ranks)
-    best = out / f"{config.model.spec.name}.safetensors"
-    return best if call.export is None else export(best, call.export)
-
-
-def _train(config: RunConfig, config_path: Path, out: Path, log: Log, call: Call, ranks: Ranks) -> None:
     torch.manual_seed(config.loop.seed)
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
     _check_crop(model, config.task.crop_s)
     if call.init is not None:
         _warm_start(model, call.init)
+    with join(call.device) as ranks:
+        _train(config, model, deployed, config_path, out, Log(report, ranks.leads), call, ranks)
+    best = out / f"{config.model.spec.name}.safetensors"
+    return best if call.export is None or not ranks.leads else export(best, call.export)
+
+
+def _train(
+    config: RunConfig,
+    model: Model,
+    deployed: Model,
+    config_path: Path,
+    out: Path,
+    log: Log,
+    call: Call,
+    ranks: Ranks,
+) -> None:
     recordings = load_recordings(config, call.data, ranks, log)
-    config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)  # whatever is amiss shows now
+    _rehearse(config, model, deployed, recordings, ranks)
     note = {
         **{key: value for key, value in asdict(config.card).items() if value},
         "config": config_path.name,
@@ -86,15 +96,45 @@ def _train(config: RunConfig, config_path: Path, out: Path, log: Log, call: Call
         "version": __version__,
         **({"init": call.init} if call.init else {}),
     }
-    if ranks.leads:
-        out.mkdir(parents=True, exist_ok=True)
-        _keep_config(config_path, out)
-    ranks.wait()
-    trainer = Trainer(model, deployed, config.task, config.loop, out, ranks, log, note)
+    identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
+    loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity)
     if checkpoint.exists(out):
         trainer.load()
+    if ranks.leads:
+        sweep(out)
+        _keep_config(config_path, out)
+    ranks.wait()
     log.open(out, trainer.progress.step, call.tensorboard)
     trainer.run(recordings)
+
+
+def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
+    """Make a batch and its loss, so that what is amiss shows before anything is written. Raises UsageError."""
+    try:
+        deployed.load_state_dict(model.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            "[model.training] changes the shapes of the weights; they have to be those of [model]"
+        ) from error
+    batch = config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)
+    try:
+        with torch.no_grad():
+            config.task.losses(model.to(ranks.device).eval(), batch)
+    except RuntimeError as error:
+        reason = f"{error}".splitlines()[0]
+        raise UsageError(f"[task] crop_s = {config.task.crop_s}: the loss cannot be computed: {reason}") from error
+
+
+def _can_compile(log: Log) -> bool:
+    """Whether torch.compile has the C++ compiler it wants; says so if not."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        text = f"compile = true: no {compiler} here; training goes on without"
+        log.write({"event": "warning", "step": 0, "text": text})
+        return False
+    return True
 
 
 def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Recordings:
@@ -128,6 +168,8 @@ def _load(
         ranks.wait()
     for line in corpus.skipped:
         log.write({"event": "skipped", "file": line})
+    for line in corpus.damaged:
+        log.write({"event": "damaged", "file": line})
     hours = round(corpus.seconds / 3600, 3)
     counts = {"recordings": len(corpus.names), "speakers": len(corpus.chance), "skipped": len(corpus.skipped)}
     log.write({"event": "data", "folders": list(map(str, folders)), "hours": hours, **counts})
@@ -139,10 +181,9 @@ def export(best: Path, target: Path) -> Path:
 
     Raises TrainingError where there are none yet.
     """
-    from audiosr_cli.audio.write import atomic_path
     from audiosr_cli.weights import load_model
 
-    if not best.exists():
+    if not best.exists():  # somebody took it away
         raise TrainingError(f"{best.parent}: holds no validated weights yet")
     load_model(str(best))  # whole, finite, and of this version's models
     path = target if target.suffix == ".safetensors" else target / best.name
@@ -173,7 +214,7 @@ def _check_crop(model: Model, crop_s: float) -> None:
     spec, length = model.spec, round(crop_s * model.spec.in_rate)
     try:
         with torch.no_grad():
-            made = model(torch.zeros(1, spec.channels, length)).shape[-1]
+            made = model.eval()(torch.zeros(1, spec.channels, length)).shape[-1]
     except (AssertionError, RuntimeError):
         made = 0
     if not made:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from audiosr_cli.models import Model
+from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.discriminators import Critics
 from audiosr_cli.train.ranks import Ranks
@@ -48,6 +48,7 @@ class Adversary(NamedTuple):
 class Task(Protocol):
     """A new kind of training is a class with these members, and a line in TASKS."""
 
+    spec: ModelSpec  # of the network in training
     figure: str  # what ``score`` returns, for tables
     crop_s: float
     batch_size: int  # of each rank

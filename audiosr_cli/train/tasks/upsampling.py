@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiosr_cli.dsp import low_pass
-from audiosr_cli.errors import UsageError
+from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.metrics import lsd
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import degrade
@@ -25,6 +25,7 @@ from audiosr_cli.train.tasks.base import Adversary, Batch, Forward, Losses, Reco
 _SPEED = 0.05
 _GAIN_DB = (-18.0, 6.0)
 _VALID_EDGES = (4000.0, 8000.0)
+_LONGEST_FFT = 2048  # of the losses and the score
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Upsampling:
         return Adversary(self.critics, w.adversarial, w.features) if w.adversarial or w.features else None
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """The target is as long as what the model returns for the crop; ``band`` (B,) is its true band in Hz."""
+        """The target is as long as what the model returns for the crop; ``band`` (B,) is where it ends, unless full."""
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
         recipe = corpus.draw(count, length, generator, speed=_SPEED) | degrade.draw(self.degradation, count, generator)
@@ -79,17 +80,16 @@ class Upsampling:
         narrow = degrade.band_limit(waves, {key: recipe[key] for key in degrade.KEYS}, spec.out_rate)
         band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
         cut = spec.context * spec.ratio
-        return {
-            "input": narrow[:, None, :: spec.ratio],
-            "target": waves[:, cut : length - cut],
-            "band": band.to(ranks.device),
-        }
+        batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
+        if bool((band < spec.out_rate / 2).any()):
+            batch["band"] = band.to(ranks.device)
+        return batch
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """LSD, multi-resolution magnitudes, complex spectrum and mels, each below the recording's band."""
         estimate, target = forward(batch["input"]).flatten(1), batch["target"]  # (B, T)
         rate, w = self.spec.out_rate, self.weights
-        band = batch["band"] if bool((batch["band"] < rate / 2).any()) else None
+        band = batch.get("band")
         distances: dict[str, tuple[float, Callable[..., Tensor]]] = {
             "lsd": (w.lsd, log_spectral),
             "stft": (w.stft, multi_resolution_stft),
@@ -106,17 +106,23 @@ class Upsampling:
         return Losses(terms, estimate, target)
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz edges over up to 20 valid recordings."""
-        spec, made = self.spec, []
-        device = valid.samples.device
-        context = model.spec.context
-        for start, length in list(zip(valid.starts, valid.lengths, strict=True))[:: max(1, len(valid.starts) // 20)]:
-            length = min(int(length), 4 * spec.out_rate) // (16 * spec.ratio) * 16 * spec.ratio
-            wave = valid.samples[int(start) : int(start) + length].float()[None] / 32768
-            for edge in _VALID_EDGES:
+        """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz edges over up to 20 valid recordings of up to 4 s.
+
+        Only the band of each recording counts. Raises TrainingError where none is longer than 0.1 s.
+        """
+        spec, device, found = model.spec, next(model.parameters()).device, []
+        unit = spec.ratio * 16
+        long = (valid.lengths >= max(0.1 * spec.out_rate, 2 * _LONGEST_FFT)).nonzero()[:, 0]
+        if not len(long):
+            raise TrainingError("none of the valid recordings is long enough to be scored (0.1 s)")
+        for k in long[torch.linspace(0, len(long) - 1, min(20, len(long))).long()].tolist():
+            start, length = int(valid.starts[k]), min(int(valid.lengths[k]), 4 * spec.out_rate) // unit * unit
+            wave = valid.samples[start : start + length].to(device).float()[None] / 32768
+            for edge in sorted({min(edge, spec.in_rate / 2) for edge in _VALID_EDGES}):
                 cut, roll_off = (torch.tensor([value], device=device) for value in (edge, 0.09))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
                 with torch.no_grad():
-                    estimate = model(F.pad(low[:, None, :: spec.ratio], (context, context)))
-                made.append(float(lsd(estimate.flatten(), wave[0])))
-        return -sum(made) / len(made)
+                    estimate = model(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)))
+                band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
+                found.append(float(lsd(estimate.flatten(), wave[0], high=band)))
+        return -sum(found) / len(found)
