@@ -228,11 +228,11 @@ class Trainer:
                 f"{text}; {self._nonfinite} in a row: lower [loop] learning_rate, or resume with precision = 'fp32'"
             )
 
-    def validate(self, valid: Recordings) -> None:
+    def validate(self, recordings: Recordings) -> None:
         """Score what users will run on the valid split, and keep the best weights."""
         if self.ranks.leads:
             self.deployed.load_state_dict(self.average or self.model.state_dict())
-            score = self.task.score(self.deployed, valid.valid)
+            score = self.task.score(self.deployed, recordings.valid)
             p = self.progress
             p.stale, p.validated_step, p.validated_minutes = p.stale + 1, p.step, p.minutes
             if not math.isfinite(score):
