@@ -50,7 +50,11 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
     """
     length = waves.shape[-1]
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
-    below = (1 - frequency / edge[:, None].clamp_min(1e-3)) / roll_off[:, None]
-    response = (1 - torch.cos(torch.pi * below.clamp(0, 1))) / 2
+    response = raised_cosine(frequency / edge[:, None].clamp_min(1e-3), roll_off[:, None])
     made: Tensor = torch.fft.irfft(torch.fft.rfft(waves) * response, length)
     return made
+
+
+def raised_cosine(relative: Tensor, roll_off: Tensor) -> Tensor:
+    """Gain at ``relative`` = frequency / edge: 1 up to 1 - ``roll_off``, falling to 0 at 1 (shapes broadcast)."""
+    return (1 - torch.cos(torch.pi * ((1 - relative) / roll_off).clamp(0, 1))) / 2

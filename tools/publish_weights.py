@@ -1,11 +1,11 @@
 """Puts a trained checkpoint among the bundled weights: `python tools/publish_weights.py RUN/name.safetensors`."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from audiosr_cli import weights
+from audiosr_cli.train.run import export
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     source, place = Path(sys.argv[1]), Path(__file__).parents[1] / "weights"
     spec = weights.metadata(source)["spec"]
     target = place / f"{spec['name']}.safetensors"
-    shutil.copyfile(source, target)
+    export(source, target)
     entries = json.loads((place / "catalogue.json").read_text(encoding="utf-8"))
     entries[spec["name"]] = {"file": target.name, "sha256": weights.sha256(target), "tasks": [spec["task"]]}
     (place / "catalogue.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")

@@ -72,11 +72,7 @@ def load_corpus(
     the files: moved or renamed folders need no second decoding. Raises TrainingError where nothing is there.
     """
     table = table or Table({}, {})
-    found = [(path, i) for i, folder in enumerate(folders) for path in _audio_files(folder)]
-    lowest = max(min_bandwidth, 1.0)
-    found = [(path, i) for path, i in found if table.bandwidth.get(path.resolve(), lowest) >= lowest]
-    if not found:
-        raise TrainingError(f"no audio files under {', '.join(map(str, folders))}")
+    found = _find(folders, table, max(min_bandwidth, 1.0))
     pack = _Pack.of([path for path, _ in found], sample_rate, cache)
     kept = [(path, i, piece) for path, i in found if "error" not in (piece := pack.piece(path))]
     skipped = [f"{path}: {pack.piece(path)['error']}" for path, _ in found if "error" in pack.piece(path)]
@@ -101,6 +97,15 @@ def load_corpus(
         skipped=skipped,
         damaged=damaged,
     )
+
+
+def _find(folders: Sequence[Path], table: Table, lowest: float) -> list[tuple[Path, int]]:
+    """Audio files whose band ends at ``lowest`` Hz or above, each with its folder's index. Raises TrainingError."""
+    found = [(path, i) for i, folder in enumerate(folders) for path in _audio_files(folder)]
+    found = [(path, i) for path, i in found if table.bandwidth.get(path.resolve(), lowest) >= lowest]
+    if not found:
+        raise TrainingError(f"no audio files under {', '.join(map(str, folders))}")
+    return found
 
 
 def _audio_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from audiosr_cli.dsp import raised_cosine
 from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import ascending, within
 from audiosr_cli.train.corpus import Recipe
@@ -89,8 +90,7 @@ def band_limit(waves: Tensor, recipe: Recipe, sample_rate: int) -> Tensor:
     filtered = spectrum * torch.where(r["plain"], 1.0, _gain(before + (place - below) * (after - before)))
     mirror = (2 * r["edge"] * length / sample_rate).long() - torch.arange(len(frequency), device=waves.device)
     folded = filtered.gather(1, mirror.clamp(0, len(frequency) - 1)).conj() * (r["folded"] & (mirror < len(frequency)))
-    wall = (1 - torch.cos(torch.pi * ((1 - relative) / r["roll_off"]).clamp(0, 1))) / 2
-    wall = torch.where(r["plain"] | r["folded"], wall, 1.0)
+    wall = torch.where(r["plain"] | r["folded"], raised_cosine(relative, r["roll_off"]), 1.0)
     octaves = (relative / r["shelf_from"]).clamp_min(1e-9).log2() * 4  # a quarter of an octave from none to all
     shelf = _gain(r["shelf_db"] * octaves.clamp(0, 1))
     made: Tensor = torch.fft.irfft((filtered + folded) * wall * shelf, length)

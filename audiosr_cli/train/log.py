@@ -17,9 +17,9 @@ _EVERY = 50  # steps between two lines of metrics.jsonl
 
 
 class Log:
-    """Rows of one run; each has an ``event``: data, skipped, train, valid, warning, or step, which no file gets.
+    """Rows of one run; each has an ``event``: data, skipped, damaged, train, valid, warning or step.
 
-    Only the leading rank's rows go anywhere.
+    No file gets steps, nor what is said of the data. Only the leading rank's rows go anywhere.
     """
 
     def __init__(self, report: Report, leads: bool = True) -> None:

@@ -61,12 +61,15 @@ def draw(
     def uniform(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator)
 
+    def between(limits: tuple[float, float], *shape: int) -> Tensor:
+        return limits[0] + (limits[1] - limits[0]) * uniform(*shape)
+
     recipe = corpus.draw(count, length, generator, sources, mixing.speed)
     recipe["gain_db"] = (uniform(sources) - 0.5) * mixing.spread_db
     recipe["sign"] = (uniform(sources) < 0.5) * 2.0 - 1
-    recipe["joint_db"] = mixing.level_db[0] + (mixing.level_db[1] - mixing.level_db[0]) * uniform()
+    recipe["joint_db"] = between(mixing.level_db)
     place = uniform(sources).argsort(1)  # whose turn is which
-    overlap = mixing.overlap[0] + (mixing.overlap[1] - mixing.overlap[0]) * uniform(1)
+    overlap = between(mixing.overlap, 1)
     turn = length / (1 + (sources - 1) * (1 - overlap))
     alone = uniform(1) < mixing.turns
     recipe["begin"] = torch.where(alone, place * turn * (1 - overlap), -length)
@@ -78,8 +81,7 @@ def draw(
         recipe["room"] = torch.where(uniform() < mixing.reverberation, (uniform() * len(rooms)).long(), -1)
         recipe["position"] = torch.rand(count, rooms.shape[1], generator=generator).argsort(1)[:, :sources]
     if noise is not None:
-        low, high = mixing.snr_db
-        snr = low + (high - low) * uniform()
+        snr = between(mixing.snr_db)
         recipe["snr_db"] = torch.where(uniform() < mixing.noisy, snr, float("inf"))
         recipe |= {f"noise_{key}": value for key, value in noise.draw(count, length, generator).items()}
     return recipe
