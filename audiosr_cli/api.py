@@ -14,34 +14,42 @@ from numpy.typing import NDArray
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import choose_format, container_of
 from audiosr_cli.errors import ModelError, UsageError
+from audiosr_cli import weights
 from audiosr_cli.models import Model
+from audiosr_cli.models.voice import Voice
 from audiosr_cli.process import Options, Progress, Report, Samples, process_array, process_file
-from audiosr_cli.weights import default_model, load_model
+from audiosr_cli.weights import catalogue, default_model, load_model
 
 Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Models in a row, ready to run: ``rate`` (Hz) is the output's, None for the input's own."""
+    """Models in a row, ready to run: ``rate`` (Hz) is the output's, None for the input's own.
+
+    ``voice`` keeps speakers on their tracks; with ``residual`` what the sources leave of the input is an output, too.
+    """
 
     models: tuple[Model, ...]
     rate: int | None
     options: Options
+    voice: Voice | None = None
+    residual: bool = False
 
     @property
-    def sources(self) -> int:
-        """Outputs per recording."""
-        return int(np.prod([model.spec.sources for model in self.models]))
+    def outputs(self) -> tuple[str, ...]:
+        """What each output of a recording is called."""
+        speakers = int(np.prod([model.spec.sources for model in self.models]))
+        return (*(f"speaker{i + 1}" for i in range(speakers)), *(["residual"] if self.residual else []))
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
-        """A signal (T,) or (C, T) as (S, C, T') float32."""
-        return process_array(audio, sample_rate, self.models, self.rate or sample_rate, self.options)
+        """A signal (T,) or (C, T) as (S, C', T') float32."""
+        return process_array(audio, sample_rate, self.models, self.rate or sample_rate, self.options, self.voice)
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""
-        if len(targets) != self.sources:
-            raise UsageError(f"{len(targets)} target(s) for {self.sources} outputs")
+        if len(targets) != len(self.outputs):
+            raise UsageError(f"{len(targets)} target(s) for {len(self.outputs)} outputs")
         with AudioReader(source) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
@@ -55,8 +63,9 @@ class Pipeline:
     ) -> Report:
         """An open recording into ``targets``, one a source; ``-`` is standard output."""
         rate = self.rate or reader.sample_rate
-        form = choose_format(container, subtype, reader.subtype, rate, reader.channels)
-        report = process_file(targets, reader, self.models, form, self.options, progress)
+        channels = self.options.count(reader.channels, reader.name)
+        form = choose_format(container, subtype, reader.subtype, rate, channels)
+        report = process_file(targets, reader, self.models, form, self.options, progress, self.voice, self.residual)
         if self.rate is not None and self.rate <= reader.sample_rate:
             report.warnings.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
         highest = min(model.spec.out_rate for model in self.models)
@@ -86,14 +95,38 @@ def _check_rate(rate: int) -> None:
         raise UsageError(f"--rate {rate}: 1000 to 768000 Hz is possible")
 
 
-def separation(speakers: int, model: str | None = None, options: Options | None = None) -> Pipeline:
+def load_voice() -> Voice:
+    """The bundled network that tells voices apart; on the CPU, where what is separated comes back to."""
+    network = load_model(default_model("voice"))
+    assert isinstance(network, Voice)
+    return network
+
+
+def _separator(speakers: int, options: Options) -> Model:
+    """The bundled model that parts so many. Raises UsageError where there is none."""
+    models = {
+        name: weights.metadata(weights.folder() / entry["file"])["spec"]["sources"]
+        for name, entry in catalogue().items()
+        if "separate" in entry["tasks"]
+    }
+    for name, sources in models.items():
+        if sources == speakers:
+            return _load("separate", name, options)
+    known = ", ".join(f"{sources} ({name})" for name, sources in models.items())
+    raise UsageError(
+        f"--speakers {speakers}: the bundled models part {known}; --model takes your own, see audiosr models import"
+    )
+
+
+def separation(
+    speakers: int, model: str | None = None, options: Options | None = None, residual: bool = False
+) -> Pipeline:
     """The pipeline of ``separate``. Raises UsageError where no model parts that many speakers."""
     options = options or Options()
-    network = _load("separate", model, options)
+    network = _load("separate", model, options) if model else _separator(speakers, options)
     if network.spec.sources != speakers:
-        name = network.spec.name
-        raise UsageError(f"--speakers {speakers}: {name} separates {network.spec.sources}; no other model is bundled")
-    return Pipeline((network,), None, options)
+        raise UsageError(f"--speakers {speakers}: {network.spec.name} separates {network.spec.sources}")
+    return Pipeline((network,), None, options, load_voice(), residual)
 
 
 def upsampling(rate: int = 48000, model: str | None = None, options: Options | None = None) -> Pipeline:

@@ -32,7 +32,7 @@ class Item:
 class Naming:
     """Where outputs go. ``output`` is a folder, a file (one input only), ``-`` or None for the current folder.
 
-    ``template`` has the fields {stem}, {speaker}, {rate} and {ext}. Raises UsageError where it would lead
+    ``template`` has the fields {stem}, {speaker} (speaker1, speaker2 … residual), {rate} and {ext}. Raises UsageError where it would lead
     out of the folder.
     """
 
@@ -44,7 +44,7 @@ class Naming:
         try:
             if unknown := [name for name in self.fields if name not in FIELDS]:
                 raise UsageError(f"--template: unknown field {{{unknown[0]}}}; known: {', '.join(FIELDS)}")
-            self.template.format(stem="a", speaker=1, rate=8000, ext="wav")
+            self.template.format(stem="a", speaker="b", rate=8000, ext="wav")
         except (ValueError, KeyError, IndexError) as error:
             raise UsageError(f"--template {self.template!r}: {error}") from error
         path = Path(self.template)
@@ -81,20 +81,20 @@ class Naming:
         """What the suffix of the file, or of the template, says."""
         return container_of(Path(self.output)) if self.output and self.to_file else container_of(Path(self.template))
 
-    def targets(self, item: Item, sources: int, rate: int) -> list[str | Path]:
-        """One path a source. A file given for several sources lends its stem to the template."""
+    def targets(self, item: Item, outputs: Sequence[str], rate: int) -> list[str | Path]:
+        """One path for each of ``outputs``. A file given for several lends its stem to the template."""
         if self.output == "-":
             return ["-"]
         if self.output is not None and self.to_file:
             given = Path(self.output)
-            if sources == 1:
+            if len(outputs) == 1:
                 return [given]
             folder, stem = given.parent, given.stem
         else:
             folder = Path(self.output or ".") / item.below
             stem = "stdin" if item.source == "-" else Path(item.source).stem
         values = {"stem": stem, "rate": rate, "ext": self.chosen_container}
-        return [folder / self.template.format(**values, speaker=i + 1) for i in range(sources)]
+        return [folder / self.template.format(**values, speaker=name) for name in outputs]
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ def collect(inputs: Sequence[str]) -> list[Item]:
     return items
 
 
-def check(items: Sequence[Item], naming: Naming, sources: int) -> None:
+def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str]) -> None:
     """Find what cannot go well before any work is done. Raises UsageError."""
     if naming.output == "-":
-        if len(items) > 1 or sources > 1:
-            raise UsageError(f"-o - takes one output; this call makes {len(items) * sources}")
+        if len(items) > 1 or len(outputs) > 1:
+            raise UsageError(f"-o - takes one output; this call makes {len(items) * len(outputs)}")
         if sys.stdout is None or sys.stdout.closed:
             raise UsageError("-o - writes audio to standard output, which is closed")
         if sys.stdout.isatty():
@@ -148,11 +148,11 @@ def check(items: Sequence[Item], naming: Naming, sources: int) -> None:
     folder = Path(naming.output or ".")
     if naming.output not in (None, "-") and not naming.to_file and folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {naming.output}: exists and is not a folder")
-    if sources > 1 and "speaker" not in naming.fields:
-        raise UsageError(f"--template {naming.template!r}: {sources} outputs an input need the field {{speaker}}")
+    if len(outputs) > 1 and "speaker" not in naming.fields:
+        raise UsageError(f"--template {naming.template!r}: {len(outputs)} outputs an input need the field {{speaker}}")
     taken: dict[str, str] = {}
     for item in items if naming.output != "-" else []:
-        for target in map(str, naming.targets(item, sources, 0)):
+        for target in map(str, naming.targets(item, outputs, 0)):
             if target in taken:
                 raise UsageError(f"{taken[target]} and {item.source} would both become {target}; use --template or -o")
             taken[target] = item.source
@@ -191,7 +191,7 @@ def _one(
     progress: Callable[[Item, AudioReader], Progress | None] | None,
 ) -> Report | None:
     with AudioReader(item.source) as reader:
-        targets = naming.targets(item, pipeline.sources, pipeline.rate or reader.sample_rate)
+        targets = naming.targets(item, pipeline.outputs, pipeline.rate or reader.sample_rate)
         paths = [Path(target) for target in targets if target != "-"]
         for path in paths:
             if path.resolve() in inputs or (item.source != "-" and path.exists() and path.samefile(item.source)):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,11 +22,16 @@ from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.write import AudioWriter, ClipPolicy, OutputFormat
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import Model
-from audiosr_cli.tracking import Tracker
-from audiosr_cli.windows import Align, Engine
+from audiosr_cli.models.voice import Voice as VoiceModel
+from audiosr_cli.tracking import Tracker, Voice
+from audiosr_cli.windows import Engine
 
 Samples = NDArray[np.float32]
 Progress = Callable[[int], None]  # frames read so far
+Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, or one of them, counted from 1
+
+_HARDLY_DB = 20.0  # a track so far below the loudest one is hardly anybody's
+_UNSURE = 0.75  # probability of the order of speakers below which the report warns
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,31 @@ class Options:
     device: str = "cpu"
     batch: int = 1
     clip: ClipPolicy = "warn"
+    channels: Channels = "each"
+
+    def count(self, channels: int, name: str) -> int:
+        """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
+        if isinstance(self.channels, int) and self.channels > channels:
+            raise UsageError(f"--channels {self.channels}: {name} has {channels}")
+        return channels if self.channels == "each" else 1
+
+    def pick(self, block: Samples) -> Samples:
+        """The channels of ``block`` (C, T) that are processed."""
+        if self.channels == "each":
+            return block
+        if self.channels == "mix":
+            mixed: Samples = block.mean(0, keepdims=True, dtype=np.float32)
+            return mixed
+        return block[self.channels - 1 : self.channels]
 
 
 @dataclass
 class Report:
-    """What became of one recording; ``frames_*`` count samples of one channel, ``elapsed_s`` is wall time."""
+    """What became of one recording; ``frames_*`` count samples of one channel, ``elapsed_s`` is wall time.
+
+    ``channels`` are those processed, ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence`` holds,
+    for every ``confidence_hop_s`` of the recording, the probability that the speakers are on their tracks.
+    """
 
     input: str
     outputs: list[str]
@@ -48,6 +76,9 @@ class Report:
     channels: int = 0
     clipped: int = 0
     gain: float = 1.0
+    levels_db: list[float | None] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    confidence_hop_s: float = 0.0
     elapsed_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
@@ -55,20 +86,31 @@ class Report:
 class Stage:
     """One model with its resamplers: blocks (C, T) at ``in_rate`` to (S * C, T') at ``out_rate``, streamed.
 
-    Sources lie behind one another, each with its channels. ``model`` None only resamples.
+    Sources lie behind one another, each with its channels. ``model`` None only resamples; ``tracker`` puts the
+    sources of a model in order.
     """
 
-    def __init__(self, model: Model | None, in_rate: int, out_rate: int, channels: int, options: Options) -> None:
+    def __init__(
+        self,
+        model: Model | None,
+        in_rate: int,
+        out_rate: int,
+        channels: int,
+        options: Options,
+        voice: Voice | None = None,
+    ) -> None:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
+        parts = model is not None and model.spec.sources > 1
+        self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
+        self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self._engine = self._make_engine(model, channels, options) if model else None
         between = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
         self._after = Resampler(between, out_rate, self.rows)
 
-    @staticmethod
-    def _make_engine(model: Model, channels: int, options: Options) -> Engine:
+    def _make_engine(self, model: Model, channels: int, options: Options) -> Engine:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
@@ -77,8 +119,7 @@ class Stage:
                 made: Tensor = model(x.to(options.device))
                 return made.cpu()
 
-        align: Align | None = Tracker(model.spec.channels == 1) if model.spec.sources > 1 else None
-        return Engine(model.spec, forward, channels, options.batch, align)
+        return Engine(model.spec, forward, channels, options.batch, self.tracker)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """What ``block`` completes; ``last`` brings out the rest."""
@@ -115,28 +156,84 @@ def stream(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Sampl
 
 
 def make_stages(
-    models: Sequence[Model | None], in_rate: int, out_rate: int, channels: int, options: Options
+    models: Sequence[Model | None],
+    in_rate: int,
+    out_rate: int,
+    channels: int,
+    options: Options,
+    voice: VoiceModel | None = None,
 ) -> list[Stage]:
-    """A chain of models as stages; between two of them the sound has the second one's input rate."""
+    """A chain of models as stages; between two of them the sound has the second one's input rate.
+
+    ``voice`` tells speakers apart where a model parts them.
+    """
     stages, rate = list[Stage](), in_rate
     for i, model in enumerate(models):
         after = models[i + 1] if i + 1 < len(models) else None
         target = out_rate if after is None else after.spec.in_rate
-        stages.append(Stage(model, rate, target, channels, options))
+        stages.append(
+            Stage(model, rate, target, channels, options, listener(voice, model.spec.out_rate if model else 0))
+        )
         rate, channels = target, stages[-1].rows
     return stages
 
 
+def listener(voice: VoiceModel | None, rate: int) -> Voice | None:
+    """``voice`` for waves at ``rate`` Hz; none below the rate that it is for."""
+    if voice is None or rate < voice.spec.in_rate:
+        return None
+
+    def hear(waves: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return voice.embed(waves, rate)
+
+    return hear
+
+
+def with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
+    """As ``stream``, with what the mixture has beyond the sum of its sources as a last one: (S * C + C, T')."""
+    pending = deque[Samples]()
+
+    def kept() -> Iterator[Samples]:
+        for block in blocks:
+            pending.append(block)
+            yield block
+
+    channels = stages[0].channels
+    for made in stream(kept(), stages):
+        mix = _take(pending, made.shape[1], channels)
+        yield np.concatenate([made, mix - made.reshape(-1, channels, made.shape[1]).sum(0)])
+
+
+def _take(pending: deque[Samples], frames: int, channels: int) -> Samples:
+    """The first ``frames`` of what is ``pending``, which loses them."""
+    taken = [np.zeros((channels, 0), np.float32)]
+    while frames:
+        block = pending.popleft()
+        if block.shape[1] > frames:
+            pending.appendleft(block[:, frames:])
+        taken.append(block[:, :frames])
+        frames -= taken[-1].shape[1]
+    return np.concatenate(taken, axis=1)
+
+
 def process_array(
-    audio: NDArray[np.floating], sample_rate: int, models: Sequence[Model | None], out_rate: int, options: Options
+    audio: NDArray[np.floating],
+    sample_rate: int,
+    models: Sequence[Model | None],
+    out_rate: int,
+    options: Options,
+    voice: VoiceModel | None = None,
 ) -> Samples:
-    """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C, T') float32 at ``out_rate``."""
+    """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C', T') float32 at ``out_rate``."""
     if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
         raise UsageError(f"audio is {audio.dtype} {audio.shape}; floats (time,) or (channels, time) are wanted")
     wave = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
     check_shape(sample_rate, len(wave), "the array")
     _check_finite(wave, 0, sample_rate, "the array")
-    stages = make_stages(models, sample_rate, out_rate, len(wave), options)
+    options.count(len(wave), "the array")
+    wave = options.pick(wave)
+    stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
     made = np.concatenate([np.zeros((stages[-1].rows, 0), np.float32), *stream(pieces, stages)], axis=1)
     return made.reshape(stages[-1].rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
@@ -149,21 +246,27 @@ def process_file(
     form: OutputFormat,
     options: Options,
     progress: Progress | None = None,
+    voice: VoiceModel | None = None,
+    residual: bool = False,
 ) -> Report:
     """An open recording through ``models`` into ``targets``, one a source, in constant memory.
 
-    All targets appear together at the end, or none does. Raises AudioSRError.
+    With ``residual`` the last target gets what the input has beyond the sum of its sources. All targets appear
+    together at the end, or none does. Raises AudioSRError.
     """
     begun = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
-    report.rate_out, report.channels = form.sample_rate, reader.channels
-    stages = make_stages(models, reader.sample_rate, form.sample_rate, reader.channels, options)
-    assert stages[-1].rows == len(targets) * reader.channels
+    report.rate_out, report.channels = form.sample_rate, form.channels
+    stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice)
+    assert stages[-1].rows == (len(targets) - residual) * form.channels
+    energy = np.zeros(len(targets))
+    blocks = (options.pick(block) for block in _counted(reader, report, progress))
     with ExitStack() as stack:
         writers = [stack.enter_context(AudioWriter(target, form, options.clip)) for target in targets]
-        for block in stream(_counted(reader, report, progress), stages):
+        for block in (with_residual if residual else stream)(blocks, stages):
             report.frames_out += block.shape[1]
-            for writer, part in zip(writers, np.split(block, len(writers)), strict=True):
+            for i, (writer, part) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
+                energy[i] += float(np.vdot(part, part))
                 writer.write(part)
         if any(writer.gate.rescales for writer in writers):
             report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
@@ -172,7 +275,13 @@ def process_file(
         for writer in writers:
             writer.commit()
     report.clipped = sum(writer.gate.clipped for writer in writers)
-    report.warnings = reader.warnings + _level_warnings(report)
+    samples = max(report.frames_out * report.channels, 1)
+    report.levels_db = [10 * math.log10(e / samples) if e else None for e in energy.tolist()]
+    for stage in stages:
+        if stage.tracker is not None:
+            report.confidence, report.confidence_hop_s = stage.tracker.confidence, stage.hop_s
+    speakers = len(targets) - residual
+    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
     report.elapsed_s = time.monotonic() - begun
     return report
 
@@ -201,4 +310,21 @@ def _level_warnings(report: Report) -> list[str]:
         lines.append(
             f"{report.input}: all outputs turned down by {-20 * np.log10(report.gain):.1f} dB to stay in range"
         )
+    return lines
+
+
+def _speaker_warnings(report: Report, speakers: int) -> list[str]:
+    """What the tracks say of how many speak, and of the order they are in."""
+    levels = [-math.inf if level is None else level for level in report.levels_db[:speakers]]
+    lines = [
+        f"{report.input}: hardly anything is on the track of speaker {i + 1} ({level - max(levels):.0f} dB)"
+        "; do fewer people speak?"
+        for i, level in enumerate(levels)
+        if max(levels) > -math.inf and level < max(levels) - _HARDLY_DB
+    ]
+    unsure = [i for i, sure in enumerate(report.confidence) if sure < _UNSURE]
+    if unsure and speakers > 1:
+        at = ", ".join(f"{i * report.confidence_hop_s:.0f} s" for i in unsure[:5])
+        more = ", ..." if len(unsure) > 5 else ""
+        lines.append(f"{report.input}: who is who is uncertain at {at}{more} (of {len(report.confidence)} stretches)")
     return lines

@@ -1,62 +1,154 @@
-"""Keeps every speaker on one track: across windows in time, and across the channels of one window."""
+"""Keeps every speaker on one track: across windows in time, and across the channels of one window.
+
+A hidden Markov model whose states are the orders in which a window's sources may stand. Two kinds of evidence: what
+neighbouring windows agree on where they overlap tells how the order changed, and a running profile of each track's
+voice tells the order itself, which is all there is after a pause. Forward probabilities (Rabiner 1989, sec. III A)
+decide, so that a wrong turn taken on little evidence is corrected when more comes in.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+Voice = Callable[[Tensor], Tensor]  # waves (N, T) → unit vectors (N, D), zeros for silence
 
 _SILENCE = 1e-10  # mean power (-100 dB) below which a stretch says nothing about who speaks
+_RELATIVE = 10**-2.5  # of the loudest source so far: below, a source is not speaking but what separating left
 _CHANCE = 0.05  # agreement between channels below which they share no source
+_SURE = 12.0  # log-odds of an order whose overlap agrees entirely
+_ALIKE = 14.0  # log-odds of a difference of one between cosines of voices
+_STRANGER = 0.35  # cosine that an unknown voice is given: between those of one speaker and of two
+_STAY = 0.05  # log-odds that the model's own order stays
+_MEMORY = 40.0  # windows that a profile remembers
 
 
-def agreement(first: Tensor, second: Tensor) -> Tensor:
+def agreement(first: Tensor, second: Tensor, quiet: float = _SILENCE) -> Tensor:
     """Scale-free agreement of every pair of sources, in [0, 1]: (S, T) twice → (S of first, S of second).
 
-    The squared normalised correlation; level and polarity do not count. Zero where a source is silent.
+    The squared normalised correlation; level and polarity do not count. Zero where a source's mean power is
+    not above ``quiet``.
     """
     power_1, power_2 = (x.square().mean(-1) for x in (first, second))
     shared = (first @ second.T / first.shape[-1]).square()
-    heard = (power_1 > _SILENCE)[:, None] & (power_2 > _SILENCE)
+    heard = (power_1 > quiet)[:, None] & (power_2 > quiet)
     return torch.where(heard, shared / (power_1[:, None] * power_2).clamp_min(_SILENCE**2), 0.0)
 
 
-def best_permutation(pairs: Tensor) -> tuple[int, ...]:
-    """Which column goes to each row of ``pairs`` (S, S) so that the sum is largest; ties keep the order."""
-    orders = permutations(range(len(pairs)))
-    return max(orders, key=lambda order: float(sum(pairs[row, column] for row, column in enumerate(order))))
+def _overlap(tail: Tensor | None, core: Tensor, quiet: float) -> Tensor | None:
+    """Agreement of ``tail`` (S, C, overlap) with where ``core`` (S, C, T) starts, all channels together."""
+    if tail is None or not tail.shape[-1]:
+        return None
+    return agreement(tail.flatten(1), core[..., : tail.shape[-1]].flatten(1), quiet)
+
+
+class _Chain:
+    """The order of one channel's sources (or of several channels that a model hears together), window by window."""
+
+    def __init__(self, sources: int) -> None:
+        self.orders = torch.tensor(list(permutations(range(sources))))  # (O, S): which source is on each track
+        self.belief: Tensor | None = None  # (O,) log-probabilities
+        self.order = 0
+
+    def step(self, pairs: Tensor | None, fit: Tensor) -> float:
+        """Go on to a window; returns the probability of the order chosen.
+
+        ``pairs`` (S tracks, S sources): agreement of the last window's overlap, as it was ordered, with this one's.
+        ``fit`` (S, S): log-odds of each source of this window being on each track.
+        """
+        tracks = torch.arange(self.orders.shape[1])
+        emission = fit[tracks, self.orders].sum(1)  # (O,)
+        if self.belief is None:
+            belief = emission
+        else:
+            stay = _STAY * torch.eye(len(self.orders))
+            change = stay if pairs is None else stay + _SURE * self._transitions(pairs)
+            belief = (self.belief[:, None] + change).logsumexp(0) + emission
+        self.belief = belief - belief.logsumexp(0)
+        best = int(self.belief.argmax())
+        self.order = best if self.belief[best] > self.belief[self.order] + 1e-6 else self.order
+        return float(self.belief[self.order].exp())
+
+    def _transitions(self, pairs: Tensor) -> Tensor:
+        """Agreement of every order before (rows) with every order now (columns): (O, O)."""
+        chosen = self.orders[self.order]
+        place = torch.empty_like(chosen)
+        place[chosen] = torch.arange(len(chosen))  # where each source of the last window went
+        return pairs[place[self.orders][:, None, :], self.orders[None, :, :]].mean(-1)
+
+    @property
+    def chosen(self) -> list[int]:
+        """The source for each track."""
+        order: list[int] = self.orders[self.order].tolist()
+        return order
 
 
 class Tracker:
     """Puts the sources of each window's core into one order for the whole recording.
 
-    A core follows what came before by the agreement of their sources over the overlap: each channel for
-    itself where a model hears one channel at a time and may order each differently (``per_channel``), by
-    all channels together where a channel has been silent, or the model hears them all. The first core has
-    only its channels to compare, and follows its loudest. Where nothing agrees the order is left as it is.
+    Each channel is a chain of its own where a model hears one channel at a time and may order each differently
+    (``per_channel``); the loudest decides first and the others follow it where they share its sources. Without
+    ``voice`` only overlaps and channels tell. ``confidence`` has a number in (0, 1] for each window: the probability
+    that its least certain channel is in order.
     """
 
-    def __init__(self, per_channel: bool = True) -> None:
-        self.per_channel = per_channel
+    def __init__(self, per_channel: bool = True, voice: Voice | None = None) -> None:
+        self.per_channel, self.voice = per_channel, voice
+        self.confidence: list[float] = []
+        self._chains: list[_Chain] = []
+        self._profiles: Tensor | None = None  # (S, D), as long as they have been heard
+        self._loudest = 0.0  # mean power of the loudest source so far
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
-        """``core`` (S, C, T) with its sources in the order of ``tail`` (S, C, overlap)."""
-        if tail is None or not tail.shape[-1]:
-            return self._across_channels(core) if self.per_channel else core
-        head = core[..., : tail.shape[-1]]
-        joint = agreement(tail.flatten(1), head.flatten(1))
-        if not self.per_channel:
-            return core[list(best_permutation(joint))]
-        own = [agreement(tail[:, c], head[:, c]) for c in range(core.shape[1])]
-        return _reorder(core, [pairs if pairs.any() else joint for pairs in own])
+        """``core`` (S, C, T) with its sources in the order of ``tail`` (S, C, overlap) and of all before."""
+        groups = [[c] for c in range(core.shape[1])] if self.per_channel else [list(range(core.shape[1]))]
+        self._chains = self._chains or [_Chain(len(core)) for _ in groups]
+        power = core.square().mean(-1)  # (S, C)
+        self._loudest = max(self._loudest, float(power.max()))
+        quiet = max(_SILENCE, _RELATIVE * self._loudest)
+        joint = _overlap(tail, core, quiet)
+        made, sure, lead = torch.empty_like(core), 1.0, None
+        for c in sorted(range(len(groups)), key=lambda c: -float(power[:, groups[c]].sum())):
+            sources = core[:, groups[c]]
+            pairs = None if tail is None else _overlap(tail[:, groups[c]], sources, quiet)
+            vectors, weight = self._listen(sources, power[:, groups[c]], quiet)
+            fit = self._fit(vectors, weight)
+            if lead is not None:
+                shared = agreement(lead, sources.flatten(1), quiet)
+                fit = fit + _SURE * shared * (shared.max() > _CHANCE)
+            chain = self._chains[c]
+            certain = chain.step(joint if pairs is None or not pairs.any() else pairs, fit)
+            sure = min(sure, certain)
+            made[:, groups[c]] = sources[chain.chosen]
+            lead = made[:, groups[c]].flatten(1) if lead is None else lead
+            self._remember(vectors[chain.chosen], weight[chain.chosen] * max(0.0, 2 * certain - 1))
+        self.confidence.append(sure)
+        return made
 
-    def _across_channels(self, core: Tensor) -> Tensor:
-        loudest = int(core.square().sum((0, 2)).argmax())
-        pairs = [agreement(core[:, loudest], core[:, c]) for c in range(core.shape[1])]
-        return _reorder(core, [each * (each.max() > _CHANCE) for each in pairs])
+    def _listen(self, sources: Tensor, power: Tensor, quiet: float) -> tuple[Tensor, Tensor]:
+        """Voices (S, D) of ``sources`` (S, C, T) and how far each counts (S,), from 0 to 1."""
+        if self.voice is None:
+            return sources.new_zeros(len(sources), 1), sources.new_zeros(len(sources))
+        loudest = sources[:, int(power.sum(0).argmax())]  # (S, T)
+        vectors = self.voice(loudest)
+        share = power.amax(1) / max(float(power.max()), _SILENCE)
+        speaks = (power.amax(1) > quiet) & (share > _RELATIVE)
+        return vectors, speaks * vectors.square().sum(1)
 
+    def _fit(self, vectors: Tensor, weight: Tensor) -> Tensor:
+        """Log-odds (S tracks, S sources) of each voice being each track's."""
+        if self._profiles is None:
+            return vectors.new_zeros(len(vectors), len(vectors))
+        known = self._profiles.square().sum(1, keepdim=True) > 0
+        alike = torch.where(known, F.normalize(self._profiles, dim=1) @ vectors.T, _STRANGER)
+        return _ALIKE * (alike - _STRANGER) * weight
 
-def _reorder(core: Tensor, pairs: list[Tensor]) -> Tensor:
-    """``core`` (S, C, T) with the sources of channel c in the order that ``pairs[c]`` wants."""
-    return torch.stack([core[list(best_permutation(each)), c] for c, each in enumerate(pairs)], dim=1)
+    def _remember(self, vectors: Tensor, weight: Tensor) -> None:
+        """Let the tracks' profiles follow their voices."""
+        if self._profiles is None:
+            self._profiles = torch.zeros_like(vectors)
+        self._profiles = self._profiles * (1 - weight[:, None] / _MEMORY) + vectors * weight[:, None]

@@ -114,8 +114,8 @@ def load_model(model: str, device: str = "cpu") -> Model:
     return network.to(device).requires_grad_(False).eval()
 
 
-def save_model(model: Model, path: Path, note: dict[str, Any]) -> None:
-    """Write ``model`` as fp16 safetensors with its config, spec and ``note`` (provenance), atomically."""
+def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
+    """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; in fp16 if ``half``."""
     import torch
     from safetensors.torch import save_file
 
@@ -123,7 +123,8 @@ def save_model(model: Model, path: Path, note: dict[str, Any]) -> None:
     from audiosr_cli.models import ARCHITECTURES
 
     names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}
-    tensors = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in model.state_dict().items()}
+    kind = torch.float16 if half else torch.float32
+    tensors = {key: value.detach().to("cpu", kind).contiguous() for key, value in model.state_dict().items()}
     packed = {
         "format": FORMAT,
         "model": names[type(model)],

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Task = Literal["separate", "upsample", "separate-sr"]
+Task = Literal["separate", "upsample", "separate-sr", "voice"]
 Forward = Callable[[Tensor], Tensor]  # (B, C, window) → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
 

@@ -15,7 +15,7 @@ ROWS = [
     {"settings"},
     {"audio", "dsp", "windows", "tracking"},
     {"models"},
-    {"metrics", "weights"},
+    {"importing", "metrics", "weights"},
     {"process"},
     {"api"},
     {"batch"},

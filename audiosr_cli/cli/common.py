@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from audiosr_cli.api import Pipeline
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.batch import Item, Outcome
-    from audiosr_cli.process import Options, Progress
+    from audiosr_cli.process import Channels, Options, Progress
 
 Inputs = Annotated[list[str], typer.Argument(help="Recordings, folders of recordings, or - for standard input.")]
 Speakers = Annotated[int, typer.Option("--speakers", "-s", min=1, help="How many people speak.")]
 Model = Annotated[str | None, typer.Option("--model", help="A bundled model's name or a .safetensors file.")]
+Residual = Annotated[bool, typer.Option("--residual", help="Write what the speakers leave of the input, too.")]
 Upsampler = Annotated[str | None, typer.Option("--upsampler", help="The same for the second half.")]
 
 
@@ -47,6 +48,9 @@ class Shared:
         Literal["warn", "rescale", "error"],
         typer.Option("--clip", help="What lies above full scale: clip and count, turn all outputs down, or fail."),
     ] = "warn"
+    channels: Annotated[
+        str, typer.Option("--channels", help="each by itself, mix (their mean, so mono comes out), or one, from 1 on.")
+    ] = "each"
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")] = "auto"
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")] = 1
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False
@@ -90,8 +94,9 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
         raise UsageError("--json and -o - both want standard output; give -o a file")
     naming = batch.Naming(shared.output, shared.template or template, shared.container)
     items = batch.collect(inputs)
-    pipeline = make(Options(device=pick_device(shared.device), batch=shared.batch, clip=shared.clip))
-    batch.check(items, naming, pipeline.sources)
+    options = Options(pick_device(shared.device), shared.batch, shared.clip, _channels(shared.channels))
+    pipeline = make(options)
+    batch.check(items, naming, pipeline.outputs)
     existing: batch.Existing = "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
     failed = 0
     with _progress(show=not shared.quiet) as progress:
@@ -100,6 +105,14 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
             _tell(outcome, shared)
     if failed:
         raise typer.Exit(1 if failed == len(items) else 3)
+
+
+def _channels(text: str) -> Channels:
+    if text in ("each", "mix"):
+        return "mix" if text == "mix" else "each"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--channels {text}: each, mix or a channel's number (from 1 on) are possible")
+    return int(text)
 
 
 def _say(text: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from audiosr_cli.errors import ModelError
+from audiosr_cli.errors import ModelError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="What models there are, and whether they are whole.")
 
@@ -46,3 +47,26 @@ def verify() -> None:
             print(f"{name}: {error}")
     if broken:
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_checkpoint(
+    source: Annotated[Path, typer.Argument(help="A folder with SpeechBrain's SepFormer, or Asteroid's file.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write, for --model.")],
+    sample_rate: Annotated[int | None, typer.Option("--sample-rate", help="In Hz, where the source is silent.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Turn a public checkpoint into one of ours: SpeechBrain SepFormer, Asteroid ConvTasNet or DPRNNTasNet.
+
+    None of its code is run, and no digit of its weights is lost. Its licence stays what it is.
+    """
+    from audiosr_cli import weights
+    from audiosr_cli.importing import import_model
+
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: a name that ends in .safetensors is wanted")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target}: exists already; use --overwrite")
+    model = import_model(source, target.stem, sample_rate)
+    weights.save_model(model, target, {"imported": source.name}, half=False)
+    print(target)

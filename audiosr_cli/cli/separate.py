@@ -10,6 +10,7 @@ def separate(
     inputs: common.Inputs,
     speakers: common.Speakers = 2,
     model: common.Model = None,
+    residual: common.Residual = False,
     *,
     shared: common.Shared,
 ) -> None:
@@ -20,5 +21,5 @@ def separate(
     from audiosr_cli import api
 
     common.run_batch(
-        inputs, lambda options: api.separation(speakers, model, options), "{stem}_speaker{speaker}.{ext}", shared
+        inputs, lambda options: api.separation(speakers, model, options, residual), "{stem}_{speaker}.{ext}", shared
     )

@@ -28,6 +28,6 @@ def separate_sr(
     common.run_batch(
         inputs,
         lambda options: api.cascade(speakers, rate, model, upsampler, options),
-        "{stem}_speaker{speaker}.{ext}",
+        "{stem}_{speaker}.{ext}",
         shared,
     )

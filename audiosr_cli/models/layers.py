@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,45 @@ def subpixel(h: Tensor) -> Tensor:
     """1-D pixel shuffle: (B, 2C, 1, T) → (B, C, 1, 2T) (Shi et al. 2016; Kuleshov et al. 2017, sec. 3.2)."""
     even, odd = h.chunk(2, dim=1)
     return interleave(even, odd)
+
+
+class GlobalNorm(nn.Module):
+    """Global layer normalisation (Conv-TasNet, eq. 8) with features last: over everything but the batch."""
+
+    def __init__(self, width: int, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.eps, self.weight, self.bias = eps, nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, ..., H) → the same shape."""
+        variance, mean = torch.var_mean(h.float(), tuple(range(1, h.dim())), correction=0, keepdim=True)
+        return ((h.float() - mean) * (variance + self.eps).rsqrt()).to(h.dtype) * self.weight + self.bias
+
+
+class Encoder(nn.Module):
+    """A learned analysis filterbank: a strided convolution of the waveform."""
+
+    def __init__(self, filters: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.weight = nn.Parameter(torch.empty(filters, 1, kernel))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, T) → (B, L, filters); zeros complete the last frame."""
+        missing = -(x.shape[-1] - self.kernel) % self.stride
+        return F.conv1d(F.pad(x, (0, missing)), self.weight, stride=self.stride).transpose(1, 2)
+
+
+class Decoder(nn.Module):
+    """A learned synthesis filterbank: the transpose of such a convolution."""
+
+    def __init__(self, filters: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(filters, 1, kernel))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, h: Tensor, length: int) -> Tensor:
+        """(B, L, filters) → (B, length); what completed the last frame is cut."""
+        return F.conv_transpose1d(h.transpose(1, 2), self.weight, stride=self.stride)[:, 0, :length]

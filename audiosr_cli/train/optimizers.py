@@ -107,7 +107,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest matrix with singular values near one (0.7 to 1.2), by five Newton-Schulz iterations.
 
     They run on the smaller Gram matrix: x ← (a + b·xxᵀ + c·(xxᵀ)²)·x only ever multiplies from the left, so
-    the factors are gathered (in float32: in bf16 rounding grows with every one) and applied once.
+    the factors are gathered (in bf16 rounding would grow with every one) and applied once.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
@@ -118,5 +118,5 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
         factors, gram = factor @ factors, factor @ (gram @ factor)
-    made: Tensor = (factors.bfloat16() @ x.bfloat16()).to(matrix.dtype)
+    made: Tensor = factors @ x
     return made.T if tall else made

@@ -5,7 +5,12 @@ from __future__ import annotations
 from audiosr_cli.train.tasks.base import Adversary, Batch, Losses, Recordings, Task
 from audiosr_cli.train.tasks.separation import Separation
 from audiosr_cli.train.tasks.upsampling import Upsampling
+from audiosr_cli.train.tasks.voices import Voices
 
-__all__ = ["TASKS", "Adversary", "Batch", "Losses", "Recordings", "Separation", "Task", "Upsampling"]
+__all__ = ["TASKS", "Adversary", "Batch", "Losses", "Recordings", "Separation", "Task", "Upsampling", "Voices"]
 
-TASKS: dict[str, type[Separation] | type[Upsampling]] = {"separate": Separation, "upsample": Upsampling}
+TASKS: dict[str, type[Separation] | type[Upsampling] | type[Voices]] = {
+    "separate": Separation,
+    "upsample": Upsampling,
+    "voice": Voices,
+}

@@ -10,34 +10,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiosr_cli.dsp import low_pass
 from audiosr_cli.errors import UsageError
 from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.losses import FIGURES, pit
+from audiosr_cli.train.losses import FIGURES, multi_stage, pit
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.rooms import impulse_responses
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
 
 _ROOMS, _POSITIONS = 128, 4
+_ROLL_OFF = 0.1  # of the stages' targets
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Mixtures as ``mixing`` has them; ``loss`` is one of losses.FIGURES, under uPIT."""
+    """Mixtures as ``mixing`` has them; ``loss`` is one of losses.FIGURES, under uPIT.
+
+    A network that answers in stages, (B, stages * S, C, T) in training, has the mean of their losses; ``stage_hz``
+    gives each the bandwidth of its target, otherwise all have the whole one (SFSRNet, "multi-loss").
+    """
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
     mixing: Mixing = field(default_factory=Mixing)
     loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
+    stage_hz: tuple[float, ...] = ()
     figure: str = "SI-SDRi (dB)"
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
+        if any(hz <= 0 for hz in self.stage_hz):
+            raise UsageError(f"stage_hz = {list(self.stage_hz)}: each must be above 0")
 
     @property
     def adversary(self) -> Adversary | None:
@@ -71,10 +80,27 @@ class Separation:
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """Negative figure of the best order of sources, in dB."""
-        estimate, target = forward(batch["input"]).flatten(2), batch["target"]  # (B, S, T)
-        return Losses(
-            {self.loss: pit(estimate, target, FIGURES[self.loss])}, estimate.flatten(0, 1), target.flatten(0, 1)
-        )
+        estimate, target = forward(batch["input"]).flatten(2), batch["target"]  # (B, stages * S, T), (B, S, T)
+        stages = torch.split(estimate, target.shape[1], 1)
+        loss = multi_stage(stages, self._goals(target, len(stages)), self._pit)
+        return Losses({self.loss: loss}, stages[-1].flatten(0, 1), target.flatten(0, 1))
+
+    def _pit(self, estimate: Tensor, target: Tensor) -> Tensor:
+        return pit(estimate, target, FIGURES[self.loss])
+
+    def _goals(self, target: Tensor, stages: int) -> list[Tensor]:
+        """What each stage aims at: ``target`` (B, S, T) up to the stage's bandwidth."""
+        if not self.stage_hz:
+            return [target] * stages
+        if len(self.stage_hz) != stages:
+            raise UsageError(f"stage_hz = {list(self.stage_hz)}: the network answers {stages} times")
+        rate, flat = self.spec.in_rate, target.flatten(0, 1)
+        return [
+            low_pass(flat, flat.new_full((1,), hz), flat.new_full((1,), _ROLL_OFF), rate).view_as(target)
+            if hz < rate / 2
+            else target
+            for hz in self.stage_hz
+        ]
 
     def score(self, model: Model, valid: Corpus) -> float:
         """Mean SI-SDR improvement over 40 fixed mixtures of the valid speakers, ± 2.5 dB, 5.12 s each.
