@@ -31,6 +31,25 @@ def snr(estimate: Tensor, reference: Tensor) -> Tensor:
     return 10 * torch.log10((reference.square().sum(-1) + _EPS) / (noise + _EPS))
 
 
+def sdr(estimate: Tensor, reference: Tensor, taps: int = 512) -> Tensor:
+    """Signal-to-distortion ratio in dB of BSS Eval v3 (Vincent et al. 2006); (..., T) both → (...).
+
+    What a filter of ``taps`` makes of the reference counts as the reference. One reference at a time, so what comes
+    from the others is distortion; computed in float64.
+    """
+    made, true = estimate.double(), reference.double()
+    n = 1 << (true.shape[-1] + taps - 1).bit_length()
+    spectrum, other = torch.fft.rfft(true, n), torch.fft.rfft(made, n)
+    own = torch.fft.irfft(spectrum.abs().square(), n)[..., :taps]  # autocorrelation of the reference
+    cross = torch.fft.irfft(spectrum.conj() * other, n)[..., :taps]  # with the estimate
+    lag = (torch.arange(taps)[:, None] - torch.arange(taps)).abs()
+    matrix = own[..., lag] + _EPS * own[..., :1, None] * torch.eye(taps, dtype=own.dtype, device=own.device)
+    matrix = matrix + 1e-20 * torch.eye(taps, dtype=own.dtype, device=own.device)  # of silence
+    explained = (torch.linalg.solve(matrix, cross) * cross).sum(-1)
+    total = made.square().sum(-1)
+    return (10 * torch.log10((explained.clamp_min(0) + _EPS) / ((total - explained).clamp_min(0) + _EPS))).float()
+
+
 def best_order(estimate: Tensor, reference: Tensor) -> tuple[int, ...]:
     """Which estimate belongs to each reference, by mean SI-SDR; (S, T) both."""
     pairs = si_sdr(estimate.unsqueeze(1), reference.unsqueeze(0))  # (S estimates, S references)

@@ -20,9 +20,11 @@ Voice = Callable[[Tensor], Tensor]  # waves (N, T) → unit vectors (N, D), zero
 _SILENCE = 1e-10  # mean power (-100 dB) below which a stretch says nothing about who speaks
 _RELATIVE = 10**-2.5  # of the loudest source so far: below, a source is not speaking but what separating left
 _CHANCE = 0.05  # agreement between channels below which they share no source
-_SURE = 12.0  # log-odds of an order whose overlap agrees entirely
+_SURE = 8.0  # log-odds that one source, agreeing entirely where windows overlap, is the same
 _ALIKE = 14.0  # log-odds of a difference of one between cosines of voices
 _STRANGER = 0.35  # cosine that an unknown voice is given: between those of one speaker and of two
+_NAMED = 8.0  # log-odds that a newcomer is on the track it was given: tracks are named after who comes first
+_NEXT = 3.0  # log-odds that a newcomer is given the first free track and not the one after
 _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
 
@@ -51,34 +53,38 @@ class _Chain:
 
     def __init__(self, sources: int) -> None:
         self.orders = torch.tensor(list(permutations(range(sources))))  # (O, S): which source is on each track
-        self.belief: Tensor | None = None  # (O,) log-probabilities
+        self.tracks = self.orders.argsort(1)  # (O, S): which track each source is on
+        self.belief = torch.zeros(len(self.orders))  # log-probabilities
         self.order = 0
 
-    def step(self, pairs: Tensor | None, fit: Tensor) -> float:
-        """Go on to a window; returns the probability of the order chosen.
+    def step(self, pairs: Tensor | None, fit: Tensor, speaks: Tensor, known: Tensor) -> float:
+        """Go on to a window; returns the probability that every source that speaks is on its track.
 
         ``pairs`` (S tracks, S sources): agreement of the last window's overlap, as it was ordered, with this one's.
-        ``fit`` (S, S): log-odds of each source of this window being on each track.
+        ``fit`` (S, S): log-odds of each source of this window being on each track. ``speaks`` (S,): which sources do;
+        ``known`` (S,): which tracks have had a speaker. The others are alike until one is chosen for a newcomer.
         """
-        tracks = torch.arange(self.orders.shape[1])
-        emission = fit[tracks, self.orders].sum(1)  # (O,)
-        if self.belief is None:
-            belief = emission
-        else:
-            stay = _STAY * torch.eye(len(self.orders))
-            change = stay if pairs is None else stay + _SURE * self._transitions(pairs)
-            belief = (self.belief[:, None] + change).logsumexp(0) + emission
-        self.belief = belief - belief.logsumexp(0)
-        best = int(self.belief.argmax())
-        self.order = best if self.belief[best] > self.belief[self.order] + 1e-6 else self.order
-        return float(self.belief[self.order].exp())
+        change = _STAY * torch.eye(len(self.orders))
+        if pairs is not None:
+            change = change + _SURE * self._transitions(pairs)
+        belief = (self.belief[:, None] + change).logsumexp(0)
+        belief = belief + fit[torch.arange(len(fit)), self.orders].sum(1)
+        belief = belief - belief.logsumexp(0)
+        best = int(belief.argmax())
+        self.order = best if belief[best] > belief[self.order] + 1e-6 else self.order
+        place = self.tracks[:, speaks]  # (O, speaking)
+        named = torch.where(known[place], place, -1)
+        same = (named == named[self.order]).all(1)
+        sure = float(belief[same].exp().sum())
+        named_now = same & (place != place[self.order]).any(1)
+        others = torch.arange(len(belief)) != self.order
+        self.belief = (belief - _NAMED * named_now).clamp_max(float(belief[self.order]) - _STAY * others)
+        return min(sure, 1.0)
 
     def _transitions(self, pairs: Tensor) -> Tensor:
         """Agreement of every order before (rows) with every order now (columns): (O, O)."""
-        chosen = self.orders[self.order]
-        place = torch.empty_like(chosen)
-        place[chosen] = torch.arange(len(chosen))  # where each source of the last window went
-        return pairs[place[self.orders][:, None, :], self.orders[None, :, :]].mean(-1)
+        place = self.tracks[self.order]  # where each source of the last window went
+        return pairs[place[self.orders][:, None, :], self.orders[None, :, :]].sum(-1)
 
     @property
     def chosen(self) -> list[int]:
@@ -101,12 +107,15 @@ class Tracker:
         self.confidence: list[float] = []
         self._chains: list[_Chain] = []
         self._profiles: Tensor | None = None  # (S, D), as long as they have been heard
+        self._known = torch.zeros(0, dtype=torch.bool)  # (S,): which tracks have had a speaker
         self._loudest = 0.0  # mean power of the loudest source so far
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
         """``core`` (S, C, T) with its sources in the order of ``tail`` (S, C, overlap) and of all before."""
         groups = [[c] for c in range(core.shape[1])] if self.per_channel else [list(range(core.shape[1]))]
-        self._chains = self._chains or [_Chain(len(core)) for _ in groups]
+        if not self._chains:
+            self._chains = [_Chain(len(core)) for _ in groups]
+            self._known = torch.zeros(len(core), dtype=torch.bool)
         power = core.square().mean(-1)  # (S, C)
         self._loudest = max(self._loudest, float(power.max()))
         quiet = max(_SILENCE, _RELATIVE * self._loudest)
@@ -115,40 +124,41 @@ class Tracker:
         for c in sorted(range(len(groups)), key=lambda c: -float(power[:, groups[c]].sum())):
             sources = core[:, groups[c]]
             pairs = None if tail is None else _overlap(tail[:, groups[c]], sources, quiet)
-            vectors, weight = self._listen(sources, power[:, groups[c]], quiet)
-            fit = self._fit(vectors, weight)
+            loud = power[:, groups[c]].amax(1)  # (S,)
+            speaks = (loud > quiet) & (loud > _RELATIVE * loud.max())
+            vectors = self._listen(sources, power[:, groups[c]]) * speaks[:, None]
+            fit = self._fit(vectors)
             if lead is not None:
                 shared = agreement(lead, sources.flatten(1), quiet)
                 fit = fit + _SURE * shared * (shared.max() > _CHANCE)
             chain = self._chains[c]
-            certain = chain.step(joint if pairs is None or not pairs.any() else pairs, fit)
+            certain = chain.step(joint if pairs is None or not pairs.any() else pairs, fit, speaks, self._known)
             sure = min(sure, certain)
             made[:, groups[c]] = sources[chain.chosen]
             lead = made[:, groups[c]].flatten(1) if lead is None else lead
-            self._remember(vectors[chain.chosen], weight[chain.chosen] * max(0.0, 2 * certain - 1))
+            self._known = self._known | speaks[chain.chosen]
+            self._remember(vectors[chain.chosen] * max(0.0, 2 * certain - 1))
         self.confidence.append(sure)
         return made
 
-    def _listen(self, sources: Tensor, power: Tensor, quiet: float) -> tuple[Tensor, Tensor]:
-        """Voices (S, D) of ``sources`` (S, C, T) and how far each counts (S,), from 0 to 1."""
+    def _listen(self, sources: Tensor, power: Tensor) -> Tensor:
+        """Voices (S, D) of ``sources`` (S, C, T), by the loudest channel."""
         if self.voice is None:
-            return sources.new_zeros(len(sources), 1), sources.new_zeros(len(sources))
-        loudest = sources[:, int(power.sum(0).argmax())]  # (S, T)
-        vectors = self.voice(loudest)
-        share = power.amax(1) / max(float(power.max()), _SILENCE)
-        speaks = (power.amax(1) > quiet) & (share > _RELATIVE)
-        return vectors, speaks * vectors.square().sum(1)
+            return sources.new_zeros(len(sources), 1)
+        return self.voice(sources[:, int(power.sum(0).argmax())])
 
-    def _fit(self, vectors: Tensor, weight: Tensor) -> Tensor:
-        """Log-odds (S tracks, S sources) of each voice being each track's."""
-        if self._profiles is None:
-            return vectors.new_zeros(len(vectors), len(vectors))
-        known = self._profiles.square().sum(1, keepdim=True) > 0
-        alike = torch.where(known, F.normalize(self._profiles, dim=1) @ vectors.T, _STRANGER)
-        return _ALIKE * (alike - _STRANGER) * weight
+    def _fit(self, vectors: Tensor) -> Tensor:
+        """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one."""
+        heard = vectors.square().sum(1) > 0
+        stranger = _STRANGER - (_NEXT / _ALIKE) * (~self._known).cumsum(0).sub(1).clamp_min(0)  # (S,)
+        alike = stranger[:, None].expand(len(vectors), len(vectors))
+        if self._profiles is not None:
+            profiled = self._profiles.square().sum(1, keepdim=True) > 0
+            alike = torch.where(profiled, F.normalize(self._profiles, dim=1) @ vectors.T, alike)
+        return _ALIKE * (alike - _STRANGER) * heard
 
-    def _remember(self, vectors: Tensor, weight: Tensor) -> None:
-        """Let the tracks' profiles follow their voices."""
+    def _remember(self, vectors: Tensor) -> None:
+        """Let the tracks' profiles follow their voices, as far as those are certain."""
         if self._profiles is None:
             self._profiles = torch.zeros_like(vectors)
-        self._profiles = self._profiles * (1 - weight[:, None] / _MEMORY) + vectors * weight[:, None]
+        self._profiles = self._profiles * (1 - vectors.norm(dim=1, keepdim=True) / _MEMORY) + vectors

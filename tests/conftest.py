@@ -41,12 +41,13 @@ def noise(frames: int, channels: int = 1, level: float = 0.1, seed: int = 0) -> 
 SMALL = {
     "wave_u_net": {"sample_rate": 8000, "depth": 3, "filters": 4, "core": 512, "overlap": 64, "output": "linear"},
     "audio_unet": {"filters": [4, 8], "kernels": [9, 5], "core": 1024, "bias": False},
+    "voice": {"width": 8, "size": 8},
 }
 
 
 @pytest.fixture
 def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A catalogue of two untrained models, small enough for tests of everything around them."""
+    """A catalogue of untrained models, small enough for tests of everything around them."""
     place = tmp_path / "weights"
     place.mkdir()
     entries = {}

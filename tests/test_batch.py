@@ -11,7 +11,8 @@ from conftest import noise
 from audiosr_cli import api, batch
 from audiosr_cli.errors import InputError, OutputError, UsageError
 
-TWO = "{stem}_speaker{speaker}.{ext}"
+TWO = "{stem}_{speaker}.{ext}"
+NAMES = ("speaker1", "speaker2", "residual")
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def recordings(tmp_path: Path) -> Path:
 def test_folders_are_walked_and_keep_their_tree(recordings: Path) -> None:
     items = batch.collect([str(recordings)])
     naming = batch.Naming("out", TWO)
-    assert [str(naming.targets(item, 2, 8000)[1]) for item in items] == [
+    assert [str(naming.targets(item, NAMES[:2], 8000)[1]) for item in items] == [
         "out/a_speaker2.wav",
         "out/b_speaker2.wav",
         "out/sub/a_speaker2.wav",
@@ -39,11 +40,11 @@ def test_folders_are_walked_and_keep_their_tree(recordings: Path) -> None:
 
 def test_names(tmp_path: Path) -> None:
     item = batch.Item("in/talk.mp3")
-    assert batch.Naming(None, "{stem}_{rate}.{ext}").targets(item, 1, 48000) == [Path("talk_48000.wav")]
-    assert batch.Naming(None, TWO, "flac").targets(item, 2, 8000)[0] == Path("talk_speaker1.flac")
-    assert batch.Naming("x/new.flac", TWO).targets(item, 1, 8000) == [Path("x/new.flac")]
-    assert batch.Naming("x/new.flac", TWO).targets(item, 2, 8000)[1] == Path("x/new_speaker2.flac")
-    assert batch.Naming("-", TWO).targets(item, 1, 8000) == ["-"]
+    assert batch.Naming(None, "{stem}_{rate}.{ext}").targets(item, NAMES[:1], 48000) == [Path("talk_48000.wav")]
+    assert batch.Naming(None, TWO, "flac").targets(item, NAMES[:2], 8000)[0] == Path("talk_speaker1.flac")
+    assert batch.Naming("x/new.flac", TWO).targets(item, NAMES[:1], 8000) == [Path("x/new.flac")]
+    assert batch.Naming("x/new.flac", TWO).targets(item, NAMES[:2], 8000)[1] == Path("x/new_speaker2.flac")
+    assert batch.Naming("-", TWO).targets(item, NAMES[:1], 8000) == ["-"]
     assert batch.Naming("out.d", TWO).to_file is False
     (tmp_path / "folder.wav").mkdir()
     assert batch.Naming(str(tmp_path / "folder.wav"), TWO).to_file is False
@@ -78,13 +79,13 @@ def test_templates_that_are_refused(template: str, said: str) -> None:
 def test_found_before_work(output: str | None, inputs: list[str], template: str, sources: int, said: str) -> None:
     naming = batch.Naming(output, template)
     with pytest.raises(UsageError, match=said):
-        batch.check([batch.Item(name) for name in inputs], naming, sources)
+        batch.check([batch.Item(name) for name in inputs], naming, NAMES[:sources])
 
 
 def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="not a folder"):
-        batch.check([batch.Item("a.wav")], batch.Naming(str(tmp_path / "file"), TWO), 2)
+        batch.check([batch.Item("a.wav")], batch.Naming(str(tmp_path / "file"), TWO), NAMES[:2])
 
 
 def test_one_bad_file_does_not_stop_the_others(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_names_never_lie_about_their_content() -> None:
     assert batch.Naming(None, "{stem}.flac").chosen_container == "flac"
     with pytest.raises(UsageError, match="name says wav"):
         batch.Naming("a.wav", TWO, "flac")
-    batch.check([batch.Item("a.wav")], batch.Naming(None, "{stem}_{speaker:02d}.{ext}"), 2)
+    batch.check([batch.Item("a.wav")], batch.Naming(None, "{stem}_{speaker:>10}.{ext}"), NAMES[:2])
 
 
 def test_never_onto_the_input(small_weights: Path, recordings: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import originals
 import pytest
 import soundfile
 from conftest import EXAMPLES, noise, tone
@@ -43,6 +44,65 @@ def test_separate_writes_a_file_a_speaker(stereo: Path, tmp_path: Path) -> None:
     for name in names:
         info = soundfile.info(name)
         assert (info.frames, info.samplerate, info.channels, info.subtype) == (66150, 44100, 2, "PCM_24")
+
+
+def test_residual_and_sources_are_the_input(stereo: Path, tmp_path: Path) -> None:
+    done = audiosr("separate", stereo, "--residual", "-o", tmp_path, "--subtype", "float", "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert [Path(name).name for name in row["outputs"]] == [
+        "talk_speaker1.wav",
+        "talk_speaker2.wav",
+        "talk_residual.wav",
+    ]
+    whole = sum(soundfile.read(name, dtype="float32")[0] for name in row["outputs"])
+    np.testing.assert_allclose(whole, soundfile.read(stereo, dtype="float32")[0], atol=1e-6)
+    assert len(row["levels_db"]) == 3
+    assert len(row["confidence"]) >= 1
+    assert row["confidence_hop_s"] > 0
+
+
+@pytest.mark.parametrize(("channels", "count"), [("each", 2), ("mix", 1), ("2", 1)])
+def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> None:
+    done = audiosr("separate", stereo, "--channels", channels, "-o", tmp_path, "--subtype", "float")
+    assert done.returncode == 0, done.stderr
+    wave = soundfile.read(stereo, dtype="float32", always_2d=True)[0]
+    wanted = {"each": wave, "mix": wave.mean(1, keepdims=True), "2": wave[:, 1:]}[channels]
+    soundfile.write(tmp_path / "same.wav", wanted, 44100, "FLOAT")
+    assert audiosr("separate", tmp_path / "same.wav", "-o", tmp_path).returncode == 0
+    for name in ("speaker1", "speaker2"):
+        made = soundfile.read(tmp_path / f"talk_{name}.wav", always_2d=True)[0]
+        assert made.shape == (66150, count)
+        np.testing.assert_array_equal(made, soundfile.read(tmp_path / f"same_{name}.wav", always_2d=True)[0])
+
+
+def test_one_talker_is_said(tmp_path: Path) -> None:
+    voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
+    soundfile.write(tmp_path / "alone.wav", *voice)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    done = audiosr("separate", tmp_path / "alone.wav", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json")
+    alone, silent = map(json.loads, done.stdout.splitlines())
+    assert silent["levels_db"] == [None, None]
+    assert not silent["warnings"]
+    assert min(alone["levels_db"]) < max(alone["levels_db"]) - 20
+    assert any("hardly anything is on the track of speaker" in line for line in alone["warnings"])
+
+
+def test_import(tmp_path: Path) -> None:
+    shapes = json.loads((Path(__file__).parent / "golden" / "importing.json").read_text())["ConvTasNet"]["shapes"]
+    source = originals.save("ConvTasNet", shapes, tmp_path)
+    target = tmp_path / "brought.safetensors"
+    done = audiosr("models", "import", source, target)
+    assert (done.returncode, done.stdout.decode()) == (0, f"{target}\n"), done.stderr
+    assert audiosr("models", "import", source, target).returncode == 2
+    mix = EXAMPLES / "two_speakers.wav"
+    done = audiosr("separate", mix, "--speakers", 3, "--model", target, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    source.write_bytes(b"import os")
+    done = audiosr("models", "import", source, target, "--overwrite")
+    assert done.returncode == 1
+    assert b"not a file of tensors" in done.stderr
 
 
 def test_default_names_in_the_current_folder(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from audiosr_cli.metrics import best_order, lsd, lsd_ssr_eval, si_sdr, snr
+from audiosr_cli.metrics import best_order, lsd, lsd_ssr_eval, sdr, si_sdr, snr
 
 
 def orthogonal(length: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,3 +63,15 @@ def test_lsd_floors() -> None:
     silence = torch.zeros(48000)
     assert lsd(silence, quiet) < 0.01
     assert lsd_ssr_eval(silence, quiet, 48000) > 5
+
+
+def test_sdr_forgives_a_filter_and_counts_the_rest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference, other = torch.randn(2, 16000, generator=generator)
+    filtered = 0.5 * reference.roll(3) - 0.2 * reference.roll(40)
+    filtered[:64] = 0
+    assert float(sdr(filtered, reference)) > 20  # all but the first samples
+    assert float(si_sdr(filtered, reference)) < 0
+    mixed = reference + other * 10 ** (-10 / 20)
+    torch.testing.assert_close(sdr(mixed, reference), torch.tensor(10.0), rtol=0, atol=0.3)  # 512 of 16000 are forgiven
+    assert sdr(torch.zeros(2, 4000), torch.zeros(2, 4000)).isfinite().all()

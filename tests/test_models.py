@@ -12,15 +12,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiosr_cli.errors import ModelError
+from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import ARCHITECTURES, Model, build, make_config
 from audiosr_cli.models.audio_unet import AudioUNetConfig
 from audiosr_cli.models.layers import Grid, crop, interleave, subpixel
 from audiosr_cli.models.wave_u_net import WaveUNetConfig
+from audiosr_cli.train.losses import pit
 from audiosr_cli.windows import Engine
 
 WAVE = {"depth": 3, "filters": 4, "core": 256, "sample_rate": 8000}
 AUDIO = {"filters": [4, 6, 8], "kernels": [9, 7, 5], "core": 128, "dropout": 0.0}
-CASES: list[tuple[str, dict[str, Any]]] = [
+WINDOWS = {"context": 64, "core": 256, "overlap": 32, "sample_rate": 8000}
+DUAL = WINDOWS | {"filters": 12, "kernel": 8, "stride": 4, "width": 8, "chunk": 10, "layers": 1, "heads": 2, "hidden": 9}
+SPECTRAL = WINDOWS | {
+    "n_fft": 64,
+    "hop_length": 32,
+    "fine": 16,
+    "widths": [4, 6, 8],
+    "time_strides": [2, 1],
+    "hidden": 16,
+    "layers": 1,
+    "heads": 2,
+}
+EXACT: list[tuple[str, dict[str, Any]]] = [
     ("wave_u_net", WAVE),
     ("wave_u_net", WAVE | {"learned_upsampling": True, "difference": False, "output": "linear"}),
     ("wave_u_net", WAVE | {"sources": 3, "channels": 2, "output": "clip"}),
@@ -30,6 +44,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("audio_unet", AUDIO | {"ratio": 4, "bias": False}),
     ("audio_unet", AUDIO | {"ratio": 6}),
 ]
+WINDOWED: list[tuple[str, dict[str, Any]]] = [  # these hear their whole window
+    ("conv_tasnet", WINDOWS | {"filters": 12, "kernel": 8, "stride": 4, "width": 6, "hidden": 8, "skip": 5, "blocks": 2}),
+    ("dual_path", DUAL),
+    ("dual_path", DUAL | {"path": "lstm", "rectified": False, "bias": True, "padding": 1.0, "mask": "sigmoid"}),
+    ("dual_path", DUAL | {"stages": True, "sources": 3}),
+    ("spectral_unet", SPECTRAL),
+    ("spectral_unet", SPECTRAL | {"sources": 3, "fine": 32, "hop_length": 16}),
+]
+CASES = EXACT + WINDOWED
 TOLERANCE = 1e-5  # of a full scale of 1: windows and the whole signal may run different kernels
 GOLDEN = Path(__file__).parent / "golden" / "models.json"
 
@@ -57,7 +80,7 @@ def test_contract(name: str, values: dict[str, Any]) -> None:
     assert out.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("name", "values"), CASES)
+@pytest.mark.parametrize(("name", "values"), EXACT)
 @pytest.mark.parametrize("length", [1, 100, 1733])
 def test_streamed_is_one_pass_over_the_whole(name: str, values: dict[str, Any], length: int) -> None:
     model = make(name, values).eval()
@@ -74,6 +97,24 @@ def test_streamed_is_one_pass_over_the_whole(name: str, values: dict[str, Any], 
         torch.testing.assert_close(made, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(("name", "values"), WINDOWED)
+@pytest.mark.parametrize("length", [1, 256, 1733])
+def test_block_size_changes_no_sample(name: str, values: dict[str, Any], length: int) -> None:
+    model = make(name, values).eval()
+    x = signal(model, length)[0]
+
+    def forward(windows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(windows)
+
+    made = []
+    for block in (17, 509, length):
+        engine = Engine(model.spec, forward, 1)
+        made.append(torch.cat([*(engine.push(part) for part in x.split(block, dim=-1)), engine.flush()], dim=-1))
+        assert made[-1].shape == (model.spec.sources, 1, length)
+        assert torch.equal(made[-1], made[0])
+
+
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_gradients_reach_every_parameter(name: str, values: dict[str, Any]) -> None:
     model = make(name, values)
@@ -83,7 +124,27 @@ def test_gradients_reach_every_parameter(name: str, values: dict[str, Any]) -> N
         assert weight.grad.abs().max() > 0, key
 
 
-@pytest.mark.parametrize(("name", "values"), [CASES[0], CASES[3], CASES[4], CASES[5]])
+@pytest.mark.parametrize(("name", "values"), WINDOWED)
+def test_separators_overfit_one_mixture(name: str, values: dict[str, Any]) -> None:
+    """Learns to part noises of different bands."""
+    values = values | {"context": 0, "sources": 2}
+    model = make(name, values)
+    length = model.spec.window
+    low = F.avg_pool1d(signal(model, length + 8), 9, 1)[0]
+    high = signal(model, length + 1).diff()[0]
+    sources = torch.stack([low / low.std(), high / high.std()], dim=1)  # (1, S, T)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(80):
+        made = model(sources.sum(1, keepdim=True)).flatten(2)[:, -2:]  # the last stage
+        losses.append(pit(made, sources, si_sdr))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] - 4
+
+
+@pytest.mark.parametrize(("name", "values"), [EXACT[0], EXACT[3], EXACT[4], EXACT[5]])
 def test_overfits_one_batch(name: str, values: dict[str, Any]) -> None:
     """Learns to double the input, or, with two sources, to give it to the first only."""
     model = make(name, values)
@@ -174,6 +235,44 @@ def test_paper_sizes() -> None:
     assert AudioUNetConfig(ratio=4).spec.in_rate == 12000
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "count"),
+    [
+        ("dual_path", {}, 25_679_361),  # SepFormer as SpeechBrain publishes it
+        (
+            "dual_path",
+            {"filters": 64, "width": 128, "bias": True, "chunk": 100, "padding": 1.0, "path": "lstm", "blocks": 6}
+            | {"hidden": 128, "rectified": False, "mask": "sigmoid"},
+            3_652_865,  # Asteroid's DPRNNTasNet
+        ),
+        ("conv_tasnet", {}, 5_050_545),  # Asteroid's ConvTasNet, and the paper's best
+        ("dual_path", {"blocks": 8, "layers": 2, "chunk": 50, "stages": True}, 26_415_616),  # SFSRNet's separator
+    ],
+)
+def test_published_sizes(name: str, values: dict[str, Any], count: int) -> None:
+    with torch.device("meta"):
+        model = build(name, make_config(name, values))
+    assert sum(weight.numel() for weight in model.parameters()) == count
+
+
+def test_stages_are_returned_in_training_only() -> None:
+    model = make("dual_path", DUAL | {"stages": True, "blocks": 3})
+    x = signal(model, model.spec.window)
+    stages = model.train()(x)
+    assert stages.shape == (1, 6, 1, 256)
+    torch.testing.assert_close(model.eval()(x), stages[:, 4:])
+
+
+def test_spectral_masks_keep_level_and_sum() -> None:
+    model = make("spectral_unet", SPECTRAL | {"sources": 3}).eval()
+    x = signal(model, model.spec.window)
+    torch.testing.assert_close(model(x).sum(1), x[..., 64:-64])
+    torch.testing.assert_close(model(x * 0.1), model(x) * 0.1, rtol=1e-2, atol=1e-4)
+    assert not model(0 * x).any()
+    frames = model._analyse(x[:, 0])
+    torch.testing.assert_close(model._synthesise(frames.unsqueeze(1), x.shape[-1]), x)
+
+
 def test_interpolation_keeps_a_tone() -> None:
     model = make("audio_unet", AUDIO | {"ratio": 4})
     torch.nn.init.zeros_(model.head.weight)
@@ -185,7 +284,7 @@ def test_interpolation_keeps_a_tone() -> None:
 
 
 def test_config_errors_name_what_is_known() -> None:
-    with pytest.raises(ModelError, match="known: audio_unet, wave_u_net"):
+    with pytest.raises(ModelError, match="known: audio_unet, conv_tasnet, dual_path, spectral_unet, voice, wave_u_net"):
         make_config("no_such", {})
     with pytest.raises(ModelError, match="no key 'depht'; did you mean 'depth'"):
         make_config("wave_u_net", {"depht": 3})
@@ -194,7 +293,7 @@ def test_config_errors_name_what_is_known() -> None:
 
 
 def test_every_architecture_has_cases() -> None:
-    assert {name for name, _ in CASES} == set(ARCHITECTURES)
+    assert {name for name, _ in CASES} | {"voice"} == set(ARCHITECTURES)
 
 
 def test_layers() -> None:

@@ -1,15 +1,44 @@
-"""tracking.py: scale-free agreement, and orders across channels and time."""
+"""tracking.py: scale-free agreement, and orders across channels, time and pauses."""
 
 from __future__ import annotations
 
+import random
+from itertools import permutations
+
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from audiosr_cli.tracking import Tracker, agreement, best_permutation
+from audiosr_cli.tracking import Tracker, agreement
+
+OVERLAP, STEP = 500, 1500
 
 
-def waves(sources: int, length: int = 4000) -> torch.Tensor:
+def waves(sources: int, length: int = 4000) -> Tensor:
     return torch.randn(sources, length, generator=torch.Generator().manual_seed(0))
+
+
+def tones(sources: int, length: int) -> Tensor:
+    """Source k is a tone of its own frequency, which ``pitch`` hears."""
+    return torch.stack([torch.sin(torch.arange(length) * (0.2 + 0.3 * k)) for k in range(sources)])
+
+
+def pitch(x: Tensor) -> Tensor:
+    """A voice network for ``tones``: the spectrum in eight bands."""
+    bands = torch.fft.rfft(x)[:, :-1].abs().unflatten(1, (25, -1)).mean(2)
+    return F.normalize(bands, dim=1) * (x.abs().amax(1, keepdim=True) > 0)
+
+
+def track(whole: Tensor, orders: list[tuple[int, ...]], tracker: Tracker) -> list[bool]:
+    """Windows of ``whole`` (S, C, T), each in an order of its own, through ``tracker``: which came out in order."""
+    tail, right = None, []
+    for i, order in enumerate(orders):
+        core = whole[..., i * STEP : (i + 1) * STEP + OVERLAP]
+        made = tracker(tail, core[list(order)])
+        tail = made[..., STEP:]
+        right.append(torch.equal(made, core))
+    return right
 
 
 def test_agreement_is_free_of_level_and_polarity() -> None:
@@ -21,23 +50,86 @@ def test_agreement_is_free_of_level_and_polarity() -> None:
 def test_silence_agrees_with_nothing() -> None:
     x = waves(2)
     assert torch.equal(agreement(x, torch.zeros_like(x)), torch.zeros(2, 2))
+    assert torch.equal(agreement(x, x, quiet=2.0), torch.zeros(2, 2))
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
-def test_best_permutation(order: tuple[int, ...]) -> None:
-    x = waves(3)
-    shuffled = torch.empty_like(x)
-    shuffled[list(order)] = x
-    assert best_permutation(agreement(x, shuffled)) == order
+@pytest.mark.parametrize("sources", [2, 3, 4])
+def test_overlaps_tell_the_order(sources: int) -> None:
+    draw = random.Random(sources)
+    orders = [tuple(range(sources)), *(draw.choice(list(permutations(range(sources)))) for _ in range(19))]
+    tracker = Tracker()
+    assert all(track(waves(sources, 21 * STEP).unsqueeze(1), orders, tracker))
+    assert len(tracker.confidence) == 20
+    assert min(tracker.confidence) > 0.9
 
 
-def test_ties_keep_the_order() -> None:
-    assert best_permutation(torch.zeros(3, 3)) == (0, 1, 2)
-
-
-def test_silence_in_the_overlap_keeps_the_order() -> None:
+def test_without_evidence_the_order_stays_and_is_not_trusted() -> None:
     core = waves(2).unsqueeze(1)
-    assert torch.equal(Tracker()(torch.zeros(2, 1, 500), core), core)
+    tracker = Tracker()
+    assert torch.equal(tracker(None, core), core)
+    assert torch.equal(tracker(torch.zeros(2, 1, OVERLAP), core), core)
+    assert tracker.confidence[0] > 0.9
+    for _ in range(200):
+        tracker(torch.zeros(2, 1, OVERLAP), core)
+    assert tracker.confidence[-1] < 0.6
+
+
+def turns(sources: int, count: int, draw: random.Random) -> Tensor:
+    """One speaker a window and nobody where windows overlap: (S, 1, T)."""
+    whole = tones(sources, (count + 1) * STEP)
+    for i in range(count):
+        quiet = [k for k in range(sources) if k != (i if i < sources else draw.randrange(sources))]
+        whole[quiet, i * STEP : (i + 1) * STEP] = 0
+        whole[:, i * STEP : i * STEP + OVERLAP] = 0
+    whole[:, count * STEP :] = 0
+    return whole.unsqueeze(1)
+
+
+@pytest.mark.parametrize("sources", [2, 3])
+def test_after_a_pause_voices_tell(sources: int) -> None:
+    draw = random.Random(sources)
+    count = 30
+    whole = turns(sources, count, draw)
+    orders = [tuple(range(sources)), *(draw.choice(list(permutations(range(sources)))) for _ in range(count - 1))]
+    speaks = [whole[:, 0, i * STEP : (i + 1) * STEP].abs().amax(1).argmax() for i in range(count)]
+    tail, tracker = None, Tracker(voice=pitch)
+    for i, order in enumerate(orders):
+        made = tracker(tail, whole[..., i * STEP : (i + 1) * STEP + OVERLAP][list(order)])
+        tail = made[..., STEP:]
+        assert made[:, 0].abs().amax(1).argmax() == speaks[i], i
+    assert not all(track(whole, orders, Tracker()))
+
+
+def test_a_voice_is_known_again_after_a_long_silence() -> None:
+    whole = tones(2, 60 * STEP).unsqueeze(1)
+    whole[..., 5 * STEP : 50 * STEP] = 0
+    orders = [(0, 1)] * 5 + [(1, 0), (0, 1)] * 22 + [(1, 0)] * 11
+    right = track(whole, orders, Tracker(voice=pitch))
+    assert all(right[:4]) and all(right[51:])
+
+
+def test_voices_correct_a_wrong_turn() -> None:
+    """The windows from the tenth on claim, by their overlap, to be swapped; the voices know better."""
+    core = tones(2, STEP + OVERLAP).unsqueeze(1)
+    tracker, tail = Tracker(voice=pitch), None
+    for i in range(20):
+        made = tracker(tail.flip(0) if tail is not None and i == 10 else tail, core)
+        tail = made[..., STEP:]
+        if i not in (10, 11):
+            assert torch.equal(made, core)
+
+
+def test_what_separating_left_has_no_voice() -> None:
+    """A second track 40 dB down says nothing: its owner comes later and is given the track."""
+    first, second = tones(2, 40 * STEP)
+    whole = torch.stack([first, 0.01 * first]).unsqueeze(1)
+    half = 20 * STEP
+    whole[:, 0, half:] = torch.stack([0.01 * second, second])[:, half:]
+    whole[..., half - STEP : half + OVERLAP] = 0
+    draw = random.Random(0)
+    orders = [(0, 1), *(draw.choice([(0, 1), (1, 0)]) for _ in range(38))]
+    right = track(whole, orders, Tracker(voice=pitch))
+    assert all(right[:18]) and all(right[21:])
 
 
 def test_one_party_a_channel_stays_where_it_is() -> None:
@@ -45,14 +137,12 @@ def test_one_party_a_channel_stays_where_it_is() -> None:
     a, b = waves(2, 20_000)
     rest = 0.003 * torch.randn(2, 20_000, generator=torch.Generator().manual_seed(1))
     whole = torch.stack([torch.stack([a, rest[0]]), torch.stack([rest[1], b])])  # (S, C, T)
-    tracker, tail, step = Tracker(), None, 1500
+    tracker, tail = Tracker(), None
     for i in range(10):
-        core = whole[..., i * step : (i + 1) * step + 500]
-        shuffled = torch.stack(
-            [core[:, 0].flip(0) if i % 2 else core[:, 0], core[:, 1].flip(0) if i % 3 else core[:, 1]], 1
-        )
+        core = whole[..., i * STEP : i * STEP + STEP + OVERLAP]
+        shuffled = torch.stack([core[:, c].flip(0) if i % (c + 2) else core[:, c] for c in range(2)], 1)
         made = tracker(tail, shuffled)
-        tail = made[..., step:]
+        tail = made[..., STEP:]
         if i == 0:
             first = [torch.equal(made[0, c], core[0, c]) for c in range(2)]
         assert [torch.equal(made[0, c], core[0, c]) for c in range(2)] == first
@@ -60,8 +150,9 @@ def test_one_party_a_channel_stays_where_it_is() -> None:
 
 def test_a_model_of_all_channels_is_ordered_as_one() -> None:
     core = waves(2).unsqueeze(1).repeat(1, 2, 1)
-    tail = core[..., :500].flip(0)
-    assert torch.equal(Tracker(per_channel=False)(tail, core), core.flip(0))
+    tracker = Tracker(per_channel=False)
+    first = tracker(None, core)
+    assert torch.equal(tracker(first[..., -OVERLAP:], first.roll(OVERLAP, -1).flip(0)), first.roll(OVERLAP, -1))
 
 
 def test_channels_follow_the_loudest() -> None:

@@ -1,44 +1,70 @@
-"""SpectralUNet: complex masks from a 2-D U-Net over the spectrogram, with a sequence model at its bottleneck."""
+"""SpectralUNet: complex masks for the bins of a spectrogram, by a 2-D U-Net with attention over time at its bottom.
+
+Our own. Its parts are known ones: a U-Net over time and frequency whose blocks are plain convolutions (Choi et al.,
+ISMIR 2020, arXiv 1912.02591), attention where the map is smallest (Rouard, Massa & Défossez 2023, arXiv 2211.08553),
+complex masks (Williamson, Wang & Wang 2016). Dense convolutions on few bins keep a CPU at its peak rate.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model
-from audiosr_cli.models.wave_u_net import ChannelScale
 from audiosr_cli.windows import ModelSpec
+
+_SLOPE = 0.1
+_COMPRESSION = 0.3  # the network sees magnitudes to this power
+_MOMENTUM = 0.02  # of running statistics
 
 
 @dataclass(frozen=True)
 class SpectralUNetConfig:
+    """Every number of a SpectralUNet.
+
+    Frames of ``n_fft`` every ``hop_length``. The lowest ``fine`` bins are seen one by one, the others in groups of
+    ``group``. Level l of the U-Net has ``widths[l]`` channels; between two levels bins are halved and frames divided
+    by ``time_strides``. At the bottom ``layers`` transformer layers of ``hidden`` features and ``heads`` heads hear
+    the whole window. ``context``, ``core`` and ``overlap`` are how it streams, in samples.
+    """
+
     sample_rate: int = 16000
     sources: int = 2
     n_fft: int = 512
     hop_length: int = 256
     fine: int = 128
     group: int = 4
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    time_strides: tuple[int, ...] = (1, 2, 2)
-    blocks: int = 1
-    sequence: Literal["none", "attention", "lstm"] = "attention"
-    hidden: int = 384
-    layers: int = 2
-    heads: int = 6
-    tdf: int = 0
-    slope: float = 0.1
-    consistent: bool = True
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+    time_strides: tuple[int, ...] = (2, 2, 1)
+    hidden: int = 256
+    layers: int = 3
+    heads: int = 4
     context: int = 16384
     core: int = 65536
     overlap: int = 8192
     name: str = "spectral_unet"
 
+    def __post_init__(self) -> None:
+        assert len(self.widths) == len(self.time_strides) + 1 and min(self.widths) >= 1 and self.sources >= 1
+        assert self.n_fft % (2 * self.hop_length) == 0
+        assert 0 < self.fine <= self.n_fft // 2 and (self.n_fft // 2 - self.fine) % self.group == 0
+        assert self.rows % 2 ** len(self.time_strides) == 0
+        assert self.hidden % (2 * self.heads) == 0
+        assert all(length % self.hop_length == 0 for length in (self.context, self.core, self.overlap))
+
+    @property
+    def rows(self) -> int:
+        """How many single bins and groups there are: the height of the uppermost map."""
+        return self.fine + (self.n_fft // 2 - self.fine) // self.group
+
     @property
     def spec(self) -> ModelSpec:
+        """The contract that follows."""
         return ModelSpec(
             name=self.name,
             task="separate",
@@ -52,178 +78,168 @@ class SpectralUNetConfig:
         )
 
 
-def conv2(i: int, o: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
-    pad = tuple((k - 1) // 2 if s == 1 or k % 2 else 0 for k, s in zip(kernel, stride))
-    layer = nn.Conv2d(i, o, kernel, stride, pad, bias=False)
-    nn.init.kaiming_normal_(layer.weight, a=0.1)
-    return layer.to(memory_format=torch.channels_last)
+def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
+    """A convolution over (frames, bins); where it does not stride, zeros keep the size."""
+    padding = (kernel[0] // 2 * (stride[0] == 1), kernel[1] // 2 * (stride[1] == 1))
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+    nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
+    return layer
+
+
+def _norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, momentum=_MOMENTUM)
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, slope: float) -> None:
+    """Two convolutions around which the map goes on unchanged."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = (conv2(width, width, (3, 3)) for _ in range(2))
-        self.scale1, self.scale2 = ChannelScale(width), ChannelScale(width)
-        nn.init.constant_(self.scale2.gain, 0.3)
-        self.slope = slope
+        self.convs = nn.ModuleList(_conv(width, width, (3, 3)) for _ in range(2))
+        self.norms = nn.ModuleList(_norm(width) for _ in range(2))
+        nn.init.constant_(self.norms[1].weight, 0.3)
 
     def forward(self, h: Tensor) -> Tensor:
-        y = F.leaky_relu(self.scale1(self.first(h)), self.slope)
-        return F.leaky_relu(h + self.scale2(self.second(y)), self.slope)
-
-
-class FrequencyMix(nn.Module):
-    """Dense over frequency, shared by channels (TDF of Choi et al. 2020)."""
-
-    def __init__(self, width: int, bins: int, squeeze: int, slope: float) -> None:
-        super().__init__()
-        self.down, self.up = nn.Linear(bins, bins // squeeze, bias=False), nn.Linear(bins // squeeze, bins, bias=False)
-        self.scale1, self.scale2 = ChannelScale(width), ChannelScale(width)
-        nn.init.constant_(self.scale2.gain, 0.3)
-        self.slope = slope
-
-    def forward(self, h: Tensor) -> Tensor:
-        y = F.leaky_relu(self.scale1(self.down(h)), self.slope)
-        return h + self.scale2(self.up(y))
+        """(B, C, L, F) → the same shape."""
+        inner = F.leaky_relu(self.norms[0](self.convs[0](h)), _SLOPE)
+        return F.leaky_relu(h + self.norms[1](self.convs[1](inner)), _SLOPE)
 
 
 class Attention(nn.Module):
+    """A transformer layer without biases, its norms in front, positions by rotation (Su et al. 2021)."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.wide, self.narrow = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, h: Tensor) -> Tensor:  # (B, L, H)
-        b, l, w = h.shape
-        q, k, v = self.qkv(self.norm1(h)).view(b, l, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q), rotate(k)
-        made = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, l, w)
-        h = h + self.out(made)
-        return h + self.narrow(F.gelu(self.wide(self.norm2(h))))
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, L, H) → the same shape."""
+        split = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, ·)
+        heard = F.scaled_dot_product_attention(rotate(split[0]), rotate(split[1]), split[2])
+        h = h + self.out(heard.transpose(1, 2).flatten(2))
+        made: Tensor = h + self.narrow(F.gelu(self.wide(self.norm2(h))))
+        return made
 
 
 def rotate(x: Tensor) -> Tensor:
+    """(..., L, H) with each pair of features turned by an angle that grows with the position (Su et al. 2021)."""
     half = x.shape[-1] // 2
-    freq = 1000.0 ** (-torch.arange(half, device=x.device) / half)
-    angle = torch.arange(x.shape[-2], device=x.device)[:, None] * freq
+    rate = 1000.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(x.shape[-2], device=x.device)[:, None] * rate  # (L, H / 2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 class Sequence(nn.Module):
-    def __init__(self, features: int, c: SpectralUNetConfig) -> None:
+    """All channels and bins of a frame as one vector, attention along the frames, and back."""
+
+    def __init__(self, features: int, config: SpectralUNetConfig) -> None:
         super().__init__()
-        self.enter, self.leave = nn.Linear(features, c.hidden, bias=False), nn.Linear(c.hidden, features, bias=False)
-        self.kind = c.sequence
-        if c.sequence == "attention":
-            self.body = nn.Sequential(*(Attention(c.hidden, c.heads) for _ in range(c.layers)))
-        else:
-            self.body = nn.LSTM(c.hidden, c.hidden // 2, c.layers, batch_first=True, bidirectional=True)
+        c = config
+        self.enter, self.leave = (nn.Linear(i, o, bias=False) for i, o in ((features, c.hidden), (c.hidden, features)))
+        self.layers = nn.Sequential(*(Attention(c.hidden, c.heads) for _ in range(c.layers)))
         self.norm = nn.LayerNorm(c.hidden, bias=False)
 
-    def forward(self, h: Tensor) -> Tensor:  # (B, C, L, F)
-        y = self.enter(h.permute(0, 2, 3, 1).flatten(2))
-        y = self.body(y) if self.kind == "attention" else y + self.body(y)[0]
-        y = self.leave(self.norm(y))
-        return h + y.unflatten(2, (h.shape[3], h.shape[1])).permute(0, 3, 1, 2).to(h.dtype)
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, L, F) → the same shape."""
+        frames = self.enter(h.permute(0, 2, 3, 1).flatten(2))  # (B, L, H)
+        made = self.leave(self.norm(self.layers(frames)))  # (B, L, F * C)
+        return h + made.unflatten(2, (h.shape[3], h.shape[1])).permute(0, 3, 1, 2)
 
 
 class SpectralUNet(Model):
+    """The network. Each window is brought to unit level before, and its masks are used on the window as it came.
+
+    In evaluation what the sources lack of the mixture is shared between them, so that they sum to it (mixture
+    consistency, Wisdom et al. 2019, with equal weights). In training they are left as they are: summing to the mixture
+    from the start is a saddle that learning begins on.
+    """
+
     config: SpectralUNetConfig
+    window: Tensor
 
     def __init__(self, config: SpectralUNetConfig) -> None:
         super().__init__(config)
-        c = config
-        w = c.widths
+        c, w = config, config.widths
         self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
-        self.bins = c.n_fft // 2
-        self.coarse = (self.bins - c.fine) // c.group
-        self.enter = conv2(3, w[0], (3, 3))
-        self.enter_high = conv2(3, w[0], (3, c.group), (1, c.group)) if self.coarse else None
-        self.enter_scale = ChannelScale(w[0])
-        self.down, self.encode, self.up, self.decode = (nn.ModuleList() for _ in range(4))
-        self.down_scale, self.up_scale = nn.ModuleList(), nn.ModuleList()
-        bins = c.fine + self.coarse
-
-        def body(width: int, bins: int) -> nn.Module:
-            layers = [Block(width, c.slope) for _ in range(c.blocks)]
-            if c.tdf:
-                layers.append(FrequencyMix(width, bins, c.tdf, c.slope))
-            return nn.Sequential(*layers)
-
-        for i, stride in enumerate(c.time_strides):
-            self.encode.append(body(w[i], bins))
-            self.decode.insert(0, body(w[i], bins))
-            self.down.append(conv2(w[i], w[i + 1], (stride, 2), (stride, 2)))
-            self.down_scale.append(ChannelScale(w[i + 1]))
-            self.up.insert(0, nn.ConvTranspose2d(w[i + 1], w[i], (stride, 2), (stride, 2), bias=False))
-            self.up_scale.insert(0, ChannelScale(w[i]))
-            bins //= 2
-        self.middle = nn.ModuleList([body(w[-1], bins), body(w[-1], bins)])
-        self.sequence = Sequence(w[-1] * bins, c) if c.sequence != "none" else None
+        self.enter = _conv(3, w[0], (3, 3))
+        self.enter_high = _conv(3, w[0], (3, c.group), (1, c.group)) if c.rows > c.fine else None
+        self.enter_norm = _norm(w[0])
+        strides = [(stride, 2) for stride in c.time_strides]
+        steps = list(zip(pairwise(w), strides, strict=True))
+        self.encode, self.decode = (nn.ModuleList(Block(width) for width in w[:-1]) for _ in range(2))
+        self.down = nn.ModuleList(_conv(a, b, stride, stride) for (a, b), stride in steps)
+        self.down_norm = nn.ModuleList(_norm(b) for _, b in pairwise(w))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, stride, stride, bias=False) for (a, b), stride in steps)
+        self.up_norm = nn.ModuleList(_norm(a) for a, _ in pairwise(w))
+        self.before, self.after = Block(w[-1]), Block(w[-1])
+        self.sequence = Sequence(w[-1] * (c.rows >> len(strides)), c)
         self.head = nn.Conv2d(w[0], 2 * c.sources, 1)
-        self.head_high = nn.Conv2d(w[0], 2 * c.sources * c.group, 1) if self.coarse else None
+        self.head_high = nn.Conv2d(w[0], 2 * c.sources * c.group, 1) if c.rows > c.fine else None
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        c = self.config
-        length = x.shape[-1]
-        mix = x[:, 0].float()
-        side = c.n_fft - c.hop_length
+        """(B, 1, T) → (B, S, 1, T - 2 * context); T is a multiple of ``hop_length``."""
+        c, length = self.config, x.shape[-1]
+        assert length % c.hop_length == 0
         with torch.autocast(x.device.type, enabled=False):
-            level = mix.square().mean(-1, keepdim=True).add(1e-10).sqrt()
-            frames = F.pad(mix, (side, side)).unfold(-1, c.n_fft, c.hop_length)  # (B, L, n)
-            spectrum = torch.fft.rfft(frames * self.window)  # (B, L, F)
-            parts = torch.view_as_real(spectrum / level.unsqueeze(-1) * (2 / c.n_fft) ** 0.5)
-            power = parts.square().sum(-1, keepdim=True) + 1e-5
-            h = torch.cat([parts * power**-0.35, power**0.15 - 1], -1)[:, :, : self.bins]
-        h = self.masks(h.permute(0, 3, 1, 2))  # (B, 2S, L, F)
+            mix = x[:, 0].float()
+            spectrum = self._analyse(mix)  # (B, L, F) complex
+            level = mix.square().mean(-1).add(1e-10).sqrt()
+            features = self._features(spectrum / level[:, None, None])
+        masks = self._masks(features)  # (B, 2S, L, F - 1)
         with torch.autocast(x.device.type, enabled=False):
-            h = F.pad(h.float(), (0, 1))
-            h = h.unflatten(1, (c.sources, 2)).permute(0, 1, 3, 4, 2).contiguous()  # (B, S, L, F, 2)
-            made = torch.view_as_complex(h) * spectrum.unsqueeze(1)
-            frames = torch.fft.irfft(made, c.n_fft) * self.window  # (B, S, L, n)
-            b, s, l, n = frames.shape
-            folded = F.fold(
-                frames.reshape(b * s, l, n).transpose(1, 2),
-                (1, (l - 1) * c.hop_length + n),
-                (1, n),
-                stride=(1, c.hop_length),
-            ).reshape(b, s, -1)
-            made = folded[..., side : side + length] / (c.n_fft / c.hop_length / 2)
-        if c.consistent and not self.training:
-            made = made + (mix.unsqueeze(1) - made.sum(1, keepdim=True)) / c.sources
-        return made[..., c.context : length - c.context].unsqueeze(2)
+            pairs = F.pad(masks.float(), (0, 1)).unflatten(1, (c.sources, 2)).movedim(2, -1)  # (B, S, L, F, 2)
+            made = self._synthesise(torch.view_as_complex(pairs.contiguous()) * spectrum.unsqueeze(1), length)
+        if not self.training:
+            made = made + (mix - made.sum(1)).unsqueeze(1) / c.sources
+        return made[:, :, None, c.context : length - c.context]
 
-    def masks(self, h: Tensor) -> Tensor:
-        c = self.config
-        l = h.shape[2]
-        stride = 1
-        for each in c.time_strides:
-            stride *= each
-        h = F.pad(h, (0, 0, 0, -l % stride)).contiguous(memory_format=torch.channels_last)
-        low = self.enter(h[..., : c.fine])
+    def _analyse(self, mix: Tensor) -> Tensor:
+        """(B, T) → spectra (B, L, F) of frames of which the first and last hold one hop."""
+        side = self.config.n_fft - self.config.hop_length
+        frames = F.pad(mix, (side, side)).unfold(-1, self.config.n_fft, self.config.hop_length)
+        return torch.fft.rfft(frames * self.window)
+
+    def _synthesise(self, spectra: Tensor, length: int) -> Tensor:
+        """Spectra (B, S, L, F) → (B, S, T): windowed again and overlapped."""
+        n_fft, hop = self.config.n_fft, self.config.hop_length
+        frames = torch.fft.irfft(spectra, n_fft) * (self.window * (2 * hop / n_fft))  # (B, S, L, n_fft)
+        count, side = frames.shape[2], n_fft - hop
+        columns = frames.flatten(0, 1).transpose(1, 2)  # (B * S, n_fft, L)
+        whole = F.fold(columns, (1, (count - 1) * hop + n_fft), (1, n_fft), stride=(1, hop))
+        return whole.flatten(1)[:, side : side + length].unflatten(0, frames.shape[:2])
+
+    def _features(self, spectrum: Tensor) -> Tensor:
+        """Compressed real and imaginary parts, and magnitudes: (B, L, F) → (B, 3, L, F - 1)."""
+        parts = torch.view_as_real(spectrum[..., :-1]) * (2 / self.config.n_fft) ** 0.5
+        power = parts.square().sum(-1, keepdim=True) + 1e-5
+        magnitude = power ** (_COMPRESSION / 2)
+        return torch.cat([parts * magnitude * power.rsqrt(), magnitude - 1], dim=-1).movedim(-1, 1)
+
+    def _masks(self, features: Tensor) -> Tensor:
+        """(B, 3, L, F) → (B, 2S, L, F): real and imaginary parts of every source's mask."""
+        c, frames = self.config, features.shape[2]
+        features = F.pad(features, (0, 0, 0, -frames % prod(c.time_strides)))
+        features = features.contiguous(memory_format=torch.channels_last)
+        h = self.enter(features[..., : c.fine])
         if self.enter_high is not None:
-            low = torch.cat([low, self.enter_high(h[..., c.fine :].contiguous(memory_format=torch.channels_last))], -1)
-        h = F.leaky_relu(self.enter_scale(low), c.slope)
+            h = torch.cat([h, self.enter_high(features[..., c.fine :])], dim=-1)  # (B, C, L, rows)
+        h = F.leaky_relu(self.enter_norm(h), _SLOPE)
         skips = []
-        for encode, down, scale in zip(self.encode, self.down, self.down_scale):
-            h = encode(h)
-            skips.append(h)
-            h = F.leaky_relu(scale(down(h)), c.slope)
-        h = self.middle[0](h)
-        if self.sequence is not None:
-            h = self.sequence(h)
-        h = self.middle[1](h)
-        for up, scale, decode in zip(self.up, self.up_scale, self.decode):
-            h = F.leaky_relu(skips.pop() + scale(up(h)), c.slope)
-            h = decode(h)
-        low = self.head(h[..., : c.fine])
+        for encode, down, norm in zip(self.encode, self.down, self.down_norm, strict=True):
+            skips.append(encode(h))
+            h = F.leaky_relu(norm(down(skips[-1])), _SLOPE)
+        h = self.after(self.sequence(self.before(h)))
+        for i in reversed(range(len(skips))):
+            h = self.decode[i](F.leaky_relu(skips[i] + self.up_norm[i](self.up[i](h)), _SLOPE))
+        masks = self.head(h[..., : c.fine])
         if self.head_high is not None:
-            high = self.head_high(h[..., c.fine :])  # (B, 2SG, L, F/G)
-            high = high.unflatten(1, (-1, c.group)).permute(0, 1, 3, 4, 2).flatten(3)
-            low = torch.cat([low, high], -1)
-        return low[:, :, :l]
+            high = self.head_high(h[..., c.fine :]).unflatten(1, (-1, c.group))  # (B, 2S, group, L, groups)
+            masks = torch.cat([masks, high.movedim(2, -1).flatten(3)], dim=-1)
+        made: Tensor = masks[:, :, :frames]
+        return made

@@ -72,7 +72,7 @@ class Voice(Model):
         waves = F.pad(waves.float(), (0, max(0, n_fft - waves.shape[-1])))
         power = power_spectrogram(waves, n_fft, hop)  # (B, F, L)
         level = power.mean(1)  # (B, L)
-        spoken = (level > _QUIET * level.amax(1, keepdim=True)).float().unsqueeze(1)  # (B, 1, L)
+        spoken = (level >= _QUIET * level.amax(1, keepdim=True)).float().unsqueeze(1)  # (B, 1, L)
         filters = mel_filters(n_fft, self.config.mels, sample_rate, _LOW_HZ, _HIGH_HZ).to(waves.device)
         mels = (filters @ power).clamp_min(1e-8 * level.amax(1)[:, None, None] + 1e-20).log()
         mean = (mels * spoken).sum((1, 2), keepdim=True) / (spoken.sum((1, 2), keepdim=True) * self.config.mels)
