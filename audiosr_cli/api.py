@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from audiosr_cli import weights
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import choose_format, container_of
 from audiosr_cli.errors import ModelError, UsageError
-from audiosr_cli import weights
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice
 from audiosr_cli.process import Options, Progress, Report, Samples, process_array, process_file

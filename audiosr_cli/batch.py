@@ -32,8 +32,8 @@ class Item:
 class Naming:
     """Where outputs go. ``output`` is a folder, a file (one input only), ``-`` or None for the current folder.
 
-    ``template`` has the fields {stem}, {speaker} (speaker1, speaker2 … residual), {rate} and {ext}. Raises UsageError where it would lead
-    out of the folder.
+    ``template`` has the fields {stem}, {speaker} (speaker1, speaker2 … residual), {rate} and {ext}. Raises UsageError
+    where it would lead out of the folder.
     """
 
     output: str | None

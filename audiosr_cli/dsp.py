@@ -68,7 +68,7 @@ def pitch(waves: Tensor, sample_rate: int, low: float = 70.0, high: float = 400.
     """
     n_fft = 2 * round(0.032 * sample_rate)
     power = power_spectrogram(waves, 2 * n_fft, n_fft // 2).pow(1 / 3).mean(-1)  # (..., F), compressed: no formants
-    correlation = torch.fft.irfft(power)[..., : n_fft]
+    correlation = torch.fft.irfft(power)[..., :n_fft]
     lags = torch.arange(round(sample_rate / high), round(sample_rate / low) + 1, device=waves.device)
     slope = 1 - 0.1 * lags / lags[-1]  # of two periods the shorter: no octave too low
     best = (correlation[..., lags] * slope).argmax(-1)

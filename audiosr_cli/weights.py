@@ -115,7 +115,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
 
 
 def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
-    """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; in fp16 if ``half``."""
+    """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; fp16 if ``half``."""
     import torch
     from safetensors.torch import save_file
 

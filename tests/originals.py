@@ -57,8 +57,8 @@ def formula(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     for name, shape in shapes.items():
         wave = torch.sin(torch.arange(torch.Size(shape).numel()) * 2.399963 + zlib.crc32(name.encode()) % 1000)
         scale = 1.5 / max(1, torch.Size(shape[1:]).numel()) ** 0.5
-        wave = 1 + 0.2 * wave if "norm" in name and name.endswith("weight") or name.endswith("gamma") else wave * scale
-        made[name] = wave.reshape(shape)
+        is_gain = name.endswith("gamma") or ("norm" in name and name.endswith("weight"))
+        made[name] = (1 + 0.2 * wave if is_gain else wave * scale).reshape(shape)
     return made
 
 

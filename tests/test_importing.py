@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import originals
 import pytest
 import torch
 from torch import Tensor
 
-import originals
-from audiosr_cli.errors import ModelError
 from audiosr_cli.importing import import_model
 from audiosr_cli.models import Model
 from audiosr_cli.models.base import Config

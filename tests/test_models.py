@@ -23,7 +23,16 @@ from audiosr_cli.windows import Engine
 WAVE = {"depth": 3, "filters": 4, "core": 256, "sample_rate": 8000}
 AUDIO = {"filters": [4, 6, 8], "kernels": [9, 7, 5], "core": 128, "dropout": 0.0}
 WINDOWS = {"context": 64, "core": 256, "overlap": 32, "sample_rate": 8000}
-DUAL = WINDOWS | {"filters": 12, "kernel": 8, "stride": 4, "width": 8, "chunk": 10, "layers": 1, "heads": 2, "hidden": 9}
+DUAL = WINDOWS | {
+    "filters": 12,
+    "kernel": 8,
+    "stride": 4,
+    "width": 8,
+    "chunk": 10,
+    "layers": 1,
+    "heads": 2,
+    "hidden": 9,
+}
 SPECTRAL = WINDOWS | {
     "n_fft": 64,
     "hop_length": 32,
@@ -45,7 +54,10 @@ EXACT: list[tuple[str, dict[str, Any]]] = [
     ("audio_unet", AUDIO | {"ratio": 6}),
 ]
 WINDOWED: list[tuple[str, dict[str, Any]]] = [  # these hear their whole window
-    ("conv_tasnet", WINDOWS | {"filters": 12, "kernel": 8, "stride": 4, "width": 6, "hidden": 8, "skip": 5, "blocks": 2}),
+    (
+        "conv_tasnet",
+        WINDOWS | {"filters": 12, "kernel": 8, "stride": 4, "width": 6, "hidden": 8, "skip": 5, "blocks": 2},
+    ),
     ("dual_path", DUAL),
     ("dual_path", DUAL | {"path": "lstm", "rectified": False, "bias": True, "padding": 1.0, "mask": "sigmoid"}),
     ("dual_path", DUAL | {"stages": True, "sources": 3}),

@@ -106,9 +106,7 @@ def optional(made: Tensor, sources: Tensor) -> dict[str, float]:
     try:
         import pystoi
 
-        rows["STOI"] = mean(
-            float(pystoi.stoi(s.numpy(), m.numpy(), RATE)) for m, s in zip(made, sources, strict=True)
-        )
+        rows["STOI"] = mean(float(pystoi.stoi(s.numpy(), m.numpy(), RATE)) for m, s in zip(made, sources, strict=True))
     except ImportError:
         pass
     try:

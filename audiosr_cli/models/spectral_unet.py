@@ -96,8 +96,9 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(_conv(width, width, (3, 3)) for _ in range(2))
-        self.norms = nn.ModuleList(_norm(width) for _ in range(2))
-        nn.init.constant_(self.norms[1].weight, 0.3)
+        first, second = _norm(width), _norm(width)
+        nn.init.constant_(second.weight, 0.3)
+        self.norms = nn.ModuleList([first, second])
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, L, F) → the same shape."""
