@@ -59,17 +59,3 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
 def raised_cosine(relative: Tensor, roll_off: Tensor) -> Tensor:
     """Gain at ``relative`` = frequency / edge: 1 up to 1 - ``roll_off``, falling to 0 at 1 (shapes broadcast)."""
     return (1 - torch.cos(torch.pi * ((1 - relative) / roll_off).clamp(0, 1))) / 2
-
-
-def pitch(waves: Tensor, sample_rate: int, low: float = 70.0, high: float = 400.0) -> Tensor:
-    """The prevailing pitch of each wave (..., T) in Hz, (...): where the autocorrelation of its frames peaks.
-
-    Frames of 64 ms, weighted by their energy; one figure for the whole wave, for speech of one speaker.
-    """
-    n_fft = 2 * round(0.032 * sample_rate)
-    power = power_spectrogram(waves, 2 * n_fft, n_fft // 2).pow(1 / 3).mean(-1)  # (..., F), compressed: no formants
-    correlation = torch.fft.irfft(power)[..., :n_fft]
-    lags = torch.arange(round(sample_rate / high), round(sample_rate / low) + 1, device=waves.device)
-    slope = 1 - 0.1 * lags / lags[-1]  # of two periods the shorter: no octave too low
-    best = (correlation[..., lags] * slope).argmax(-1)
-    return sample_rate / lags[best]

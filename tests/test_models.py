@@ -132,8 +132,9 @@ def test_gradients_reach_every_parameter(name: str, values: dict[str, Any]) -> N
     model = make(name, values)
     model(signal(model, model.spec.window, 2)).square().mean().backward()
     for key, weight in model.named_parameters():
-        assert weight.grad is not None, key
-        assert weight.grad.abs().max() > 0, key
+        if weight.requires_grad:
+            assert weight.grad is not None, key
+            assert weight.grad.abs().max() > 0, key
 
 
 @pytest.mark.parametrize(("name", "values"), WINDOWED)

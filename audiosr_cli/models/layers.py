@@ -40,7 +40,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, valid: bool = 
     """A 1-D convolution on feature maps; ``valid`` means no padding, otherwise zeros keep the length."""
     padding = (0, 0) if valid else (0, kernel // 2)
     layer = nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), padding, bias=bias)
-    return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _MeanOverRanks(torch.autograd.Function):
@@ -63,7 +63,7 @@ def across_ranks(mean: Tensor) -> Tensor:
     """The mean of the processes' means where several train together, its gradient included; else ``mean``."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return mean
-    made: Tensor = _MeanOverRanks.apply(mean)  # type: ignore[no-untyped-call]
+    made: Tensor = _MeanOverRanks.apply(mean)
     return made
 
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import low_pass, pitch
+from audiosr_cli.dsp import low_pass
 from audiosr_cli.errors import UsageError
 from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.losses import FIGURES, multi_stage, pair_figures, pit
+from audiosr_cli.train.losses import FIGURES, multi_stage, pit
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.rooms import impulse_responses
@@ -41,7 +41,6 @@ class Separation:
     mixing: Mixing = field(default_factory=Mixing)
     loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
     stage_hz: tuple[float, ...] = ()
-    by_pitch: float = 0.0
     figure: str = "SI-SDRi (dB)"
 
     def __post_init__(self) -> None:
@@ -64,7 +63,8 @@ class Separation:
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The crop is what the model hears: its context is cut from the target."""
-        length, context, train, noise = self._length, self.spec.context, recordings.train, recordings.noise
+        length, context, train = self._length, self.spec.context, recordings.train
+        noise = recordings.noise if self.mixing.noisy else None
         if self.mixing.noisy and noise is None:
             raise UsageError(f"[task.mixing] noisy = {self.mixing.noisy}: [data] noise names no folder")
         recipe = mixing.draw(
@@ -73,11 +73,7 @@ class Separation:
         mix, sources = mixing.render(
             ranks.share(recipe, self.batch_size), train, length, ranks.device, noise, self.rooms
         )
-        target = sources[..., context : length - context]
-        if self.by_pitch:
-            order = pitch(target, self.spec.out_rate).argsort(1)
-            target = target.gather(1, order.unsqueeze(-1).expand_as(target))
-        return {"input": mix.unsqueeze(1), "target": target}
+        return {"input": mix.unsqueeze(1), "target": sources[..., context : length - context]}
 
     @property
     def _length(self) -> int:
@@ -91,11 +87,7 @@ class Separation:
         return Losses({self.loss: loss}, stages[-1].flatten(0, 1), target.flatten(0, 1))
 
     def _pit(self, estimate: Tensor, target: Tensor) -> Tensor:
-        loss = pit(estimate, target, FIGURES[self.loss])
-        if not self.by_pitch:
-            return loss
-        own = pair_figures(estimate, target, FIGURES[self.loss]).diagonal(dim1=1, dim2=2)
-        return torch.lerp(loss, -own.mean(1).clamp_max(30.0).mean(), self.by_pitch)
+        return pit(estimate, target, FIGURES[self.loss])
 
     def _goals(self, target: Tensor, stages: int) -> list[Tensor]:
         """What each stage aims at: ``target`` (B, S, T) up to the stage's bandwidth."""
