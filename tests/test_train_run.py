@@ -24,7 +24,7 @@ from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import LoopConfig, Trainer
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.run import Call, train
-from audiosr_cli.train.tasks import Recordings, Separation, Upsampling
+from audiosr_cli.train.tasks import Recordings, Separation, Upsampling, Voices
 from audiosr_cli.train.tasks.upsampling import Weights
 
 Rows = list[dict[str, Any]]
@@ -135,9 +135,9 @@ def test_a_damaged_state_falls_back_to_the_other(tmp_path: Path) -> None:
 
 def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: Any) -> tuple[Trainer, Recordings, Rows]:
     torch.manual_seed(0)
-    config = make_config(architecture, SMALL[architecture] | values)
+    config = make_config(architecture, SMALL.get(architecture, {}) | values)
     model, rows = build(architecture, config), []
-    kind = {"separate": Separation, "upsample": Upsampling}[model.spec.task]
+    kind = {"separate": Separation, "upsample": Upsampling, "voice": Voices}[model.spec.task]
     rate = model.spec.out_rate
     recordings = Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
     loop = LoopConfig(**{"learning_rate": 3e-3, "precision": "fp32", "warmup_steps": 1, "optimizer": "muon"})
@@ -147,23 +147,39 @@ def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: A
     return made, recordings, rows
 
 
-OVERFIT = {
+SPECTRAL = {
+    "sample_rate": 8000,
+    "n_fft": 128,
+    "hop_length": 64,
+    "fine": 64,
+    "widths": [8, 16],
+    "time_strides": [2],
+    "hidden": 16,
+    "layers": 1,
+    "heads": 2,
+    "context": 0,
+    "core": 1024,
+    "overlap": 0,
+}
+OVERFIT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "wave_u_net": (
         {"filters": 12, "difference": False, "norm": True, "bias": False, "valid": False},
         {"crop_s": 0.128},
     ),
     "audio_unet": ({"filters": [12, 24], "dropout": 0.0}, {"crop_s": 0.1}),
+    "spectral_unet": (SPECTRAL, {"crop_s": 0.128}),
+    "voice": ({}, {"crop_s": 0.2}),
 }
 
 
-@pytest.mark.parametrize("architecture", sorted(SMALL))
+@pytest.mark.parametrize("architecture", sorted(OVERFIT))
 def test_every_model_overfits_one_batch(architecture: str, tmp_path: Path) -> None:
     """Three times the steps, half the loss: 5 dB of SI-SNR, or a third of the spectral distance."""
     values, task = OVERFIT[architecture]
     made, recordings, _ = trainer(architecture, tmp_path, values, **task)
     batch = made.batch(recordings)
     seen = [sum(made.train_step(batch).values()) for _ in range(80)]
-    gained = {"wave_u_net": seen[0] - 5.0, "audio_unet": 0.67 * seen[0]}[architecture]
+    gained = {"audio_unet": 0.67 * seen[0], "voice": 0.5 * seen[0]}.get(architecture, seen[0] - 5.0)
     assert sum(seen[-5:]) / 5 < gained
 
 
@@ -175,9 +191,10 @@ def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     assert not torch.equal(made.batch(recordings)["input"], first["input"])
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing_and_is_kept(tmp_path: Path) -> None:
-    values = {"norm": True, "bias": False, "difference": False, "valid": False}
-    made, recordings, rows = trainer("wave_u_net", tmp_path, values, crop_s=0.128)
+@pytest.mark.parametrize("architecture", ["wave_u_net", "spectral_unet"])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_kept(architecture: str, tmp_path: Path) -> None:
+    values = OVERFIT[architecture][0]
+    made, recordings, rows = trainer(architecture, tmp_path, values, crop_s=0.128)
     made.average = {key: value.clone() for key, value in made.model.state_dict().items()}
     batch = made.batch(recordings)
     batch["input"][0, 0, 500] = float("nan")
@@ -256,6 +273,18 @@ def test_warm_start_and_export(speakers: Path) -> None:
         run(speakers, text.replace("[card]", 'optimizer = "muon"\n[card]'), "second", resume=True)
     run(speakers, text.replace("steps = 1", "steps = 2"), "second", resume=True)
     assert checkpoint.load(speakers / "second")[0]["init"] == str(best)
+
+
+def test_more_speakers_start_from_fewer(speakers: Path) -> None:
+    best, _ = run(speakers, STEPS.replace("steps = 50", "steps = 2"))
+    more = STEPS.replace("steps = 50", "steps = 1\nlearning_rate = 0.0").replace("depth = 3", "depth = 3\nsources = 3")
+    more = more.replace('valid = ["valid"]', 'valid = ["train"]')
+    made, _ = run(speakers, more, "second", init=str(best))
+    two, three = (weights.load_model(str(path)).state_dict() for path in (best, made))
+    assert three["head.weight"].shape[0] == 3
+    torch.testing.assert_close(three["head.weight"][:2], two["head.weight"], atol=2e-3, rtol=0)
+    with pytest.raises(ModelError, match=r"head\.weight"):
+        run(speakers, STEPS.replace("steps = 50", "steps = 1"), "third", init=str(made))
 
 
 def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:

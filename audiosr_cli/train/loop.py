@@ -190,6 +190,7 @@ class Trainer:
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step; returns the terms of its loss. A batch whose gradient is not finite changes nothing."""
         torch.manual_seed(self._seed(self.ranks.rank))  # dropout
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         terms, estimate, reference = self.task.losses(self.forward, batch)
         if self.opponent:
             terms = terms | self.opponent.play(estimate, reference, self.bf16)
@@ -203,6 +204,8 @@ class Trainer:
             self._follow()
             self._nonfinite = 0
         else:
+            for buffer, kept in zip(self.model.buffers(), buffers, strict=True):  # running statistics
+                buffer.copy_(kept)
             self._warn_not_finite(batch)
         self.progress.step += 1
         self.progress.heard_s += self.ranks.world * batch["input"].shape[0] * self.task.crop_s

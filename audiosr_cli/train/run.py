@@ -200,13 +200,25 @@ def _keep_config(config_path: Path, out: Path) -> None:
 
 
 def _warm_start(model: Model, name: str) -> None:
-    """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit."""
+    """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit.
+
+    A model of more sources takes what there is for the first ones; what is for the others starts fresh.
+    """
     from audiosr_cli.weights import load_model
 
-    try:
-        model.load_state_dict(load_model(name).state_dict())
-    except RuntimeError as error:
-        raise ModelError(f"--init {name}: its weights do not fit this [model]: {error}".splitlines()[0]) from error
+    given, own = load_model(name), model.state_dict()
+    theirs = given.state_dict()
+    more = model.spec.sources > given.spec.sources
+    for key in sorted(set(own) | set(theirs)):
+        there = theirs[key].shape if key in theirs else None
+        wanted = own[key].shape if key in own else None
+        grows = more and there and wanted and there[0] < wanted[0] and there[1:] == wanted[1:]
+        if there != wanted and not grows:
+            text = f"{key!r} is {tuple(there or ()) or 'missing'} there, {tuple(wanted or ()) or 'missing'} here"
+            raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}")
+    with torch.no_grad():
+        for key, value in theirs.items():
+            own[key][: len(value)].copy_(value) if value.ndim else own[key].copy_(value)
 
 
 def _check_crop(model: Model, crop_s: float) -> None:

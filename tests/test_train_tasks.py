@@ -1,0 +1,65 @@
+"""train/tasks: what the losses aim at, and scores of networks that do it perfectly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from corpora import generator, voices
+from torch import Tensor
+
+from audiosr_cli.errors import UsageError
+from audiosr_cli.models import build, make_config
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.tasks import Recordings, Separation, Voices
+
+SPEC = make_config("dual_path", {"context": 0}).spec
+RECORDINGS = Recordings(voices(4), voices(3))
+
+
+def test_stages_aim_at_rising_bandwidths() -> None:
+    task = Separation(SPEC, 2, 0.5, stage_hz=(1000.0, 2000.0, 4000.0))
+    batch = task.batch(RECORDINGS, generator(), Ranks())
+    seen: list[Tensor] = []
+    goals = task._goals(batch["target"], 3)
+    for goal, edge in zip(goals, (1000, 2000, 4000), strict=True):
+        spectrum = torch.fft.rfft(goal).abs()
+        above = spectrum[..., edge // 2 + 1 :]  # bins of 2 Hz
+        assert above.numel() == 0 or above.max() < 1e-3 * spectrum.max()
+        assert spectrum[..., int(edge * 0.85) // 2].min() > 0
+        seen.append(goal)
+    assert torch.equal(seen[-1], batch["target"])
+    perfect = task.losses(lambda _: torch.cat([goal.flip(1) for goal in goals], 1).unsqueeze(2), batch)
+    one_rate = Separation(SPEC, 2, 0.5).losses(lambda _: torch.cat([goals[-1]] * 3, 1).unsqueeze(2), batch)
+    assert float(sum(perfect.terms.values())) == pytest.approx(-30.0)
+    assert float(sum(one_rate.terms.values())) == pytest.approx(-30.0)
+    assert torch.equal(perfect.estimate, batch["target"].flip(1).flatten(0, 1))
+
+
+def test_stages_and_bandwidths_must_be_as_many() -> None:
+    task = Separation(SPEC, 2, 0.5, stage_hz=(1000.0, 4000.0))
+    batch = task.batch(RECORDINGS, generator(), Ranks())
+    with pytest.raises(UsageError, match="answers 1 times"):
+        task.losses(lambda _: batch["target"].unsqueeze(2), batch)
+    with pytest.raises(UsageError, match="above 0"):
+        Separation(SPEC, 2, 0.5, stage_hz=(0.0,))
+
+
+def test_voices_are_two_crops_of_each_speaker() -> None:
+    """The leak is another speaker's crop, as far below as asked for."""
+    spec = make_config("voice", {}).spec
+    quiet = Voices(spec, 3, 0.5, leak_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    leaky = Voices(spec, 3, 0.5, leak_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    assert quiet.shape == (6, 1, 4000)
+    level = 10 * torch.log10((leaky - quiet).square().mean(-1) / quiet.square().mean(-1))
+    torch.testing.assert_close(level, torch.full_like(level, -10.0), rtol=0, atol=0.5)
+    torch.testing.assert_close(leaky[0] - quiet[0], quiet[2] * 10**-0.5, rtol=0, atol=1e-4)
+
+
+def test_voices_loss_and_score_of_a_network_that_knows() -> None:
+    task = Voices(make_config("voice", {}).spec, 3, 0.5)
+    batch = task.batch(RECORDINGS, generator(), Ranks())
+    known, unknown = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
+    right, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (known, unknown))
+    assert right < 1e-3 < 10 < wrong
+    model = build("voice", make_config("voice", {}))
+    assert 0 <= task.score(model.eval(), RECORDINGS.valid) <= 100
