@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 class ConvTasNet(Model):
-    """The network, as Asteroid builds it: the encoder is linear, and the last block has a residual that nobody hears."""
+    """The network, as Asteroid builds it: its encoder is linear, its last residual is not heard."""
 
     config: ConvTasNetConfig
 
@@ -94,7 +94,7 @@ class ConvTasNet(Model):
         self.encoder, self.decoder = Encoder(c.filters, c.kernel, c.stride), Decoder(c.filters, c.kernel, c.stride)
         self.norm, self.bottleneck = _norm(c.filters), nn.Conv1d(c.filters, c.width, 1)
         self.blocks = nn.ModuleList(Block(c, 2 ** (i % c.blocks)) for i in range(c.blocks * c.repeats))
-        self.blocks[-1].residual.requires_grad_(False)  # type: ignore[union-attr,operator]
+        self.blocks[-1].residual.requires_grad_(False)
         self.prelu, self.mask = nn.PReLU(), nn.Conv1d(c.skip, c.sources * c.filters, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from audiosr_cli.windows import ModelSpec
 
 _SLOPE = 0.1
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
-_MOMENTUM = 0.02  # of running statistics
+_GROUP = 8  # channels that are normalised together
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class SpectralUNetConfig:
     name: str = "spectral_unet"
 
     def __post_init__(self) -> None:
-        assert len(self.widths) == len(self.time_strides) + 1 and min(self.widths) >= 1 and self.sources >= 1
+        assert len(self.widths) == len(self.time_strides) + 1 and self.sources >= 1
+        assert all(width % min(_GROUP, width) == 0 for width in self.widths)
         assert self.n_fft % (2 * self.hop_length) == 0
         assert 0 < self.fine <= self.n_fft // 2 and (self.n_fft // 2 - self.fine) % self.group == 0
         assert self.rows % 2 ** len(self.time_strides) == 0
@@ -86,8 +87,9 @@ def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int,
     return layer
 
 
-def _norm(width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, momentum=_MOMENTUM)
+def _norm(width: int) -> nn.GroupNorm:
+    """Over the window and a few channels (Wu & He 2018): batch statistics and their running averages differ too much."""
+    return nn.GroupNorm(width // min(_GROUP, width), width)
 
 
 class Block(nn.Module):
