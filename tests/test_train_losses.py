@@ -88,6 +88,18 @@ def test_level_counts_a_tenth() -> None:
     assert float(plain - si_snr_and_level(10 * estimate, reference)) == pytest.approx(2.0, abs=0.02)
 
 
+def test_upside_down_counts() -> None:
+    reference = randn(1, 1000)
+    estimate = reference + 0.1 * randn(1, 1000, seed=1)
+    assert float(si_sdr(-estimate, reference)) == pytest.approx(float(si_sdr(estimate, reference)), abs=1e-3)
+    lost = si_snr_and_level(estimate, reference) - si_snr_and_level(-estimate, reference)
+    assert float(lost) == pytest.approx(10.0, abs=0.1)
+    silent = torch.zeros(1, 1000, requires_grad=True)
+    si_snr_and_level(silent, reference).sum().backward()
+    assert silent.grad is not None
+    assert silent.grad.isfinite().all()
+
+
 def test_thresholds_saturate() -> None:
     reference = randn(1000)
     for noise, expected in ((1.0, 0.0), (0.0, 30.0)):

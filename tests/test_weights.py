@@ -7,11 +7,12 @@ import struct
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
-from conftest import SMALL
+from conftest import EXAMPLES, SMALL
 from safetensors.torch import load_file, save_file
 
-from audiosr_cli import weights
+from audiosr_cli import api, weights
 from audiosr_cli.errors import ModelError
 from audiosr_cli.models import build, make_config
 
@@ -99,6 +100,19 @@ def test_bundled_weights_are_whole() -> None:
         assert known["note"]["data"]
         total += path.stat().st_size
     assert total < 60e6
+
+
+@pytest.mark.parametrize("name", [name for name, entry in weights.catalogue().items() if "separate" in entry["tasks"]])
+def test_bundled_separators_keep_level_and_polarity(name: str) -> None:
+    mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")
+    references = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac", dtype="float32")[0] for i in (1, 2)]
+    sources = weights.load_model(name).spec.sources
+    made = api.separation(sources, name).array(mix, rate)[:, 0]
+    for reference in references:
+        gain = made @ reference / (reference @ reference)
+        assert 0.5 < max(gain) < 1.5
+        assert min(gain) > -0.1
+    assert 0.6 < (made.sum(0) @ mix) / (mix @ mix) < 1.2
 
 
 def test_every_bundled_model_has_a_card() -> None:

@@ -183,6 +183,10 @@ class SpectralUNet(Model):
         self.sequence = Sequence(w[-1] * (c.rows >> len(strides)), c)
         self.head = nn.Conv2d(w[0], 2 * c.sources, 1)
         self.head_high = nn.Conv2d(w[0], 2 * c.sources * c.group, 1) if c.rows > c.fine else None
+        for head in (self.head, self.head_high) if self.head_high else (self.head,):
+            nn.init.constant_(
+                head.bias.view(c.sources, 2, -1)[:, 0], 1 / c.sources
+            )  # real parts: no source upside down
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
