@@ -27,7 +27,8 @@ Source = str | os.PathLike[str]
 class Pipeline:
     """Models in a row, ready to run: ``rate`` (Hz) is the output's, None for the input's own.
 
-    ``voice`` keeps speakers on their tracks; with ``residual`` what the sources leave of the input is an output, too.
+    ``voice`` keeps speakers on their tracks. With ``residual``, for which the rate must be the input's, what the
+    sources leave of it is an output, too.
     """
 
     models: tuple[Model, ...]
@@ -44,7 +45,8 @@ class Pipeline:
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""
-        return process_array(audio, sample_rate, self.models, self.rate or sample_rate, self.options, self.voice)
+        rate = self.rate or sample_rate
+        return process_array(audio, sample_rate, self.models, rate, self.options, self.voice, self.residual)
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""

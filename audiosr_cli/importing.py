@@ -20,6 +20,16 @@ from audiosr_cli.errors import ModelError
 from audiosr_cli.models import Model, build, make_config
 
 Tensors = dict[str, Tensor]
+_UNPICKLING = (  # what torch.load raises, given other files
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 _PARTS = ("encoder", "masknet", "decoder")  # of a SepFormer, a .ckpt file each
 
 
@@ -148,23 +158,28 @@ def import_model(path: Path, name: str, sample_rate: int | None = None) -> Model
     if sample_rate not in (None, told):
         raise ModelError(f"{path}: is a model at {told} Hz, not at {sample_rate}")
     streaming = {"name": name, "context": told, "core": 4 * told, "overlap": told}
-    model = build(architecture, make_config(architecture, values | streaming))
-    _load(model, tensors, path)
+    if any(values.get(key, 1) > len(tensors) for key in ("blocks", "layers", "repeats")):
+        raise ModelError(f"{path}: has {len(tensors)} tensors, too few for the layers it claims")
+    config = make_config(architecture, values | streaming)
+    with torch.device("meta"):  # shapes only, so that no claim fills the memory
+        wanted = {key: value.shape for key, value in build(architecture, config).state_dict().items()}
+    _check(tensors, wanted, path)
+    model = build(architecture, config)
+    model.load_state_dict({key: value.float().reshape(wanted[key]) for key, value in tensors.items()})
     return model.requires_grad_(False).eval()
 
 
-def _load(model: Model, tensors: Tensors, path: Path) -> None:
-    """``tensors`` into ``model``; kernels of one tap count as matrices. Raises ModelError where they do not fit."""
-    wanted = {key: value.shape for key, value in model.state_dict().items()}
+def _check(tensors: Tensors, wanted: dict[str, torch.Size], path: Path) -> None:
+    """Raise ModelError unless ``tensors`` have the names and shapes ``wanted``; kernels of one tap are matrices."""
     for key in sorted(set(wanted) ^ set(tensors)):
         raise ModelError(f"{path}: {'lacks' if key in wanted else 'has more weights than fit:'} {key!r} (our name)")
     for key, value in tensors.items():
-        if not torch.is_floating_point(value) or _without_ones(value.shape) != _without_ones(wanted[key]):
-            shapes = f"{tuple(value.shape)}; {tuple(wanted[key])} is wanted"
-            raise ModelError(f"{path}: {key!r} (our name) is {value.dtype} {shapes}")
+        if _without_ones(value.shape) != _without_ones(wanted[key]):
+            raise ModelError(
+                f"{path}: {key!r} (our name) has the shape {tuple(value.shape)}; {tuple(wanted[key])} is wanted"
+            )
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: {key!r} (our name) is not finite")
-    model.load_state_dict({key: value.float().reshape(wanted[key]) for key, value in tensors.items()})
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:
@@ -174,13 +189,23 @@ def _without_ones(shape: Sequence[int]) -> list[int]:
     return sizes
 
 
+def _as_tensors(values: object, path: Path) -> Tensors:
+    """``values`` where it is a state dict of floats. Raises ModelError."""
+    if not isinstance(values, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) and value.is_floating_point()
+        for key, value in values.items()
+    ):
+        raise ModelError(f"{path}: its weights are not named tensors of floats")
+    return values
+
+
 def _unpickle(path: Path) -> dict[str, Any]:
     """What torch saved in ``path``: tensors and plain values only."""
     try:
         made = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except _UNPICKLING as error:
         raise ModelError(f"{path}: not a file of tensors and plain values that torch saved") from error
     if not isinstance(made, dict):
         raise ModelError(f"{path}: holds a {type(made).__name__}, not a dictionary")
@@ -189,7 +214,10 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 def _read_sepformer(folder: Path) -> tuple[str, dict[str, Any], Tensors]:
     """SpeechBrain's three files. Sizes are read off the tensors; heads (8) and chunks (250) are the published ones."""
-    theirs = {f"{part}.{key}": value for part in _PARTS for key, value in _unpickle(folder / f"{part}.ckpt").items()}
+    theirs = Tensors()
+    for part in _PARTS:
+        path = folder / f"{part}.ckpt"
+        theirs |= {f"{part}.{key}": value for key, value in _as_tensors(_unpickle(path), path).items()}
     tensors = _SEPFORMER.rename(theirs, str(folder))
     try:
         filters, _, kernel = tensors["encoder.weight"].shape
@@ -205,7 +233,7 @@ def _read_sepformer(folder: Path) -> tuple[str, dict[str, Any], Tensors]:
             "blocks": _count(tensors, r"blocks\.(\d+)\..*"),
             "layers": _count(tensors, r"blocks\.0\.intra\.layers\.(\d+)\..*"),
         }
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ModelError(f"{folder}: not a SepFormer as SpeechBrain publishes it ({error})") from error
     return "dual_path", values, tensors
 
@@ -217,18 +245,37 @@ def _count(tensors: Tensors, pattern: str) -> int:
 def _read_asteroid(path: Path) -> tuple[str, dict[str, Any], Tensors]:
     """What ``model.serialize()`` of Asteroid saved."""
     saved = _unpickle(path)
-    kind, given, tensors = (saved.get(key) for key in ("model_name", "model_args", "state_dict"))
-    if kind not in _ASTEROID or not isinstance(given, dict) or not isinstance(tensors, dict):
+    kind, given = saved.get("model_name"), saved.get("model_args")
+    if not isinstance(kind, str) or kind not in _ASTEROID or not isinstance(given, dict):
         known = ", ".join(_ASTEROID)
         raise ModelError(f"{path}: not an Asteroid checkpoint of {known}, nor a folder with SpeechBrain's SepFormer")
     for key, allowed in _SUPPORTED.items():
-        if key in given and given[key] not in allowed:
+        if key in given and not any(
+            given[key] is value or given[key] == value for value in allowed if _plain(given[key])
+        ):
             raise ModelError(f"{path}: {key} = {given[key]!r}; {' or '.join(map(repr, allowed))} can be imported")
     architecture, layout, fields, constants = _ASTEROID[kind]
-    values = constants | {ours: given[theirs] for theirs, ours in fields.items() if given.get(theirs) is not None}
-    if values.get("chunk") and given.get("hop_size") not in (None, values["chunk"] // 2):
-        raise ModelError(f"{path}: hop_size = {given['hop_size']}; half of chunk_size can be imported")
-    return architecture, values, layout.rename(tensors, str(path))
+    values = constants | {ours: _argument(given, theirs, path) for theirs, ours in fields.items()}
+    hop = values["chunk"] // 2 if "chunk" in values else None
+    if given.get("hop_size") not in (None, hop):
+        raise ModelError(f"{path}: hop_size = {given['hop_size']!r}; half of chunk_size can be imported")
+    return architecture, values, layout.rename(_as_tensors(saved.get("state_dict"), path), str(path))
+
+
+def _plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _argument(given: dict[str, Any], key: str, path: Path) -> Any:
+    """An argument of Asteroid's: a whole number, or how masks are bounded. Raises ModelError."""
+    value = given.get(key, "missing")
+    if key == "mask_act" and isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"{path}: {key} = {value!r}; a whole number from 1 on is wanted")
+    return value
 
 
 _COMMON_FIELDS = {

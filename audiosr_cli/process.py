@@ -20,10 +20,10 @@ from audiosr_cli.audio.read import BLOCK, AudioReader
 from audiosr_cli.audio.resample import Resampler, resampled_length
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.write import AudioWriter, ClipPolicy, OutputFormat
-from audiosr_cli.errors import InputError, UsageError
+from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice as VoiceModel
-from audiosr_cli.tracking import Tracker, Voice
+from audiosr_cli.tracking import MOST_SOURCES, Tracker, Voice
 from audiosr_cli.windows import Engine
 
 Samples = NDArray[np.float32]
@@ -103,6 +103,8 @@ class Stage:
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
         parts = model is not None and model.spec.sources > 1
+        if model and model.spec.sources > MOST_SOURCES:
+            raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
         self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self._engine = self._make_engine(model, channels, options) if model else None
@@ -191,7 +193,11 @@ def listener(voice: VoiceModel | None, rate: int) -> Voice | None:
 
 
 def with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
-    """As ``stream``, with what the mixture has beyond the sum of its sources as a last one: (S * C + C, T')."""
+    """As ``stream``, with what the mixture has beyond the sum of its sources as a last one: (S * C + C, T').
+
+    The rate must not change on the way.
+    """
+    assert stages[0].in_rate == stages[-1].out_rate
     pending = deque[Samples]()
 
     def kept() -> Iterator[Samples]:
@@ -224,19 +230,25 @@ def process_array(
     out_rate: int,
     options: Options,
     voice: VoiceModel | None = None,
+    residual: bool = False,
 ) -> Samples:
-    """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C', T') float32 at ``out_rate``."""
+    """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C', T') float32 at ``out_rate``.
+
+    With ``residual`` the last of S is what the signal has beyond the sum of its sources.
+    """
     if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
         raise UsageError(f"audio is {audio.dtype} {audio.shape}; floats (time,) or (channels, time) are wanted")
     wave = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
     check_shape(sample_rate, len(wave), "the array")
-    _check_finite(wave, 0, sample_rate, "the array")
     options.count(len(wave), "the array")
     wave = options.pick(wave)
+    _check_finite(wave, 0, sample_rate, "the array")
     stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
-    made = np.concatenate([np.zeros((stages[-1].rows, 0), np.float32), *stream(pieces, stages)], axis=1)
-    return made.reshape(stages[-1].rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
+    rows = stages[-1].rows + residual * len(wave)
+    streamed = (with_residual if residual else stream)(pieces, stages)
+    made = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
+    return made.reshape(rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
 
 
 def process_file(
@@ -260,7 +272,7 @@ def process_file(
     stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice)
     assert stages[-1].rows == (len(targets) - residual) * form.channels
     energy = np.zeros(len(targets))
-    blocks = (options.pick(block) for block in _counted(reader, report, progress))
+    blocks = _counted(reader, report, options, progress)
     with ExitStack() as stack:
         writers = [stack.enter_context(AudioWriter(target, form, options.clip)) for target in targets]
         for block in (with_residual if residual else stream)(blocks, stages):
@@ -286,8 +298,8 @@ def process_file(
     return report
 
 
-def _counted(reader: AudioReader, report: Report, progress: Progress | None) -> Iterator[Samples]:
-    for block in reader.blocks():
+def _counted(reader: AudioReader, report: Report, options: Options, progress: Progress | None) -> Iterator[Samples]:
+    for block in map(options.pick, reader.blocks()):
         _check_finite(block, report.frames_in, reader.sample_rate, reader.name)
         report.frames_in += block.shape[1]
         if progress is not None:

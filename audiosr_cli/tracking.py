@@ -18,7 +18,10 @@ from torch.nn import functional as F
 Voice = Callable[[Tensor], Tensor]  # waves (N, T) → unit vectors (N, D), zeros for silence
 
 _SILENCE = 1e-10  # mean power (-100 dB) below which a stretch says nothing about who speaks
-_RELATIVE = 10**-2.5  # of the loudest source so far: below, a source is not speaking but what separating left
+_SPEAKS = 10**-2.5  # of the peak (-25 dB): below, a source is not speaking but what separating left
+_OVERLAPS = 1e-4  # of the peak (-40 dB): below, a stretch of overlap says nothing
+_DECAY = 0.8  # of the peak from window to window, so that what was loud is forgotten
+MOST_SOURCES = 5  # all orders are weighed against each other
 _CHANCE = 0.05  # agreement between channels below which they share no source
 _SURE = 8.0  # log-odds that one source, agreeing entirely where windows overlap, is the same
 _ALIKE = 14.0  # log-odds of a difference of one between cosines of voices
@@ -29,23 +32,16 @@ _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
 
 
-def agreement(first: Tensor, second: Tensor, quiet: float = _SILENCE) -> Tensor:
+def agreement(first: Tensor, second: Tensor, quiet: tuple[float, float] = (_SILENCE, _SILENCE)) -> Tensor:
     """Scale-free agreement of every pair of sources, in [0, 1]: (S, T) twice → (S of first, S of second).
 
     The squared normalised correlation; level and polarity do not count. Zero where a source's mean power is
-    not above ``quiet``.
+    not above ``quiet`` of its side.
     """
     power_1, power_2 = (x.square().mean(-1) for x in (first, second))
     shared = (first @ second.T / first.shape[-1]).square()
-    heard = (power_1 > quiet)[:, None] & (power_2 > quiet)
+    heard = (power_1 > quiet[0])[:, None] & (power_2 > quiet[1])
     return torch.where(heard, shared / (power_1[:, None] * power_2).clamp_min(_SILENCE**2), 0.0)
-
-
-def _overlap(tail: Tensor | None, core: Tensor, quiet: float) -> Tensor | None:
-    """Agreement of ``tail`` (S, C, overlap) with where ``core`` (S, C, T) starts, all channels together."""
-    if tail is None or not tail.shape[-1]:
-        return None
-    return agreement(tail.flatten(1), core[..., : tail.shape[-1]].flatten(1), quiet)
 
 
 class _Chain:
@@ -56,6 +52,15 @@ class _Chain:
         self.tracks = self.orders.argsort(1)  # (O, S): which track each source is on
         self.belief = torch.zeros(len(self.orders))  # log-probabilities
         self.order = 0
+        self.peak = 0.0  # mean power of the loudest source lately
+
+    def hear(self, power: Tensor) -> None:
+        """Follow the mean powers (S,) of a window's sources."""
+        self.peak = max(_DECAY * self.peak, float(power.max()))
+
+    def above(self, share: float) -> float:
+        """The power that ``share`` of the peak is, or silence where that is more."""
+        return max(_SILENCE, share * self.peak)
 
     def step(self, pairs: Tensor | None, fit: Tensor, speaks: Tensor, known: Tensor) -> float:
         """Go on to a window; returns the probability that every source that speaks is on its track.
@@ -98,8 +103,8 @@ class Tracker:
 
     Each channel is a chain of its own where a model hears one channel at a time and may order each differently
     (``per_channel``); the loudest decides first and the others follow it where they share its sources. Without
-    ``voice`` only overlaps and channels tell. ``confidence`` has a number in (0, 1] for each window: the probability
-    that its least certain channel is in order.
+    ``voice`` only overlaps and channels tell. ``confidence`` has a number in (0, 1] for each window, some thousands an
+    hour: the probability that its least certain channel is in order. It takes up to ``MOST_SOURCES`` sources.
     """
 
     def __init__(self, per_channel: bool = True, voice: Voice | None = None) -> None:
@@ -108,7 +113,6 @@ class Tracker:
         self._chains: list[_Chain] = []
         self._profiles: Tensor | None = None  # (S, D), as long as they have been heard
         self._known = torch.zeros(0, dtype=torch.bool)  # (S,): which tracks have had a speaker
-        self._loudest = 0.0  # mean power of the loudest source so far
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
         """``core`` (S, C, T) with its sources in the order of ``tail`` (S, C, overlap) and of all before."""
@@ -116,36 +120,41 @@ class Tracker:
         if not self._chains:
             self._chains = [_Chain(len(core)) for _ in groups]
             self._known = torch.zeros(len(core), dtype=torch.bool)
-        power = core.square().mean(-1)  # (S, C)
-        self._loudest = max(self._loudest, float(power.max()))
-        quiet = max(_SILENCE, _RELATIVE * self._loudest)
-        joint = _overlap(tail, core, quiet)
-        made, sure, lead = torch.empty_like(core), 1.0, None
-        for c in sorted(range(len(groups)), key=lambda c: -float(power[:, groups[c]].sum())):
-            sources = core[:, groups[c]]
-            pairs = None if tail is None else _overlap(tail[:, groups[c]], sources, quiet)
-            loud = power[:, groups[c]].amax(1)  # (S,)
-            speaks = (loud > quiet) & (loud > _RELATIVE * loud.max())
-            vectors = self._listen(sources, power[:, groups[c]]) * speaks[:, None]
+        made, learned, sure, lead = torch.empty_like(core), [], 1.0, None
+        powers = [core[:, group].square().mean(-1).amax(1) for group in groups]  # (S,) each
+        for c in sorted(range(len(groups)), key=lambda c: -float(powers[c].sum())):
+            chain, sources, power = self._chains[c], core[:, groups[c]], powers[c]
+            chain.hear(power)
+            speaks = power > chain.above(_SPEAKS)
+            vectors = self._listen(sources) * speaks[:, None]
             fit = self._fit(vectors)
             if lead is not None:
-                shared = agreement(lead, sources.flatten(1), quiet)
+                quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
+                shared = agreement(made[:, groups[lead]].flatten(1), sources.flatten(1), quiet)
                 fit = fit + _SURE * shared * (shared.max() > _CHANCE)
-            chain = self._chains[c]
-            certain = chain.step(joint if pairs is None or not pairs.any() else pairs, fit, speaks, self._known)
-            sure = min(sure, certain)
+            heard = speaks if speaks.any() else power > _SILENCE
+            certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, self._known)
             made[:, groups[c]] = sources[chain.chosen]
-            lead = made[:, groups[c]].flatten(1) if lead is None else lead
             self._known = self._known | speaks[chain.chosen]
-            self._remember(vectors[chain.chosen] * max(0.0, 2 * certain - 1))
-        self.confidence.append(sure)
+            learned.append(vectors[chain.chosen] * max(0.0, 2 * certain - 1))
+            lead, sure = c if lead is None else lead, min(sure, certain)
+        self._remember(torch.stack(learned).mean(0))
+        self.confidence.append(round(sure, 4))
         return made
 
-    def _listen(self, sources: Tensor, power: Tensor) -> Tensor:
+    @staticmethod
+    def _overlap(chain: _Chain, tail: Tensor | None, sources: Tensor, group: list[int]) -> Tensor | None:
+        """Agreement of the channels ``group`` of ``tail`` (S, C, overlap) with where ``sources`` start: (S, S)."""
+        if tail is None or not tail.shape[-1]:
+            return None
+        quiet = chain.above(_OVERLAPS)
+        return agreement(tail[:, group].flatten(1), sources[..., : tail.shape[-1]].flatten(1), (quiet, quiet))
+
+    def _listen(self, sources: Tensor) -> Tensor:
         """Voices (S, D) of ``sources`` (S, C, T), by the loudest channel."""
         if self.voice is None:
             return sources.new_zeros(len(sources), 1)
-        return self.voice(sources[:, int(power.sum(0).argmax())])
+        return self.voice(sources[:, int(sources.square().sum((0, 2)).argmax())])
 
     def _fit(self, vectors: Tensor) -> Tensor:
         """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one."""

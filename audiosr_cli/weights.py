@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from audiosr_cli.errors import ModelError
+from audiosr_cli.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
     from audiosr_cli.models import Model
@@ -100,7 +100,10 @@ def load_model(model: str, device: str = "cpu") -> Model:
         raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
     known = metadata(path)
     config = make_config(known["model"], known["config"])
-    network = build(known["model"], config)
+    try:
+        network = build(known["model"], config)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its config makes no network: {error}".splitlines()[0]) from error
     try:
         tensors = {key: value.float() for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
@@ -117,6 +120,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
 def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
     """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; fp16 if ``half``."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from audiosr_cli.audio.write import atomic_path
@@ -124,7 +128,10 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
 
     names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}
     kind = torch.float16 if half else torch.float32
-    tensors = {key: value.detach().to("cpu", kind).contiguous() for key, value in model.state_dict().items()}
+    tensors = {
+        key: value.detach().to("cpu", kind if value.is_floating_point() else None).contiguous()
+        for key, value in model.state_dict().items()
+    }
     packed = {
         "format": FORMAT,
         "model": names[type(model)],
@@ -132,5 +139,8 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
         "spec": model.spec.as_dict(),
         "note": note,
     }
-    with atomic_path(path) as part:
-        save_file(tensors, part, {key: json.dumps(value) for key, value in packed.items()})
+    try:
+        with atomic_path(path) as part:
+            save_file(tensors, part, {key: json.dumps(value) for key, value in packed.items()})
+    except SafetensorError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error

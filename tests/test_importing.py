@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from audiosr_cli.errors import ModelError
 from audiosr_cli.importing import import_model
 from audiosr_cli.models import Model
 from audiosr_cli.models.base import Config
@@ -37,6 +38,74 @@ def test_gives_what_the_original_gave(kind: str, tmp_path: Path) -> None:
     atol = TOLERANCE * golden["rms"]
     torch.testing.assert_close(made[:, 1600:1616], torch.tensor(golden["made"]), rtol=0, atol=atol)
     assert float(made.square().mean().sqrt()) == pytest.approx(golden["rms"], rel=1e-4)
+
+
+def asteroid(tmp_path: Path, **changes: Any) -> Path:
+    """Asteroid's file with other entries."""
+    state = torch.load(originals.save("DPRNNTasNet", GOLDEN["DPRNNTasNet"]["shapes"], tmp_path), weights_only=True)
+    for key, value in changes.items():
+        place = state["state_dict"] if "." in key else state["model_args"] if key not in state else state
+        place[key] = value
+    torch.save(state, tmp_path / "model.pth")
+    return tmp_path / "model.pth"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_name": "DCCRNet"}, "not an Asteroid checkpoint of ConvTasNet, DPRNNTasNet"),
+        ({"model_name": [1]}, "not an Asteroid checkpoint"),
+        ({"model_args": None}, "not an Asteroid checkpoint"),
+        ({"state_dict": [1, 2]}, "not named tensors"),
+        ({"state_dict": {3: torch.zeros(1)}}, "not named tensors"),
+        ({"state_dict": {"masker.x": 1.0}}, "not named tensors"),
+        ({"rnn_type": "GRU"}, "rnn_type = 'GRU'; 'LSTM' can be imported"),
+        ({"bidirectional": torch.zeros(2)}, "bidirectional = tensor"),
+        ({"chunk_size": "100"}, "a whole number from 1 on is wanted"),
+        ({"n_filters": 10**9}, "has the shape"),
+        ({"n_repeats": 10**9}, "too few for the layers"),
+        ({"hop_size": 3}, "half of chunk_size"),
+        ({"bn_chan": 13}, "has the shape"),
+        ({"masker.new": torch.zeros(1)}, "holds 'masker.new'"),
+        ({"masker.mask_net.weight": torch.full((24, 12, 1), float("nan"))}, "is not finite"),
+    ],
+)
+def test_what_is_no_model_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=said):
+        import_model(asteroid(tmp_path, **changes), "brought")
+
+
+def test_a_whole_float_is_a_rate(tmp_path: Path) -> None:
+    assert import_model(asteroid(tmp_path, sample_rate=16000.0), "brought").spec.in_rate == 16000
+    with pytest.raises(ModelError, match="16000 Hz, not at 8000"):
+        import_model(tmp_path / "model.pth", "brought", 8000)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"\x80\x02)R.", b"import os", bytes(1000)])
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ModelError, match=r"x\.pth: not a file of tensors"):
+        import_model(tmp_path / "x.pth", "brought")
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("encoder", {"conv1d.weight": 3}),
+        ("encoder", {"conv1d.weight": torch.zeros(())}),
+        ("masknet", {"conv1d.weight": torch.zeros(())}),
+        ("masknet", {"conv1d.weight": torch.zeros(0, 32, 1)}),
+        ("masknet", {"dual_mdl.999999999.intra_norm.weight": torch.zeros(32)}),
+        ("decoder", [1]),
+    ],
+)
+def test_folders_that_are_no_sepformer_are_refused(part: str, content: Any, tmp_path: Path) -> None:
+    originals.save("SepFormer", GOLDEN["SepFormer"]["shapes"], tmp_path)
+    if isinstance(content, dict):
+        content = torch.load(tmp_path / f"{part}.ckpt", weights_only=True) | content
+    torch.save(content, tmp_path / f"{part}.ckpt")
+    with pytest.raises(ModelError):
+        import_model(tmp_path, "brought")
 
 
 @pytest.mark.parametrize("kind", originals.KINDS)

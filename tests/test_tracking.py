@@ -50,7 +50,7 @@ def test_agreement_is_free_of_level_and_polarity() -> None:
 def test_silence_agrees_with_nothing() -> None:
     x = waves(2)
     assert torch.equal(agreement(x, torch.zeros_like(x)), torch.zeros(2, 2))
-    assert torch.equal(agreement(x, x, quiet=2.0), torch.zeros(2, 2))
+    assert torch.equal(agreement(x, x, (0.0, 2.0)), torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("sources", [2, 3, 4])
@@ -146,6 +146,33 @@ def test_one_party_a_channel_stays_where_it_is() -> None:
         if i == 0:
             first = [torch.equal(made[0, c], core[0, c]) for c in range(2)]
         assert [torch.equal(made[0, c], core[0, c]) for c in range(2)] == first
+
+
+@pytest.mark.parametrize("quieter", [1.0, 0.03])
+def test_a_loud_event_is_forgotten(quieter: float) -> None:
+    """Two speakers, the second 30 dB below the first or as loud, and half a second 40 dB above both."""
+    whole = (waves(2, 41 * STEP) * torch.tensor([[0.01], [0.01 * quieter]])).unsqueeze(1)
+    whole[:, :, 2 * STEP : 3 * STEP] *= 100
+    draw = random.Random(0)
+    orders = [(0, 1), (0, 1), *(draw.choice([(0, 1), (1, 0)]) for _ in range(38))]
+    right = track(whole, orders, Tracker())
+    assert sum(right[20:]) in (0, 20)  # perhaps swapped by the event, but steady
+
+
+def test_quiet_channels_follow_and_a_pause_in_one_moves_no_other() -> None:
+    """The right is 28 dB below the left; the left pauses wherever windows overlap."""
+    x = waves(2, 31 * STEP)
+    left, right = x.clone(), 0.04 * x
+    for i in range(1, 31):
+        left[:, i * STEP : i * STEP + OVERLAP] = 0
+    whole = torch.stack([left, right], 1)  # (S, C, T)
+    tracker, tail = Tracker(), None
+    for i in range(30):
+        core = whole[..., i * STEP : (i + 1) * STEP + OVERLAP]
+        shuffled = torch.stack([core[:, 0], core[:, 1].flip(0) if i % 2 else core[:, 1]], 1)
+        made = tracker(tail, shuffled)
+        tail = made[..., STEP:]
+        assert torch.equal(made, core), i
 
 
 def test_a_model_of_all_channels_is_ordered_as_one() -> None:

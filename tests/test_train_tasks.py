@@ -7,7 +7,7 @@ import torch
 from corpora import generator, voices
 from torch import Tensor
 
-from audiosr_cli.errors import UsageError
+from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Recordings, Separation, Voices
@@ -61,5 +61,9 @@ def test_voices_loss_and_score_of_a_network_that_knows() -> None:
     known, unknown = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
     right, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (known, unknown))
     assert right < 1e-3 < 10 < wrong
-    model = build("voice", make_config("voice", {}))
-    assert 0 <= task.score(model.eval(), RECORDINGS.valid) <= 100
+    network = build("voice", make_config("voice", {}))
+    for vectors, score in ((known, 100.0), (unknown, 0.0)):
+        network.forward = lambda _, v=vectors: v  # type: ignore[method-assign,misc]
+        assert task.score(network, RECORDINGS.valid) == score
+    with pytest.raises(TrainingError, match="two speakers"):
+        task.batch(Recordings(RECORDINGS.train, voices(1)), generator(), Ranks())

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audiosr_cli.api import load_voice
 from audiosr_cli.models import Model, build, make_config
+from audiosr_cli.process import listener
+from audiosr_cli.tracking import Tracker
 from audiosr_cli.weights import catalogue, load_model
 from audiosr_cli.windows import Engine
 
@@ -43,11 +46,12 @@ Pass = Callable[[Tensor], Any]
 
 
 def streamed(name: str) -> tuple[Pass, int]:
-    """A bundled model through the engine, and its rate."""
+    """A bundled model through engine and tracker, and its rate."""
     model = load_model(name)
+    voice = listener(load_voice(), model.spec.out_rate)
 
     def run(x: Tensor) -> None:
-        engine = Engine(model.spec, model)
+        engine = Engine(model.spec, model, align=Tracker(True, voice))
         for block in x[0].split(65536, dim=-1):
             engine.push(block)
         engine.flush()
@@ -133,7 +137,8 @@ def main() -> None:
             if done.returncode == 0:
                 found[name].append(json.loads(done.stdout.splitlines()[-1]))
             else:
-                print(f"{name}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
+                said = done.stderr.splitlines() or [f"ended with {done.returncode}"]
+                print(f"{name}: {said[-1]}", file=sys.stderr)
     print("| model | CPU-s per s | wall-s per s | peak MB |\n|---|---|---|---|")
     for name, rows in found.items():
         if rows:

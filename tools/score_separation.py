@@ -130,7 +130,7 @@ def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
             "SI-SDRi at 8 kHz": improvement(si_sdr, *map(at_8khz, (estimate, sources, mix[None]))),
             "SDRi": improvement(sdr, estimate, sources, mix),
             "SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain,
-            "level error": float(level.mean()),
+            "level error": float(level.abs().mean()),
             **optional(estimate, sources),
         }
         for key, value in row.items():

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from audiosr_cli.api import load_voice
 from audiosr_cli.audio.read import BLOCK, AudioReader
 from audiosr_cli.models import Model
-from audiosr_cli.process import Options, Samples, Stage, stream
+from audiosr_cli.process import Options, Samples, Stage, listener, stream
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def measure(
 ) -> Speed:
     """One run of ``model`` over ``blocks``. The first window of a process costs more; run twice to compare."""
     _reset_peak()
-    stage = Stage(model, sample_rate, model.spec.out_rate, channels, options)
+    voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None
+    stage = Stage(model, sample_rate, model.spec.out_rate, channels, options, voice)
     frames = 0
 
     def counted() -> Iterator[Samples]:

@@ -34,10 +34,13 @@ def bench(
     from audiosr_cli.process import Options
 
     options = Options(device=pick_device(device), batch=batch)
-    names = models.split(",") if models else list(weights.catalogue())
+    entries = weights.catalogue()
+    names = models.split(",") if models else [name for name in entries if "voice" not in entries[name]["tasks"]]
     results: list[speed.Speed] = []
     for name in names * runs:
         model = weights.load_model(name, options.device)
+        if model.spec.task == "voice":
+            raise UsageError(f"--models {name}: tells voices apart and puts out no audio; name others")
         if source is not None:
             blocks, rate, channels = speed.recording(source)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from audiosr_cli.errors import UsageError
+from audiosr_cli.errors import AudioSRError, UsageError
 
 if TYPE_CHECKING:
     from audiosr_cli.api import Pipeline
@@ -58,6 +59,21 @@ class Shared:
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recording on standard output.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say how long each recording took.")] = False
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, ending in 141 where the reader of its output has gone: typer itself would make that 1."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        try:
+            command(**values)
+        except BrokenPipeError as error:
+            raise typer.Exit(141) from error
+        except OSError as error:
+            raise AudioSRError(f"{error.filename or 'standard output'}: {error.strerror}") from error
+
+    return run
 
 
 def processing(command: Callable[..., None]) -> Callable[..., None]:

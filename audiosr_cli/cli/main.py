@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from audiosr_cli import __version__
-from audiosr_cli.cli import bench, models, separate, separate_sr, train, upsample
+from audiosr_cli.cli import bench, common, models, separate, separate_sr, train, upsample
 from audiosr_cli.errors import AudioSRError
 
 app = typer.Typer(
@@ -27,26 +25,11 @@ app = typer.Typer(
 )
 
 
-def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, ending in 141 where the reader of its output has gone: typer itself would make that 1."""
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        try:
-            command(**values)
-        except BrokenPipeError as error:
-            raise typer.Exit(141) from error
-        except OSError as error:
-            raise AudioSRError(f"{error.filename or 'standard output'}: {error.strerror}") from error
-
-    return run
-
-
-app.command("separate")(_guarded(separate.separate))
-app.command("upsample")(_guarded(upsample.upsample))
-app.command("separate-sr")(_guarded(separate_sr.separate_sr))
-app.command("train")(_guarded(train.train))
-app.command("bench")(_guarded(bench.bench))
+app.command("separate")(common.guarded(separate.separate))
+app.command("upsample")(common.guarded(upsample.upsample))
+app.command("separate-sr")(common.guarded(separate_sr.separate_sr))
+app.command("train")(common.guarded(train.train))
+app.command("bench")(common.guarded(bench.bench))
 app.add_typer(models.app, name="models")
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from audiosr_cli.cli import common
 from audiosr_cli.errors import ModelError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="What models there are, and whether they are whole.")
 
 
 @app.command("list")
+@common.guarded
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False) -> None:
     """Name every bundled model with its task, rates, size and where its weights come from."""
     from audiosr_cli import weights
@@ -33,6 +36,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="As one JSO
 
 
 @app.command("verify")
+@common.guarded
 def verify() -> None:
     """Check every bundled model: its SHA-256, its metadata, and that its weights are finite and fit."""
     from audiosr_cli import weights
@@ -50,6 +54,7 @@ def verify() -> None:
 
 
 @app.command("import")
+@common.guarded
 def import_checkpoint(
     source: Annotated[Path, typer.Argument(help="A folder with SpeechBrain's SepFormer, or Asteroid's file.")],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write, for --model.")],
@@ -68,5 +73,7 @@ def import_checkpoint(
     if target.exists() and not overwrite:
         raise UsageError(f"{target}: exists already; use --overwrite")
     model = import_model(source, target.stem, sample_rate)
+    if source.is_dir() and sample_rate is None:
+        print(f"audiosr: {source}: tells no sample rate; 8000 Hz is taken (see --sample-rate)", file=sys.stderr)
     weights.save_model(model, target, {"imported": source.name}, half=False)
     print(target)

@@ -42,7 +42,8 @@ class ConvTasNetConfig:
 
     def __post_init__(self) -> None:
         assert min(self.sources, self.filters, self.stride, self.width, self.hidden, self.skip, self.blocks) >= 1
-        assert self.kernel >= self.stride and self.taps % 2 == 1 and self.repeats >= 1 and self.context >= 0
+        assert self.kernel >= self.stride and self.taps % 2 == 1 and min(self.taps, self.repeats) >= 1
+        assert self.context >= 0 and self.core + 2 * self.context >= self.kernel
 
     @property
     def spec(self) -> ModelSpec:

@@ -55,6 +55,7 @@ class DualPathConfig:
 
     def __post_init__(self) -> None:
         assert min(self.sources, self.filters, self.stride, self.width, self.blocks, self.layers, self.hidden) >= 1
+        assert self.heads >= 1 and self.core + 2 * self.context >= self.kernel
         assert self.kernel >= self.stride and self.chunk >= 2 and self.chunk % 2 == 0 and self.context >= 0
         assert self.padding in (0.5, 1.0)
         assert self.path == "lstm" or self.width % (2 * self.heads) == 0

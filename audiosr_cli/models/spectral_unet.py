@@ -50,13 +50,14 @@ class SpectralUNetConfig:
     name: str = "spectral_unet"
 
     def __post_init__(self) -> None:
-        assert len(self.widths) == len(self.time_strides) + 1 and self.sources >= 1
+        assert len(self.widths) == len(self.time_strides) + 1 and self.sources >= 2
+        assert min(self.n_fft, self.hop_length, self.group, self.hidden, self.layers, self.heads) >= 1
+        assert min(*self.widths, *self.time_strides) >= 1 and self.context >= 0
         assert all(width % min(_GROUP, width) == 0 for width in self.widths)
         assert self.n_fft % (2 * self.hop_length) == 0
         assert 0 < self.fine <= self.n_fft // 2 and (self.n_fft // 2 - self.fine) % self.group == 0
         assert self.rows % 2 ** len(self.time_strides) == 0
         assert self.hidden % (2 * self.heads) == 0
-        assert all(length % self.hop_length == 0 for length in (self.context, self.core, self.overlap))
 
     @property
     def rows(self) -> int:
@@ -88,7 +89,7 @@ def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int,
 
 
 def _norm(width: int) -> nn.GroupNorm:
-    """Over the window and a few channels (Wu & He 2018): batch statistics and their running averages differ too much."""
+    """Over the window and a few channels (Wu & He 2018), so that training and use agree."""
     return nn.GroupNorm(width // min(_GROUP, width), width)
 
 
@@ -183,16 +184,14 @@ class SpectralUNet(Model):
         self.sequence = Sequence(w[-1] * (c.rows >> len(strides)), c)
         self.head = nn.Conv2d(w[0], 2 * c.sources, 1)
         self.head_high = nn.Conv2d(w[0], 2 * c.sources * c.group, 1) if c.rows > c.fine else None
-        for head in (self.head, self.head_high) if self.head_high else (self.head,):
-            nn.init.constant_(
-                head.bias.view(c.sources, 2, -1)[:, 0], 1 / c.sources
-            )  # real parts: no source upside down
+        for name, bias in self.named_parameters():
+            if name.startswith("head") and name.endswith("bias"):  # real parts, so that no source is upside down
+                nn.init.constant_(bias.view(c.sources, 2, -1)[:, 0], 1 / c.sources)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, T) → (B, S, 1, T - 2 * context); T is a multiple of ``hop_length``."""
+        """(B, 1, T) → (B, S, 1, T - 2 * context)."""
         c, length = self.config, x.shape[-1]
-        assert length % c.hop_length == 0
         with torch.autocast(x.device.type, enabled=False):
             mix = x[:, 0].float()
             spectrum = self._analyse(mix)  # (B, L, F) complex
@@ -207,9 +206,11 @@ class SpectralUNet(Model):
         return made[:, :, None, c.context : length - c.context]
 
     def _analyse(self, mix: Tensor) -> Tensor:
-        """(B, T) → spectra (B, L, F) of frames of which the first and last hold one hop."""
+        """(B, T) → spectra (B, L, F) of frames of which the first holds one hop, the last at most one."""
         side = self.config.n_fft - self.config.hop_length
-        frames = F.pad(mix, (side, side)).unfold(-1, self.config.n_fft, self.config.hop_length)
+        frames = F.pad(mix, (side, side - mix.shape[-1] % -self.config.hop_length)).unfold(
+            -1, self.config.n_fft, self.config.hop_length
+        )
         return torch.fft.rfft(frames * self.window)
 
     def _synthesise(self, spectra: Tensor, length: int) -> Tensor:

@@ -38,7 +38,10 @@ class VoiceConfig:
     name: str = "voice"
 
     def __post_init__(self) -> None:
-        assert self.sample_rate >= 2 * _HIGH_HZ and min(self.mels, self.width, self.size, self.window) >= 1
+        assert (
+            self.sample_rate >= 2 * _HIGH_HZ
+            and min(self.mels, self.width, self.size, self.window, *self.dilations) >= 1
+        )
 
     @property
     def spec(self) -> ModelSpec:

@@ -119,9 +119,12 @@ def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Reco
             "[model.training] changes the shapes of the weights; they have to be those of [model]"
         ) from error
     batch = config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)
+    buffers = [buffer.clone() for buffer in model.to(ranks.device).buffers()]
     try:
         with torch.no_grad():
-            config.task.losses(model.to(ranks.device).eval(), batch)
+            config.task.losses(model.train(), batch)
+            for buffer, kept in zip(model.buffers(), buffers, strict=True):  # running statistics
+                buffer.copy_(kept)
     except RuntimeError as error:
         reason = f"{error}".splitlines()[0]
         raise UsageError(f"[task] crop_s = {config.task.crop_s}: the loss cannot be computed: {reason}") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
@@ -42,20 +43,21 @@ class Voices:
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """``input`` (2 · speakers, 1, T): first crops, then second ones."""
-        length, count = round(self.crop_s * self.spec.in_rate), self.batch_size * ranks.world
-        recipe = recordings.train.draw(1, 2 * length, generator, count)
-        gain = torch.pow(
-            10, -(self.leak_db[0] + (self.leak_db[1] - self.leak_db[0]) * torch.rand(count, generator=generator)) / 20
-        )
-        mine = slice(ranks.rank * self.batch_size, (ranks.rank + 1) * self.batch_size)
-        recipe = {key: value[:, mine] for key, value in recipe.items()}
+        length, count, people = round(self.crop_s * self.spec.in_rate), self.batch_size, recordings.valid.chance > 0
+        if int(people.sum()) < 2:
+            raise TrainingError("[data] valid: two speakers or more are wanted, to be told apart")
+        for _ in range(ranks.rank + 1):  # every rank draws the speakers of those before it, too
+            recipe = recordings.train.draw(1, 2 * length, generator, count)
+            share = torch.rand(count, generator=generator)
+        low, high = self.leak_db
+        gain = torch.pow(10, -(low + (high - low) * share) / 20).to(ranks.device)
         waves = recordings.train.render(recipe, 2 * length, ranks.device)[0]  # (speakers, 2T)
         waves = waves / waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
-        waves = waves + gain[mine, None].to(ranks.device) * waves.roll(1, 0)
+        waves = waves + gain[:, None] * waves.roll(1, 0)
         return {"input": torch.cat(torch.split(waves, length, 1)).unsqueeze(1)}
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        """Cross-entropy of each crop's own speaker among all, both ways (angular prototypical: Chung et al. 2020)."""
+        """Cross-entropy of each crop's own speaker among this rank's (angular prototypical loss, Chung et al. 2020)."""
         first, second = forward(batch["input"]).chunk(2)
         likeness = self.sharpness * first @ second.T
         own = torch.arange(len(first), device=first.device)
