@@ -208,7 +208,7 @@ def with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterato
     channels = stages[0].channels
     for made in stream(kept(), stages):
         mix = _take(pending, made.shape[1], channels)
-        yield np.concatenate([made, mix - made.reshape(-1, channels, made.shape[1]).sum(0)])
+        yield np.concatenate([made, mix - made.reshape(len(made) // channels, *mix.shape).sum(0)])
 
 
 def _take(pending: deque[Samples], frames: int, channels: int) -> Samples:
