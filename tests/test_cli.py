@@ -18,6 +18,8 @@ import pytest
 import soundfile
 from conftest import EXAMPLES, noise, tone
 
+from audiosr_cli import weights
+
 COMMAND = [sys.executable, "-m", "audiosr_cli"]
 
 
@@ -76,16 +78,10 @@ def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> No
         np.testing.assert_array_equal(made, soundfile.read(tmp_path / f"same_{name}.wav", always_2d=True)[0])
 
 
-def test_one_talker_is_said(tmp_path: Path) -> None:
-    voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
-    soundfile.write(tmp_path / "alone.wav", *voice)
+def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    done = audiosr("separate", tmp_path / "alone.wav", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json")
-    alone, silent = map(json.loads, done.stdout.splitlines())
-    assert silent["levels_db"] == [None, None]
-    assert not silent["warnings"]
-    assert min(alone["levels_db"]) < max(alone["levels_db"]) - 20
-    assert any("hardly anything is on the track of speaker" in line for line in alone["warnings"])
+    row = json.loads(audiosr("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json").stdout)
+    assert (row["levels_db"], row["warnings"]) == ([None, None], [])
 
 
 def test_import(tmp_path: Path) -> None:
@@ -286,6 +282,10 @@ def test_bench() -> None:
     row = json.loads(done.stdout)
     assert (row["model"], row["audio_s"]) == ("wave_u_net", 2.0)
     assert row["cpu_s_per_s"] > 0
+    rows = audiosr("bench", "--synthetic", 0.5, "--runs", 1, "--json").stdout.splitlines()
+    assert {json.loads(row)["model"] for row in rows} == set(weights.catalogue()) - {"voice"}
+    refused = audiosr("bench", "--synthetic", 1, "--models", "voice")
+    assert (refused.returncode, b"puts out no audio" in refused.stderr) == (2, True)
     table = audiosr("bench", EXAMPLES / "narrowband.wav", "--models", "audio_unet", "--runs", 1)
     assert b"real-time factor" in table.stdout
 

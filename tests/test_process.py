@@ -14,7 +14,7 @@ from audiosr_cli import api
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import Model, build, make_config
-from audiosr_cli.process import Options, make_stages, process_array, stream
+from audiosr_cli.process import Options, Report, _speaker_warnings, make_stages, process_array, stream
 
 OPTIONS = Options()
 
@@ -98,6 +98,24 @@ def test_all_targets_or_none(small_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sample 8999 \(1\.125 s\)"):
         api.separation(2).write(tmp_path / "a.wav", [out / "1.wav", out / "2.wav"])
     assert list(out.iterdir()) == []
+
+
+def test_what_the_tracks_say_of_the_speakers() -> None:
+    sure = Report("x.wav", [], levels_db=[-20.0, -45.0, None, 0.0], confidence=[1.0, 0.9], confidence_hop_s=1.5)
+    first, second = _speaker_warnings(sure, 3)  # the fourth is the residual
+    assert "track of speaker 2 (-25 dB)" in first
+    assert "track of speaker 3 (-inf dB)" in second
+    unsure = Report("x.wav", [], levels_db=[-20.0, -22.0], confidence=[1.0, 0.5, 0.6], confidence_hop_s=1.5)
+    assert _speaker_warnings(unsure, 2) == ["x.wav: who is who is uncertain at 2 s, 3 s (of 3 stretches)"]
+    assert not _speaker_warnings(Report("x.wav", [], levels_db=[None, None]), 2)
+
+
+def test_residual_of_an_array(small_weights: Path) -> None:
+    wave = noise(5000, 2)
+    made = api.separation(2, residual=True).array(wave, 16000)
+    assert made.shape == (3, 2, 5000)
+    np.testing.assert_allclose(made.sum(0), wave, atol=1e-6)
+    assert api.separation(2, residual=True).array(wave[:, :0], 16000).shape == (3, 2, 0)
 
 
 def test_usage_errors(small_weights: Path) -> None:
