@@ -120,8 +120,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
 def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
     """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; fp16 if ``half``."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from audiosr_cli.audio.write import atomic_path
     from audiosr_cli.models import ARCHITECTURES
@@ -141,6 +140,6 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
     }
     try:
         with atomic_path(path) as part:
-            save_file(tensors, part, {key: json.dumps(value) for key, value in packed.items()})
-    except SafetensorError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+            part.write_bytes(save(tensors, {key: json.dumps(value) for key, value in packed.items()}))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

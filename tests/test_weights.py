@@ -13,7 +13,7 @@ from conftest import EXAMPLES, SMALL
 from safetensors.torch import load_file, save_file
 
 from audiosr_cli import api, weights
-from audiosr_cli.errors import ModelError
+from audiosr_cli.errors import ModelError, OutputError
 from audiosr_cli.models import build, make_config
 
 
@@ -119,3 +119,16 @@ def test_every_bundled_model_has_a_card() -> None:
     cards = (weights.folder() / "README.md").read_text()
     for name in weights.catalogue():
         assert f"## {name}" in cards
+
+
+def test_what_is_saved_can_be_read_by_others_and_refusals_are_told(tmp_path: Path) -> None:
+    model = build("voice", make_config("voice", {"width": 8}))
+    path = tmp_path / "a.safetensors"
+    weights.save_model(model, path, {})
+    (tmp_path / "plain").write_bytes(b"")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    model.norms[0].num_batches_tracked.fill_(100_000)  # beyond fp16
+    weights.save_model(model, path, {})
+    assert weights.load_model(str(path)).state_dict()["norms.0.num_batches_tracked"] == 100_000
+    with pytest.raises(OutputError, match="cannot be written"):
+        weights.save_model(model, tmp_path / "nowhere" / "a.safetensors", {})
