@@ -144,7 +144,11 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
     [
         (["separate", "missing.wav"], 1, "missing.wav: cannot be opened: No such file"),
         (["separate", "{dir}/empty.wav"], 1, "is empty"),
-        (["separate", "{wav}", "--speakers", "3"], 2, "--speakers 3"),
+        (
+            ["separate", "{wav}", "--speakers", "4"],
+            2,
+            "the bundled models part 2 (wave_u_net), 2 (spectral2), 3 (spectral3)",
+        ),
         (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
         (["upsample", "{wav}", "--model", "no"], 1, "no model 'no'"),
         (["upsample", "{wav}", "--overwrite", "--skip"], 2, "exclude"),

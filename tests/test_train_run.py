@@ -328,7 +328,7 @@ def test_tensorboard_is_an_extra(speakers: Path, monkeypatch: pytest.MonkeyPatch
         (("batch_size = 2", "batch_sise = 2"), UsageError, "did you mean 'batch_size'"),
         (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
         (("[loop]", "[loops]"), UsageError, "unknown section"),
-        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, wave_u_net"),
+        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, conv_tasnet"),
         (('name = "separate"', 'name = "x"'), UsageError, "known: separate, upsample"),
         (("batch_size = 2", ""), UsageError, "wants 'batch_size'"),
         (("batch_size = 2", "batch_size = 2.5"), UsageError, "a whole number is wanted"),
