@@ -84,16 +84,16 @@ _SEPFORMER = Layout(
 )
 
 _GLOBAL_NORM = (("gamma", "weight"), ("beta", "bias"))
-_FILTERBANKS = (
+_FRONT = (  # what Asteroid's models have in common
     (r"encoder\.filterbank\._filters", "encoder.weight"),
     (r"decoder\.filterbank\._filters", "decoder.weight"),
+    *((rf"masker\.bottleneck\.0\.{theirs}", f"norm.{ours}") for theirs, ours in _GLOBAL_NORM),
+    (r"masker\.bottleneck\.1\.(.*)", r"bottleneck.\1"),
 )
 
 _DPRNN = Layout(
     (
-        *_FILTERBANKS,
-        *((rf"masker\.bottleneck\.0\.{theirs}", f"norm.{ours}") for theirs, ours in _GLOBAL_NORM),
-        (r"masker\.bottleneck\.1\.(.*)", r"bottleneck.\1"),
+        *_FRONT,
         (r"masker\.net\.(\d+)\.(intra|inter)_RNN\.rnn\.(.*)", r"blocks.\1.\2.rnn.\3"),
         (r"masker\.net\.(\d+)\.(intra|inter)_linear\.(.*)", r"blocks.\1.\2.linear.\3"),
         *(
@@ -110,9 +110,7 @@ _DPRNN = Layout(
 
 _CONV_TASNET = Layout(
     (
-        *_FILTERBANKS,
-        *((rf"masker\.bottleneck\.0\.{theirs}", f"norm.{ours}") for theirs, ours in _GLOBAL_NORM),
-        (r"masker\.bottleneck\.1\.(.*)", r"bottleneck.\1"),
+        *_FRONT,
         (r"masker\.TCN\.(\d+)\.shared_block\.0\.(.*)", r"blocks.\1.widen.\2"),
         (r"masker\.TCN\.(\d+)\.shared_block\.1\.(.*)", r"blocks.\1.act1.\2"),
         *(

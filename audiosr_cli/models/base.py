@@ -18,6 +18,55 @@ class Config(Protocol):
         ...
 
 
+class SeparatorConfig(Protocol):
+    """What the spec of a separator follows from; lengths in samples."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        ...
+
+    @property
+    def sample_rate(self) -> int:
+        """In and out, in Hz."""
+        ...
+
+    @property
+    def sources(self) -> int:
+        """How many it parts."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Heard on both sides, and not answered for."""
+        ...
+
+    @property
+    def core(self) -> int:
+        """What one window answers for."""
+        ...
+
+    @property
+    def overlap(self) -> int:
+        """What two neighbours both answer for."""
+        ...
+
+
+def separator_spec(config: SeparatorConfig, channels: int = 1) -> ModelSpec:
+    """The contract of a separator."""
+    return ModelSpec(
+        name=config.name,
+        task="separate",
+        in_rate=config.sample_rate,
+        ratio=1,
+        sources=config.sources,
+        channels=channels,
+        window=config.core + 2 * config.context,
+        context=config.context,
+        hop=config.core - config.overlap,
+    )
+
+
 class Model(nn.Module):
     """Base of the models.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.base import Model
+from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.layers import Decoder, Encoder
 from audiosr_cli.windows import ModelSpec
 
@@ -48,17 +48,7 @@ class ConvTasNetConfig:
     @property
     def spec(self) -> ModelSpec:
         """The contract that follows."""
-        return ModelSpec(
-            name=self.name,
-            task="separate",
-            in_rate=self.sample_rate,
-            ratio=1,
-            sources=self.sources,
-            channels=1,
-            window=self.core + 2 * self.context,
-            context=self.context,
-            hop=self.core - self.overlap,
-        )
+        return separator_spec(self)
 
 
 def _norm(channels: int) -> nn.GroupNorm:

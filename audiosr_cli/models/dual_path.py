@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.base import Model
-from audiosr_cli.models.layers import Decoder, Encoder, GlobalNorm
+from audiosr_cli.models.base import Model, separator_spec
+from audiosr_cli.models.layers import Decoder, Encoder, GlobalNorm, TransformerLayer
 from audiosr_cli.windows import ModelSpec
 
 
@@ -63,17 +63,7 @@ class DualPathConfig:
     @property
     def spec(self) -> ModelSpec:
         """The contract that follows."""
-        return ModelSpec(
-            name=self.name,
-            task="separate",
-            in_rate=self.sample_rate,
-            ratio=1,
-            sources=self.sources,
-            channels=1,
-            window=self.core + 2 * self.context,
-            context=self.context,
-            hop=self.core - self.overlap,
-        )
+        return separator_spec(self)
 
 
 def positions(length: int, width: int, like: Tensor) -> Tensor:
@@ -81,24 +71,6 @@ def positions(length: int, width: int, like: Tensor) -> Tensor:
     rate = torch.exp(torch.arange(0, width, 2, device=like.device) * (-torch.log(torch.tensor(10000.0)) / width))
     angle = torch.arange(length, device=like.device).unsqueeze(1) * rate  # (length, width / 2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)
-
-
-class TransformerLayer(nn.Module):
-    """Self-attention and a feed-forward net, each behind its norm (pre-norm)."""
-
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.wide, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, L, H) → the same."""
-        split = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, ·)
-        heard = F.scaled_dot_product_attention(split[0], split[1], split[2])
-        h = h + self.out(heard.transpose(1, 2).flatten(2))
-        return h + self.narrow(F.relu(self.wide(self.norm2(h))))
 
 
 class Transformer(nn.Module):

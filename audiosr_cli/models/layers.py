@@ -1,4 +1,4 @@
-"""What the convolutional models share: positions of feature maps, and 1-D layers that run channels-last.
+"""What several models share: positions of feature maps, 1-D layers that run channels-last, filterbanks, attention.
 
 Feature maps are (B, C, 1, T) in channels-last memory: a 1-D convolution as a 2-D one of height 1 runs up
 to nine times faster that way on CPUs (24 channels, kernel 15), as every sample's channels lie together.
@@ -6,6 +6,7 @@ to nine times faster that way on CPUs (24 channels, kernel 15), as every sample'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,3 +128,43 @@ class Decoder(nn.Module):
     def forward(self, h: Tensor, length: int) -> Tensor:
         """(B, L, filters) → (B, length); what completed the last frame is cut."""
         return F.conv_transpose1d(h.transpose(1, 2), self.weight, stride=self.stride)[:, 0, :length]
+
+
+def rotate(x: Tensor) -> Tensor:
+    """(..., L, H) with each pair of features turned by an angle that grows with the position (Su et al. 2021)."""
+    half = x.shape[-1] // 2
+    rate = 1000.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(x.shape[-2], device=x.device)[:, None] * rate  # (L, H / 2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and a feed-forward net, each behind its norm (pre-norm).
+
+    ``rotary`` tells positions by rotation; without, they must be in the features.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        bias: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__()
+        self.heads, self.activation, self.rotary = heads, activation, rotary
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6, bias=bias) for _ in range(2))
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias), nn.Linear(width, width, bias)
+        self.wide, self.narrow = nn.Linear(width, hidden, bias), nn.Linear(hidden, width, bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, L, H) → the same shape."""
+        split = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, ·)
+        query, key = (rotate(x) if self.rotary else x for x in split[:2])
+        heard = F.scaled_dot_product_attention(query, key, split[2])
+        h = h + self.out(heard.transpose(1, 2).flatten(2))
+        return h + self.narrow(self.activation(self.wide(self.norm2(h))))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.base import Model
+from audiosr_cli.models.base import Model, separator_spec
+from audiosr_cli.models.layers import TransformerLayer
 from audiosr_cli.windows import ModelSpec
 
 _SLOPE = 0.1
@@ -67,17 +68,7 @@ class SpectralUNetConfig:
     @property
     def spec(self) -> ModelSpec:
         """The contract that follows."""
-        return ModelSpec(
-            name=self.name,
-            task="separate",
-            in_rate=self.sample_rate,
-            ratio=1,
-            sources=self.sources,
-            channels=1,
-            window=self.core + 2 * self.context,
-            context=self.context,
-            hop=self.core - self.overlap,
-        )
+        return separator_spec(self)
 
 
 def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
@@ -109,35 +100,6 @@ class Block(nn.Module):
         return F.leaky_relu(h + self.norms[1](self.convs[1](inner)), _SLOPE)
 
 
-class Attention(nn.Module):
-    """A transformer layer without biases, its norms in front, positions by rotation (Su et al. 2021)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.wide, self.narrow = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, L, H) → the same shape."""
-        split = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, ·)
-        heard = F.scaled_dot_product_attention(rotate(split[0]), rotate(split[1]), split[2])
-        h = h + self.out(heard.transpose(1, 2).flatten(2))
-        made: Tensor = h + self.narrow(F.gelu(self.wide(self.norm2(h))))
-        return made
-
-
-def rotate(x: Tensor) -> Tensor:
-    """(..., L, H) with each pair of features turned by an angle that grows with the position (Su et al. 2021)."""
-    half = x.shape[-1] // 2
-    rate = 1000.0 ** (-torch.arange(half, device=x.device) / half)
-    angle = torch.arange(x.shape[-2], device=x.device)[:, None] * rate  # (L, H / 2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-
-
 class Sequence(nn.Module):
     """All channels and bins of a frame as one vector, attention along the frames, and back."""
 
@@ -145,7 +107,8 @@ class Sequence(nn.Module):
         super().__init__()
         c = config
         self.enter, self.leave = (nn.Linear(i, o, bias=False) for i, o in ((features, c.hidden), (c.hidden, features)))
-        self.layers = nn.Sequential(*(Attention(c.hidden, c.heads) for _ in range(c.layers)))
+        layers = (TransformerLayer(c.hidden, c.heads, 4 * c.hidden, F.gelu, False, True) for _ in range(c.layers))
+        self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(c.hidden, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.base import Model
+from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.layers import Grid, across_ranks, conv, crop, interleave, to_map
 from audiosr_cli.windows import ModelSpec
 
@@ -75,17 +75,7 @@ class WaveUNetConfig:
     @property
     def spec(self) -> ModelSpec:
         """The contract that follows."""
-        return ModelSpec(
-            name=self.name,
-            task="separate",
-            in_rate=self.sample_rate,
-            ratio=1,
-            sources=self.sources,
-            channels=self.channels,
-            window=self.core + 2 * self.context,
-            context=self.context,
-            hop=self.core - self.overlap,
-        )
+        return separator_spec(self, self.channels)
 
 
 class Upsample(nn.Module):
@@ -130,8 +120,7 @@ class ChannelScale(nn.Module):
         if self.training:
             mean_square = across_ranks(h.float().square().mean((0, 2, 3)))
             with torch.no_grad():
-                heard = torch.where(mean_square.isfinite(), mean_square, self.mean_square)
-                self.mean_square.lerp_(heard, self.momentum)
+                self.mean_square.lerp_(mean_square, self.momentum)
         return h * (self.gain * (mean_square + 1e-8).rsqrt()).to(h.dtype)[:, None, None]
 
 
