@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import shlex
@@ -119,12 +120,10 @@ def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Reco
             "[model.training] changes the shapes of the weights; they have to be those of [model]"
         ) from error
     batch = config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)
-    buffers = [buffer.clone() for buffer in model.to(ranks.device).buffers()]
+    rehearsed = copy.deepcopy(model).to(ranks.device).train()  # its running statistics move
     try:
         with torch.no_grad():
-            config.task.losses(model.train(), batch)
-            for buffer, kept in zip(model.buffers(), buffers, strict=True):  # running statistics
-                buffer.copy_(kept)
+            config.task.losses(rehearsed, batch)
     except RuntimeError as error:
         reason = f"{error}".splitlines()[0]
         raise UsageError(f"[task] crop_s = {config.task.crop_s}: the loss cannot be computed: {reason}") from error
@@ -221,7 +220,8 @@ def _warm_start(model: Model, name: str) -> None:
             raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}")
     with torch.no_grad():
         for key, value in theirs.items():
-            own[key][: len(value)].copy_(value) if value.ndim else own[key].copy_(value)
+            taken = own[key] if own[key].shape == value.shape else own[key][: len(value)]
+            taken.copy_(value)
 
 
 def _check_crop(model: Model, crop_s: float) -> None:
