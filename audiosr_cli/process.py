@@ -287,15 +287,20 @@ def process_file(
         for writer in writers:
             writer.commit()
     report.clipped = sum(writer.gate.clipped for writer in writers)
+    _tell_tracks(report, stages, energy)
+    speakers = len(targets) - residual
+    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
+    report.elapsed_s = time.monotonic() - begun
+    return report
+
+
+def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.float64]) -> None:
+    """Enter the outputs' levels, of their ``energy``, and the confidence of their order."""
     samples = max(report.frames_out * report.channels, 1)
     report.levels_db = [10 * math.log10(e / samples) if e else None for e in energy.tolist()]
     for stage in stages:
         if stage.tracker is not None:
             report.confidence, report.confidence_hop_s = stage.tracker.confidence, stage.hop_s
-    speakers = len(targets) - residual
-    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
-    report.elapsed_s = time.monotonic() - begun
-    return report
 
 
 def _counted(reader: AudioReader, report: Report, options: Options, progress: Progress | None) -> Iterator[Samples]:
