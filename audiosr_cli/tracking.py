@@ -126,7 +126,8 @@ class Tracker:
             chain, sources, power = self._chains[c], core[:, groups[c]], powers[c]
             chain.hear(power)
             speaks = power > chain.above(_SPEAKS)
-            vectors = self._listen(sources) * speaks[:, None]
+            weight = speaks * power / power.max().clamp_min(_SILENCE)  # a faint voice may be what is left of a loud one
+            vectors = self._listen(sources) * weight[:, None]
             fit = self._fit(vectors)
             if lead is not None:
                 quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
@@ -157,14 +158,17 @@ class Tracker:
         return self.voice(sources[:, int(sources.square().sum((0, 2)).argmax())])
 
     def _fit(self, vectors: Tensor) -> Tensor:
-        """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one."""
-        heard = vectors.square().sum(1) > 0
+        """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one.
+
+        A voice counts for as much as its vector is long.
+        """
+        weight = vectors.norm(dim=1)
         stranger = _STRANGER - (_NEXT / _ALIKE) * (~self._known).cumsum(0).sub(1).clamp_min(0)  # (S,)
-        alike = stranger[:, None].expand(len(vectors), len(vectors))
+        alike = stranger[:, None] * weight
         if self._profiles is not None:
             profiled = self._profiles.square().sum(1, keepdim=True) > 0
             alike = torch.where(profiled, F.normalize(self._profiles, dim=1) @ vectors.T, alike)
-        return _ALIKE * (alike - _STRANGER) * heard
+        return _ALIKE * (alike - _STRANGER * weight)
 
     def _remember(self, vectors: Tensor) -> None:
         """Let the tracks' profiles follow their voices, as far as those are certain."""
