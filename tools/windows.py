@@ -1,0 +1,100 @@
+"""What a separator loses by streaming: `python tools/windows.py ../shared/data --model spectral2`.
+
+SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several lengths and contexts, with what
+each costs. Once with every window
+in its best order, once as tracked.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from score_separation import RATE, Mixture, improvement, mixtures
+from torch import Tensor
+from torch.nn import functional as F
+
+from audiosr_cli.api import load_voice
+from audiosr_cli.metrics import best_order, si_sdr
+from audiosr_cli.models import Model
+from audiosr_cli.process import listener
+from audiosr_cli.tracking import Tracker
+from audiosr_cli.weights import load_model
+from audiosr_cli.windows import Align, Engine
+
+SHAPES_S = [(1.0, 2.0), (0.0, 4.0), (0.25, 3.5), (0.5, 3.0), (1.0, 1.0), (1.0, 6.0), (1.5, 1.0), (2.0, 2.0), (2.0, 4.0)]
+OVERLAP_S = 0.5
+
+
+def shaped(model: Model, context_s: float, core_s: float) -> Model:
+    """``model`` with other windows."""
+    context, core, overlap = (round(s * RATE / 256) * 256 for s in (context_s, core_s, OVERLAP_S))
+    config: Any = model.config
+    made = type(model)(replace(config, context=context, core=core, overlap=overlap))
+    made.load_state_dict(model.state_dict())
+    return made.eval()
+
+
+def known_order(model: Model, sources: Tensor) -> Align:
+    """Every core in the order of the true ``sources`` (S, T)."""
+    at = iter(range(0, 10**9, model.spec.hop))
+
+    def align(_tail: Tensor | None, core: Tensor) -> Tensor:
+        first = next(at)
+        true = F.pad(sources[:, first : first + core.shape[-1]], (0, core.shape[-1]))[:, : core.shape[-1]]
+        return core[list(best_order(core[:, 0], true))]
+
+    return align
+
+
+def streamed(model: Model, mix: Tensor, align: Align) -> Tensor:
+    """(T,) → (S, T) through the engine."""
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            made: Tensor = model(x)
+            return made
+
+    engine = Engine(model.spec, forward, 1, 1, align)
+    return torch.cat([engine.push(mix[None]), engine.flush()], dim=-1)[:, 0]
+
+
+def whole(model: Model, mix: Tensor) -> Tensor:
+    """(T,) → (S, T) as one window without context."""
+    with torch.inference_mode():
+        made: Tensor = shaped(model, 0, 2)(mix[None, None])
+        return made[0, :, 0]
+
+
+def gain(estimate: Tensor, mixture: Mixture) -> float:
+    """SI-SDRi in dB, of the best order."""
+    estimate = estimate[list(best_order(estimate, mixture.sources))]
+    return improvement(si_sdr, estimate, mixture.sources, mixture.mix)
+
+
+def main() -> None:
+    """Print one JSON object a way."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--mixtures", type=int, default=40)
+    options = parser.parse_args()
+    model = load_model(options.model)
+    voice = listener(load_voice(), model.spec.in_rate)
+    found = mixtures(options.data, options.mixtures, model.spec.sources, noisy=False, roomy=False)
+    print(json.dumps({"whole": round(mean(gain(whole(model, m.mix), m) for m in found), 3)}), flush=True)
+    for context_s, core_s in SHAPES_S:
+        other, begun = shaped(model, context_s, core_s), time.process_time()
+        ordered = mean(gain(streamed(other, m.mix, known_order(other, m.sources)), m) for m in found)
+        cost = (time.process_time() - begun) / sum(len(m.mix) / RATE for m in found)
+        tracked = mean(gain(streamed(other, m.mix, Tracker(True, voice)), m) for m in found)
+        row = {"context (s)": context_s, "core (s)": core_s, "CPU-s per s": round(cost, 3)}
+        print(json.dumps(row | {"known order": round(ordered, 3), "tracked": round(tracked, 3)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
