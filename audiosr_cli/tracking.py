@@ -30,6 +30,7 @@ _NAMED = 8.0  # log-odds that a newcomer is on the track it was given: tracks ar
 _NEXT = 3.0  # log-odds that a newcomer is given the first free track and not the one after
 _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
+_LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
 
 
 def agreement(first: Tensor, second: Tensor, quiet: tuple[float, float] = (_SILENCE, _SILENCE)) -> Tensor:
@@ -98,6 +99,14 @@ class _Chain:
         return order
 
 
+def _put_back(tracks: Tensor, leak: Tensor, loudest: int) -> Tensor:
+    """Tracks (S, C, T) of which the shares ``leak`` (S,) go to the loudest one; their sum stays."""
+    moved = tracks * leak[:, None, None]
+    made = tracks - moved
+    made[loudest] += moved.sum(0)
+    return made
+
+
 class Tracker:
     """Puts the sources of each window's core into one order for the whole recording.
 
@@ -111,7 +120,7 @@ class Tracker:
         self.per_channel, self.voice = per_channel, voice
         self.confidence: list[float] = []
         self._chains: list[_Chain] = []
-        self._profiles: Tensor | None = None  # (S, D), as long as they have been heard
+        self._heard = torch.zeros(0, 0)  # (S, D): sums of the tracks' voices, of late
         self._known = torch.zeros(0, dtype=torch.bool)  # (S,): which tracks have had a speaker
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
@@ -128,6 +137,7 @@ class Tracker:
             speaks = power > chain.above(_SPEAKS)
             weight = speaks * power / power.max().clamp_min(_SILENCE)  # a faint voice may be what is left of a loud one
             vectors = self._listen(sources) * weight[:, None]
+            self._heard = self._heard if len(self._heard) else torch.zeros_like(vectors)
             fit = self._fit(vectors)
             if lead is not None:
                 quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
@@ -135,9 +145,11 @@ class Tracker:
                 fit = fit + _SURE * shared * (shared.max() > _CHANCE)
             heard = speaks if speaks.any() else power > _SILENCE
             certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, self._known)
-            made[:, groups[c]] = sources[chain.chosen]
-            self._known = self._known | speaks[chain.chosen]
-            learned.append(vectors[chain.chosen] * max(0.0, 2 * certain - 1))
+            voices = vectors[chain.chosen]
+            leak = self._leak(voices)
+            made[:, groups[c]] = _put_back(sources[chain.chosen], leak, int(power[chain.chosen].argmax()))
+            self._known = self._known | (speaks[chain.chosen] & (leak < 0.5))
+            learned.append(voices * (1 - leak[:, None]) * max(0.0, 2 * certain - 1))
             lead, sure = c if lead is None else lead, min(sure, certain)
         self._remember(torch.stack(learned).mean(0))
         self.confidence.append(round(sure, 4))
@@ -163,15 +175,31 @@ class Tracker:
         A voice counts for as much as its vector is long.
         """
         weight = vectors.norm(dim=1)
-        stranger = _STRANGER - (_NEXT / _ALIKE) * (~self._known).cumsum(0).sub(1).clamp_min(0)  # (S,)
-        alike = stranger[:, None] * weight
-        if self._profiles is not None:
-            profiled = self._profiles.square().sum(1, keepdim=True) > 0
-            alike = torch.where(profiled, F.normalize(self._profiles, dim=1) @ vectors.T, alike)
-        return _ALIKE * (alike - _STRANGER * weight)
+        place = (~self._known).cumsum(0).sub(1).clamp_min(0)  # (S,): how many free tracks come before
+        fit = -_NEXT * place[:, None] * (weight > 0)
+        return torch.where(self._profiled[:, None], _ALIKE * (self._profiles @ vectors.T - _STRANGER * weight), fit)
+
+    def _leak(self, vectors: Tensor) -> Tensor:
+        """How much of each track is what separating left of the loudest voice there: (S, D) → (S,) in [0, 1].
+
+        Likely where a voice is more like the loudest one than like its own track's, or a stranger's.
+        """
+        unit, loudest = F.normalize(vectors, dim=1), int(vectors.norm(dim=1).argmax())
+        own = torch.where(self._profiled, (self._profiles * unit).sum(1), _STRANGER)
+        leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
+        leak[loudest] = 0
+        return leak * (vectors.square().sum(1) > 0)
+
+    @property
+    def _profiles(self) -> Tensor:
+        """The tracks' voices (S, D), of length one; zeros where there is none."""
+        return F.normalize(self._heard, dim=1)
+
+    @property
+    def _profiled(self) -> Tensor:
+        """(S,): which tracks have had a speaker whose voice is known."""
+        return self._known & (self._heard.square().sum(1) > 0)
 
     def _remember(self, vectors: Tensor) -> None:
-        """Let the tracks' profiles follow their voices, as far as those are certain."""
-        if self._profiles is None:
-            self._profiles = torch.zeros_like(vectors)
-        self._profiles = self._profiles * (1 - vectors.norm(dim=1, keepdim=True) / _MEMORY) + vectors
+        """Let the tracks' profiles follow their voices (S, D), as far as those are certain."""
+        self._heard = self._heard * (1 - vectors.norm(dim=1, keepdim=True) / _MEMORY) + vectors

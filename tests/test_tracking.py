@@ -132,6 +132,20 @@ def test_what_separating_left_has_no_voice() -> None:
     assert all(right[:18]) and all(right[21:])
 
 
+def test_what_is_left_of_a_lone_voice_is_put_back() -> None:
+    """Half of a voice on either track is one voice; with another one beside it nothing is moved."""
+    a, b = tones(2, STEP + OVERLAP)
+    tracker = Tracker(voice=pitch)
+    for _ in range(3):
+        made = tracker(None, torch.stack([0.6 * a, 0.4 * a]).unsqueeze(1))
+        torch.testing.assert_close(made[:, 0], torch.stack([a, 0 * a]))
+    both = torch.stack([a, 0.5 * b]).unsqueeze(1)
+    assert torch.equal(tracker(None, both), both)
+    made = tracker(None, torch.stack([0.3 * b, 0.7 * b]).unsqueeze(1))
+    torch.testing.assert_close(made[:, 0], torch.stack([0 * b, b]))
+    assert torch.equal(tracker(None, both.flip(0)), both)
+
+
 def test_one_party_a_channel_stays_where_it_is() -> None:
     """Telephone stereo: A left, B right, the rest of each channel noise that agrees with nothing."""
     a, b = waves(2, 20_000)
