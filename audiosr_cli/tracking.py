@@ -3,7 +3,8 @@
 A hidden Markov model whose states are the orders in which a window's sources may stand. Two kinds of evidence: what
 neighbouring windows agree on where they overlap tells how the order changed, and a running profile of each track's
 voice tells the order itself, which is all there is after a pause. Forward probabilities (Rabiner 1989, sec. III A)
-decide, so that a wrong turn taken on little evidence is corrected when more comes in.
+decide, so that a wrong turn taken on little evidence is corrected when more comes in. Where one person speaks, what
+separating put on the other tracks goes back to theirs.
 """
 
 from __future__ import annotations
@@ -142,14 +143,14 @@ class Tracker:
             if lead is not None:
                 quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
                 shared = agreement(made[:, groups[lead]].flatten(1), sources.flatten(1), quiet)
-                fit = fit + _SURE * shared * (shared.max() > _CHANCE)
+                fit = fit + _SURE * shared * weight * (shared.max() > _CHANCE)
             heard = speaks if speaks.any() else power > _SILENCE
             certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, self._known)
-            voices = vectors[chain.chosen]
-            leak = self._leak(voices)
-            made[:, groups[c]] = _put_back(sources[chain.chosen], leak, int(power[chain.chosen].argmax()))
+            voices, loudest = vectors[chain.chosen], int(power[chain.chosen].argmax())
+            leak = self._leak(voices, loudest)
+            made[:, groups[c]] = _put_back(sources[chain.chosen], leak, loudest)
             self._known = self._known | (speaks[chain.chosen] & (leak < 0.5))
-            learned.append(voices * (1 - leak[:, None]) * max(0.0, 2 * certain - 1))
+            learned.append(voices * ((1 - leak) * self._known)[:, None] * max(0.0, 2 * certain - 1))
             lead, sure = c if lead is None else lead, min(sure, certain)
         self._remember(torch.stack(learned).mean(0))
         self.confidence.append(round(sure, 4))
@@ -179,12 +180,12 @@ class Tracker:
         fit = -_NEXT * place[:, None] * (weight > 0)
         return torch.where(self._profiled[:, None], _ALIKE * (self._profiles @ vectors.T - _STRANGER * weight), fit)
 
-    def _leak(self, vectors: Tensor) -> Tensor:
-        """How much of each track is what separating left of the loudest voice there: (S, D) → (S,) in [0, 1].
+    def _leak(self, vectors: Tensor, loudest: int) -> Tensor:
+        """How much of each track is what separating left of the voice of ``loudest``: (S, D) → (S,) in [0, 1].
 
         Likely where a voice is more like the loudest one than like its own track's, or a stranger's.
         """
-        unit, loudest = F.normalize(vectors, dim=1), int(vectors.norm(dim=1).argmax())
+        unit = F.normalize(vectors, dim=1)
         own = torch.where(self._profiled, (self._profiles * unit).sum(1), _STRANGER)
         leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
         leak[loudest] = 0

@@ -146,6 +146,13 @@ def test_what_is_left_of_a_lone_voice_is_put_back() -> None:
     assert torch.equal(tracker(None, both.flip(0)), both)
 
 
+def test_a_lone_voice_is_on_one_track_in_all_channels() -> None:
+    a = tones(2, STEP + OVERLAP)[0]
+    core = torch.stack([torch.stack([0.6 * a, 0.4 * a]), torch.stack([0.35 * a, 0.45 * a])], dim=1)
+    made = Tracker(voice=pitch)(None, core)
+    torch.testing.assert_close(made, torch.stack([torch.stack([a, 0.8 * a]), torch.zeros(2, len(a))]))
+
+
 def test_one_party_a_channel_stays_where_it_is() -> None:
     """Telephone stereo: A left, B right, the rest of each channel noise that agrees with nothing."""
     a, b = waves(2, 20_000)
