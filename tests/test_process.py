@@ -85,7 +85,7 @@ def test_files_are_the_arrays(small_weights: Path, tmp_path: Path) -> None:
     for made, target in zip(api.separate(wave, 8000), targets, strict=True):
         np.testing.assert_array_equal(soundfile.read(target, dtype="float32")[0].T, made)
     assert (report.frames_in, report.frames_out, report.channels) == (9000, 9000, 2)
-    assert all("uncertain" in line for line in report.warnings)  # of an untrained separator's speakers
+    assert all("uncertain" in line or "hardly anything" in line for line in report.warnings)  # it is untrained
 
 
 def test_all_targets_or_none(small_weights: Path, tmp_path: Path) -> None:
