@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class SpectralUNetConfig:
     Frames of ``n_fft`` every ``hop_length``. The lowest ``fine`` bins are seen one by one, the others in groups of
     ``group``. Level l of the U-Net has ``widths[l]`` channels; between two levels bins are halved and frames divided
     by ``time_strides``. At the bottom ``layers`` transformer layers of ``hidden`` features and ``heads`` heads hear
-    the whole window. ``context``, ``core`` and ``overlap`` are how it streams, in samples.
+    the whole window. Sources sum to the mixture in use only, or in training as well (``consistency`` "always").
+    ``context``, ``core`` and ``overlap`` are how it streams, in samples.
     """
 
     sample_rate: int = 16000
@@ -45,6 +47,7 @@ class SpectralUNetConfig:
     hidden: int = 256
     layers: int = 3
     heads: int = 4
+    consistency: Literal["use", "always"] = "use"
     context: int = 16384
     core: int = 65536
     overlap: int = 8192
@@ -121,9 +124,9 @@ class Sequence(nn.Module):
 class SpectralUNet(Model):
     """The network. Each window is brought to unit level before, and its masks are used on the window as it came.
 
-    In evaluation what the sources lack of the mixture is shared between them, so that they sum to it (mixture
-    consistency, Wisdom et al. 2019, with equal weights). In training they are left as they are: summing to the mixture
-    from the start is a saddle that learning begins on.
+    What the sources lack of the mixture is shared between them by their power in the window, so that they sum to it
+    (mixture consistency, Wisdom et al. 2019). Learning begins without, as summing to the mixture from the start is a
+    saddle; without it to the end, though, levels may stay wrong and then sharing costs what it should not.
     """
 
     config: SpectralUNetConfig
@@ -164,8 +167,9 @@ class SpectralUNet(Model):
         with torch.autocast(x.device.type, enabled=False):
             pairs = F.pad(masks.float(), (0, 1)).unflatten(1, (c.sources, 2)).movedim(2, -1)  # (B, S, L, F, 2)
             made = self._synthesise(torch.view_as_complex(pairs.contiguous()) * spectrum.unsqueeze(1), length)
-        if not self.training:
-            made = made + (mix - made.sum(1)).unsqueeze(1) / c.sources
+        if not self.training or c.consistency == "always":
+            power = made.square().mean(-1, keepdim=True) + 1e-14  # (B, S, 1)
+            made = made + power / power.sum(1, keepdim=True) * (mix - made.sum(1)).unsqueeze(1)
         return made[:, :, None, c.context : length - c.context]
 
     def _analyse(self, mix: Tensor) -> Tensor:
