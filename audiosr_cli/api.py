@@ -16,11 +16,14 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import choose_format, container_of
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
+from audiosr_cli.models.band_masks import BandMasks
 from audiosr_cli.models.voice import Voice
 from audiosr_cli.process import Options, Progress, Report, Samples, process_array, process_file
 from audiosr_cli.weights import catalogue, default_model, load_model
 
 Source = str | os.PathLike[str]
+
+_RATES = (8000, 16000, 24000, 32000, 48000)  # that mixtures are restored at
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,20 @@ class Pipeline:
     @property
     def outputs(self) -> tuple[str, ...]:
         """What each output of a recording is called."""
-        speakers = int(np.prod([model.spec.sources for model in self.models]))
+        speakers = int(np.prod([model.spec.sources for model in self.models if model.spec.inputs == 1]))
         return (*(f"speaker{i + 1}" for i in range(speakers)), *(["residual"] if self.residual else []))
+
+    def chain(self, sample_rate: int) -> tuple[Model, ...]:
+        """The models that a recording at ``sample_rate`` Hz goes through."""
+        kept = self.models
+        if any(model.spec.task == "separate" for model in kept) and (self.rate or 0) <= sample_rate:
+            kept = tuple(model for model in kept if model.spec.task != "upsample")
+        return tuple(fitted(model, sample_rate) for model in kept)
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""
-        rate = self.rate or sample_rate
-        return process_array(audio, sample_rate, self.models, rate, self.options, self.voice, self.residual)
+        rate, models = self.rate or sample_rate, self.chain(sample_rate)
+        return process_array(audio, sample_rate, models, rate, self.options, self.voice, self.residual)
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""
@@ -67,10 +77,12 @@ class Pipeline:
         rate = self.rate or reader.sample_rate
         channels = self.options.count(reader.channels, reader.name)
         form = choose_format(container, subtype, reader.subtype, rate, channels)
-        report = process_file(targets, reader, self.models, form, self.options, progress, self.voice, self.residual)
+        models = self.chain(reader.sample_rate)
+        report = process_file(targets, reader, models, form, self.options, progress, self.voice, self.residual)
         if self.rate is not None and self.rate <= reader.sample_rate:
             report.warnings.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
-        highest = min(model.spec.out_rate for model in self.models)
+        guided = any(model.spec.inputs > 1 for model in models)
+        highest = models[-1].spec.out_rate if guided else min(model.spec.out_rate for model in models)
         if self.rate is not None and reader.sample_rate > highest:
             report.warnings.append(f"{reader.name}: what lay above {highest // 2} Hz is gone; the model ends there")
         return report
@@ -138,19 +150,49 @@ def upsampling(rate: int = 48000, model: str | None = None, options: Options | N
     return Pipeline((_load("upsample", model, options),), rate, options)
 
 
-def cascade(
+def restoration(
     speakers: int,
     rate: int | None = None,
     model: str | None = None,
+    restorer: str | None = None,
     upsampler: str | None = None,
     options: Options | None = None,
 ) -> Pipeline:
-    """The pipeline of ``separate-sr``: separate, then restore the bandwidth of every source."""
+    """The pipeline of ``separate-sr``: separate at a low rate, restore every source's band from the mixture.
+
+    ``restorer`` "none" leaves that out. A ``rate`` above a recording's has its sources upsampled behind it.
+    """
     if rate is not None:
         _check_rate(rate)
-    first = separation(speakers, model, options)
-    second = upsampling(model=upsampler, options=options)
-    return replace(first, models=first.models + second.models, rate=rate)
+    options = options or Options()
+    parted = separation(speakers, model, options)
+    models = parted.models
+    if restorer != "none":
+        network = fitted(_load("separate-sr", restorer, options), speakers=speakers)
+        edge = models[0].spec.out_rate / 2
+        if not 0.8 * edge <= (known := network.config.edge_hz) <= edge:  # type: ignore[attr-defined]
+            raise UsageError(
+                f"{network.spec.name} restores what lies above {known:.0f} Hz; the sources of {models[0].spec.name} "
+                f"end at {edge:.0f} Hz"
+            )
+        models = (*models, network)
+    if rate is not None or upsampler is not None:
+        models = (*models, _load("upsample", upsampler, options))
+    return replace(parted, models=models, rate=rate)
+
+
+def fitted(model: Model, sample_rate: int | None = None, speakers: int | None = None) -> Model:
+    """``model`` for recordings at ``sample_rate`` Hz and for so many ``speakers``, where its weights fit all.
+
+    Others are returned as they are.
+    """
+    if not isinstance(model, BandMasks):
+        return model
+    c = model.config
+    rate = next((r for r in _RATES if r >= (sample_rate or c.sample_rate)), _RATES[-1])
+    made = BandMasks(replace(c, sample_rate=rate, sources=speakers or c.sources))
+    made.load_state_dict(model.state_dict())
+    return made.to(next(model.parameters()).device).requires_grad_(False).eval()
 
 
 def _array(pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rate: int | None) -> Samples:
@@ -203,13 +245,12 @@ def separate_sr(
     speakers: int = 2,
     rate: int | None = None,
     model: str | None = None,
-    upsampler: str | None = None,
+    restorer: str | None = None,
     device: str = "auto",
 ) -> Samples:
     """Separate at a low rate, then restore each source's bandwidth: (S, C, T') at ``rate`` Hz (None: the input's).
 
-    ``source`` as in ``separate``. Today a plain cascade: the upsampler does not see the mixture. Raises
-    AudioSRError.
+    ``source`` as in ``separate``. Raises AudioSRError.
     """
-    pipeline = cascade(speakers, rate, model, upsampler, Options(pick_device(device)))
+    pipeline = restoration(speakers, rate, model, restorer, options=Options(pick_device(device)))
     return _array(pipeline, source, sample_rate)

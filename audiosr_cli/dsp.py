@@ -56,6 +56,24 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
     return made
 
 
+def change_rate(waves: Tensor, before: int, after: int, roll_off: float = 0.1) -> Tensor:
+    """Waves (..., T) at ``before`` Hz → (..., round(T * after / before)) at ``after`` Hz, with zero phase.
+
+    Going down, the response falls over the upper ``roll_off`` of the new band. The ends of the wave wrap around.
+    For training, where all is in memory; recordings go through soxr.
+    """
+    length = waves.shape[-1]
+    wanted = round(length * after / before)
+    spectrum = torch.fft.rfft(waves)
+    bins = min(spectrum.shape[-1], wanted // 2 + 1)
+    edge = min(before, after) / 2
+    frequency = torch.arange(bins, device=waves.device) * (before / length)
+    made: Tensor = torch.fft.irfft(
+        spectrum[..., :bins] * raised_cosine(frequency / edge, torch.tensor(roll_off)), wanted
+    ) * (wanted / length)
+    return made
+
+
 def raised_cosine(relative: Tensor, roll_off: Tensor) -> Tensor:
     """Gain at ``relative`` = frequency / edge: 1 up to 1 - ``roll_off``, falling to 0 at 1 (shapes broadcast)."""
     return (1 - torch.cos(torch.pi * ((1 - relative) / roll_off).clamp(0, 1))) / 2

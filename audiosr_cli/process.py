@@ -102,7 +102,7 @@ class Stage:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
-        parts = model is not None and model.spec.sources > 1
+        parts = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
         if model and model.spec.sources > MOST_SOURCES:
             raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
         self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
@@ -125,13 +125,41 @@ class Stage:
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """What ``block`` completes; ``last`` brings out the rest."""
-        block = self._before.push(block, last)
+        block = self._at_model_rate(block, last)
         if self._engine is not None:
             made = self._engine.push(torch.from_numpy(block))
             if last:
                 made = torch.cat([made, self._engine.flush()], dim=-1)
             block = made.flatten(0, 1).numpy()
         return self._after.push(block, last)
+
+    def _at_model_rate(self, block: Samples, last: bool) -> Samples:
+        """What the model hears of ``block``, if not later."""
+        return self._before.push(block, last)
+
+
+class GuidedStage(Stage):
+    """A model that hears the recording and what ``parting`` makes of the same blocks, estimates at the model's rate.
+
+    What comes out is as long as the shorter of the two.
+    """
+
+    def __init__(self, model: Model, parting: Stage, out_rate: int, options: Options) -> None:
+        if (model.spec.sources * parting.channels, model.spec.in_rate) != (parting.rows, parting.out_rate):
+            raise ModelError(f"{model.spec.name} does not go with what it is to restore")
+        super().__init__(model, parting.in_rate, out_rate, parting.channels, options)
+        self.model_rate = min(self.model_rate, parting.model_rate)
+        self.tracker, self.hop_s = parting.tracker, parting.hop_s
+        self._parting = parting
+        self._waiting = [np.zeros((rows, 0), np.float32) for rows in (parting.channels, parting.rows)]
+
+    def _at_model_rate(self, block: Samples, last: bool) -> Samples:
+        """The recording with its estimates behind it, as far as both are there."""
+        came = (super()._at_model_rate(block, last), self._parting.push(block, last))
+        held = [np.concatenate(pair, axis=1) for pair in zip(self._waiting, came, strict=True)]
+        ready = min(part.shape[1] for part in held)
+        self._waiting = [part[:, ready:] for part in held]
+        return np.concatenate([part[:, :ready] for part in held])
 
 
 def stream(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
@@ -167,15 +195,18 @@ def make_stages(
 ) -> list[Stage]:
     """A chain of models as stages; between two of them the sound has the second one's input rate.
 
-    ``voice`` tells speakers apart where a model parts them.
+    ``voice`` tells speakers apart where a model parts them. A model that hears the mixture beside estimates
+    makes one stage with the one before it.
     """
     stages, rate = list[Stage](), in_rate
     for i, model in enumerate(models):
         after = models[i + 1] if i + 1 < len(models) else None
         target = out_rate if after is None else after.spec.in_rate
-        stages.append(
-            Stage(model, rate, target, channels, options, listener(voice, model.spec.out_rate if model else 0))
-        )
+        if model is not None and model.spec.inputs > 1:
+            stages.append(GuidedStage(model, stages.pop(), target, options))
+        else:
+            heard = listener(voice, model.spec.out_rate if model else 0)
+            stages.append(Stage(model, rate, target, channels, options, heard))
         rate, channels = target, stages[-1].rows
     return stages
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 Task = Literal["separate", "upsample", "separate-sr", "voice"]
-Forward = Callable[[Tensor], Tensor]  # (B, C, window) → (B, S, C, (window - 2 * context) * ratio)
+Forward = Callable[[Tensor], Tensor]  # (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
 
 
@@ -30,7 +30,8 @@ class ModelSpec:
 
     One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
     source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
-    yields, neighbours overlap by the rest. ``context`` is also the lookahead.
+    yields, neighbours overlap by the rest. ``context`` is also the lookahead. ``inputs`` signals are heard together:
+    the mixture alone, or with estimates of its sources behind it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelSpec:
     window: int
     context: int
     hop: int
+    inputs: int = 1
 
     def __post_init__(self) -> None:
         assert 0 < self.hop <= self.core, (self.hop, self.core)
@@ -67,7 +69,7 @@ class ModelSpec:
 
 
 class Engine:
-    """Streams one signal of ``channels`` channels through a model.
+    """Streams one signal of ``channels`` channels through a model; of several inputs one lies behind the other.
 
     A model of one channel is given every channel as a signal of its own; otherwise the counts must agree.
     ``batch`` windows go through ``forward`` at once: always the same ones, whatever blocks the input came
@@ -80,15 +82,15 @@ class Engine:
     ) -> None:
         assert spec.channels in (1, channels) and batch >= 1
         self.spec, self.forward, self.channels, self.batch, self.align = spec, forward, channels, batch, align
-        self._buffer = torch.zeros(channels, spec.window + (batch - 1) * spec.hop)
+        self._buffer = torch.zeros(spec.inputs * channels, spec.window + (batch - 1) * spec.hop)
         self._filled = spec.context  # the zeros before the first sample
         self._tail: Tensor | None = None
         self._frames_in = 0
         self._windows_done = 0
 
     def push(self, block: Tensor) -> Tensor:
-        """Output (S, C, T') that ``block`` (C, T) completes; T' may be 0."""
-        assert block.shape[0] == self.channels
+        """Output (S, C, T') that ``block`` (inputs * C, T) completes; T' may be 0."""
+        assert block.shape[0] == len(self._buffer)
         self._frames_in += block.shape[1]
         made = [self._empty()]
         while block.shape[1]:
@@ -116,9 +118,9 @@ class Engine:
     def _run(self, count: int) -> Tensor:
         """The next ``count`` windows, joined: (S, C, count * hop * ratio)."""
         spec = self.spec
-        windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, C, W)
+        windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
         if spec.channels == 1:
-            each = (self.forward(windows[:, c : c + 1].contiguous()) for c in range(self.channels))
+            each = (self.forward(windows[:, c :: self.channels].contiguous()) for c in range(self.channels))
             cores = torch.cat(list(each), dim=2)  # (B, S, C, T)
         else:
             cores = self.forward(windows.contiguous())

@@ -43,6 +43,8 @@ SPECTRAL = WINDOWS | {
     "layers": 1,
     "heads": 2,
 }
+BANDS = {"frame_s": 0.008, "width": 4, "blocks": 2, "core": 16}
+SR = {"n_fft": 64, "hop_length": 16, "widths": [4, 6], "kernels": [3, 5, 3], "core": 16}
 EXACT: list[tuple[str, dict[str, Any]]] = [
     ("wave_u_net", WAVE),
     ("wave_u_net", WAVE | {"learned_upsampling": True, "difference": False, "output": "linear"}),
@@ -52,6 +54,10 @@ EXACT: list[tuple[str, dict[str, Any]]] = [
     ("audio_unet", AUDIO | {"ratio": 2}),
     ("audio_unet", AUDIO | {"ratio": 4, "bias": False}),
     ("audio_unet", AUDIO | {"ratio": 6}),
+    ("band_masks", BANDS),
+    ("band_masks", BANDS | {"sample_rate": 48000, "sources": 3, "heuristic": False}),
+    ("sfsrnet", SR),
+    ("sfsrnet", SR | {"heuristic": False, "sources": 3}),
 ]
 WINDOWED: list[tuple[str, dict[str, Any]]] = [  # these hear their whole window
     (
@@ -74,13 +80,15 @@ def make(name: str, values: dict[str, Any]) -> Model:
     model = build(name, make_config(name, values))
     with torch.no_grad():  # heads start near zero, which would make every comparison easy
         for key, weight in model.named_parameters():
-            if key.startswith("head.weight"):
+            if key in ("head.weight", "head_wide.weight", "leave.weight"):
                 weight.normal_(std=0.1)
     return model
 
 
 def signal(model: Model, length: int, batch: int = 1) -> Tensor:
-    return 0.3 * torch.randn(batch, model.spec.channels, length, generator=torch.Generator().manual_seed(1))
+    return 0.3 * torch.randn(
+        batch, model.spec.inputs * model.spec.channels, length, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.mark.parametrize(("name", "values"), CASES)

@@ -29,6 +29,12 @@ def halves(rate: int = 8000, sources: int = 2) -> Model:
     return model.eval().requires_grad_(False)
 
 
+def restorer(rate: int = 16000, sources: int = 2) -> Model:
+    """Fresh: sources as they were estimated, above 3.75 kHz as much of the mixture as they have of it below."""
+    values = {"sample_rate": rate, "sources": sources, "frame_s": 0.008, "width": 4, "blocks": 1, "core": 16}
+    return build("band_masks", make_config("band_masks", values)).eval().requires_grad_(False)
+
+
 @pytest.mark.parametrize("in_rate", [8000, 11025, 16000, 44100, 96000])
 @pytest.mark.parametrize("out_rate", [8000, 44100, 48000])
 @pytest.mark.parametrize("frames", [0, 1, 7, 4410, 30_001])
@@ -59,6 +65,42 @@ def test_block_size_never_changes_a_sample(models: int) -> None:
     runs = [run(block) for block in (23, 509, 44100)]
     assert runs[0].shape == (2 * 2**models, 40_022)
     assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 7, 4410, 30_001])
+@pytest.mark.parametrize(("in_rate", "out_rate"), [(8000, 8000), (11025, 44100), (44100, 44100), (96000, 16000)])
+def test_exact_length_with_a_restorer(in_rate: int, out_rate: int, frames: int) -> None:
+    made = process_array(noise(frames, 2), in_rate, [halves(), restorer()], out_rate, OPTIONS)
+    assert made.shape == (2, 2, resampled_length(frames, in_rate, out_rate))
+
+
+@pytest.mark.parametrize(("rate", "sources"), [(16000, 2), (48000, 3)])
+def test_a_restorer_gives_the_whole_mixture_back(rate: int, sources: int) -> None:
+    wave = noise(rate, 2)
+    made = process_array(wave, rate, [halves(8000, sources), restorer(rate, sources)], rate, OPTIONS)
+    missing = (made.sum(0) - wave)[:, rate // 20 : -rate // 20]
+    assert np.square(missing).mean() < 0.01 * np.square(wave).mean()  # where soxr's filter falls
+    np.testing.assert_allclose(made[0], made[1], atol=1e-6)
+    silent = process_array(0 * wave, rate, [halves(8000, sources), restorer(rate, sources)], rate, OPTIONS)
+    assert not silent.any()
+
+
+def test_a_restorer_streams() -> None:
+    chain, wave = [halves(), restorer()], noise(20_011, 2)
+
+    def run(block: int) -> np.ndarray:
+        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, stages)), axis=1)
+
+    runs = [run(block) for block in (23, 509, 44100)]
+    assert runs[0].shape == (4, 40_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+def test_a_restorer_wants_as_many_sources() -> None:
+    with pytest.raises(ModelError, match="band_masks does not go with what it is to restore"):
+        process_array(noise(100), 16000, [halves(8000, 3), restorer(16000, 2)], 16000, OPTIONS)
 
 
 def test_a_stereo_model_refuses_mono() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from corpora import generator, voices
 from torch import Tensor
 
 from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import build, make_config
+from audiosr_cli.train.losses import pair_figures
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Recordings, Separation, Voices
+from audiosr_cli.train.tasks import Recordings, Restoration, Separation, Voices
+from audiosr_cli.train.tasks.restoration import Shares
 
 SPEC = make_config("dual_path", {"context": 0}).spec
 RECORDINGS = Recordings(voices(4), voices(3))
@@ -67,3 +72,42 @@ def test_voices_loss_and_score_of_a_network_that_knows() -> None:
         assert task.score(network, RECORDINGS.valid) == score
     with pytest.raises(TrainingError, match="two speakers"):
         task.batch(Recordings(RECORDINGS.train, voices(1)), generator(), Ranks())
+
+
+def restoration(**values: object) -> Restoration:
+    spec = make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0}).spec
+    return Restoration(spec, 2, 0.512, "wave_u_net", **values)  # type: ignore[arg-type]
+
+
+def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> None:
+    """Estimates follow the mixture in the separator's order, and end at its edge."""
+    recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
+    task = restoration()
+    batch = task.batch(recordings, generator(), Ranks())
+    heard, target = batch["input"], batch["target"]
+    assert heard.shape == (2, 3, 8192) and target.shape == (2, 2, 8192)
+    torch.testing.assert_close(target.sum(1), heard[:, 0], rtol=0, atol=1e-5)
+    own = pair_figures(target, heard[:, 1:], si_sdr)
+    straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
+    assert (straight.sum(1) >= crossed.sum(1)).all()
+    spectrum = torch.fft.rfft(heard[:, 1:]).abs()
+    assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
+
+
+def test_restoring_is_scored_by_what_the_truth_would_get(small_weights: Path) -> None:
+    recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
+    task = restoration()
+    batch = task.batch(recordings, generator(), Ranks())
+    perfect = task.losses(lambda _: batch["target"].unsqueeze(2), batch).terms
+    upside = task.losses(lambda _: -batch["target"].unsqueeze(2), batch).terms
+    assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
+    assert float(upside["si_snr"]) > float(perfect["si_snr"]) + 0.5
+    model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
+    assert torch.isfinite(torch.tensor(task.score(model, recordings.valid)))
+
+
+def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) -> None:
+    with pytest.raises(UsageError, match="does not part 2 speakers"):
+        Restoration(restoration().spec, 2, 0.5, "audio_unet")
+    with pytest.raises(UsageError, match="one of si_snr and stft"):
+        Shares(0.0, 0.0)

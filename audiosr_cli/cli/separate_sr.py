@@ -15,19 +15,22 @@ def separate_sr(
     speakers: common.Speakers = 2,
     rate: Annotated[int | None, typer.Option("--rate", help="Sample rate in Hz. [default: the input's]")] = None,
     model: common.Model = None,
+    restorer: Annotated[
+        str | None, typer.Option("--restorer", help="What brings the highs back from the mixture, or none.")
+    ] = None,
     upsampler: common.Upsampler = None,
     *,
     shared: common.Shared,
 ) -> None:
-    """Separate at a low rate, then restore the bandwidth of every speaker.
+    """Separate at a low rate, then bring back every speaker's full band from the mixture.
 
-    Today a plain cascade of separate and upsample: the second half does not see the mixture yet.
+    Names and levels are those of separate. A --rate above the input's has an upsampler behind.
     """
     from audiosr_cli import api
 
     common.run_batch(
         inputs,
-        lambda options: api.cascade(speakers, rate, model, upsampler, options),
+        lambda options: api.restoration(speakers, rate, model, restorer, upsampler, options),
         "{stem}_{speaker}.{ext}",
         shared,
     )

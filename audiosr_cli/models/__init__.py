@@ -7,9 +7,11 @@ from typing import Any
 
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.audio_unet import AudioUNet, AudioUNetConfig
+from audiosr_cli.models.band_masks import BandMasks, BandMasksConfig
 from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
 from audiosr_cli.models.dual_path import DualPath, DualPathConfig
+from audiosr_cli.models.sfsrnet import SFSRNet, SFSRNetConfig
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.models.voice import Voice, VoiceConfig
 from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
@@ -20,8 +22,10 @@ __all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "build", "make_confi
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[Model]]] = {
     "audio_unet": (AudioUNetConfig, AudioUNet),
+    "band_masks": (BandMasksConfig, BandMasks),
     "conv_tasnet": (ConvTasNetConfig, ConvTasNet),
     "dual_path": (DualPathConfig, DualPath),
+    "sfsrnet": (SFSRNetConfig, SFSRNet),
     "spectral_unet": (SpectralUNetConfig, SpectralUNet),
     "voice": (VoiceConfig, Voice),
     "wave_u_net": (WaveUNetConfig, WaveUNet),

@@ -67,6 +67,46 @@ def separator_spec(config: SeparatorConfig, channels: int = 1) -> ModelSpec:
     )
 
 
+class RestorerConfig(Protocol):
+    """What the spec of a network follows from that restores the bandwidth of estimates; lengths in samples."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        ...
+
+    @property
+    def sample_rate(self) -> int:
+        """In and out, in Hz."""
+        ...
+
+    @property
+    def sources(self) -> int:
+        """How many estimates there are."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Heard on both sides, and not answered for."""
+        ...
+
+
+def restorer_spec(config: RestorerConfig, core: int) -> ModelSpec:
+    """The contract of a network that hears a mixture and estimates of its sources; ``core`` is one window's yield."""
+    return ModelSpec(
+        name=config.name,
+        task="separate-sr",
+        in_rate=config.sample_rate,
+        ratio=1,
+        sources=config.sources,
+        channels=1,
+        window=core + 2 * config.context,
+        context=config.context,
+        hop=core,
+        inputs=1 + config.sources,
+    )
+
+
 class Model(nn.Module):
     """Base of the models.
 

@@ -130,6 +130,32 @@ class Decoder(nn.Module):
         return F.conv_transpose1d(h.transpose(1, 2), self.weight, stride=self.stride)[:, 0, :length]
 
 
+class Frames(nn.Module):
+    """Frames of ``n_fft`` samples every ``hop_length``, between root Hann windows: a spectrogram and back."""
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.register_buffer("window", torch.hann_window(n_fft).sqrt(), persistent=False)
+
+    def analyse(self, waves: Tensor) -> Tensor:
+        """(..., T) → spectra (..., L, F); the first frame holds one hop of the wave, the last at most one."""
+        side = self.n_fft - self.hop_length
+        padded = F.pad(waves, (side, side - waves.shape[-1] % -self.hop_length))
+        return torch.fft.rfft(padded.unfold(-1, self.n_fft, self.hop_length) * self.window)
+
+    def synthesise(self, spectra: Tensor, length: int) -> Tensor:
+        """Spectra (..., L, F) → (..., ``length``): windowed again and overlapped."""
+        n_fft, hop = self.n_fft, self.hop_length
+        frames = torch.fft.irfft(spectra, n_fft) * (self.window * (2 * hop / n_fft))  # (..., L, n_fft)
+        count, side = frames.shape[-2], n_fft - hop
+        columns = frames.reshape(-1, count, n_fft).transpose(1, 2)  # (N, n_fft, L)
+        whole = F.fold(columns, (1, (count - 1) * hop + n_fft), (1, n_fft), stride=(1, hop))
+        return whole.flatten(1)[:, side : side + length].reshape(*frames.shape[:-2], length)
+
+
 def rotate(x: Tensor) -> Tensor:
     """(..., L, H) with each pair of features turned by an angle that grows with the position (Su et al. 2021)."""
     half = x.shape[-1] // 2

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model, separator_spec
-from audiosr_cli.models.layers import TransformerLayer
+from audiosr_cli.models.layers import Frames, TransformerLayer
 from audiosr_cli.windows import ModelSpec
 
 _SLOPE = 0.1
@@ -130,12 +130,11 @@ class SpectralUNet(Model):
     """
 
     config: SpectralUNetConfig
-    window: Tensor
 
     def __init__(self, config: SpectralUNetConfig) -> None:
         super().__init__(config)
         c, w = config, config.widths
-        self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
+        self.frames = Frames(c.n_fft, c.hop_length)
         self.enter = _conv(3, w[0], (3, 3))
         self.enter_high = _conv(3, w[0], (3, c.group), (1, c.group)) if c.rows > c.fine else None
         self.enter_norm = _norm(w[0])
@@ -160,34 +159,17 @@ class SpectralUNet(Model):
         c, length = self.config, x.shape[-1]
         with torch.autocast(x.device.type, enabled=False):
             mix = x[:, 0].float()
-            spectrum = self._analyse(mix)  # (B, L, F) complex
+            spectrum = self.frames.analyse(mix)  # (B, L, F) complex
             level = mix.square().mean(-1).add(1e-10).sqrt()
             features = self._features(spectrum / level[:, None, None])
         masks = self._masks(features)  # (B, 2S, L, F - 1)
         with torch.autocast(x.device.type, enabled=False):
             pairs = F.pad(masks.float(), (0, 1)).unflatten(1, (c.sources, 2)).movedim(2, -1)  # (B, S, L, F, 2)
-            made = self._synthesise(torch.view_as_complex(pairs.contiguous()) * spectrum.unsqueeze(1), length)
+            made = self.frames.synthesise(torch.view_as_complex(pairs.contiguous()) * spectrum.unsqueeze(1), length)
         if not self.training or c.consistency == "always":
             power = made.square().mean(-1, keepdim=True) + 1e-14  # (B, S, 1)
             made = made + power / power.sum(1, keepdim=True) * (mix - made.sum(1)).unsqueeze(1)
         return made[:, :, None, c.context : length - c.context]
-
-    def _analyse(self, mix: Tensor) -> Tensor:
-        """(B, T) → spectra (B, L, F) of frames of which the first holds one hop, the last at most one."""
-        side = self.config.n_fft - self.config.hop_length
-        frames = F.pad(mix, (side, side - mix.shape[-1] % -self.config.hop_length)).unfold(
-            -1, self.config.n_fft, self.config.hop_length
-        )
-        return torch.fft.rfft(frames * self.window)
-
-    def _synthesise(self, spectra: Tensor, length: int) -> Tensor:
-        """Spectra (B, S, L, F) → (B, S, T): windowed again and overlapped."""
-        n_fft, hop = self.config.n_fft, self.config.hop_length
-        frames = torch.fft.irfft(spectra, n_fft) * (self.window * (2 * hop / n_fft))  # (B, S, L, n_fft)
-        count, side = frames.shape[2], n_fft - hop
-        columns = frames.flatten(0, 1).transpose(1, 2)  # (B * S, n_fft, L)
-        whole = F.fold(columns, (1, (count - 1) * hop + n_fft), (1, n_fft), stride=(1, hop))
-        return whole.flatten(1)[:, side : side + length].unflatten(0, frames.shape[:2])
 
     def _features(self, spectrum: Tensor) -> Tensor:
         """Compressed real and imaginary parts, and magnitudes: (B, L, F) → (B, 3, L, F - 1)."""

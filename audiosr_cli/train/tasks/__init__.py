@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from audiosr_cli.train.tasks.base import Adversary, Batch, Losses, Recordings, Task
+from audiosr_cli.train.tasks.restoration import Restoration
 from audiosr_cli.train.tasks.separation import Separation
 from audiosr_cli.train.tasks.upsampling import Upsampling
 from audiosr_cli.train.tasks.voices import Voices
 
-__all__ = ["TASKS", "Adversary", "Batch", "Losses", "Recordings", "Separation", "Task", "Upsampling", "Voices"]
+__all__ = [
+    "TASKS",
+    "Adversary",
+    "Batch",
+    "Losses",
+    "Recordings",
+    "Restoration",
+    "Separation",
+    "Task",
+    "Upsampling",
+    "Voices",
+]
 
-TASKS: dict[str, type[Separation] | type[Upsampling] | type[Voices]] = {
+TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[Voices]] = {
     "separate": Separation,
+    "separate-sr": Restoration,
     "upsample": Upsampling,
     "voice": Voices,
 }

@@ -1,0 +1,177 @@
+"""BandMasks: full-rate sources from a full-rate mixture and low-rate estimates of what is in it.
+
+Our own, after SFSRNet's super-resolution network (Rixen & Renz, AAAI 2022): like that it hears the mixture, the
+estimates and a heuristic high band. Other than that it has complex masks on the mixture's own bins, so that phase is
+right, and blocks after ConvNeXt (Liu et al. 2022, arXiv 2201.03545) on bands of a spectrogram, which cost a hundredth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiosr_cli.models.base import Model, restorer_spec
+from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.sfsrnet import STEADY, high_band, steady_level
+from audiosr_cli.windows import ModelSpec
+
+_COMPRESSION = 0.3  # the network sees magnitudes to this power
+_KERNEL = 7  # of the blocks, over frames and over bands
+_NARROW, _WIDE = 8, 32  # bins of a band
+_NARROW_HZ = 8000.0  # where wide bands begin
+
+
+@dataclass(frozen=True)
+class BandMasksConfig:
+    """Every number of a BandMasks.
+
+    Frames of ``frame_s`` seconds overlap by half, so bins are as far apart at any ``sample_rate`` and the same weights
+    serve all. Bands have 8 bins up to 8 kHz, 32 above. Estimates end at ``edge_hz``. ``width`` features go through
+    ``blocks``. ``heuristic`` gives the network a first guess of every source's high band. ``sources`` changes no
+    weights either. ``core`` is what a window yields and ``margin`` what it hears on both sides, in frames' hops: enough
+    to stream exactly, or 0, which is for training.
+    """
+
+    sample_rate: int = 16000
+    sources: int = 2
+    edge_hz: float = 3750.0
+    frame_s: float = 0.032
+    width: int = 64
+    blocks: int = 4
+    heuristic: bool = True
+    core: int = 128
+    margin: int = 29
+    name: str = "band_masks"
+
+    def __post_init__(self) -> None:
+        assert self.sources >= 2 and min(self.width, self.blocks, self.core) >= 1
+        assert self.n_fft % 2 == 0 and self.bins % _NARROW == 0 and self.bins > self.low_bins > 0
+        assert (self.bins - self.narrow_bins) % _WIDE == 0
+        assert self.margin == 0 or self.margin >= self.blocks * (_KERNEL // 2) + STEADY + 2
+
+    @property
+    def n_fft(self) -> int:
+        """Samples of a frame."""
+        return round(self.frame_s * self.sample_rate)
+
+    @property
+    def bins(self) -> int:
+        """Bins that are masked: all but the one at half the rate."""
+        return self.n_fft // 2
+
+    @property
+    def narrow_bins(self) -> int:
+        """Bins in narrow bands."""
+        return min(self.bins, round(_NARROW_HZ * self.frame_s))
+
+    @property
+    def low_bins(self) -> int:
+        """Bins that the estimates fill."""
+        return round(self.edge_hz * self.frame_s)
+
+    @property
+    def context(self) -> int:
+        """Samples on both sides that are heard only."""
+        return self.margin * (self.n_fft // 2)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The contract that follows."""
+        return restorer_spec(self, self.core * (self.n_fft // 2))
+
+
+class Block(nn.Module):
+    """A ConvNeXt block over frames and bands; what the low bands have in common reaches all."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, _KERNEL, padding=_KERNEL // 2, groups=width)
+        self.norm, self.below = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, h: Tensor, low_bands: int) -> Tensor:
+        """(B, L, bands, C) → the same shape."""
+        inner = self.depthwise(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        inner = self.norm(inner + self.below(h[:, :, :low_bands].mean(2, keepdim=True)))
+        return h + self.scale * self.narrow(F.gelu(self.wide(inner)))
+
+
+class BandMasks(Model):
+    """The network: one pass a source, in which it hears the mixture, the source's estimate and those of the others.
+
+    What it starts from is the estimate up to ``edge_hz`` and the heuristic above; the masks add to it. Above the edge
+    sources sum to the mixture. It is exact where it streams: all it does is local in time.
+    """
+
+    config: BandMasksConfig
+    position: Tensor
+
+    def __init__(self, config: BandMasksConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.frames = Frames(c.n_fft, c.n_fft // 2)
+        self.enter, self.enter_wide = nn.Linear(9 * _NARROW, c.width), nn.Linear(9 * _WIDE, c.width)
+        self.place = nn.Linear(4, c.width, bias=False)
+        self.blocks = nn.ModuleList(Block(c.width) for _ in range(c.blocks))
+        self.norm = nn.LayerNorm(c.width, eps=1e-6)
+        self.head, self.head_wide = nn.Linear(c.width, 2 * _NARROW), nn.Linear(c.width, 2 * _WIDE)
+        for layer in (self.head, self.head_wide):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``edge_hz``."""
+        c, length = self.config, x.shape[-1]
+        with torch.autocast(x.device.type, enabled=False):
+            spectra = self.frames.analyse(x.float())  # (B, 1 + S, L, F)
+            mixture, estimates = spectra[:, :1], spectra[:, 1:]
+            start, share = high_band(mixture, estimates, c.low_bins)
+            if not c.heuristic:
+                start = estimates
+            features = self._features(mixture, start)
+        masks = self._masks(features)
+        with torch.autocast(x.device.type, enabled=False):
+            made = start + torch.view_as_complex(masks.float().contiguous()).unflatten(0, (-1, c.sources)) * mixture
+            missing = mixture - made.sum(1, keepdim=True)
+            made = torch.cat([made[..., : c.low_bins], (made + share * missing)[..., c.low_bins :]], dim=-1)
+            wave = self.frames.synthesise(made, length)
+        return wave[:, :, None, c.context : length - c.context]
+
+    def _features(self, mixture: Tensor, start: Tensor) -> Tensor:
+        """Compressed bins of the mixture, of each source and of its rivals: (B * S, L, bins, 9)."""
+        bins = self.config.bins
+        rivals = start.sum(1, keepdim=True) - start
+        heard = torch.stack([mixture.expand_as(start), start, rivals], dim=-1)[:, :, :, :bins]  # (B, S, L, bins, 3)
+        parts = torch.view_as_real(heard / steady_level(mixture).unsqueeze(-1))
+        size = (parts.square().sum(-1, keepdim=True) + 1e-5) ** 0.5
+        small = size**_COMPRESSION
+        return torch.cat([parts * (small / size), small - 1], dim=-1).flatten(4).flatten(0, 1)
+
+    def _masks(self, features: Tensor) -> Tensor:
+        """(B, L, bins, 9) → real and imaginary parts (B, L, bins + 1, 2)."""
+        c, cut = self.config, self.config.narrow_bins
+        narrow = self.enter(features[:, :, :cut].unflatten(2, (-1, _NARROW)).flatten(3))
+        wide = self.enter_wide(features[:, :, cut:].unflatten(2, (-1, _WIDE)).flatten(3))
+        h = torch.cat([narrow, wide], dim=2) + self.place(self._places(features))  # (B, L, bands, C)
+        for block in self.blocks:
+            h = block(h, c.low_bins // _NARROW)
+        h, bands = self.norm(h), cut // _NARROW
+        masks = torch.cat(
+            [
+                self.head(h[:, :, :bands]).unflatten(3, (_NARROW, 2)).flatten(2, 3),
+                self.head_wide(h[:, :, bands:]).unflatten(3, (_WIDE, 2)).flatten(2, 3),
+            ],
+            dim=2,
+        )
+        return F.pad(masks, (0, 0, 0, 1))
+
+    def _places(self, like: Tensor) -> Tensor:
+        """Where each band lies: (bands, 4), smooth functions of its frequency."""
+        c, cut = self.config, self.config.narrow_bins
+        centres = [*range(_NARROW // 2, cut, _NARROW), *range(cut + _WIDE // 2, c.bins, _WIDE)]
+        octave = torch.log2(torch.tensor(centres, device=like.device) / c.low_bins)
+        return torch.stack([octave, octave.square(), torch.sin(3 * octave), torch.cos(3 * octave)], dim=1).to(like)
