@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,36 +75,48 @@ def test_voices_loss_and_score_of_a_network_that_knows() -> None:
         task.batch(Recordings(RECORDINGS.train, voices(1)), generator(), Ranks())
 
 
-def restoration(**values: object) -> Restoration:
+def restoration(**values: Any) -> Restoration:
     spec = make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0}).spec
-    return Restoration(spec, 2, 0.512, "wave_u_net", **values)  # type: ignore[arg-type]
+    return Restoration(spec, 2, 0.512, "wave_u_net", **values)
 
 
 def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> None:
-    """Estimates follow the mixture in the separator's order, and end at its edge."""
-    recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
-    task = restoration()
+    """Estimates lie behind the mixture and end at the separator's edge; targets are in their order."""
+    task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
-    heard, target = batch["input"], batch["target"]
-    assert heard.shape == (2, 3, 8192) and target.shape == (2, 2, 8192)
-    torch.testing.assert_close(target.sum(1), heard[:, 0], rtol=0, atol=1e-5)
-    own = pair_figures(target, heard[:, 1:], si_sdr)
-    straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
-    assert (straight.sum(1) >= crossed.sum(1)).all()
-    spectrum = torch.fft.rfft(heard[:, 1:]).abs()
-    assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
+    mix, sources = batch["input"][:, 0], batch["target"]
+    torch.testing.assert_close(sources.sum(1), mix, rtol=0, atol=1e-5)
+    for given in (sources, sources.flip(1)):
+        heard, ordered = task.part(mix, given)
+        assert heard.shape == (2, 3, 8192) and torch.equal(heard[:, 0], mix)
+        own = pair_figures(ordered, heard[:, 1:], si_sdr)
+        straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
+        assert (straight.sum(1) >= crossed.sum(1)).all()
+        spectrum = torch.fft.rfft(heard[:, 1:]).abs()
+        assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
 
 
-def test_restoring_is_scored_by_what_the_truth_would_get(small_weights: Path) -> None:
-    recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
-    task = restoration()
+def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
+    task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
-    perfect = task.losses(lambda _: batch["target"].unsqueeze(2), batch).terms
-    upside = task.losses(lambda _: -batch["target"].unsqueeze(2), batch).terms
+    _, ordered = task.part(batch["input"][:, 0], batch["target"])
+    perfect = task.losses(lambda _: ordered.unsqueeze(2), batch).terms
+    upside = task.losses(lambda _: -ordered.unsqueeze(2), batch).terms
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
     assert float(upside["si_snr"]) > float(perfect["si_snr"]) + 0.5
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
-    assert torch.isfinite(torch.tensor(task.score(model, recordings.valid)))
+    assert task.score(model, recordings.valid) == task.score(model, recordings.valid)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_separator_learns_where_it_is_asked_to(small_weights: Path, joint: bool) -> None:
+    task, recordings = restoration(joint=joint), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
+    batch = task.batch(recordings, generator(), Ranks())
+    model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0}))
+    sum(task.losses(model, batch).terms.values()).backward()  # type: ignore[union-attr]
+    assert (task.partner is not None) == joint
+    assert all((weight.grad is not None) == joint for weight in task.parting.parameters())
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
 
 
 def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) -> None:
@@ -111,3 +124,6 @@ def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) ->
         Restoration(restoration().spec, 2, 0.5, "audio_unet")
     with pytest.raises(UsageError, match="one of si_snr and stft"):
         Shares(0.0, 0.0)
+    task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
+    with pytest.raises(UsageError, match="one process"):
+        task.batch(recordings, generator(), Ranks(0, 2))

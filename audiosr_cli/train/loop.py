@@ -113,9 +113,12 @@ class Trainer:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
         self.ranks, self.log, self.note, self.identity = ranks, log, note, identity
         self.deployed = deployed.to(ranks.device).requires_grad_(False).eval()
+        self.partner = task.partner.to(ranks.device) if task.partner else None
+        learners = nn.ModuleList([self.model, *([self.partner] if self.partner else [])])
         self.optimizer = make_optimizer(
-            config.optimizer, model, config.learning_rate, config.weight_decay, config.betas
+            config.optimizer, learners, config.learning_rate, config.weight_decay, config.betas
         )
+        self._learning = list(learners.parameters())
         self.opponent = Opponent(task.adversary, config.critic_rate, ranks) if task.adversary else None
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
@@ -133,6 +136,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "opponent": self.opponent.state() if self.opponent else None,
+            "partner": self.partner.state_dict() if self.partner else None,
             "identity": self.identity,
             "init": self.note.get("init"),
         }
@@ -151,6 +155,8 @@ class Trainer:
                 self.average = {k: v.to(self.ranks.device) for k, v in (state["average"] or state["model"]).items()}
             if self.opponent and state["opponent"]:
                 self.opponent.load(state["opponent"])
+            if self.partner:
+                self.partner.load_state_dict(state["partner"])
             self.progress = Progress(**{key: state[key] for key in vars(self.progress)})
         except (RuntimeError, KeyError, ValueError) as error:
             raise TrainingError(f"{self.out}: holds a run of another optimizer; train to a new --out") from error
@@ -196,7 +202,7 @@ class Trainer:
             terms = terms | self.opponent.play(estimate, reference, self.bf16)
         self.optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._learning, self.config.clip_norm)
         if bool(torch.isfinite(norm)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate() * group["scale"]
@@ -265,6 +271,8 @@ class Trainer:
 
         note = self.note | self._position() | {self.task.figure: round(score, 3)}
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
+        if self.partner:
+            save_model(self.partner, self.out / f"{self.partner.spec.name}.safetensors", note)
 
     def run(self, recordings: Recordings) -> None:
         """Train until the budget is spent; SIGINT and SIGTERM end it after the step, with the state saved.

@@ -58,6 +58,11 @@ class Task(Protocol):
         """Discriminators to train against, if any."""
         ...
 
+    @property
+    def partner(self) -> Model | None:
+        """A second network that learns, too, if any."""
+        ...
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """What this rank gets of a batch, on its device; ``generator`` stands alike on all ranks."""
         ...

@@ -40,13 +40,14 @@ class Shares:
 class Restoration:
     """Mixtures as ``mixing`` has them, through ``separator``: a bundled one by name, anybody's by path.
 
-    Targets are in the order in which that separator answers.
+    Targets are in the order in which that separator answers. It is frozen, or learns with the network (``joint``).
     """
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
     separator: str
+    joint: bool = False
     mixing: Mixing = field(default_factory=Mixing)
     weights: Shares = field(default_factory=Shares)
     figure: str = "SI-SDRi (dB)"
@@ -59,7 +60,12 @@ class Restoration:
     @cached_property
     def parting(self) -> Model:
         """The separator."""
-        return load_model(self.separator)
+        return load_model(self.separator).requires_grad_(self.joint)
+
+    @property
+    def partner(self) -> Model | None:
+        """The separator, where it learns."""
+        return self.parting if self.joint else None
 
     @property
     def adversary(self) -> Adversary | None:
@@ -67,16 +73,17 @@ class Restoration:
         return None
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """``input`` (B, 1 + S, T): the mixture and its estimates; the context is cut from the target."""
-        length, context, train = round(self.crop_s * self.spec.in_rate), self.spec.context, recordings.train
+        """``input`` (B, 1, T): the mixture; ``target`` (B, S, T)."""
+        if self.joint and ranks.world > 1:
+            raise UsageError("[task] joint = true: the separator learns in one process only")
+        length, train = round(self.crop_s * self.spec.in_rate), recordings.train
         noise = recordings.noise if self.mixing.noisy else None
         if self.mixing.noisy and noise is None:
             raise UsageError(f"[task.mixing] noisy = {self.mixing.noisy}: [data] noise names no folder")
         count = self.batch_size * ranks.world
         recipe = mixing.draw(self.mixing, train, self.spec.sources, count, length, generator, noise)
         mix, sources = mixing.render(ranks.share(recipe, self.batch_size), train, length, ranks.device, noise)
-        heard, ordered = self.part(mix, sources)
-        return {"input": heard, "target": ordered[..., context : length - context]}
+        return {"input": mix.unsqueeze(1), "target": sources}
 
     def part(self, mix: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         """Mixtures (B, T), sources (B, S, T) → mixtures with estimates (B, 1 + S, T), sources in the order of those."""
@@ -85,16 +92,18 @@ class Restoration:
         low = change_rate(mix, rate, spec.in_rate)
         windows = max(1, -(-low.shape[-1] // spec.core))  # a model without context takes whole ones
         room = windows * spec.core - low.shape[-1] if not spec.context else 0
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
             made = parting(F.pad(low.unsqueeze(1), (spec.context, spec.context + room)))[:, :, 0, : low.shape[-1]]
         estimates = change_rate(made, spec.in_rate, rate)
         estimates = F.pad(estimates, (0, max(0, length - estimates.shape[-1])))[..., :length]
-        order = best_assignment(pair_figures(sources, estimates, si_sdr))  # which source each estimate is
+        order = best_assignment(pair_figures(sources, estimates.detach(), si_sdr))  # which source each estimate is
         return torch.cat([mix.unsqueeze(1), estimates], dim=1), sources.gather(1, order.unsqueeze(2).expand_as(sources))
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        """Each estimate against its own source."""
-        estimate, target = forward(batch["input"]).flatten(2), batch["target"]  # (B, S, T)
+        """Each estimate against its own source, less the context that it was made from."""
+        heard, ordered = self.part(batch["input"][:, 0], batch["target"])
+        context, length = self.spec.context, heard.shape[-1]
+        estimate, target = forward(heard).flatten(2), ordered[..., context : length - context]  # (B, S, T)
         terms, w = {}, self.weights
         if w.si_snr:
             own = pair_figures(estimate, target, si_snr_and_level).diagonal(dim1=1, dim2=2)

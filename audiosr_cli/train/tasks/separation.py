@@ -61,6 +61,11 @@ class Separation:
         generator = torch.Generator().manual_seed(VALID_SEED)
         return impulse_responses(_ROOMS, max(_POSITIONS, self.spec.sources), self.spec.in_rate, generator)
 
+    @property
+    def partner(self) -> Model | None:
+        """None."""
+        return None
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The crop is what the model hears: its context is cut from the target."""
         length, context, train = self._length, self.spec.context, recordings.train

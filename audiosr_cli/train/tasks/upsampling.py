@@ -66,6 +66,11 @@ class Upsampling:
         w = self.weights
         return Adversary(self.critics, w.adversarial, w.features) if w.adversarial or w.features else None
 
+    @property
+    def partner(self) -> Model | None:
+        """None."""
+        return None
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The target is as long as what the model returns for the crop; ``band`` (B,) is where it ends, unless full."""
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
