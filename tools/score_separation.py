@@ -1,5 +1,7 @@
 """Scores `audiosr separate` on mixtures of the valid speakers: `python tools/score_separation.py ../shared/data`.
 
+With ``--command separate-sr`` that command; ``--rate 48000`` takes the speakers of speech48k/valid.
+
 Writes the mixtures to a temporary folder, runs the command on it as a user would, reads back what it wrote. All
 mixtures are of min length, sources ± 2.5 dB, seeded. With ``--noise`` noise48k/valid is added 10 to 20 dB below, with
 ``--rooms`` each mixture has a small room (T60 0.15 to 0.4 s) and the references are the reverberant sources.
@@ -22,40 +24,43 @@ import soxr
 import torch
 from torch import Tensor
 
-from audiosr_cli.metrics import best_order, sdr, si_sdr
+from audiosr_cli.metrics import best_order, lsd, sdr, si_sdr
 from audiosr_cli.train.rooms import impulse_responses, reverberate
 
 RATE = 16000
+FOLDERS = {16000: "speech16k", 48000: "speech48k"}
+EDGE_HZ = 4000.0  # LSD is told above it, too
 SEED = 1
 
 
 class Mixture(NamedTuple):
-    """What is mixed, (S, T) at 16 kHz, what is heard (T,), and whether all speakers are of one sex."""
+    """What is mixed, (S, T) at ``rate``, what is heard (T,), and whether all speakers are of one sex."""
 
     sources: Tensor
     mix: Tensor
     alike: bool
+    rate: int
 
 
-def load(path: Path) -> Tensor:
-    """A mono file as (T,) float32 at 16 kHz."""
+def load(path: Path, wanted: int = RATE) -> Tensor:
+    """A mono file as (T,) float32 at the rate ``wanted``."""
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return torch.from_numpy(wave[:, 0] if rate == RATE else soxr.resample(wave[:, 0], rate, RATE))
+    return torch.from_numpy(wave[:, 0] if rate == wanted else soxr.resample(wave[:, 0], rate, wanted))
 
 
-def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool) -> list[Mixture]:
+def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool, rate: int = RATE) -> list[Mixture]:
     """``count`` mixtures, the same ones for the same arguments."""
     draw, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     sexes = {row["speaker_or_class"]: row["sex"] for row in csv.DictReader((data / "manifest.csv").open())}
-    files = sorted((data / "speech16k" / "valid").rglob("*.ogg"))
+    files = sorted((data / FOLDERS[rate] / "valid").rglob("*.ogg"))
     noises = sorted((data / "noise48k" / "valid").rglob("*.ogg"))
-    rooms = impulse_responses(32, speakers, RATE, generator, t60_s=(0.15, 0.4)) if roomy else None
+    rooms = impulse_responses(32, speakers, rate, generator, t60_s=(0.15, 0.4)) if roomy else None
     found = []
     for _ in range(count):
         chosen = draw.sample(files, speakers)
         while len({path.parent for path in chosen}) < speakers:
             chosen = draw.sample(files, speakers)
-        waves = [load(path) for path in chosen]
+        waves = [load(path, rate) for path in chosen]
         length = min(map(len, waves))
         sources = torch.stack([wave[:length] / wave[:length].square().mean().sqrt() for wave in waves])
         if rooms is not None:
@@ -65,34 +70,39 @@ def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool) ->
         sources = 0.05 * sources * torch.tensor([10 ** (level / 20) for level in levels])[:, None]
         mix = sources.sum(0)
         if noisy:
-            noise = load(draw.choice(noises)).repeat(1 + length // RATE)[:length]
+            noise = load(draw.choice(noises), rate).repeat(1 + length // rate)[:length]
             level = mix.square().mean().sqrt() * 10 ** (-draw.uniform(10, 20) / 20)
             mix = mix + noise * level / noise.square().mean().sqrt().clamp_min(1e-5)
-        found.append(Mixture(sources, mix, len({sexes[path.parent.name] for path in chosen}) == 1))
+        found.append(Mixture(sources, mix, len({sexes.get(path.parent.name) for path in chosen}) == 1, rate))
     return found
 
 
-def separate(found: list[Mixture], arguments: list[str]) -> list[Tensor]:
+def separate(found: list[Mixture], command: str, arguments: list[str]) -> list[Tensor]:
     """What the command makes of each: (S, T), in the order of its sources."""
-    speakers = len(found[0].sources)
+    speakers, rate = len(found[0].sources), found[0].rate
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "mix").mkdir()
         for i, mixture in enumerate(found):
-            soundfile.write(work / "mix" / f"{i:03d}.wav", mixture.mix.numpy(), RATE, "FLOAT")
-        command = [sys.executable, "-m", "audiosr_cli", "separate", str(work / "mix"), "-o", str(work / "tracks"), "-q"]
-        subprocess.run([*command, "-s", str(speakers), *arguments], check=True, stdout=subprocess.DEVNULL)
+            soundfile.write(work / "mix" / f"{i:03d}.wav", mixture.mix.numpy(), rate, "FLOAT")
+        call = [sys.executable, "-m", "audiosr_cli", command, str(work / "mix"), "-o", str(work / "tracks"), "-q"]
+        subprocess.run([*call, "-s", str(speakers), *arguments], check=True, stdout=subprocess.DEVNULL)
         made = []
         for i, mixture in enumerate(found):
-            tracks = [load(work / "tracks" / f"{i:03d}_speaker{s + 1}.wav") for s in range(speakers)]
+            tracks = [load(work / "tracks" / f"{i:03d}_speaker{s + 1}.wav", rate) for s in range(speakers)]
             estimate = torch.stack(tracks)
             made.append(estimate[list(best_order(estimate, mixture.sources))])
     return made
 
 
-def at_8khz(waves: Tensor) -> Tensor:
-    """(S, T) at 16 kHz → (S, T / 2)."""
-    return torch.from_numpy(soxr.resample(waves.numpy().T, RATE, 8000).T.copy())
+def at_8khz(waves: Tensor, rate: int) -> Tensor:
+    """(S, T) at ``rate`` → at 8 kHz."""
+    return torch.from_numpy(soxr.resample(waves.numpy().T, rate, 8000).T.copy())
+
+
+def distance(made: Tensor, sources: Tensor, low: float = 0.0) -> float:
+    """Mean LSD (AP-BWE) over the sources, from ``low`` (a share of half the rate) on."""
+    return mean(float(lsd(m, s, low)) for m, s in zip(made, sources, strict=True))
 
 
 def improvement(figure: Callable[[Tensor, Tensor], Tensor], made: Tensor, sources: Tensor, mix: Tensor) -> float:
@@ -100,9 +110,11 @@ def improvement(figure: Callable[[Tensor, Tensor], Tensor], made: Tensor, source
     return float((figure(made, sources) - figure(mix.expand_as(sources), sources)).mean())
 
 
-def optional(made: Tensor, sources: Tensor) -> dict[str, float]:
-    """STOI and PESQ, where their packages are installed."""
-    rows = {}
+def optional(made: Tensor, sources: Tensor, rate: int) -> dict[str, float]:
+    """STOI and PESQ at 16 kHz, where their packages are installed."""
+    rows: dict[str, float] = {}
+    if rate != RATE:
+        return rows
     try:
         import pystoi
 
@@ -122,16 +134,18 @@ def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
     """Means over the mixtures."""
     rows: dict[str, list[float]] = {}
     for mixture, estimate in zip(found, made, strict=True):
-        sources, mix, alike = mixture
+        sources, mix, alike, rate = mixture
         gain = improvement(si_sdr, estimate, sources, mix)
         level = 10 * torch.log10(estimate.square().mean(-1) / sources.square().mean(-1))
         row = {
             "SI-SDRi": gain,
-            "SI-SDRi at 8 kHz": improvement(si_sdr, *map(at_8khz, (estimate, sources, mix[None]))),
+            "SI-SDRi at 8 kHz": improvement(si_sdr, *(at_8khz(x, rate) for x in (estimate, sources, mix[None]))),
             "SDRi": improvement(sdr, estimate, sources, mix),
             "SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain,
             "level error": float(level.abs().mean()),
-            **optional(estimate, sources),
+            "LSD": distance(estimate, sources),
+            "LSD above 4 kHz": distance(estimate, sources, 2 * EDGE_HZ / rate),
+            **optional(estimate, sources, rate),
         }
         for key, value in row.items():
             rows.setdefault(key, []).append(value)
@@ -146,11 +160,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--mixtures", type=int, default=100)
     parser.add_argument("--speakers", type=int, default=2)
+    parser.add_argument("--command", default="separate")
+    parser.add_argument("--rate", type=int, default=RATE, choices=list(FOLDERS))
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--rooms", action="store_true")
     options, rest = parser.parse_known_args()
-    found = mixtures(options.data, options.mixtures, options.speakers, options.noise, options.rooms)
-    print(json.dumps(figures(found, separate(found, rest))))
+    found = mixtures(options.data, options.mixtures, options.speakers, options.noise, options.rooms, options.rate)
+    print(json.dumps(figures(found, separate(found, options.command, rest))))
 
 
 if __name__ == "__main__":
