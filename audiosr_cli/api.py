@@ -49,7 +49,7 @@ class Pipeline:
     def chain(self, sample_rate: int) -> tuple[Model, ...]:
         """The models that a recording at ``sample_rate`` Hz goes through."""
         kept = self.models
-        if any(model.spec.task == "separate" for model in kept) and (self.rate or 0) <= sample_rate:
+        if any(model.spec.inputs > 1 for model in kept) and (self.rate or 0) <= sample_rate:
             kept = tuple(model for model in kept if model.spec.task != "upsample")
         return tuple(fitted(model, sample_rate) for model in kept)
 
@@ -160,25 +160,37 @@ def restoration(
 ) -> Pipeline:
     """The pipeline of ``separate-sr``: separate at a low rate, restore every source's band from the mixture.
 
-    ``restorer`` "none" leaves that out. A ``rate`` above a recording's has its sources upsampled behind it.
+    ``restorer`` "none" leaves that to the upsampler, which otherwise adds what a mixture below ``rate`` lacks.
     """
     if rate is not None:
         _check_rate(rate)
     options = options or Options()
     parted = separation(speakers, model, options)
-    models = parted.models
-    if restorer != "none":
-        network = fitted(_load("separate-sr", restorer, options), speakers=speakers)
-        edge = models[0].spec.out_rate / 2
-        if not 0.8 * edge <= (known := network.config.edge_hz) <= edge:  # type: ignore[attr-defined]
-            raise UsageError(
-                f"{network.spec.name} restores what lies above {known:.0f} Hz; the sources of {models[0].spec.name} "
-                f"end at {edge:.0f} Hz"
-            )
-        models = (*models, network)
-    if rate is not None or upsampler is not None:
-        models = (*models, _load("upsample", upsampler, options))
-    return replace(parted, models=models, rate=rate)
+    edge = parted.models[0].spec.out_rate / 2
+    name = restorer or _restorer(edge)
+    restorers = []
+    if name != "none":
+        network = _load("separate-sr", name, options)
+        if not _restores(network.config.edge_hz, edge):  # type: ignore[attr-defined]
+            raise UsageError(f"{network.spec.name} is not for speakers that end at {edge:.0f} Hz")
+        restorers = [fitted(network, speakers=speakers)]
+    upsamplers = [_load("upsample", upsampler, options)] if rate or upsampler or not restorers else []
+    return replace(parted, models=(*parted.models, *restorers, *upsamplers), rate=rate)
+
+
+def _restorer(edge: float) -> str:
+    """The bundled restorer for sources that end at ``edge`` Hz, or "none"."""
+    for name, entry in catalogue().items():
+        if "separate-sr" in entry["tasks"]:
+            known = weights.metadata(weights.folder() / entry["file"])["config"]
+            if _restores(known["edge_hz"], edge):
+                return name
+    return "none"
+
+
+def _restores(begins: float, edge: float) -> bool:
+    """Whether what begins at ``begins`` Hz goes on where a resampled source that ends at ``edge`` Hz fades out."""
+    return 0.8 * edge <= begins <= edge
 
 
 def fitted(model: Model, sample_rate: int | None = None, speakers: int | None = None) -> Model:
