@@ -16,14 +16,11 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import choose_format, container_of
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
-from audiosr_cli.models.band_masks import BandMasks
 from audiosr_cli.models.voice import Voice
 from audiosr_cli.process import Options, Progress, Report, Samples, process_array, process_file
 from audiosr_cli.weights import catalogue, default_model, load_model
 
 Source = str | os.PathLike[str]
-
-_RATES = (8000, 16000, 24000, 32000, 48000)  # that mixtures are restored at
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,10 @@ class Pipeline:
 
     def chain(self, sample_rate: int) -> tuple[Model, ...]:
         """The models that a recording at ``sample_rate`` Hz goes through."""
-        kept = self.models
+        kept = [model.fitted(sample_rate, model.spec.sources) for model in self.models]
         if any(model.spec.inputs > 1 for model in kept) and (self.rate or 0) <= sample_rate:
-            kept = tuple(model for model in kept if model.spec.task != "upsample")
-        return tuple(fitted(model, sample_rate) for model in kept)
+            kept = [model for model in kept if model.spec.task != "upsample"]
+        return tuple(kept)
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""
@@ -83,7 +80,7 @@ class Pipeline:
             report.warnings.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
         guided = any(model.spec.inputs > 1 for model in models)
         highest = models[-1].spec.out_rate if guided else min(model.spec.out_rate for model in models)
-        if self.rate is not None and reader.sample_rate > highest:
+        if (self.rate is not None or guided) and reader.sample_rate > highest:
             report.warnings.append(f"{reader.name}: what lay above {highest // 2} Hz is gone; the model ends there")
         return report
 
@@ -164,6 +161,8 @@ def restoration(
     """
     if rate is not None:
         _check_rate(rate)
+    elif upsampler is not None and restorer != "none":
+        raise UsageError("--upsampler adds what a recording below --rate lacks; give a --rate, or --restorer none")
     options = options or Options()
     parted = separation(speakers, model, options)
     edge = parted.models[0].spec.out_rate / 2
@@ -171,9 +170,11 @@ def restoration(
     restorers = []
     if name != "none":
         network = _load("separate-sr", name, options)
-        if not _restores(network.config.edge_hz, edge):  # type: ignore[attr-defined]
+        if not _restores(network.spec.edge_hz, edge):
             raise UsageError(f"{network.spec.name} is not for speakers that end at {edge:.0f} Hz")
-        restorers = [fitted(network, speakers=speakers)]
+        restorers = [network.fitted(network.spec.in_rate, speakers)]
+        if (known := restorers[0].spec.sources) != speakers:
+            raise UsageError(f"--speakers {speakers}: {network.spec.name} restores {known}")
     upsamplers = [_load("upsample", upsampler, options)] if rate or upsampler or not restorers else []
     return replace(parted, models=(*parted.models, *restorers, *upsamplers), rate=rate)
 
@@ -181,30 +182,15 @@ def restoration(
 def _restorer(edge: float) -> str:
     """The bundled restorer for sources that end at ``edge`` Hz, or "none"."""
     for name, entry in catalogue().items():
-        if "separate-sr" in entry["tasks"]:
-            known = weights.metadata(weights.folder() / entry["file"])["config"]
-            if _restores(known["edge_hz"], edge):
-                return name
+        spec = weights.metadata(weights.folder() / entry["file"])["spec"]
+        if "separate-sr" in entry["tasks"] and _restores(spec["edge_hz"], edge):
+            return name
     return "none"
 
 
 def _restores(begins: float, edge: float) -> bool:
     """Whether what begins at ``begins`` Hz goes on where a resampled source that ends at ``edge`` Hz fades out."""
     return 0.8 * edge <= begins <= edge
-
-
-def fitted(model: Model, sample_rate: int | None = None, speakers: int | None = None) -> Model:
-    """``model`` for recordings at ``sample_rate`` Hz and for so many ``speakers``, where its weights fit all.
-
-    Others are returned as they are.
-    """
-    if not isinstance(model, BandMasks):
-        return model
-    c = model.config
-    rate = next((r for r in _RATES if r >= (sample_rate or c.sample_rate)), _RATES[-1])
-    made = BandMasks(replace(c, sample_rate=rate, sources=speakers or c.sources))
-    made.load_state_dict(model.state_dict())
-    return made.to(next(model.parameters()).device).requires_grad_(False).eval()
 
 
 def _array(pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rate: int | None) -> Samples:

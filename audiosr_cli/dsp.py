@@ -59,9 +59,11 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
 def change_rate(waves: Tensor, before: int, after: int, roll_off: float = 0.1) -> Tensor:
     """Waves (..., T) at ``before`` Hz → (..., round(T * after / before)) at ``after`` Hz, with zero phase.
 
-    Going down, the response falls over the upper ``roll_off`` of the new band. The ends of the wave wrap around.
-    For training, where all is in memory; recordings go through soxr.
+    The response falls over the upper ``roll_off`` of the narrower band. The ends of the wave wrap around. For
+    training, where all is in memory; recordings go through soxr.
     """
+    if before == after:
+        return waves
     length = waves.shape[-1]
     wanted = round(length * after / before)
     spectrum = torch.fft.rfft(waves)

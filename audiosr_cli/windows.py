@@ -31,7 +31,7 @@ class ModelSpec:
     One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
     source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
     yields, neighbours overlap by the rest. ``context`` is also the lookahead. ``inputs`` signals are heard together:
-    the mixture alone, or with estimates of its sources behind it.
+    the mixture alone, or with estimates of its sources behind it, which end at ``edge_hz``.
     """
 
     name: str
@@ -44,6 +44,7 @@ class ModelSpec:
     context: int
     hop: int
     inputs: int = 1
+    edge_hz: float = 0.0
 
     def __post_init__(self) -> None:
         assert 0 < self.hop <= self.core, (self.hop, self.core)

@@ -41,7 +41,7 @@ def noise(frames: int, channels: int = 1, level: float = 0.1, seed: int = 0) -> 
 SMALL = {
     "wave_u_net": {"sample_rate": 8000, "depth": 3, "filters": 4, "core": 512, "overlap": 64, "output": "linear"},
     "audio_unet": {"filters": [4, 8], "kernels": [9, 5], "core": 1024, "bias": False},
-    "band_masks": {"frame_s": 0.008, "width": 4, "blocks": 1, "core": 16},
+    "band_masks": {"frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16},
     "voice": {"width": 8, "size": 8},
 }
 

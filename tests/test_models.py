@@ -43,8 +43,8 @@ SPECTRAL = WINDOWS | {
     "layers": 1,
     "heads": 2,
 }
-BANDS = {"frame_s": 0.008, "width": 4, "blocks": 2, "core": 16}
-SR = {"n_fft": 64, "hop_length": 16, "widths": [4, 6], "kernels": [3, 5, 3], "core": 16}
+BANDS = {"frame_s": 0.008, "width": 4, "blocks": 2, "frames": 16}
+SR = {"n_fft": 64, "hop_length": 16, "widths": [4, 6], "kernels": [3, 5, 3], "frames": 16}
 EXACT: list[tuple[str, dict[str, Any]]] = [
     ("wave_u_net", WAVE),
     ("wave_u_net", WAVE | {"learned_upsampling": True, "difference": False, "output": "linear"}),

@@ -31,7 +31,7 @@ def halves(rate: int = 8000, sources: int = 2) -> Model:
 
 def restorer(rate: int = 16000, sources: int = 2) -> Model:
     """Fresh: sources as they were estimated, above 3.75 kHz as much of the mixture as they have of it below."""
-    values = {"sample_rate": rate, "sources": sources, "frame_s": 0.008, "width": 4, "blocks": 1, "core": 16}
+    values = {"sample_rate": rate, "sources": sources, "frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16}
     return build("band_masks", make_config("band_masks", values)).eval().requires_grad_(False)
 
 

@@ -34,11 +34,11 @@ SEED = 1
 
 
 class Mixture(NamedTuple):
-    """What is mixed, (S, T) at ``rate``, what is heard (T,), and whether all speakers are of one sex."""
+    """What is mixed, (S, T) at ``rate``, what is heard (T,), and whether all speakers are of one sex, if known."""
 
     sources: Tensor
     mix: Tensor
-    alike: bool
+    alike: bool | None
     rate: int
 
 
@@ -73,7 +73,8 @@ def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool, ra
             noise = load(draw.choice(noises), rate).repeat(1 + length // rate)[:length]
             level = mix.square().mean().sqrt() * 10 ** (-draw.uniform(10, 20) / 20)
             mix = mix + noise * level / noise.square().mean().sqrt().clamp_min(1e-5)
-        found.append(Mixture(sources, mix, len({sexes.get(path.parent.name) for path in chosen}) == 1, rate))
+        known = {sexes.get(path.parent.name) or None for path in chosen}
+        found.append(Mixture(sources, mix, None if None in known else len(known) == 1, rate))
     return found
 
 
@@ -141,7 +142,7 @@ def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
             "SI-SDRi": gain,
             "SI-SDRi at 8 kHz": improvement(si_sdr, *(at_8khz(x, rate) for x in (estimate, sources, mix[None]))),
             "SDRi": improvement(sdr, estimate, sources, mix),
-            "SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain,
+            **({} if alike is None else {"SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain}),
             "level error": float(level.abs().mean()),
             "LSD": distance(estimate, sources),
             "LSD above 4 kHz": distance(estimate, sources, 2 * EDGE_HZ / rate),

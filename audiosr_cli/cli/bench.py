@@ -35,12 +35,16 @@ def bench(
 
     options = Options(device=pick_device(device), batch=batch)
     entries = weights.catalogue()
-    names = models.split(",") if models else [name for name in entries if "voice" not in entries[name]["tasks"]]
+    names = (
+        models.split(",")
+        if models
+        else [name for name in entries if not {"voice", "separate-sr"} & {*entries[name]["tasks"]}]
+    )
     results: list[speed.Speed] = []
     for name in names * runs:
         model = weights.load_model(name, options.device)
-        if model.spec.task == "voice":
-            raise UsageError(f"--models {name}: tells voices apart and puts out no audio; name others")
+        if model.spec.task in ("voice", "separate-sr"):
+            raise UsageError(f"--models {name}: does not work on recordings by itself; name others")
         if source is not None:
             blocks, rate, channels = speed.recording(source)
         else:

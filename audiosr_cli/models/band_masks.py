@@ -7,7 +7,7 @@ right, and blocks after ConvNeXt (Liu et al. 2022, arXiv 2201.03545) on bands of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from audiosr_cli.windows import ModelSpec
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
 _KERNEL = 7  # of the blocks, over frames and over bands
 _NARROW, _WIDE = 8, 32  # bins of a band
+_RATES = (8000, 16000, 24000, 32000, 48000)  # of mixtures
 _NARROW_HZ = 8000.0  # where wide bands begin
 
 
@@ -31,8 +32,8 @@ class BandMasksConfig:
     Frames of ``frame_s`` seconds overlap by half, so bins are as far apart at any ``sample_rate`` and the same weights
     serve all. Bands have 8 bins up to 8 kHz, 32 above. Estimates end at ``edge_hz``. ``width`` features go through
     ``blocks``. ``heuristic`` gives the network a first guess of every source's high band. ``sources`` changes no
-    weights either. ``core`` is what a window yields and ``margin`` what it hears on both sides, in frames' hops: enough
-    to stream exactly, or 0, which is for training.
+    weights either. ``frames`` are how many hops a window yields, ``margin`` how many it hears on both sides: enough to
+    stream exactly, or 0, which is for training.
     """
 
     sample_rate: int = 16000
@@ -42,14 +43,15 @@ class BandMasksConfig:
     width: int = 64
     blocks: int = 4
     heuristic: bool = True
-    core: int = 128
+    frames: int = 128
     margin: int = 29
     name: str = "band_masks"
 
     def __post_init__(self) -> None:
-        assert self.sources >= 2 and min(self.width, self.blocks, self.core) >= 1
-        assert self.n_fft % 2 == 0 and self.bins % _NARROW == 0 and self.bins > self.low_bins > 0
+        assert self.sources >= 2 and min(self.width, self.blocks, self.frames) >= 1
+        assert self.n_fft % 2 == 0 and self.bins % _NARROW == 0
         assert (self.bins - self.narrow_bins) % _WIDE == 0
+        assert _NARROW <= self.low_bins <= self.narrow_bins and self.low_bins < self.bins
         assert self.margin == 0 or self.margin >= self.blocks * (_KERNEL // 2) + STEADY + 2
 
     @property
@@ -78,9 +80,14 @@ class BandMasksConfig:
         return self.margin * (self.n_fft // 2)
 
     @property
+    def core(self) -> int:
+        """Samples that a window answers for."""
+        return self.frames * (self.n_fft // 2)
+
+    @property
     def spec(self) -> ModelSpec:
         """The contract that follows."""
-        return restorer_spec(self, self.core * (self.n_fft // 2))
+        return restorer_spec(self)
 
 
 class Block(nn.Module):
@@ -129,7 +136,7 @@ class BandMasks(Model):
         with torch.autocast(x.device.type, enabled=False):
             spectra = self.frames.analyse(x.float())  # (B, 1 + S, L, F)
             mixture, estimates = spectra[:, :1], spectra[:, 1:]
-            start, share = high_band(mixture, estimates, c.low_bins)
+            start, part = high_band(mixture, estimates, c.low_bins)
             if not c.heuristic:
                 start = estimates
             features = self._features(mixture, start)
@@ -137,16 +144,27 @@ class BandMasks(Model):
         with torch.autocast(x.device.type, enabled=False):
             made = start + torch.view_as_complex(masks.float().contiguous()).unflatten(0, (-1, c.sources)) * mixture
             missing = mixture - made.sum(1, keepdim=True)
-            made = torch.cat([made[..., : c.low_bins], (made + share * missing)[..., c.low_bins :]], dim=-1)
+            made = torch.cat([made[..., : c.low_bins], (made + part * missing)[..., c.low_bins :]], dim=-1)
             wave = self.frames.synthesise(made, length)
         return wave[:, :, None, c.context : length - c.context]
+
+    def fitted(self, sample_rate: int, sources: int) -> BandMasks:
+        """At the lowest rate that holds the recording's band; never above the one trained at, as bands there are new."""
+        c = self.config
+        rates = [rate for rate in _RATES if 2 * c.edge_hz < rate <= c.sample_rate]
+        rate = next((rate for rate in rates if rate >= sample_rate), c.sample_rate)
+        if (rate, sources) == (c.sample_rate, c.sources):
+            return self
+        made = BandMasks(replace(c, sample_rate=rate, sources=sources))
+        made.load_state_dict(self.state_dict())
+        return made.to(self.norm.weight.device).requires_grad_(False).eval()
 
     def _features(self, mixture: Tensor, start: Tensor) -> Tensor:
         """Compressed bins of the mixture, of each source and of its rivals: (B * S, L, bins, 9)."""
         bins = self.config.bins
         rivals = start.sum(1, keepdim=True) - start
         heard = torch.stack([mixture.expand_as(start), start, rivals], dim=-1)[:, :, :, :bins]  # (B, S, L, bins, 3)
-        parts = torch.view_as_real(heard / steady_level(mixture).unsqueeze(-1))
+        parts = torch.view_as_real(heard / steady_level(mixture, self.config.low_bins).unsqueeze(-1))
         size = (parts.square().sum(-1, keepdim=True) + 1e-5) ** 0.5
         small = size**_COMPRESSION
         return torch.cat([parts * (small / size), small - 1], dim=-1).flatten(4).flatten(0, 1)

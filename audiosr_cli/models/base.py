@@ -18,8 +18,8 @@ class Config(Protocol):
         ...
 
 
-class SeparatorConfig(Protocol):
-    """What the spec of a separator follows from; lengths in samples."""
+class MixtureConfig(Protocol):
+    """What the spec of a model of mixtures follows from; lengths in samples."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class SeparatorConfig(Protocol):
 
     @property
     def sources(self) -> int:
-        """How many it parts."""
+        """How many there are."""
         ...
 
     @property
@@ -46,9 +46,22 @@ class SeparatorConfig(Protocol):
         """What one window answers for."""
         ...
 
+
+class SeparatorConfig(MixtureConfig, Protocol):
+    """A separator's."""
+
     @property
     def overlap(self) -> int:
         """What two neighbours both answer for."""
+        ...
+
+
+class RestorerConfig(MixtureConfig, Protocol):
+    """A restorer's."""
+
+    @property
+    def edge_hz(self) -> float:
+        """Where estimates end."""
         ...
 
 
@@ -67,32 +80,8 @@ def separator_spec(config: SeparatorConfig, channels: int = 1) -> ModelSpec:
     )
 
 
-class RestorerConfig(Protocol):
-    """What the spec of a network follows from that restores the bandwidth of estimates; lengths in samples."""
-
-    @property
-    def name(self) -> str:
-        """What the model is called."""
-        ...
-
-    @property
-    def sample_rate(self) -> int:
-        """In and out, in Hz."""
-        ...
-
-    @property
-    def sources(self) -> int:
-        """How many estimates there are."""
-        ...
-
-    @property
-    def context(self) -> int:
-        """Heard on both sides, and not answered for."""
-        ...
-
-
-def restorer_spec(config: RestorerConfig, core: int) -> ModelSpec:
-    """The contract of a network that hears a mixture and estimates of its sources; ``core`` is one window's yield."""
+def restorer_spec(config: RestorerConfig) -> ModelSpec:
+    """The contract of a network that hears a mixture and estimates of its sources below ``edge_hz``."""
     return ModelSpec(
         name=config.name,
         task="separate-sr",
@@ -100,17 +89,18 @@ def restorer_spec(config: RestorerConfig, core: int) -> ModelSpec:
         ratio=1,
         sources=config.sources,
         channels=1,
-        window=core + 2 * config.context,
+        window=config.core + 2 * config.context,
         context=config.context,
-        hop=core,
+        hop=config.core,
         inputs=1 + config.sources,
+        edge_hz=config.edge_hz,
     )
 
 
 class Model(nn.Module):
     """Base of the models.
 
-    ``forward`` takes (B, C, T) float32 at ``in_rate``, C = ``spec.channels``, and returns
+    ``forward`` takes (B, inputs * C, T) float32 at ``in_rate``, C = ``spec.channels``, and returns
     (B, S, C, (T - 2 * context) * ratio), S = ``spec.sources``. Any T above twice the context will do for
     a convolutional model; the engine always passes ``spec.window``. No clipping and no scaling unless the
     model's own docstring says so.
@@ -122,5 +112,13 @@ class Model(nn.Module):
         self.spec = config.spec
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) → (B, S, C, (T - 2 * context) * ratio)."""
+        """(B, inputs * C, T) → (B, S, C, (T - 2 * context) * ratio)."""
         raise NotImplementedError
+
+    def fitted(self, sample_rate: int, sources: int) -> Model:
+        """The same network for recordings at ``sample_rate`` Hz and so many ``sources``, where its weights serve them.
+
+        Otherwise itself, as here.
+        """
+        del sample_rate, sources
+        return self

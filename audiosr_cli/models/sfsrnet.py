@@ -24,8 +24,8 @@ class SFSRNetConfig:
 
     Estimates end at ``edge_hz``. Layer l has ``widths[l]`` filters of ``kernels[l]`` bins and frames; one more, of
     the last kernel, ends in one channel a source. ``heuristic`` gives it a guess of every source's high band.
-    ``core`` is what a window yields and ``margin`` what it hears on both sides, in frames' hops: enough to stream
-    exactly, or 0, which is for training.
+    ``frames`` are how many hops a window yields, ``margin`` how many it hears on both sides: enough to stream exactly,
+    or 0, which is for training.
     """
 
     sample_rate: int = 16000
@@ -36,12 +36,12 @@ class SFSRNetConfig:
     widths: tuple[int, ...] = (128, 256, 128)
     kernels: tuple[int, ...] = (5, 9, 11, 11)
     heuristic: bool = True
-    core: int = 256
+    frames: int = 256
     margin: int = 35
     name: str = "sfsrnet"
 
     def __post_init__(self) -> None:
-        assert len(self.kernels) == len(self.widths) + 1 >= 2 and min(*self.widths, self.core) >= 1
+        assert len(self.kernels) == len(self.widths) + 1 >= 2 and min(*self.widths, self.frames) >= 1
         assert all(kernel % 2 == 1 for kernel in self.kernels) and self.sources >= 2
         assert self.hop_length >= 1 and self.n_fft % (2 * self.hop_length) == 0
         assert 0 < self.low_bins < self.n_fft // 2
@@ -59,9 +59,14 @@ class SFSRNetConfig:
         return self.margin * self.hop_length
 
     @property
+    def core(self) -> int:
+        """Samples that a window answers for."""
+        return self.frames * self.hop_length
+
+    @property
     def spec(self) -> ModelSpec:
         """The contract that follows."""
-        return restorer_spec(self, self.core * self.hop_length)
+        return restorer_spec(self)
 
 
 def high_band(mixture: Tensor, estimates: Tensor, low_bins: int) -> tuple[Tensor, Tensor]:
@@ -72,14 +77,14 @@ def high_band(mixture: Tensor, estimates: Tensor, low_bins: int) -> tuple[Tensor
     nothing is divided by an estimate); and parts (B, S, L, 1), which sum to one.
     """
     low, mix = (torch.view_as_real(x[..., :low_bins]).square().sum((-1, -2)) for x in (estimates, mixture))  # (B, ·, L)
-    share = (low / mix.clamp_min(1e-10)).sqrt().clamp_max(1).unsqueeze(-1)
+    share = ((low + 1e-12) / (mix + 1e-10)).sqrt().clamp_max(1).unsqueeze(-1)
     part = (share + 1e-4) / (share + 1e-4).sum(1, keepdim=True)
     return torch.cat([estimates[..., :low_bins], share * mixture[..., low_bins:]], dim=-1), part
 
 
-def steady_level(mixture: Tensor) -> Tensor:
-    """RMS of a bin, over all bins and the frames around each: (B, 1, L, F) complex → (B, 1, L, 1)."""
-    power = mixture.abs().square().mean(3)
+def steady_level(mixture: Tensor, low_bins: int) -> Tensor:
+    """RMS of a bin, over the low ones and the frames around each: (B, 1, L, F) complex → (B, 1, L, 1)."""
+    power = mixture[..., :low_bins].abs().square().mean(3)
     smooth = F.avg_pool1d(power, 2 * STEADY + 1, 1, STEADY, count_include_pad=False)
     return smooth.add(1e-10).sqrt().unsqueeze(3)
 
@@ -99,12 +104,13 @@ class SFSRNet(Model):
         self.frames = Frames(c.n_fft, c.hop_length)
         widths = [1 + c.sources * (1 + c.heuristic), *c.widths]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, padding=kernel // 2)
+            nn.Conv2d(a, b, kernel, padding=kernel // 2, bias=False)
             for a, b, kernel in zip(widths, c.widths, c.kernels, strict=False)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in c.widths)
         self.leave = nn.Conv2d(c.widths[-1], c.sources, c.kernels[-1], padding=c.kernels[-1] // 2)
-        nn.init.zeros_(self.leave.weight)  # so that it starts from the estimates
+        for parameter in self.leave.parameters():  # so that it starts from the estimates
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``edge_hz``."""
@@ -113,7 +119,7 @@ class SFSRNet(Model):
             spectra = self.frames.analyse(x.float())  # (B, 1 + S, L, F)
             mixture, estimates = spectra[:, :1], spectra[:, 1:]
             guess, _ = high_band(mixture, estimates, c.low_bins)
-            level = steady_level(mixture)
+            level = steady_level(mixture, c.low_bins)
             sizes = (torch.cat([spectra, guess], dim=1) if c.heuristic else spectra).abs() / level
         h = sizes
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -122,6 +128,6 @@ class SFSRNet(Model):
         with torch.autocast(x.device.type, enabled=False):
             size = (sizes[:, 1 : 1 + c.sources] + added.float()).clamp_min(0) * level
             low = torch.arange(estimates.shape[-1], device=x.device) < c.low_bins
-            phase = torch.where(low, estimates, mixture)
+            phase = torch.where(low, estimates, mixture).detach()
             made = self.frames.synthesise(size * phase / phase.abs().clamp_min(1e-8), length)
         return made[:, :, None, c.context : length - c.context]

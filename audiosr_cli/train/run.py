@@ -229,7 +229,7 @@ def _check_crop(model: Model, crop_s: float) -> None:
     spec, length = model.spec, round(crop_s * model.spec.in_rate)
     try:
         with torch.no_grad():
-            made = model.eval()(torch.zeros(1, spec.channels, length)).shape[-1]
+            made = model.eval()(torch.zeros(1, spec.inputs * spec.channels, length)).shape[-1]
     except (AssertionError, RuntimeError):
         made = 0
     if not made:

@@ -54,8 +54,15 @@ class Restoration:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
-        if self.parting.spec.sources != self.spec.sources or self.parting.spec.task != "separate":
-            raise UsageError(f"[task] separator = {self.separator!r}: does not part {self.spec.sources} speakers")
+        parting, own = self.parting.spec, self.spec
+        if parting.sources != own.sources or parting.task != "separate":
+            raise UsageError(f"[task] separator = {self.separator!r}: does not part {own.sources} speakers")
+        if not 0.8 * parting.out_rate <= 2 * own.edge_hz <= parting.out_rate:
+            raise UsageError(
+                f"[model] edge_hz = {own.edge_hz:g}: the separator's sources end at {parting.out_rate / 2:g}"
+            )
+        if self.joint and parting.name == own.name:
+            raise UsageError(f"[model] name = {own.name!r}: is the separator's, which learns beside it")
 
     @cached_property
     def parting(self) -> Model:
