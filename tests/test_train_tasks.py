@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
     assert float(upside["si_snr"]) > float(perfect["si_snr"]) + 0.5
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
-    assert task.score(model, recordings.valid) == task.score(model, recordings.valid)
+    assert -5 < task.score(model, recordings.valid) < 5
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -122,6 +123,10 @@ def test_the_separator_learns_where_it_is_asked_to(small_weights: Path, joint: b
 def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) -> None:
     with pytest.raises(UsageError, match="does not part 2 speakers"):
         Restoration(restoration().spec, 2, 0.5, "audio_unet")
+    with pytest.raises(UsageError, match="sources end at 4000 Hz"):
+        Restoration(replace(restoration().spec, edge_hz=7000.0), 2, 0.5, "wave_u_net")
+    with pytest.raises(UsageError, match="is the separator's"):
+        Restoration(replace(restoration().spec, name="wave_u_net"), 2, 0.5, "wave_u_net", joint=True)
     with pytest.raises(UsageError, match="one of si_snr and stft"):
         Shares(0.0, 0.0)
     task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))

@@ -34,12 +34,8 @@ def bench(
     from audiosr_cli.process import Options
 
     options = Options(device=pick_device(device), batch=batch)
-    entries = weights.catalogue()
-    names = (
-        models.split(",")
-        if models
-        else [name for name in entries if not {"voice", "separate-sr"} & {*entries[name]["tasks"]}]
-    )
+    alone = [name for name, entry in weights.catalogue().items() if {"separate", "upsample"} & {*entry["tasks"]}]
+    names = models.split(",") if models else alone
     results: list[speed.Speed] = []
     for name in names * runs:
         model = weights.load_model(name, options.device)

@@ -149,7 +149,7 @@ class BandMasks(Model):
         return wave[:, :, None, c.context : length - c.context]
 
     def fitted(self, sample_rate: int, sources: int) -> BandMasks:
-        """At the lowest rate that holds the recording's band; never above the one trained at, as bands there are new."""
+        """At the lowest rate that holds the recording's band; never above the one trained at, whose bands it knows."""
         c = self.config
         rates = [rate for rate in _RATES if 2 * c.edge_hz < rate <= c.sample_rate]
         rate = next((rate for rate in rates if rate >= sample_rate), c.sample_rate)

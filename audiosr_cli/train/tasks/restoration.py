@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.dsp import change_rate
@@ -57,17 +57,19 @@ class Restoration:
         parting, own = self.parting.spec, self.spec
         if parting.sources != own.sources or parting.task != "separate":
             raise UsageError(f"[task] separator = {self.separator!r}: does not part {own.sources} speakers")
-        if not 0.8 * parting.out_rate <= 2 * own.edge_hz <= parting.out_rate:
-            raise UsageError(
-                f"[model] edge_hz = {own.edge_hz:g}: the separator's sources end at {parting.out_rate / 2:g}"
-            )
+        if not 0.8 * (edge := parting.out_rate / 2) <= own.edge_hz <= edge:
+            raise UsageError(f"[model] edge_hz = {own.edge_hz:g}: the separator's sources end at {edge:g} Hz")
         if self.joint and parting.name == own.name:
             raise UsageError(f"[model] name = {own.name!r}: is the separator's, which learns beside it")
 
     @cached_property
     def parting(self) -> Model:
         """The separator."""
-        return load_model(self.separator).requires_grad_(self.joint)
+        network = load_model(self.separator).requires_grad_(self.joint)
+        for part in network.modules():
+            if isinstance(part, nn.RNNBase):  # cuDNN has no gradients for those otherwise
+                part.train(self.joint)
+        return network
 
     @property
     def partner(self) -> Model | None:
