@@ -17,7 +17,8 @@ from audiosr_cli.audio.write import choose_format, container_of
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice
-from audiosr_cli.process import Options, Progress, Report, Samples, process_array, process_file
+from audiosr_cli.process import Progress, Report, process_array, process_file
+from audiosr_cli.stages import Options, Samples
 from audiosr_cli.weights import catalogue, default_model, load_model
 
 Source = str | os.PathLike[str]

@@ -16,6 +16,7 @@ ROWS = [
     {"audio", "dsp", "windows", "tracking"},
     {"models"},
     {"importing", "metrics", "weights"},
+    {"stages"},
     {"process"},
     {"api"},
     {"batch"},

@@ -14,7 +14,8 @@ from audiosr_cli import api
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import Model, build, make_config
-from audiosr_cli.process import Options, Report, _speaker_warnings, make_stages, process_array, stream
+from audiosr_cli.process import Report, _speaker_warnings, process_array
+from audiosr_cli.stages import Options, make_stages, stream
 
 OPTIONS = Options()
 

@@ -102,9 +102,9 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     batch = task.batch(recordings, generator(), Ranks())
     _, ordered = task.part(batch["input"][:, 0], batch["target"])
     perfect = task.losses(lambda _: ordered.unsqueeze(2), batch).terms
-    upside = task.losses(lambda _: -ordered.unsqueeze(2), batch).terms
+    swapped = task.losses(lambda _: ordered.flip(1).unsqueeze(2), batch).terms
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
-    assert float(upside["si_snr"]) > float(perfect["si_snr"]) + 0.5
+    assert float(swapped["si_snr"]) > -0.5 and float(swapped["stft"]) > 0.1
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
     assert -5 < task.score(model, recordings.valid) < 5
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from audiosr_cli.api import load_voice
-from audiosr_cli.process import listener
+from audiosr_cli.stages import listener
 from audiosr_cli.tracking import Tracker
 from audiosr_cli.windows import Engine, ModelSpec
 

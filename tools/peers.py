@@ -19,7 +19,7 @@ from torch import Tensor
 
 from audiosr_cli.api import load_voice
 from audiosr_cli.models import Model, build, make_config
-from audiosr_cli.process import listener
+from audiosr_cli.stages import listener
 from audiosr_cli.tracking import Tracker
 from audiosr_cli.weights import catalogue, load_model
 from audiosr_cli.windows import Engine

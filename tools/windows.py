@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from audiosr_cli.api import load_voice
 from audiosr_cli.metrics import best_order, si_sdr
 from audiosr_cli.models import Model
-from audiosr_cli.process import listener
+from audiosr_cli.stages import listener
 from audiosr_cli.tracking import Tracker
 from audiosr_cli.weights import load_model
 from audiosr_cli.windows import Align, Engine

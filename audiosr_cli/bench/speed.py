@@ -15,7 +15,7 @@ import numpy as np
 from audiosr_cli.api import load_voice
 from audiosr_cli.audio.read import BLOCK, AudioReader
 from audiosr_cli.models import Model
-from audiosr_cli.process import Options, Samples, Stage, listener, stream
+from audiosr_cli.stages import Options, Samples, Stage, listener, stream
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def bench(
     from audiosr_cli import weights
     from audiosr_cli.api import pick_device
     from audiosr_cli.bench import speed
-    from audiosr_cli.process import Options
+    from audiosr_cli.stages import Options
 
     options = Options(device=pick_device(device), batch=batch)
     alone = [name for name, entry in weights.catalogue().items() if {"separate", "upsample"} & {*entry["tasks"]}]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from audiosr_cli.api import Pipeline
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.batch import Item, Outcome
-    from audiosr_cli.process import Channels, Options, Progress
+    from audiosr_cli.process import Progress
+    from audiosr_cli.stages import Channels, Options
 
 Inputs = Annotated[list[str], typer.Argument(help="Recordings, folders of recordings, or - for standard input.")]
 Speakers = Annotated[int, typer.Option("--speakers", "-s", min=1, help="How many people speak.")]
@@ -102,7 +103,7 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
     """Check the call, load the models, run every input, tell what became of it, set the exit code."""
     from audiosr_cli import batch
     from audiosr_cli.api import pick_device
-    from audiosr_cli.process import Options
+    from audiosr_cli.stages import Options
 
     if shared.overwrite and shared.skip:
         raise UsageError("--overwrite and --skip exclude each other")
