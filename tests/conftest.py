@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from audiosr_cli import weights
-from audiosr_cli.models import build, make_config
+from audiosr_cli.models import Model, build, make_config
 
 torch.set_num_threads(1)  # small models: threads cost more than they bring, most of all on a busy machine
 
@@ -36,6 +36,22 @@ def tone(frames: int, hz: float = 440.0, rate: int = 16000, channels: int = 1, l
 def noise(frames: int, channels: int = 1, level: float = 0.1, seed: int = 0) -> np.ndarray:
     """White noise (C, T) float32."""
     return (level * np.random.default_rng(seed).standard_normal((channels, frames))).astype(np.float32)
+
+
+def halves(rate: int = 8000, sources: int = 2) -> Model:
+    """A separator that gives every source an equal share of the mixture."""
+    values = {"sample_rate": rate, "depth": 2, "filters": 2, "core": 256, "overlap": 32, "sources": sources}
+    model = build("wave_u_net", make_config("wave_u_net", values | {"output": "linear", "difference": False}))
+    for weight in model.parameters():
+        torch.nn.init.zeros_(weight)
+    model.head.weight.data[:, -1] = 1 / sources
+    return model.eval().requires_grad_(False)
+
+
+def restorer(rate: int = 16000, sources: int = 2) -> Model:
+    """Fresh: sources as they were estimated, above 3.75 kHz as much of the mixture as they have of it below."""
+    values = {"sample_rate": rate, "sources": sources, "frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16}
+    return build("band_masks", make_config("band_masks", values)).eval().requires_grad_(False)
 
 
 SMALL = {

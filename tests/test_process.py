@@ -1,4 +1,4 @@
-"""process.py and api.py: the whole route with small models: lengths, levels, blocks, files."""
+"""process.py and api.py: the whole route with small models: lengths, levels, files."""
 
 from __future__ import annotations
 
@@ -8,32 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import noise, tone
+from conftest import halves, noise, restorer, tone
 
 from audiosr_cli import api
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
-from audiosr_cli.models import Model, build, make_config
 from audiosr_cli.process import Report, _speaker_warnings, process_array
-from audiosr_cli.stages import Options, make_stages, stream
+from audiosr_cli.stages import Options
 
 OPTIONS = Options()
-
-
-def halves(rate: int = 8000, sources: int = 2) -> Model:
-    """A separator that gives every source an equal share of the mixture."""
-    values = {"sample_rate": rate, "depth": 2, "filters": 2, "core": 256, "overlap": 32, "sources": sources}
-    model = build("wave_u_net", make_config("wave_u_net", values | {"output": "linear", "difference": False}))
-    for weight in model.parameters():
-        torch.nn.init.zeros_(weight)
-    model.head.weight.data[:, -1] = 1 / sources
-    return model.eval().requires_grad_(False)
-
-
-def restorer(rate: int = 16000, sources: int = 2) -> Model:
-    """Fresh: sources as they were estimated, above 3.75 kHz as much of the mixture as they have of it below."""
-    values = {"sample_rate": rate, "sources": sources, "frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16}
-    return build("band_masks", make_config("band_masks", values)).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("in_rate", [8000, 11025, 16000, 44100, 96000])
@@ -53,21 +36,6 @@ def test_no_lag_no_gain(in_rate: int) -> None:
     np.testing.assert_allclose(made[0], made[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("models", [1, 2])
-def test_block_size_never_changes_a_sample(models: int) -> None:
-    chain = [halves(), halves(16000)][:models]
-    wave = noise(20_011, 2)
-
-    def run(block: int) -> np.ndarray:
-        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
-        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
-        return np.concatenate(list(stream(blocks, stages)), axis=1)
-
-    runs = [run(block) for block in (23, 509, 44100)]
-    assert runs[0].shape == (2 * 2**models, 40_022)
-    assert all(np.array_equal(made, runs[0]) for made in runs)
-
-
 @pytest.mark.parametrize("frames", [0, 1, 7, 4410, 30_001])
 @pytest.mark.parametrize(("in_rate", "out_rate"), [(8000, 8000), (11025, 44100), (44100, 44100), (96000, 16000)])
 def test_exact_length_with_a_restorer(in_rate: int, out_rate: int, frames: int) -> None:
@@ -84,30 +52,6 @@ def test_a_restorer_gives_the_whole_mixture_back(rate: int, sources: int) -> Non
     np.testing.assert_allclose(made[0], made[1], atol=1e-6)
     silent = process_array(0 * wave, rate, [halves(8000, sources), restorer(rate, sources)], rate, OPTIONS)
     assert not silent.any()
-
-
-def test_a_restorer_streams() -> None:
-    chain, wave = [halves(), restorer()], noise(20_011, 2)
-
-    def run(block: int) -> np.ndarray:
-        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
-        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
-        return np.concatenate(list(stream(blocks, stages)), axis=1)
-
-    runs = [run(block) for block in (23, 509, 44100)]
-    assert runs[0].shape == (4, 40_022)
-    assert all(np.array_equal(made, runs[0]) for made in runs)
-
-
-def test_a_restorer_wants_as_many_sources() -> None:
-    with pytest.raises(ModelError, match="band_masks does not go with what it is to restore"):
-        process_array(noise(100), 16000, [halves(8000, 3), restorer(16000, 2)], 16000, OPTIONS)
-
-
-def test_a_stereo_model_refuses_mono() -> None:
-    model = build("wave_u_net", make_config("wave_u_net", {"channels": 2, "depth": 2, "filters": 2, "core": 64}))
-    with pytest.raises(InputError, match="takes 2 channels, the recording has 1"):
-        process_array(noise(100), 22050, [model], 22050, OPTIONS)
 
 
 def test_arrays_and_paths_give_the_same(small_weights: Path, tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
     assert float(swapped["si_snr"]) > -0.5 and float(swapped["stft"]) > 0.1
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
-    assert -5 < task.score(model, recordings.valid) < 5
+    model.forward = lambda x: x[:, :1, None].expand(-1, 2, 1, -1)  # type: ignore[method-assign]
+    assert task.score(model, recordings.valid) == pytest.approx(0, abs=1e-3)  # the mixture improves on nothing
 
 
 @pytest.mark.parametrize("joint", [False, True])

@@ -1,0 +1,53 @@
+"""stages.py: blocks in, blocks out, whatever their size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import halves, noise, restorer
+
+from audiosr_cli.errors import InputError, ModelError
+from audiosr_cli.models import build, make_config
+from audiosr_cli.process import process_array
+from audiosr_cli.stages import Options, make_stages, stream
+
+OPTIONS = Options()
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_block_size_never_changes_a_sample(models: int) -> None:
+    chain = [halves(), halves(16000)][:models]
+    wave = noise(20_011, 2)
+
+    def run(block: int) -> np.ndarray:
+        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, stages)), axis=1)
+
+    runs = [run(block) for block in (23, 509, 44100)]
+    assert runs[0].shape == (2 * 2**models, 40_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+def test_a_restorer_streams() -> None:
+    chain, wave = [halves(), restorer()], noise(20_011, 2)
+
+    def run(block: int) -> np.ndarray:
+        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, stages)), axis=1)
+
+    runs = [run(block) for block in (23, 509, 44100)]
+    assert runs[0].shape == (4, 40_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+def test_a_restorer_wants_as_many_sources() -> None:
+    with pytest.raises(ModelError, match="band_masks does not go with what it is to restore"):
+        process_array(noise(100), 16000, [halves(8000, 3), restorer(16000, 2)], 16000, OPTIONS)
+
+
+def test_a_stereo_model_refuses_mono() -> None:
+    model = build("wave_u_net", make_config("wave_u_net", {"channels": 2, "depth": 2, "filters": 2, "core": 64}))
+    with pytest.raises(InputError, match="takes 2 channels, the recording has 1"):
+        process_array(noise(100), 22050, [model], 22050, OPTIONS)
