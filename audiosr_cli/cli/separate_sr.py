@@ -16,15 +16,15 @@ def separate_sr(
     rate: Annotated[int | None, typer.Option("--rate", help="Sample rate in Hz. [default: the input's]")] = None,
     model: common.Model = None,
     restorer: Annotated[
-        str | None, typer.Option("--restorer", help="What brings the highs back from the mixture, or none.")
+        str | None, typer.Option("--restorer", help="What brings highs back from the mixture: a .safetensors file.")
     ] = None,
     upsampler: common.Upsampler = None,
     *,
     shared: common.Shared,
 ) -> None:
-    """Separate at a low rate, then bring back every speaker's full band from the mixture.
+    """Separate at a low rate, then restore the bandwidth of every speaker.
 
-    Names and levels are those of separate. A --rate above the input's has an upsampler behind.
+    By upsampling, which does not hear the mixture; with --restorer by a network that does.
     """
     from audiosr_cli import api
 
