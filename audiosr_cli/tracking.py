@@ -33,6 +33,8 @@ _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
 _LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
 
+_FAINT = 0.3  # of the loudest one's power (-5 dB): above, what is new is a speaker, however alike
+
 
 def agreement(first: Tensor, second: Tensor, quiet: tuple[float, float] = (_SILENCE, _SILENCE)) -> Tensor:
     """Scale-free agreement of every pair of sources, in [0, 1]: (S, T) twice → (S of first, S of second).
@@ -183,13 +185,16 @@ class Tracker:
     def _leak(self, vectors: Tensor, loudest: int) -> Tensor:
         """How much of each track is what separating left of the voice of ``loudest``: (S, D) → (S,) in [0, 1].
 
-        Likely where a voice is more like the loudest one than like its own track's, or a stranger's.
+        Likely where a voice is more like the loudest one than like its own track's; before that track has had a
+        speaker, where it is like the loudest one and faint.
         """
         unit = F.normalize(vectors, dim=1)
         own = torch.where(self._profiled, (self._profiles * unit).sum(1), _STRANGER)
         leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
+        weight = vectors.norm(dim=1)
+        leak = leak * (weight > 0) * (self._profiled | (weight < _FAINT))
         leak[loudest] = 0
-        return leak * (vectors.square().sum(1) > 0)
+        return leak
 
     @property
     def _profiles(self) -> Tensor:

@@ -133,11 +133,11 @@ def test_what_separating_left_has_no_voice() -> None:
 
 
 def test_what_is_left_of_a_lone_voice_is_put_back() -> None:
-    """Half of a voice on either track is one voice; with another one beside it nothing is moved."""
+    """Parts of a voice on both tracks are one voice; with another one beside it nothing is moved."""
     a, b = tones(2, STEP + OVERLAP)
     tracker = Tracker(voice=pitch)
     for _ in range(3):
-        made = tracker(None, torch.stack([0.6 * a, 0.4 * a]).unsqueeze(1))
+        made = tracker(None, torch.stack([0.7 * a, 0.3 * a]).unsqueeze(1))
         torch.testing.assert_close(made[:, 0], torch.stack([a, 0 * a]))
     both = torch.stack([a, 0.5 * b]).unsqueeze(1)
     assert torch.equal(tracker(None, both), both)
@@ -146,9 +146,17 @@ def test_what_is_left_of_a_lone_voice_is_put_back() -> None:
     assert torch.equal(tracker(None, both.flip(0)), both)
 
 
+def test_alike_speakers_who_begin_together_stay_two() -> None:
+    a, b = tones(2, STEP + OVERLAP)
+    core = torch.stack([a, 0.8 * b]).unsqueeze(1)
+    tracker = Tracker(voice=lambda x: F.normalize(torch.ones(len(x), 4), dim=1))
+    for _ in range(5):
+        assert torch.equal(tracker(None, core), core)
+
+
 def test_a_lone_voice_is_on_one_track_in_all_channels() -> None:
     a = tones(2, STEP + OVERLAP)[0]
-    core = torch.stack([torch.stack([0.6 * a, 0.4 * a]), torch.stack([0.35 * a, 0.45 * a])], dim=1)
+    core = torch.stack([torch.stack([0.7 * a, 0.3 * a]), torch.stack([0.25 * a, 0.55 * a])], dim=1)
     made = Tracker(voice=pitch)(None, core)
     torch.testing.assert_close(made, torch.stack([torch.stack([a, 0.8 * a]), torch.zeros(2, len(a))]))
 
