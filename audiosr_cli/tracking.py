@@ -33,6 +33,7 @@ _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
 _LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
 
+_NEW = 0.6  # cosine with the loud voice that a faint one needs to be taken for it, before its track has had a speaker
 _FAINT = 0.3  # of the loudest one's power (-5 dB): above, what is new is a speaker, however alike
 
 
@@ -189,12 +190,12 @@ class Tracker:
         speaker, where it is like the loudest one and faint.
         """
         unit = F.normalize(vectors, dim=1)
-        own = torch.where(self._profiled, (self._profiles * unit).sum(1), _STRANGER)
+        own = torch.where(self._profiled, (self._profiles * unit).sum(1), _NEW)
         leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
         weight = vectors.norm(dim=1)
-        leak = leak * (weight > 0) * (self._profiled | (weight < _FAINT))
         leak[loudest] = 0
-        return leak
+        made: Tensor = leak * (weight > 0) * (self._profiled | (weight < _FAINT))
+        return made
 
     @property
     def _profiles(self) -> Tensor:
