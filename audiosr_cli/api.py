@@ -172,7 +172,10 @@ def restoration(
     if name != "none":
         network = _load("separate-sr", name, options)
         if not _restores(network.spec.edge_hz, edge):
-            raise UsageError(f"{network.spec.name} is not for speakers that end at {edge:.0f} Hz")
+            raise UsageError(
+                f"{network.spec.name} restores what lies above {network.spec.edge_hz:.0f} Hz; the speakers of "
+                f"{parted.models[0].spec.name} end at {edge:.0f} Hz"
+            )
         restorers = [network.fitted(network.spec.in_rate, speakers)]
         if (known := restorers[0].spec.sources) != speakers:
             raise UsageError(f"--speakers {speakers}: {network.spec.name} restores {known}")
@@ -183,8 +186,8 @@ def restoration(
 def _restorer(edge: float) -> str:
     """The bundled restorer for sources that end at ``edge`` Hz, or "none"."""
     for name, entry in catalogue().items():
-        spec = weights.metadata(weights.folder() / entry["file"])["spec"]
-        if "separate-sr" in entry["tasks"] and _restores(spec["edge_hz"], edge):
+        path = weights.folder() / entry["file"]
+        if "separate-sr" in entry["tasks"] and _restores(weights.metadata(path)["spec"]["edge_hz"], edge):
             return name
     return "none"
 
@@ -245,11 +248,12 @@ def separate_sr(
     rate: int | None = None,
     model: str | None = None,
     restorer: str | None = None,
+    upsampler: str | None = None,
     device: str = "auto",
 ) -> Samples:
     """Separate at a low rate, then restore each source's bandwidth: (S, C, T') at ``rate`` Hz (None: the input's).
 
     ``source`` as in ``separate``. Raises AudioSRError.
     """
-    pipeline = restoration(speakers, rate, model, restorer, options=Options(pick_device(device)))
+    pipeline = restoration(speakers, rate, model, restorer, upsampler, Options(pick_device(device)))
     return _array(pipeline, source, sample_rate)

@@ -32,7 +32,6 @@ _NEXT = 3.0  # log-odds that a newcomer is given the first free track and not th
 _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
 _LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
-
 _NEW = 0.6  # cosine with the loud voice that a faint one needs to be taken for it, before its track has had a speaker
 _FAINT = 0.3  # of the loudest one's power (-5 dB): above, what is new is a speaker, however alike
 

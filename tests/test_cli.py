@@ -78,6 +78,14 @@ def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> No
         np.testing.assert_array_equal(made, soundfile.read(tmp_path / f"same_{name}.wav", always_2d=True)[0])
 
 
+def test_one_talker_is_said(tmp_path: Path) -> None:
+    voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
+    soundfile.write(tmp_path / "alone.wav", *voice)
+    row = json.loads(audiosr("separate", tmp_path / "alone.wav", "-o", tmp_path / "out", "--json").stdout)
+    assert min(row["levels_db"]) < max(row["levels_db"]) - 20
+    assert any("hardly anything is on the track of speaker" in line for line in row["warnings"])
+
+
 def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     row = json.loads(audiosr("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json").stdout)

@@ -1,8 +1,7 @@
 """What a separator loses by streaming: `python tools/windows.py ../shared/data --model spectral2`.
 
 SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several lengths and contexts, with what
-each costs. Once with every window
-in its best order, once as tracked.
+each costs: once with every window in its best order, once as tracked.
 """
 
 import argparse
