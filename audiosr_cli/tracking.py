@@ -31,6 +31,9 @@ _NAMED = 8.0  # log-odds that a newcomer is on the track it was given: tracks ar
 _NEXT = 3.0  # log-odds that a newcomer is given the first free track and not the one after
 _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
+_ENOUGH = 10  # recent voices to look back on
+_CLEARER = 0.06  # by which their mean cosine has to rise when they are grouped anew
+_ROUNDS = 5  # of k-means
 _LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
 _NEW = 0.6  # cosine with the loud voice that a faint one needs to be taken for it, before its track has had a speaker
 _FAINT = 0.3  # of the loudest one's power (-5 dB): above, what is new is a speaker, however alike
@@ -102,6 +105,104 @@ class _Chain:
         return order
 
 
+class _Speakers:
+    """Who is on each track: a profile of the voices heard there of late."""
+
+    def __init__(self, sources: int) -> None:
+        self.known = torch.zeros(sources, dtype=torch.bool)  # which tracks have had a speaker
+        self._heard: Tensor | None = None  # (S, D): sums of the tracks' voices
+        self._recent: list[tuple[int, Tensor]] = []  # the loudest voice of each window, and its track
+
+    @property
+    def profiles(self) -> Tensor:
+        """The tracks' voices (S, D), of length one; zeros where there is none."""
+        if self._heard is None:
+            return torch.zeros(len(self.known), 1)
+        return F.normalize(self._heard, dim=1)
+
+    @property
+    def profiled(self) -> Tensor:
+        """(S,): which tracks have had a speaker whose voice is known."""
+        return self.known & (self.profiles.square().sum(1) > 0)
+
+    def fit(self, vectors: Tensor) -> Tensor:
+        """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one.
+
+        A voice counts for as much as its vector is long.
+        """
+        weight = vectors.norm(dim=1)
+        place = (~self.known).cumsum(0).sub(1).clamp_min(0)  # (S,): how many free tracks come before
+        fit = -_NEXT * place[:, None] * (weight > 0)
+        return torch.where(self.profiled[:, None], _ALIKE * (self._cosines(vectors) - _STRANGER * weight), fit)
+
+    def leak(self, vectors: Tensor, loudest: int) -> Tensor:
+        """How much of each track is what separating left of the voice of ``loudest``: (S, D) → (S,) in [0, 1].
+
+        Likely where a voice is more like the loudest one than like its own track's; before that track has had a
+        speaker, where it is like the loudest one and faint.
+        """
+        unit = F.normalize(vectors, dim=1)
+        own = torch.where(self.profiled, self._cosines(unit).diagonal(), _NEW)
+        leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
+        weight = vectors.norm(dim=1)
+        leak[loudest] = 0
+        made: Tensor = leak * (weight > 0) * (self.profiled | (weight < _FAINT))
+        return made
+
+    def remember(self, vectors: Tensor) -> None:
+        """Let the tracks' profiles follow their voices (S, D), as far as those are certain."""
+        heard = torch.zeros_like(vectors) if self._heard is None else self._heard
+        length = vectors.norm(dim=1)
+        self._heard = heard * (1 - length / _MEMORY)[:, None] + vectors
+        loudest = int(length.argmax())
+        if length[loudest] > 0:
+            self._recent = [*self._recent, (loudest, vectors[loudest])][-round(_MEMORY) :]
+            if len(self._recent) >= _ENOUGH:
+                self._regroup()
+
+    def _cosines(self, vectors: Tensor) -> Tensor:
+        """Of every profile with every one of ``vectors`` (N, D): (S, N)."""
+        profiles = self.profiles
+        return profiles @ vectors.T if self._heard is not None else vectors.new_zeros(len(profiles), len(vectors))
+
+    def _regroup(self) -> None:
+        """Start the profiles anew where another grouping of the recent voices is much clearer.
+
+        Who begins to speak and sounds like the first speaker is put on one track with them, and from then on that
+        track's profile is of both: only looking back tells them apart.
+        """
+        tracks = torch.tensor([track for track, _ in self._recent])
+        voices = torch.stack([voice for _, voice in self._recent])
+        group, centres, clarity = _groups(voices, len(self.known))
+        now = (self.profiles[tracks] * voices).sum() / voices.norm(dim=1).sum()
+        if clarity < float(now) + _CLEARER or len(group.unique()) < len(self.known):
+            return
+        here = F.one_hot(tracks, len(self.known)).float() * voices.norm(dim=1, keepdim=True)
+        shared = here.T @ F.one_hot(group, len(self.known)).float()  # (S tracks, S groups)
+        orders = torch.tensor(list(permutations(range(len(self.known)))))
+        order = orders[shared[torch.arange(len(shared)), orders].sum(1).argmax()]  # the group of each track
+        self._heard, self.known = centres[order], torch.ones_like(self.known)
+        self._recent = [(int(track), voice) for track, voice in zip(order.argsort()[group], voices, strict=True)]
+
+
+def _groups(voices: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
+    """Spherical k-means of ``voices`` (N, D), which count for as much as they are long, from each of them as a start.
+
+    Returns of the best the group of each voice (N,), the sums of the groups (count, D), and the mean cosine.
+    """
+    unit = F.normalize(voices, dim=1)
+    likeness, seeds = unit @ unit.T, torch.arange(len(unit))[:, None]
+    while seeds.shape[1] < count:  # who is least like those chosen
+        seeds = torch.cat([seeds, likeness[seeds].amax(1).argmin(1, keepdim=True)], 1)
+    centres = unit[seeds]  # (N starts, count, D)
+    for _ in range(_ROUNDS):
+        group = (F.normalize(centres, dim=2) @ unit.T).argmax(1)  # (N starts, N)
+        centres = F.one_hot(group, count).float().transpose(1, 2) @ voices
+    clarity = centres.norm(dim=2).sum(1) / voices.norm(dim=1).sum()  # (N starts,)
+    best = int(clarity.argmax())
+    return group[best], centres[best], float(clarity[best])
+
+
 def _put_back(tracks: Tensor, leak: Tensor, loudest: int) -> Tensor:
     """Tracks (S, C, T) of which the shares ``leak`` (S,) go to the loudest one; their sum stays."""
     moved = tracks * leak[:, None, None]
@@ -123,15 +224,15 @@ class Tracker:
         self.per_channel, self.voice = per_channel, voice
         self.confidence: list[float] = []
         self._chains: list[_Chain] = []
-        self._heard = torch.zeros(0, 0)  # (S, D): sums of the tracks' voices, of late
-        self._known = torch.zeros(0, dtype=torch.bool)  # (S,): which tracks have had a speaker
+        self._speakers = _Speakers(0)
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
         """``core`` (S, C, T) with its sources in the order of ``tail`` (S, C, overlap) and of all before."""
         groups = [[c] for c in range(core.shape[1])] if self.per_channel else [list(range(core.shape[1]))]
         if not self._chains:
             self._chains = [_Chain(len(core)) for _ in groups]
-            self._known = torch.zeros(len(core), dtype=torch.bool)
+            self._speakers = _Speakers(len(core))
+        speakers = self._speakers
         made, learned, sure, lead = torch.empty_like(core), [], 1.0, None
         powers = [core[:, group].square().mean(-1).amax(1) for group in groups]  # (S,) each
         for c in sorted(range(len(groups)), key=lambda c: -float(powers[c].sum())):
@@ -140,21 +241,20 @@ class Tracker:
             speaks = power > chain.above(_SPEAKS)
             weight = speaks * power / power.max().clamp_min(_SILENCE)  # a faint voice may be what is left of a loud one
             vectors = self._listen(sources) * weight[:, None]
-            self._heard = self._heard if len(self._heard) else torch.zeros_like(vectors)
-            fit = self._fit(vectors)
+            fit = speakers.fit(vectors)
             if lead is not None:
                 quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
                 shared = agreement(made[:, groups[lead]].flatten(1), sources.flatten(1), quiet)
                 fit = fit + _SURE * shared * weight * (shared.max() > _CHANCE)
             heard = speaks if speaks.any() else power > _SILENCE
-            certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, self._known)
+            certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, speakers.known)
             voices, loudest = vectors[chain.chosen], int(power[chain.chosen].argmax())
-            leak = self._leak(voices, loudest)
+            leak = speakers.leak(voices, loudest)
             made[:, groups[c]] = _put_back(sources[chain.chosen], leak, loudest)
-            self._known = self._known | (speaks[chain.chosen] & (leak < 0.5))
-            learned.append(voices * ((1 - leak) * self._known)[:, None] * max(0.0, 2 * certain - 1))
+            speakers.known |= speaks[chain.chosen] & (leak < 0.5)
+            learned.append(voices * ((1 - leak) * speakers.known)[:, None] * max(0.0, 2 * certain - 1))
             lead, sure = c if lead is None else lead, min(sure, certain)
-        self._remember(torch.stack(learned).mean(0))
+        speakers.remember(torch.stack(learned).mean(0))
         self.confidence.append(round(sure, 4))
         return made
 
@@ -171,41 +271,3 @@ class Tracker:
         if self.voice is None:
             return sources.new_zeros(len(sources), 1)
         return self.voice(sources[:, int(sources.square().sum((0, 2)).argmax())])
-
-    def _fit(self, vectors: Tensor) -> Tensor:
-        """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one.
-
-        A voice counts for as much as its vector is long.
-        """
-        weight = vectors.norm(dim=1)
-        place = (~self._known).cumsum(0).sub(1).clamp_min(0)  # (S,): how many free tracks come before
-        fit = -_NEXT * place[:, None] * (weight > 0)
-        return torch.where(self._profiled[:, None], _ALIKE * (self._profiles @ vectors.T - _STRANGER * weight), fit)
-
-    def _leak(self, vectors: Tensor, loudest: int) -> Tensor:
-        """How much of each track is what separating left of the voice of ``loudest``: (S, D) → (S,) in [0, 1].
-
-        Likely where a voice is more like the loudest one than like its own track's; before that track has had a
-        speaker, where it is like the loudest one and faint.
-        """
-        unit = F.normalize(vectors, dim=1)
-        own = torch.where(self._profiled, (self._profiles * unit).sum(1), _NEW)
-        leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
-        weight = vectors.norm(dim=1)
-        leak[loudest] = 0
-        made: Tensor = leak * (weight > 0) * (self._profiled | (weight < _FAINT))
-        return made
-
-    @property
-    def _profiles(self) -> Tensor:
-        """The tracks' voices (S, D), of length one; zeros where there is none."""
-        return F.normalize(self._heard, dim=1)
-
-    @property
-    def _profiled(self) -> Tensor:
-        """(S,): which tracks have had a speaker whose voice is known."""
-        return self._known & (self._heard.square().sum(1) > 0)
-
-    def _remember(self, vectors: Tensor) -> None:
-        """Let the tracks' profiles follow their voices (S, D), as far as those are certain."""
-        self._heard = self._heard * (1 - vectors.norm(dim=1, keepdim=True) / _MEMORY) + vectors

@@ -4,13 +4,16 @@ With ``--command separate-sr`` that command; ``--rate 48000`` takes the speakers
 
 Writes the mixtures to a temporary folder, runs the command on it as a user would, reads back what it wrote. All
 mixtures are of min length, sources ± 2.5 dB, seeded. With ``--noise`` noise48k/valid is added 10 to 20 dB below, with
-``--rooms`` each mixture has a small room (T60 0.15 to 0.4 s) and the references are the reverberant sources.
+``--rooms`` each mixture has a small room (T60 0.15 to 0.4 s) and the references are the reverberant sources, with
+``--turns`` speakers come one after the other, which tells how much of a lone speaker's highs their track has.
 """
 
 import argparse
 import csv
 import json
+import math
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ import soundfile
 import soxr
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from audiosr_cli.metrics import best_order, lsd, sdr, si_sdr
 from audiosr_cli.train.rooms import impulse_responses, reverberate
@@ -48,7 +52,9 @@ def load(path: Path, wanted: int = RATE) -> Tensor:
     return torch.from_numpy(wave[:, 0] if rate == wanted else soxr.resample(wave[:, 0], rate, wanted))
 
 
-def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool, rate: int = RATE) -> list[Mixture]:
+def mixtures(
+    data: Path, count: int, speakers: int, noisy: bool, roomy: bool, rate: int = RATE, turns: bool = False
+) -> list[Mixture]:
     """``count`` mixtures, the same ones for the same arguments."""
     draw, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     sexes = {row["speaker_or_class"]: row["sex"] for row in csv.DictReader((data / "manifest.csv").open())}
@@ -68,6 +74,9 @@ def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool, ra
         levels = [draw.uniform(-2.5, 2.5) for _ in waves] if speakers > 2 else [draw.uniform(-1.25, 1.25)]
         levels = levels if speakers > 2 else [levels[0], -levels[0]]
         sources = 0.05 * sources * torch.tensor([10 ** (level / 20) for level in levels])[:, None]
+        if turns:
+            turn = (torch.arange(length) * speakers).div(length, rounding_mode="floor")
+            sources = sources * (turn == torch.arange(speakers)[:, None])
         mix = sources.sum(0)
         if noisy:
             noise = load(draw.choice(noises), rate).repeat(1 + length // rate)[:length]
@@ -78,8 +87,8 @@ def mixtures(data: Path, count: int, speakers: int, noisy: bool, roomy: bool, ra
     return found
 
 
-def separate(found: list[Mixture], command: str, arguments: list[str]) -> list[Tensor]:
-    """What the command makes of each: (S, T), in the order of its sources."""
+def separate(found: list[Mixture], command: str, arguments: list[str]) -> tuple[list[Tensor], float]:
+    """What the command makes of each: (S, T), in the order of its sources; and its CPU-seconds per second."""
     speakers, rate = len(found[0].sources), found[0].rate
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -87,13 +96,21 @@ def separate(found: list[Mixture], command: str, arguments: list[str]) -> list[T
         for i, mixture in enumerate(found):
             soundfile.write(work / "mix" / f"{i:03d}.wav", mixture.mix.numpy(), rate, "FLOAT")
         call = [sys.executable, "-m", "audiosr_cli", command, str(work / "mix"), "-o", str(work / "tracks"), "-q"]
+        before = cpu_s()
         subprocess.run([*call, "-s", str(speakers), *arguments], check=True, stdout=subprocess.DEVNULL)
+        cost = (cpu_s() - before) / sum(len(mixture.mix) / rate for mixture in found)
         made = []
         for i, mixture in enumerate(found):
             tracks = [load(work / "tracks" / f"{i:03d}_speaker{s + 1}.wav", rate) for s in range(speakers)]
             estimate = torch.stack(tracks)
             made.append(estimate[list(best_order(estimate, mixture.sources))])
-    return made
+    return made, cost
+
+
+def cpu_s() -> float:
+    """CPU-seconds of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def at_8khz(waves: Tensor, rate: int) -> Tensor:
@@ -131,6 +148,18 @@ def optional(made: Tensor, sources: Tensor, rate: int) -> dict[str, float]:
     return rows
 
 
+def lost_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> float:
+    """By how many dB the highs of who speaks alone differ from the mixture's: ``sources`` (S, T) take turns."""
+    n_fft = rate // 50
+    spectra = torch.stack([made, mix.expand_as(made)]).flatten(0, 1)
+    highs = torch.stft(spectra, n_fft, window=torch.hann_window(n_fft), return_complex=True)
+    highs = highs[:, math.ceil(EDGE_HZ * n_fft / rate) :].abs().square().sum(1).unflatten(0, (2, -1))  # (2, S, L)
+    frames = highs.shape[2]
+    turn = F.adaptive_max_pool1d(sources.abs(), frames) > 0
+    levels = 10 * torch.log10((highs * turn).sum(2) + 1e-9)
+    return float((levels[0] - levels[1]).abs().mean())
+
+
 def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
     """Means over the mixtures."""
     rows: dict[str, list[float]] = {}
@@ -138,6 +167,7 @@ def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
         sources, mix, alike, rate = mixture
         gain = improvement(si_sdr, estimate, sources, mix)
         level = 10 * torch.log10(estimate.square().mean(-1) / sources.square().mean(-1))
+        alone = int((sources != 0).sum(0).max()) == 1
         row = {
             "SI-SDRi": gain,
             "SI-SDRi at 8 kHz": improvement(si_sdr, *(at_8khz(x, rate) for x in (estimate, sources, mix[None]))),
@@ -146,6 +176,7 @@ def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
             "level error": float(level.abs().mean()),
             "LSD": distance(estimate, sources),
             "LSD above 4 kHz": distance(estimate, sources, 2 * EDGE_HZ / rate),
+            **({"highs of who is alone (dB)": lost_highs(estimate, sources, mix, rate)} if alone else {}),
             **optional(estimate, sources, rate),
         }
         for key, value in row.items():
@@ -165,9 +196,12 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=RATE, choices=list(FOLDERS))
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--rooms", action="store_true")
+    parser.add_argument("--turns", action="store_true")
     options, rest = parser.parse_known_args()
-    found = mixtures(options.data, options.mixtures, options.speakers, options.noise, options.rooms, options.rate)
-    print(json.dumps(figures(found, separate(found, options.command, rest))))
+    o = options
+    found = mixtures(o.data, o.mixtures, o.speakers, o.noise, o.rooms, o.rate, o.turns)
+    made, cost = separate(found, o.command, rest)
+    print(json.dumps(figures(found, made) | {"CPU-s per s": round(cost, 3)}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a separator loses by streaming: `python tools/windows.py ../shared/data --model spectral2`.
 
-SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several lengths and contexts, with what
-each costs: once with every window in its best order, once as tracked.
+SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several contexts, lengths and overlaps,
+with what each costs: once with every window in its best order, once as tracked.
 """
 
 import argparse
@@ -25,13 +25,24 @@ from audiosr_cli.tracking import Tracker
 from audiosr_cli.weights import load_model
 from audiosr_cli.windows import Align, Engine
 
-SHAPES_S = [(1.0, 2.0), (0.0, 4.0), (0.25, 3.5), (0.5, 3.0), (1.0, 1.0), (1.0, 6.0), (1.5, 1.0), (2.0, 2.0), (2.0, 4.0)]
-OVERLAP_S = 0.5
+SHAPES_S = [  # context, core, overlap
+    (1.0, 2.0, 0.5),
+    (0.5, 3.0, 0.5),
+    (0.5, 3.0, 1.0),
+    (0.5, 3.0, 1.5),
+    (0.25, 3.5, 1.75),
+    (0.0, 4.0, 2.0),
+    (0.5, 4.0, 2.0),
+    (1.0, 4.0, 2.0),
+    (0.5, 5.0, 1.0),
+    (0.5, 5.0, 2.5),
+    (0.5, 9.0, 4.5),
+]
 
 
-def shaped(model: Model, context_s: float, core_s: float) -> Model:
+def shaped(model: Model, context_s: float, core_s: float, overlap_s: float) -> Model:
     """``model`` with other windows."""
-    context, core, overlap = (round(s * RATE / 256) * 256 for s in (context_s, core_s, OVERLAP_S))
+    context, core, overlap = (round(s * RATE / 256) * 256 for s in (context_s, core_s, overlap_s))
     config: Any = model.config
     made = type(model)(replace(config, context=context, core=core, overlap=overlap))
     made.load_state_dict(model.state_dict())
@@ -65,7 +76,7 @@ def streamed(model: Model, mix: Tensor, align: Align) -> Tensor:
 def whole(model: Model, mix: Tensor) -> Tensor:
     """(T,) → (S, T) as one window without context."""
     with torch.inference_mode():
-        made: Tensor = shaped(model, 0, 2)(mix[None, None])
+        made: Tensor = shaped(model, 0, 2, 1)(mix[None, None])
         return made[0, :, 0]
 
 
@@ -86,12 +97,12 @@ def main() -> None:
     voice = listener(load_voice(), model.spec.in_rate)
     found = mixtures(options.data, options.mixtures, model.spec.sources, noisy=False, roomy=False)
     print(json.dumps({"whole": round(mean(gain(whole(model, m.mix), m) for m in found), 3)}), flush=True)
-    for context_s, core_s in SHAPES_S:
-        other, begun = shaped(model, context_s, core_s), time.process_time()
+    for context_s, core_s, overlap_s in SHAPES_S:
+        other, begun = shaped(model, context_s, core_s, overlap_s), time.process_time()
         ordered = mean(gain(streamed(other, m.mix, known_order(other, m.sources)), m) for m in found)
         cost = (time.process_time() - begun) / sum(len(m.mix) / RATE for m in found)
         tracked = mean(gain(streamed(other, m.mix, Tracker(True, voice)), m) for m in found)
-        row = {"context (s)": context_s, "core (s)": core_s, "CPU-s per s": round(cost, 3)}
+        row = {"context (s)": context_s, "core (s)": core_s, "overlap (s)": overlap_s, "CPU-s per s": round(cost, 3)}
         print(json.dumps(row | {"known order": round(ordered, 3), "tracked": round(tracked, 3)}), flush=True)
 
 

@@ -21,8 +21,8 @@ _DRAWS = 8  # of two crops of every valid speaker
 class Voices:
     """Two crops of each of ``batch_size`` speakers, each of one recording, as tracking meets them.
 
-    Another voice is heard behind each crop, ``leak_db`` below it: what separators leave. ``sharpness`` is the factor
-    of the cosines in the loss.
+    Another voice is heard behind each crop, ``leak_db`` below it: what separators leave. Speed and pitch change within
+    1 ± ``speed``, which makes more voices of few. ``sharpness`` is the factor of the cosines in the loss.
     """
 
     spec: ModelSpec
@@ -30,11 +30,13 @@ class Voices:
     crop_s: float
     leak_db: tuple[float, float] = (5.0, 30.0)
     sharpness: float = 12.0
+    speed: float = 0.1
     figure: str = "pairs told apart (%)"
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s", "sharpness")
         within(self, 2, 1e6, "batch_size")
+        within(self, 0, 0.5, "speed")
 
     @property
     def adversary(self) -> Adversary | None:
@@ -52,7 +54,7 @@ class Voices:
         if int(people.sum()) < 2:
             raise TrainingError("[data] valid: two speakers or more are wanted, to be told apart")
         for _ in range(ranks.rank + 1):  # every rank draws the speakers of those before it, too
-            recipe = recordings.train.draw(1, 2 * length, generator, count)
+            recipe = recordings.train.draw(1, 2 * length, generator, count, self.speed)
             share = torch.rand(count, generator=generator)
         low, high = self.leak_db
         gain = torch.pow(10, -(low + (high - low) * share) / 20).to(ranks.device)
