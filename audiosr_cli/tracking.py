@@ -3,8 +3,9 @@
 A hidden Markov model whose states are the orders in which a window's sources may stand. Two kinds of evidence: what
 neighbouring windows agree on where they overlap tells how the order changed, and a running profile of each track's
 voice tells the order itself, which is all there is after a pause. Forward probabilities (Rabiner 1989, sec. III A)
-decide, so that a wrong turn taken on little evidence is corrected when more comes in. Where one person speaks, what
-separating put on the other tracks goes back to theirs.
+decide, so that a wrong turn taken on little evidence is corrected when more comes in; what was written stays as it
+is. Where one person speaks, what separating put on the other tracks goes back to theirs. Through the first minute the
+voices heard so far are grouped anew (spherical k-means, Dhillon & Modha 2001): alike speakers may begin on one track.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _SILENCE = 1e-10  # mean power (-100 dB) below which a stretch says nothing abou
 _SPEAKS = 10**-2.5  # of the peak (-25 dB): below, a source is not speaking but what separating left
 _OVERLAPS = 1e-4  # of the peak (-40 dB): below, a stretch of overlap says nothing
 _DECAY = 0.8  # of the peak from window to window, so that what was loud is forgotten
+_SLOW_DECAY = 0.99  # of the level below which nothing is learned: noise in a pause is no voice
 MOST_SOURCES = 5  # all orders are weighed against each other
 _CHANCE = 0.05  # agreement between channels below which they share no source
 _SURE = 8.0  # log-odds that one source, agreeing entirely where windows overlap, is the same
@@ -31,7 +33,9 @@ _NAMED = 8.0  # log-odds that a newcomer is on the track it was given: tracks ar
 _NEXT = 3.0  # log-odds that a newcomer is given the first free track and not the one after
 _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
-_ENOUGH = 10  # recent voices to look back on
+_ENOUGH, _MOST = 10, 40  # voices from the beginning on that are grouped anew: at least, at most
+_GROUP = 3.0  # windows that a group of voices has at least
+_FIRST = 1e-3  # of a group: who came first keeps the track, where groups were on one
 _CLEARER = 0.05  # by which their mean cosine has to rise when they are grouped anew
 _ROUNDS = 5  # of k-means
 _LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
@@ -51,19 +55,30 @@ def agreement(first: Tensor, second: Tensor, quiet: tuple[float, float] = (_SILE
     return torch.where(heard, shared / (power_1[:, None] * power_2).clamp_min(_SILENCE**2), 0.0)
 
 
+def _orders(sources: int) -> Tensor:
+    """All permutations of so many: (O, S)."""
+    return torch.tensor(list(permutations(range(sources))))
+
+
 class _Chain:
     """The order of one channel's sources (or of several channels that a model hears together), window by window."""
 
     def __init__(self, sources: int) -> None:
-        self.orders = torch.tensor(list(permutations(range(sources))))  # (O, S): which source is on each track
+        self.orders = _orders(sources)  # (O, S): which source is on each track
         self.tracks = self.orders.argsort(1)  # (O, S): which track each source is on
         self.belief = torch.zeros(len(self.orders))  # log-probabilities
         self.order = 0
-        self.peak = 0.0  # mean power of the loudest source lately
+        self.peak = self.loud = 0.0  # mean power of the loudest source lately, and over minutes
 
     def hear(self, power: Tensor) -> None:
         """Follow the mean powers (S,) of a window's sources."""
-        self.peak = max(_DECAY * self.peak, float(power.max()))
+        self.peak, self.loud = (
+            max(decay * before, float(power.max())) for decay, before in ((_DECAY, self.peak), (_SLOW_DECAY, self.loud))
+        )
+
+    def doubt(self) -> None:
+        """Forget the order: it was of voices that are told apart otherwise now."""
+        self.belief = torch.zeros_like(self.belief)
 
     def above(self, share: float) -> float:
         """The power that ``share`` of the peak is, or silence where that is more."""
@@ -106,90 +121,101 @@ class _Chain:
 
 
 class _Speakers:
-    """Who is on each track: a profile of the voices heard there of late."""
+    """Who is on each track: a profile of the voices heard there of late. Voices count for as much as they are long."""
 
     def __init__(self, sources: int) -> None:
         self.known = torch.zeros(sources, dtype=torch.bool)  # which tracks have had a speaker
-        self._heard: Tensor | None = None  # (S, D): sums of the tracks' voices
-        self._recent: list[tuple[int, Tensor]] = []  # the loudest voice of each window, and its track
+        self._heard = torch.zeros(sources, 1)  # (S, D): sums of the tracks' voices
+        self._first: list[tuple[int, Tensor]] = []  # the loudest voices of the first windows, and their tracks
 
     @property
     def profiles(self) -> Tensor:
         """The tracks' voices (S, D), of length one; zeros where there is none."""
-        if self._heard is None:
-            return torch.zeros(len(self.known), 1)
         return F.normalize(self._heard, dim=1)
 
     @property
     def profiled(self) -> Tensor:
         """(S,): which tracks have had a speaker whose voice is known."""
-        return self.known & (self.profiles.square().sum(1) > 0)
+        return self.known & (self._heard.square().sum(1) > 0)
 
-    def fit(self, vectors: Tensor) -> Tensor:
-        """Log-odds (S tracks, S sources) of each voice being each track's; newcomers take the first free one.
+    def fit(self, voices: Tensor) -> Tensor:
+        """Log-odds (S tracks, S sources) of each source's voice (S, D) being each track's.
 
-        A voice counts for as much as its vector is long.
+        Newcomers take the first track that is free.
         """
-        weight = vectors.norm(dim=1)
-        place = (~self.known).cumsum(0).sub(1).clamp_min(0)  # (S,): how many free tracks come before
+        weight = voices.norm(dim=1)
+        place = (~self.known).cumsum(0).sub(1).clamp_min(0) + (
+            self.known & ~self.profiled
+        )  # (S,): how late its turn is
         fit = -_NEXT * place[:, None] * (weight > 0)
-        return torch.where(self.profiled[:, None], _ALIKE * (self._cosines(vectors) - _STRANGER * weight), fit)
+        cosines = (self.profiles[:, None] * voices).sum(-1)
+        return torch.where(self.profiled[:, None], _ALIKE * (cosines - _STRANGER * weight), fit)
 
-    def leak(self, vectors: Tensor, loudest: int) -> Tensor:
+    def leak(self, placed: Tensor, loudest: int) -> Tensor:
         """How much of each track is what separating left of the voice of ``loudest``: (S, D) → (S,) in [0, 1].
 
-        Likely where a voice is more like the loudest one than like its own track's; before that track has had a
-        speaker, where it is like the loudest one and faint.
+        Likely where the voice ``placed`` there is more like the loudest one than like its own track's; before that
+        track has had a speaker, where it is like the loudest one and faint.
         """
-        unit = F.normalize(vectors, dim=1)
-        own = torch.where(self.profiled, self._cosines(unit).diagonal(), _NEW)
+        unit = F.normalize(placed, dim=1)
+        own = torch.where(self.profiled, (self.profiles * unit).sum(1), _NEW)
         leak = ((unit @ unit[loudest] - own - _LEAK[0]) / (_LEAK[1] - _LEAK[0])).clamp(0, 1)
-        weight = vectors.norm(dim=1)
+        weight = placed.norm(dim=1)
         leak[loudest] = 0
         made: Tensor = leak * (weight > 0) * (self.profiled | (weight < _FAINT))
         return made
 
-    def remember(self, vectors: Tensor) -> None:
-        """Let the tracks' profiles follow their voices (S, D), as far as those are certain."""
-        heard = torch.zeros_like(vectors) if self._heard is None else self._heard
-        length = vectors.norm(dim=1)
-        self._heard = heard * (1 - length / _MEMORY)[:, None] + vectors
+    def remember(self, placed: Tensor, lead: Tensor) -> bool:
+        """Let the tracks' profiles follow the voices ``placed`` there (S, D).
+
+        ``lead`` (S, D) are those of the loudest channel. Returns whether all voices so far were grouped anew.
+        """
+        self._heard = self._heard * (1 - placed.norm(dim=1, keepdim=True) / _MEMORY) + placed
+        length = lead.norm(dim=1)
         loudest = int(length.argmax())
-        if length[loudest] > 0:
-            self._recent = [*self._recent, (loudest, vectors[loudest])][-round(_MEMORY) :]
-            if len(self._recent) >= _ENOUGH:
-                self._regroup()
+        if len(self._first) >= _MOST or not length[loudest]:
+            return False
+        self._first.append((loudest, lead[loudest]))
+        return len(self._first) >= _ENOUGH and self._regroup()
 
-    def _cosines(self, vectors: Tensor) -> Tensor:
-        """Of every profile with every one of ``vectors`` (N, D): (S, N)."""
-        profiles = self.profiles
-        return profiles @ vectors.T if self._heard is not None else vectors.new_zeros(len(profiles), len(vectors))
-
-    def _regroup(self) -> None:
-        """Start the profiles anew where another grouping of the recent voices is much clearer.
+    def _regroup(self) -> bool:
+        """Start the profiles anew where another grouping of the voices so far is clearer.
 
         Who begins to speak and sounds like the first speaker is put on one track with them, and from then on that
         track's profile is of both: only looking back tells them apart.
         """
-        tracks = torch.tensor([track for track, _ in self._recent])
-        voices = torch.stack([voice for _, voice in self._recent])
-        group, centres, clarity = _groups(voices, len(self.known))
-        now = (self.profiles[tracks] * voices).sum() / voices.norm(dim=1).sum()
-        if clarity < float(now) + _CLEARER or len(group.unique()) < len(self.known):
-            return
-        here = F.one_hot(tracks, len(self.known)).float() * voices.norm(dim=1, keepdim=True)
-        shared = here.T @ F.one_hot(group, len(self.known)).float()  # (S tracks, S groups)
-        orders = torch.tensor(list(permutations(range(len(self.known)))))
-        order = orders[shared[torch.arange(len(shared)), orders].sum(1).argmax()]  # the group of each track
-        self._heard, self.known = centres[order], torch.ones_like(self.known)
-        self._recent = [(int(track), voice) for track, voice in zip(order.argsort()[group], voices, strict=True)]
+        tracks = torch.tensor([track for track, _ in self._first])
+        voices = torch.stack([voice for _, voice in self._first])
+        length, sources = voices.norm(dim=1), len(self.known)
+        group, best = tracks, _clarity(voices, tracks, sources) + _CLEARER
+        for count in range(max(2, int(self.known.sum())), sources + 1):
+            for other in _groupings(voices, count):
+                enough = torch.zeros(count).index_add(0, other, length) >= _GROUP
+                if enough.all() and (clarity := _clarity(voices, other, count)) > best:
+                    group, best = other, clarity
+        if group is tracks:
+            return False
+        own = F.one_hot(group, sources).float() * length[:, None]  # (N, groups)
+        share = F.one_hot(tracks, sources).float().T @ own / own.sum(0).clamp_min(1e-6)  # (S tracks, groups)
+        share[tracks[0], group[0]] += _FIRST
+        orders = _orders(sources)  # the group of each track
+        order = orders[share[torch.arange(sources), orders].sum(1).argmax()]
+        moved = order.argsort()[group]
+        sums = F.one_hot(moved, sources).float().T @ voices
+        self.known = sums.norm(dim=1) > 0
+        self._heard = sums
+        self._first = list(zip(moved.tolist(), voices, strict=True))
+        return True
 
 
-def _groups(voices: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
-    """Spherical k-means of ``voices`` (N, D), which count for as much as they are long, from each of them as a start.
+def _clarity(voices: Tensor, group: Tensor, count: int) -> float:
+    """How clearly each of ``voices`` (N, D) is like the rest of its group (N,): their mean cosine."""
+    rest = (F.one_hot(group, count).float().T @ voices)[group] - voices
+    return float((F.normalize(rest, dim=1) * voices).sum() / voices.norm(dim=1).sum())
 
-    Returns of the best the group of each voice (N,), the sums of the groups (count, D), and the mean cosine.
-    """
+
+def _groupings(voices: Tensor, count: int) -> Tensor:
+    """Spherical k-means of ``voices`` (N, D) from each of them as a start: groups (N starts, N)."""
     unit = F.normalize(voices, dim=1)
     likeness, seeds = unit @ unit.T, torch.arange(len(unit))[:, None]
     while seeds.shape[1] < count:  # who is least like those chosen
@@ -198,9 +224,8 @@ def _groups(voices: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
     for _ in range(_ROUNDS):
         group = (F.normalize(centres, dim=2) @ unit.T).argmax(1)  # (N starts, N)
         centres = F.one_hot(group, count).float().transpose(1, 2) @ voices
-    clarity = centres.norm(dim=2).sum(1) / voices.norm(dim=1).sum()  # (N starts,)
-    best = int(clarity.argmax())
-    return group[best], centres[best], float(clarity[best])
+    made: Tensor = torch.unique(group, dim=0)
+    return made
 
 
 def _put_back(tracks: Tensor, leak: Tensor, loudest: int) -> Tensor:
@@ -217,7 +242,8 @@ class Tracker:
     Each channel is a chain of its own where a model hears one channel at a time and may order each differently
     (``per_channel``); the loudest decides first and the others follow it where they share its sources. Without
     ``voice`` only overlaps and channels tell. ``confidence`` has a number in (0, 1] for each window, some thousands an
-    hour: the probability that its least certain channel is in order. It takes up to ``MOST_SOURCES`` sources.
+    hour: the probability that its least certain channel is in order, as far as was known then. It takes up to
+    ``MOST_SOURCES`` sources.
     """
 
     def __init__(self, per_channel: bool = True, voice: Voice | None = None) -> None:
@@ -240,21 +266,24 @@ class Tracker:
             chain.hear(power)
             speaks = power > chain.above(_SPEAKS)
             weight = speaks * power / power.max().clamp_min(_SILENCE)  # a faint voice may be what is left of a loud one
-            vectors = self._listen(sources) * weight[:, None]
-            fit = speakers.fit(vectors)
+            voices = self._listen(sources) * weight[:, None]
+            fit = speakers.fit(voices)
             if lead is not None:
                 quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
                 shared = agreement(made[:, groups[lead]].flatten(1), sources.flatten(1), quiet)
                 fit = fit + _SURE * shared * weight * (shared.max() > _CHANCE)
             heard = speaks if speaks.any() else power > _SILENCE
             certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, speakers.known)
-            voices, loudest = vectors[chain.chosen], int(power[chain.chosen].argmax())
-            leak = speakers.leak(voices, loudest)
+            placed, loudest = voices[chain.chosen], int(power[chain.chosen].argmax())
+            leak = speakers.leak(placed, loudest)
             made[:, groups[c]] = _put_back(sources[chain.chosen], leak, loudest)
             speakers.known |= speaks[chain.chosen] & (leak < 0.5)
-            learned.append(voices * ((1 - leak) * speakers.known)[:, None] * max(0.0, 2 * certain - 1))
+            loud = power[chain.chosen] > _SPEAKS * chain.loud
+            learned.append(placed * ((1 - leak) * speakers.known * loud)[:, None] * max(0.0, 2 * certain - 1))
             lead, sure = c if lead is None else lead, min(sure, certain)
-        speakers.remember(torch.stack(learned).mean(0))
+        if speakers.remember(torch.stack(learned).mean(0), learned[0]):
+            for chain in self._chains:
+                chain.doubt()
         self.confidence.append(round(sure, 4))
         return made
 

@@ -154,22 +154,53 @@ def test_alike_speakers_who_begin_together_stay_two() -> None:
         assert torch.equal(tracker(None, core), core)
 
 
-@pytest.mark.parametrize("people", [1, 2])
-def test_who_sounds_like_the_first_speaker_is_told_apart_in_time(people: int) -> None:
-    """Turns of three windows, voices at a cosine of 0.7 and each a little different every time; one alone stays one."""
-    generator = torch.Generator().manual_seed(people)
-    first, other = F.normalize(torch.randn(2, 64, generator=generator), dim=1)
-    other = F.normalize(other - (other @ first) * first, dim=0)
-    middles = [first, 0.7 * first + 0.51**0.5 * other]
-    core = torch.stack([tones(1, STEP + OVERLAP), torch.zeros(1, STEP + OVERLAP)])
-    heard, places = torch.zeros(64), []
-    tracker = Tracker(voice=lambda x: heard.expand(len(x), -1))
+class Talk:
+    """One voice a window through a tracker of ``sources``; speakers' voices lie at a cosine of ``alike``."""
+
+    def __init__(self, sources: int, alike: float, spread: float) -> None:
+        self.random, self.sources, self.spread = torch.Generator().manual_seed(sources), sources, spread
+        first, other = F.normalize(torch.randn(2, 64, generator=self.random), dim=1)
+        other = F.normalize(other - (other @ first) * first, dim=0)
+        self.middles = [first, alike * first + (1 - alike**2) ** 0.5 * other, -other]
+        self.heard = first
+        self.tracker = Tracker(voice=lambda x: self.heard.expand(len(x), -1))
+        self.tail: Tensor | None = None
+
+    def __call__(self, who: int, source: int = 0, level: float = 1.0) -> int:
+        """The track on which a window of ``who``, a little different every time, comes out."""
+        noise = torch.randn(64, generator=self.random)
+        self.heard = F.normalize(self.middles[who] + self.spread * noise, dim=0)
+        core = torch.zeros(self.sources, 1, STEP + OVERLAP)
+        core[source] = level * tones(1, STEP + OVERLAP)
+        made = self.tracker(self.tail, core)
+        self.tail = made[..., STEP:]
+        return int(made[:, 0].abs().amax(1).argmax())
+
+
+@pytest.mark.parametrize(("sources", "people"), [(2, 1), (2, 2), (3, 1), (3, 2), (5, 1)])
+def test_who_sounds_like_the_first_speaker_is_told_apart_in_time(sources: int, people: int) -> None:
+    """Turns of three windows that follow each other on one source; who speaks alone stays on one track."""
+    talk = Talk(sources, alike=0.7, spread=0.06)
+    places = [(i // 3 % people, talk(i // 3 % people)) for i in range(90)]
+    late = [{place for who, place in places[45:] if who == k} for k in range(people)]
+    assert late[0] == {0}
+    assert people == 1 or (len(late[1]) == 1 and late[1] != {0})
+
+
+def test_a_monologue_loses_nobody() -> None:
+    talk = Talk(2, alike=0.3, spread=0.1)
+    assert [talk(who, who) for who in (0, 0, 1, 1) * 3] == [0, 0, 1, 1] * 3
+    assert {talk(0) for _ in range(100)} == {0}
+    assert [talk(1) for _ in range(3)][1:] == [1, 1]
+
+
+def test_noise_in_a_long_pause_is_no_voice() -> None:
+    talk = Talk(2, alike=0.3, spread=0.05)
+    assert [talk(who, who) for who in (0, 0, 1, 1) * 3] == [0, 0, 1, 1] * 3
     for i in range(60):
-        who = i // 3 % people
-        heard[:] = F.normalize(middles[who] + 0.05 * torch.randn(64, generator=generator), dim=0)
-        places.append((int(tracker(None, core)[:, 0].abs().amax(1).argmax()), who))
-    assert {place for place, who in places[30:] if who == 0} == {0}
-    assert {place for place, who in places[30:] if who == 1} == ({1} if people == 2 else set())
+        talk(2, i % 2, level=10 ** (-45 / 20))
+    assert [talk(who, source=1) for who in (0, 0, 0)][1:] == [0, 0]
+    assert [talk(who, source=1) for who in (1, 1, 1)][1:] == [1, 1]
 
 
 def test_a_lone_voice_is_on_one_track_in_all_channels() -> None:
@@ -193,6 +224,15 @@ def test_one_party_a_channel_stays_where_it_is() -> None:
         if i == 0:
             first = [torch.equal(made[0, c], core[0, c]) for c in range(2)]
         assert [torch.equal(made[0, c], core[0, c]) for c in range(2)] == first
+
+
+@pytest.mark.parametrize("source", [0, 1])
+def test_who_begin_together_on_two_channels_are_on_two_tracks(source: int) -> None:
+    a, b = tones(2, STEP + OVERLAP)
+    core = torch.zeros(2, 2, len(a))
+    core[0, 0], core[source, 1] = a, 0.9 * b
+    made = Tracker(voice=pitch)(None, core)
+    assert [int(made[:, c].abs().amax(1).argmax()) for c in range(2)] == [0, 1]
 
 
 @pytest.mark.parametrize("quieter", [1.0, 0.03])

@@ -60,6 +60,7 @@ def test_voices_are_two_crops_of_each_speaker() -> None:
     level = 10 * torch.log10((leaky - quiet).square().mean(-1) / quiet.square().mean(-1))
     torch.testing.assert_close(level, torch.full_like(level, -10.0), rtol=0, atol=0.5)
     torch.testing.assert_close(leaky[0] - quiet[0], quiet[2] * 10**-0.5, rtol=0, atol=1e-4)
+    torch.testing.assert_close(leaky[3] - quiet[3], quiet[4] * 10**-0.5, rtol=0, atol=1e-4)  # not the same one again
 
 
 def test_voices_loss_and_score_of_a_network_that_knows() -> None:

@@ -53,7 +53,13 @@ def load(path: Path, wanted: int = RATE) -> Tensor:
 
 
 def mixtures(
-    data: Path, count: int, speakers: int, noisy: bool, roomy: bool, rate: int = RATE, turns: bool = False
+    data: Path,
+    count: int,
+    speakers: int,
+    noisy: bool = False,
+    roomy: bool = False,
+    turns: bool = False,
+    rate: int = RATE,
 ) -> list[Mixture]:
     """``count`` mixtures, the same ones for the same arguments."""
     draw, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
@@ -69,14 +75,13 @@ def mixtures(
         waves = [load(path, rate) for path in chosen]
         length = min(map(len, waves))
         sources = torch.stack([wave[:length] / wave[:length].square().mean().sqrt() for wave in waves])
+        if turns:
+            sources = sources * turn_gates(speakers, length, rate)
         if rooms is not None:
             sources = reverberate(sources, rooms[draw.randrange(len(rooms))])
         levels = [draw.uniform(-2.5, 2.5) for _ in waves] if speakers > 2 else [draw.uniform(-1.25, 1.25)]
         levels = levels if speakers > 2 else [levels[0], -levels[0]]
         sources = 0.05 * sources * torch.tensor([10 ** (level / 20) for level in levels])[:, None]
-        if turns:
-            turn = (torch.arange(length) * speakers).div(length, rounding_mode="floor")
-            sources = sources * (turn == torch.arange(speakers)[:, None])
         mix = sources.sum(0)
         if noisy:
             noise = load(draw.choice(noises), rate).repeat(1 + length // rate)[:length]
@@ -148,26 +153,35 @@ def optional(made: Tensor, sources: Tensor, rate: int) -> dict[str, float]:
     return rows
 
 
-def lost_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> float:
-    """By how many dB the highs of who speaks alone differ from the mixture's: ``sources`` (S, T) take turns."""
+def turn_gates(speakers: int, length: int, rate: int) -> Tensor:
+    """Gains (S, T) of speakers one after the other, who fade in and out for 10 ms."""
+    at = torch.arange(length) / rate
+    begin = (torch.arange(speakers) * length / speakers / rate).unsqueeze(1)
+    return ((at - begin) / 0.01).clamp(0, 1) * ((begin + length / speakers / rate - at) / 0.01).clamp(0, 1)
+
+
+def highs_error(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> float:
+    """By how many dB (without its sign) the highs of who speaks alone differ from the mixture's.
+
+    ``sources`` (S, T) take turns; half a second around each change is left out.
+    """
     n_fft = rate // 50
-    spectra = torch.stack([made, mix.expand_as(made)]).flatten(0, 1)
-    highs = torch.stft(spectra, n_fft, window=torch.hann_window(n_fft), return_complex=True)
-    highs = highs[:, math.ceil(EDGE_HZ * n_fft / rate) :].abs().square().sum(1).unflatten(0, (2, -1))  # (2, S, L)
-    frames = highs.shape[2]
-    turn = F.adaptive_max_pool1d(sources.abs(), frames) > 0
-    levels = 10 * torch.log10((highs * turn).sum(2) + 1e-9)
+    waves = torch.cat([made, mix.unsqueeze(0), sources])
+    spectra = torch.stft(waves, n_fft, window=torch.hann_window(n_fft), return_complex=True).abs().square()
+    highs = spectra[:, math.ceil(EDGE_HZ * n_fft / rate) :].sum(1)  # (2S + 1, L)
+    turn = (spectra[len(made) + 1 :].sum(1) > 0).float()  # (S, L)
+    quiet = F.max_pool1d(1 - turn, 101, 1, 50)
+    levels = [10 * torch.log10((x * (1 - quiet)).sum(1) + 1e-9) for x in (highs[: len(made)], highs[len(made)])]
     return float((levels[0] - levels[1]).abs().mean())
 
 
-def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
-    """Means over the mixtures."""
+def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, float]:
+    """Means over the mixtures, whose speakers may have taken ``turns``."""
     rows: dict[str, list[float]] = {}
     for mixture, estimate in zip(found, made, strict=True):
         sources, mix, alike, rate = mixture
         gain = improvement(si_sdr, estimate, sources, mix)
         level = 10 * torch.log10(estimate.square().mean(-1) / sources.square().mean(-1))
-        alone = int((sources != 0).sum(0).max()) == 1
         row = {
             "SI-SDRi": gain,
             "SI-SDRi at 8 kHz": improvement(si_sdr, *(at_8khz(x, rate) for x in (estimate, sources, mix[None]))),
@@ -176,7 +190,7 @@ def figures(found: list[Mixture], made: list[Tensor]) -> dict[str, float]:
             "level error": float(level.abs().mean()),
             "LSD": distance(estimate, sources),
             "LSD above 4 kHz": distance(estimate, sources, 2 * EDGE_HZ / rate),
-            **({"highs of who is alone (dB)": lost_highs(estimate, sources, mix, rate)} if alone else {}),
+            **({"error of a lone speaker's highs": highs_error(estimate, sources, mix, rate)} if turns else {}),
             **optional(estimate, sources, rate),
         }
         for key, value in row.items():
@@ -198,10 +212,12 @@ def main() -> None:
     parser.add_argument("--rooms", action="store_true")
     parser.add_argument("--turns", action="store_true")
     options, rest = parser.parse_known_args()
-    o = options
-    found = mixtures(o.data, o.mixtures, o.speakers, o.noise, o.rooms, o.rate, o.turns)
-    made, cost = separate(found, o.command, rest)
-    print(json.dumps(figures(found, made) | {"CPU-s per s": round(cost, 3)}))
+    if options.turns and options.noise:
+        parser.error("--turns compares with the mixture, which must be without --noise")
+    kinds = {"noisy": options.noise, "roomy": options.rooms, "turns": options.turns}
+    found = mixtures(options.data, options.mixtures, options.speakers, rate=options.rate, **kinds)
+    made, cost = separate(found, options.command, rest)
+    print(json.dumps(figures(found, made, options.turns) | {"CPU-s per s, with start": round(cost, 3)}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a separator loses by streaming: `python tools/windows.py ../shared/data --model spectral2`.
 
 SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several contexts, lengths and overlaps,
-with what each costs: once with every window in its best order, once as tracked.
+once with every window in its best order, once as tracked, and what the latter costs.
 """
 
 import argparse
@@ -95,13 +95,15 @@ def main() -> None:
     options = parser.parse_args()
     model = load_model(options.model)
     voice = listener(load_voice(), model.spec.in_rate)
-    found = mixtures(options.data, options.mixtures, model.spec.sources, noisy=False, roomy=False)
+    found = mixtures(options.data, options.mixtures, model.spec.sources)
     print(json.dumps({"whole": round(mean(gain(whole(model, m.mix), m) for m in found), 3)}), flush=True)
     for context_s, core_s, overlap_s in SHAPES_S:
-        other, begun = shaped(model, context_s, core_s, overlap_s), time.process_time()
+        other = shaped(model, context_s, core_s, overlap_s)
         ordered = mean(gain(streamed(other, m.mix, known_order(other, m.sources)), m) for m in found)
+        begun = time.process_time()
+        made = [streamed(other, m.mix, Tracker(True, voice)) for m in found]
         cost = (time.process_time() - begun) / sum(len(m.mix) / RATE for m in found)
-        tracked = mean(gain(streamed(other, m.mix, Tracker(True, voice)), m) for m in found)
+        tracked = mean(gain(estimate, m) for estimate, m in zip(made, found, strict=True))
         row = {"context (s)": context_s, "core (s)": core_s, "overlap (s)": overlap_s, "CPU-s per s": round(cost, 3)}
         print(json.dumps(row | {"known order": round(ordered, 3), "tracked": round(tracked, 3)}), flush=True)
 

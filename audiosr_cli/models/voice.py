@@ -26,7 +26,7 @@ _SILENT = 1e-10  # mean power (-100 dB)
 class VoiceConfig:
     """Every number of a voice network: ``mels`` bands, layers of ``width`` with ``dilations``, ``size`` of the vector.
 
-    ``window`` is how many samples it is trained on; it takes any number of them.
+    ``window`` is how many samples its spec names; it takes any number of them.
     """
 
     sample_rate: int = 8000

@@ -60,8 +60,9 @@ class Voices:
         gain = torch.pow(10, -(low + (high - low) * share) / 20).to(ranks.device)
         waves = recordings.train.render(recipe, 2 * length, ranks.device)[0]  # (speakers, 2T)
         waves = waves / waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
-        waves = waves + gain[:, None] * waves.roll(1, 0)
-        return {"input": torch.cat(torch.split(waves, length, 1)).unsqueeze(1)}
+        crops = torch.split(waves, length, 1)  # each with somebody else behind it, or the leak would tell who it is
+        mixed = [crop + gain[:, None] * crop.roll(shift, 0) for crop, shift in zip(crops, (1, -1), strict=True)]
+        return {"input": torch.cat(mixed).unsqueeze(1)}
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """Cross-entropy of each crop's own speaker among this rank's (angular prototypical loss, Chung et al. 2020)."""
