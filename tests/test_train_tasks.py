@@ -98,6 +98,21 @@ def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> 
         assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
 
 
+def test_restoring_teaches_no_highs_that_one_speaker_lacks(small_weights: Path) -> None:
+    """Of four recordings two end at 2 kHz; a mixture has what its narrower one has, and is the sum of its sources."""
+    recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
+    recordings.train.bandwidth[:2] = 2000.0
+    found = set()
+    for seed in range(8):
+        batch = restoration().batch(recordings, torch.Generator().manual_seed(seed), Ranks())
+        torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
+        power = torch.fft.rfft(batch["input"][:, 0]).abs().square()
+        high = power[:, 2300 * 8192 // 16000 :].sum(1) / power.sum(1)
+        assert ((high < 1e-6) | (high > 0.3)).all()
+        found |= set((high > 0.3).tolist())
+    assert found == {True, False}
+
+
 def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import change_rate
+from audiosr_cli.dsp import change_rate, low_pass
 from audiosr_cli.errors import UsageError
 from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import Model, ModelSpec
@@ -21,6 +21,8 @@ from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
 from audiosr_cli.weights import load_model
+
+_ROLL_OFF = 0.02  # at the edge of the narrowest recording of a mixture
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ class Restoration:
         return None
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """``input`` (B, 1, T): the mixture; ``target`` (B, S, T)."""
+        """``input`` (B, 1, T): the mixture; ``target`` (B, S, T).
+
+        Above the band of one of the speakers nobody has anything: highs that only others' recordings have would teach
+        that some speakers have none.
+        """
         if self.joint and ranks.world > 1:
             raise UsageError("[task] joint = true: the separator learns in one process only")
         length, train = round(self.crop_s * self.spec.in_rate), recordings.train
@@ -91,7 +97,14 @@ class Restoration:
             raise UsageError(f"[task.mixing] noisy = {self.mixing.noisy}: [data] noise names no folder")
         count = self.batch_size * ranks.world
         recipe = mixing.draw(self.mixing, train, self.spec.sources, count, length, generator, noise)
-        mix, sources = mixing.render(ranks.share(recipe, self.batch_size), train, length, ranks.device, noise)
+        recipe = ranks.share(recipe, self.batch_size)
+        mix, sources = mixing.render(recipe, train, length, ranks.device, noise)
+        band = (train.bandwidth[recipe["recording"]] * recipe["rate"].float()).amin(1).to(ranks.device)  # (B,)
+        if bool((band < self.spec.in_rate / 2).any()):
+            waves = torch.cat([mix.unsqueeze(1), sources], dim=1)  # (B, 1 + S, T)
+            edge = band.repeat_interleave(waves.shape[1])
+            narrow = low_pass(waves.flatten(0, 1), edge, torch.full_like(edge, _ROLL_OFF), self.spec.in_rate)
+            mix, sources = narrow.view_as(waves)[:, 0], narrow.view_as(waves)[:, 1:]
         return {"input": mix.unsqueeze(1), "target": sources}
 
     def part(self, mix: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
