@@ -22,7 +22,7 @@ CONFIGS = sorted((EXAMPLES / "train").glob("*.toml"))
 def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     config = read_config(path)
     spec = config.training_model.spec
-    corpus = voices(48 if spec.task == "voice" else 4, 4.0, spec.out_rate)
+    corpus = voices(128 if spec.task == "voice" else 4, 4.0, spec.out_rate)
     noise = voices(1, 4.0, spec.out_rate) if config.data.noise else None
     batch = config.task.batch(Recordings(corpus, corpus, noise), generator(), Ranks())
     torch.manual_seed(0)
