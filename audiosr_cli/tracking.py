@@ -4,8 +4,9 @@ A hidden Markov model whose states are the orders in which a window's sources ma
 neighbouring windows agree on where they overlap tells how the order changed, and a running profile of each track's
 voice tells the order itself, which is all there is after a pause. Forward probabilities (Rabiner 1989, sec. III A)
 decide, so that a wrong turn taken on little evidence is corrected when more comes in; what was written stays as it
-is. Where one person speaks, what separating put on the other tracks goes back to theirs. Through the first minute the
-voices heard so far are grouped anew (spherical k-means, Dhillon & Modha 2001): alike speakers may begin on one track.
+is. Where one person speaks, what separating put on the other tracks goes back to theirs. Through the first 40 windows
+with speech their voices are grouped anew (spherical k-means, Dhillon & Modha 2001), as alike speakers may begin on
+one track.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NAMED = 8.0  # log-odds that a newcomer is on the track it was given: tracks ar
 _NEXT = 3.0  # log-odds that a newcomer is given the first free track and not the one after
 _STAY = 0.05  # log-odds that the model's own order stays
 _MEMORY = 40.0  # windows that a profile remembers
-_ENOUGH, _MOST = 10, 40  # voices from the beginning on that are grouped anew: at least, at most
+_ENOUGH, _MOST = 10, 40  # windows with speech, from the beginning on, that are grouped anew: at least, at most
 _GROUP = 3.0  # windows that a group of voices has at least
 _FIRST = 1e-3  # of a group: who came first keeps the track, where groups were on one
 _CLEARER = 0.05  # by which their mean cosine has to rise when they are grouped anew
@@ -72,9 +73,8 @@ class _Chain:
 
     def hear(self, power: Tensor) -> None:
         """Follow the mean powers (S,) of a window's sources."""
-        self.peak, self.loud = (
-            max(decay * before, float(power.max())) for decay, before in ((_DECAY, self.peak), (_SLOW_DECAY, self.loud))
-        )
+        self.peak = max(_DECAY * self.peak, float(power.max()))
+        self.loud = max(_SLOW_DECAY * self.loud, float(power.max()))
 
     def doubt(self) -> None:
         """Forget the order: it was of voices that are told apart otherwise now."""
@@ -144,10 +144,8 @@ class _Speakers:
         Newcomers take the first track that is free.
         """
         weight = voices.norm(dim=1)
-        place = (~self.known).cumsum(0).sub(1).clamp_min(0) + (
-            self.known & ~self.profiled
-        )  # (S,): how late its turn is
-        fit = -_NEXT * place[:, None] * (weight > 0)
+        late = (~self.known).cumsum(0).sub(1).clamp_min(0) + (self.known & ~self.profiled)  # (S,): how late each comes
+        fit = -_NEXT * late[:, None] * (weight > 0)
         cosines = (self.profiles[:, None] * voices).sum(-1)
         return torch.where(self.profiled[:, None], _ALIKE * (cosines - _STRANGER * weight), fit)
 

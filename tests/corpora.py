@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from conftest import noise
 
 from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.run import Call, train
+
+Rows = list[dict[str, Any]]
 
 RUN = """
 [model]
@@ -66,3 +76,23 @@ def corpus_of(waves: list[np.ndarray], people: list[int], rate: int = 8000, band
 def voices(count: int, seconds: float = 2.0, rate: int = 8000) -> Corpus:
     """Speakers of noise, one recording each."""
     return corpus_of([noise(round(seconds * rate), seed=i)[0] for i in range(count)], list(range(count)), rate)
+
+
+def run(folder: Path, text: str = RUN, out: str = "out", **call: Any) -> tuple[Path, Rows]:
+    (folder / "run.toml").write_text(text)
+    rows: Rows = []
+    return train(folder / "run.toml", folder / out, rows.append, Call(data=folder, **call)), rows
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ctrl-C in that training step from now on; the list grows with every step."""
+    real, calls = Trainer.train_step, list[int]()
+
+    def stopping(self: Trainer, batch: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", stopping)
+    return calls

@@ -60,6 +60,16 @@ def test_turns_overlap_as_asked(overlap: float, shared: float) -> None:
         assert 0.3 < float(first) < 0.7  # either may begin
 
 
+def test_shifted_turns_are_of_any_length_and_leave_no_end_silent() -> None:
+    _, parts = mixed(Mixing(turns=1.0, overlap=(0.3, 0.3), shift=0.5))
+    speaks = parts != 0
+    assert float(speaks.all(1).float().mean()) == pytest.approx(0.3 / 1.7, abs=0.03)  # as without
+    assert speaks.any(1)[:, [1, -2]].all()
+    each = speaks.float().mean(-1)
+    assert float(each.max()) > 0.8
+    assert float(each.min()) < 0.35
+
+
 def test_absent_sources_are_exactly_silent_and_never_all() -> None:
     _, parts = mixed(Mixing(absent=0.5), 3)
     silent = (parts == 0).all(-1)

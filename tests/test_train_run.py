@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL
-from corpora import RUN, voices
+from corpora import RUN, Rows, interrupt_at, run, voices
 
 from audiosr_cli import weights
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
@@ -23,17 +23,8 @@ from audiosr_cli.train import checkpoint
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import LoopConfig, Trainer
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.run import Call, train
 from audiosr_cli.train.tasks import Recordings, Separation, Upsampling, Voices
 from audiosr_cli.train.tasks.upsampling import Weights
-
-Rows = list[dict[str, Any]]
-
-
-def run(folder: Path, text: str = RUN, out: str = "out", **call: Any) -> tuple[Path, Rows]:
-    (folder / "run.toml").write_text(text)
-    rows: Rows = []
-    return train(folder / "run.toml", folder / out, rows.append, Call(data=folder, **call)), rows
 
 
 def test_a_run_learns_stops_and_goes_on(speakers: Path) -> None:
@@ -70,15 +61,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
 ) -> None:
     text = STEPS + f'optimizer = "{optimizer}"\nema = 0.9\n'
     run(speakers, text, "whole")
-    real, calls = Trainer.train_step, []
-
-    def stopping(self: Trainer, batch: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 23:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", stopping)
+    calls = interrupt_at(23, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(speakers, text, "parts")
     assert checkpoint.load(speakers / "parts")[0]["step"] == 23
@@ -293,64 +276,6 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
     text = text.replace("level_db", "turns = 0.5\nabsent = 0.2\nreverberation = 0.5\nnoisy = 0.5\nlevel_db")
     best, _ = run(speakers, text)
     assert weights.load_model(str(best)).spec.sources == 3
-
-
-JOINT = """
-[model]
-architecture = "band_masks"
-name = "tiny"
-frame_s = 0.008
-width = 4
-
-[model.training]
-margin = 0
-
-[data]
-train = ["train"]
-valid = ["valid"]
-
-[task]
-name = "separate-sr"
-separator = "wave_u_net"
-joint = true
-batch_size = 2
-crop_s = 0.512
-
-[card]
-data = "tones"
-licence = "CC0"
-description = "for tests"
-
-[loop]
-steps = 6
-warmup_steps = 1
-learning_rate = 1e-3
-valid_every_min = 5.0
-"""
-
-
-def test_a_separator_that_learns_beside_its_restorer_is_kept_and_goes_on(
-    speakers: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best, _ = run(speakers, JOINT, "whole")
-    real, calls = Trainer.train_step, []
-
-    def stopping(self: Trainer, batch: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(speakers, JOINT, "parts")
-    run(speakers, JOINT, "parts", resume=True)
-    whole, parts = (checkpoint.load(speakers / name)[0]["partner"] for name in ("whole", "parts"))
-    begun = weights.load_model("wave_u_net").state_dict()
-    assert all(torch.allclose(parts[key], whole[key], atol=1e-4) for key in whole)
-    assert any(not torch.allclose(parts[key], begun[key], atol=1e-4) for key in whole)
-    learned = weights.load_model(str(best.parent / "wave_u_net.safetensors"))
-    assert (learned.spec, weights.load_model(str(best)).spec.inputs) == (weights.load_model("wave_u_net").spec, 3)
 
 
 def test_rows_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ class Mixing:
     Every source has a level within ± ``spread_db`` / 2 of a common one, a random polarity, and a speed within
     1 ± ``speed``; the mixture's RMS over the crop lies within ``level_db`` (dBFS). With the chance ``turns``
     speakers take turns of equal length in random order; ``overlap`` bounds the share of a turn that the next
-    one overlaps: 1 is both at once all the time, below 0 they pause in between. With the chance ``absent``
+    one overlaps: 1 is both at once all the time, below 0 they pause in between. ``shift`` moves the turns by up to that
+    share of one, so that who is first or last has more of the crop than the others. With the chance ``absent``
     a source is silent for the whole crop (never all of them). With the chance ``reverberation`` all stand in
     one room; with the chance ``noisy`` noise is added at an SNR within ``snr_db``.
     """
@@ -32,13 +33,14 @@ class Mixing:
     level_db: tuple[float, float] = (-40.0, -6.0)
     turns: float = 0.0
     overlap: tuple[float, float] = (-0.3, 1.0)
+    shift: float = 0.0
     absent: float = 0.0
     reverberation: float = 0.0
     noisy: float = 0.0
     snr_db: tuple[float, float] = (0.0, 25.0)
 
     def __post_init__(self) -> None:
-        within(self, 0, 1, "turns", "absent", "reverberation", "noisy")
+        within(self, 0, 1, "turns", "shift", "absent", "reverberation", "noisy")
         within(self, 0, 0.5, "speed")
         within(self, 0, 120, "spread_db")
         ascending(self, "level_db", "overlap", "snr_db")
@@ -71,9 +73,10 @@ def draw(
     place = uniform(sources).argsort(1)  # whose turn is which
     overlap = between(mixing.overlap, 1)
     turn = length / (1 + (sources - 1) * (1 - overlap))
-    alone = uniform(1) < mixing.turns
-    recipe["begin"] = torch.where(alone, place * turn * (1 - overlap), -length)
-    recipe["end"] = torch.where(alone, place * turn * (1 - overlap) + turn, 2 * length)
+    begin = (place * (1 - overlap) + mixing.shift * (2 * uniform(1) - 1)) * turn
+    always = uniform(1) >= mixing.turns
+    recipe["begin"] = torch.where(always | (place == 0), -length, begin)
+    recipe["end"] = torch.where(always | (place == sources - 1), 2 * length, begin + turn)
     heard = uniform(sources) >= mixing.absent
     heard[torch.arange(count), place.argmin(1)] = True
     recipe["heard"] = heard
