@@ -23,6 +23,8 @@ from audiosr_cli.weights import catalogue, default_model, load_model
 
 Source = str | os.PathLike[str]
 
+_PASSED = 0.9  # of half its rate: where a resampled recording begins to fade out
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -45,11 +47,15 @@ class Pipeline:
         return (*(f"speaker{i + 1}" for i in range(speakers)), *(["residual"] if self.residual else []))
 
     def chain(self, sample_rate: int) -> tuple[Model, ...]:
-        """The models that a recording at ``sample_rate`` Hz goes through."""
-        kept = [model.fitted(sample_rate, model.spec.sources) for model in self.models]
-        if any(model.spec.inputs > 1 for model in kept) and (self.rate or 0) <= sample_rate:
-            kept = [model for model in kept if model.spec.task != "upsample"]
-        return tuple(kept)
+        """The models that a recording at ``sample_rate`` Hz goes through; restorers only where it has highs."""
+        restores = any(model.spec.inputs > 1 for model in self.models)
+        enough = restores and (self.rate or 0) <= sample_rate
+        return tuple(
+            model.fitted(sample_rate, model.spec.sources)
+            for model in self.models
+            if not (model.spec.inputs > 1 and _PASSED * sample_rate / 2 <= model.spec.edge_hz)
+            and not (model.spec.task == "upsample" and enough)
+        )
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""

@@ -15,6 +15,7 @@ from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.process import Report, _speaker_warnings, process_array
 from audiosr_cli.stages import Options
+from audiosr_cli.weights import load_model
 
 OPTIONS = Options()
 
@@ -52,6 +53,13 @@ def test_a_restorer_gives_the_whole_mixture_back(rate: int, sources: int) -> Non
     np.testing.assert_allclose(made[0], made[1], atol=1e-6)
     silent = process_array(0 * wave, rate, [halves(8000, sources), restorer(rate, sources)], rate, OPTIONS)
     assert not silent.any()
+
+
+@pytest.mark.parametrize(("rate", "wanted", "models"), [(8000, None, 1), (16000, None, 2), (8000, 48000, 2)])
+def test_a_chain_has_only_what_a_recording_needs(rate: int, wanted: int | None, models: int) -> None:
+    """A restorer for what lies above the separator's edge, an upsampler for what lies above the recording's."""
+    parts = (halves(), restorer(), *([load_model("audio_unet")] if wanted else []))
+    assert len(api.Pipeline(parts, wanted, OPTIONS).chain(rate)) == models
 
 
 def test_arrays_and_paths_give_the_same(small_weights: Path, tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ def separate_sr(
     rate: Annotated[int | None, typer.Option("--rate", help="Sample rate in Hz. [default: the input's]")] = None,
     model: common.Model = None,
     restorer: Annotated[
-        str | None, typer.Option("--restorer", help="What brings highs back from the mixture: a .safetensors file.")
+        str | None,
+        typer.Option(
+            "--restorer", help="What brings highs back from the mixture: a model's name, a .safetensors file, or none."
+        ),
     ] = None,
     upsampler: common.Upsampler = None,
     *,
@@ -24,7 +27,8 @@ def separate_sr(
 ) -> None:
     """Separate at a low rate, then restore the bandwidth of every speaker.
 
-    By upsampling, which does not hear the mixture; with --restorer by a network that does.
+    By a network that hears the mixture beside the speakers, up to the input's rate; what a higher --rate asks for is
+    added by upsampling, which is all there is with --restorer none.
     """
     from audiosr_cli import api
 

@@ -98,7 +98,7 @@ class Block(nn.Module):
         self.depthwise = nn.Conv2d(width, width, _KERNEL, padding=_KERNEL // 2, groups=width)
         self.norm, self.below = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, width)
         self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
+        self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, h: Tensor, low_bands: int) -> Tensor:
         """(B, L, bands, C) → the same shape."""
@@ -110,8 +110,9 @@ class Block(nn.Module):
 class BandMasks(Model):
     """The network: one pass a source, in which it hears the mixture, the source's estimate and those of the others.
 
-    What it starts from is the estimate up to ``edge_hz`` and the heuristic above; the masks add to it. Above the edge
-    sources sum to the mixture. It is exact where it streams: all it does is local in time.
+    What it starts from is the estimate up to ``edge_hz`` and the heuristic above. Above the edge sources share the
+    mixture: each claims a part of every bin, and the parts, which begin as the heuristic's, sum to one. Complex masks
+    add to both. It is exact where it streams: all it does is local in time.
     """
 
     config: BandMasksConfig
@@ -126,7 +127,8 @@ class BandMasks(Model):
         self.blocks = nn.ModuleList(Block(c.width) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.width, eps=1e-6)
         self.head, self.head_wide = nn.Linear(c.width, 2 * _NARROW), nn.Linear(c.width, 2 * _WIDE)
-        for layer in (self.head, self.head_wide):
+        self.claim, self.claim_wide = nn.Linear(c.width, _NARROW), nn.Linear(c.width, _WIDE)
+        for layer in (self.head, self.head_wide, self.claim, self.claim_wide):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -138,13 +140,15 @@ class BandMasks(Model):
             mixture, estimates = spectra[:, :1], spectra[:, 1:]
             start, part = high_band(mixture, estimates, c.low_bins)
             if not c.heuristic:
-                start = estimates
+                start, part = estimates, torch.ones_like(part)
             features = self._features(mixture, start)
-        masks = self._masks(features)
+        masks, claims = (x.float().unflatten(0, (-1, c.sources)) for x in self._masks(features))  # (B, S, L, F, ·)
         with torch.autocast(x.device.type, enabled=False):
-            made = start + torch.view_as_complex(masks.float().contiguous()).unflatten(0, (-1, c.sources)) * mixture
-            missing = mixture - made.sum(1, keepdim=True)
-            made = torch.cat([made[..., : c.low_bins], (made + part * missing)[..., c.low_bins :]], dim=-1)
+            added = torch.view_as_complex(masks.contiguous()) * mixture
+            parts = (claims[..., c.low_bins :, 0] + part.log()).softmax(1)
+            rest = (mixture - added.sum(1, keepdim=True))[..., c.low_bins :]
+            high = added[..., c.low_bins :] + parts * rest
+            made = torch.cat([(estimates + added)[..., : c.low_bins], high], dim=-1)
             wave = self.frames.synthesise(made, length)
         return wave[:, :, None, c.context : length - c.context]
 
@@ -169,23 +173,23 @@ class BandMasks(Model):
         small = size**_COMPRESSION
         return torch.cat([parts * (small / size), small - 1], dim=-1).flatten(4).flatten(0, 1)
 
-    def _masks(self, features: Tensor) -> Tensor:
-        """(B, L, bins, 9) → real and imaginary parts (B, L, bins + 1, 2)."""
+    def _masks(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, bins, 9) → masks' real and imaginary parts (B, L, bins + 1, 2), and claims (B, L, bins + 1, 1)."""
         c, cut = self.config, self.config.narrow_bins
         narrow = self.enter(features[:, :, :cut].unflatten(2, (-1, _NARROW)).flatten(3))
         wide = self.enter_wide(features[:, :, cut:].unflatten(2, (-1, _WIDE)).flatten(3))
         h = torch.cat([narrow, wide], dim=2) + self.place(self._places(features))  # (B, L, bands, C)
         for block in self.blocks:
             h = block(h, c.low_bins // _NARROW)
-        h, bands = self.norm(h), cut // _NARROW
-        masks = torch.cat(
-            [
-                self.head(h[:, :, :bands]).unflatten(3, (_NARROW, 2)).flatten(2, 3),
-                self.head_wide(h[:, :, bands:]).unflatten(3, (_WIDE, 2)).flatten(2, 3),
-            ],
-            dim=2,
-        )
-        return F.pad(masks, (0, 0, 0, 1))
+        h = self.norm(h)
+        narrow, wide = h[:, :, : cut // _NARROW], h[:, :, cut // _NARROW :]
+        masks = self._bins(self.head(narrow), self.head_wide(wide), 2)
+        return masks, self._bins(self.claim(narrow), self.claim_wide(wide), 1)
+
+    def _bins(self, narrow: Tensor, wide: Tensor, values: int) -> Tensor:
+        """What bands (B, L, bands, bins of a band * values) say, as (B, L, bins + 1, values)."""
+        parts = [band.unflatten(3, (-1, values)).flatten(2, 3) for band in (narrow, wide)]
+        return F.pad(torch.cat(parts, dim=2), (0, 0, 0, 1))
 
     def _places(self, like: Tensor) -> Tensor:
         """Where each band lies: (bands, 4), smooth functions of its frequency."""

@@ -11,17 +11,18 @@ from torch.nn import functional as F
 
 from audiosr_cli.dsp import change_rate, low_pass
 from audiosr_cli.errors import UsageError
-from audiosr_cli.metrics import si_sdr
+from audiosr_cli.metrics import lsd, si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.losses import best_assignment, multi_resolution_stft, pair_figures, pit, si_snr_and_level
+from audiosr_cli.train.losses import best_assignment, multi_resolution_stft, pair_figures, si_snr_and_level
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
 from audiosr_cli.weights import load_model
 
+_FLOOR = 1e-3  # of magnitudes whose logarithms are compared: silence is no ten times worse to miss than speech
 _ROLL_OFF = 0.02  # at the edge of the narrowest recording of a mixture
 
 
@@ -52,7 +53,7 @@ class Restoration:
     joint: bool = False
     mixing: Mixing = field(default_factory=Mixing)
     weights: Shares = field(default_factory=Shares)
-    figure: str = "SI-SDRi (dB)"
+    figure: str = "-LSD"
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
@@ -130,22 +131,23 @@ class Restoration:
         if w.si_snr:
             own = pair_figures(estimate, target, si_snr_and_level).diagonal(dim1=1, dim2=2)
             terms["si_snr"] = -w.si_snr * own.mean(1).clamp_max(30).mean()
-        made, true = estimate.flatten(0, 1), target.flatten(0, 1)
-        if w.stft:
-            terms["stft"] = w.stft * multi_resolution_stft(made, true, self.spec.in_rate)
-        return Losses(terms, made, true)
+        if w.stft:  # sources behind one another: a silent one is measured by the others
+            made, true = estimate.flatten(1), target.flatten(1)
+            terms["stft"] = w.stft * multi_resolution_stft(made, true, self.spec.in_rate, floor=_FLOOR)
+        return Losses(terms, estimate.flatten(0, 1), target.flatten(0, 1))
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """Mean SI-SDR improvement over 20 fixed mixtures of the valid speakers, ± 2.5 dB, 4 s each."""
+        """Mean negative LSD over 20 fixed mixtures of the valid speakers, ± 2.5 dB, 4 s each."""
         spec, length = model.spec, 4 * model.spec.in_rate
         generator = torch.Generator().manual_seed(VALID_SEED)
         plain = Mixing(speed=0.0, level_db=(-20.0, -20.0))
         recipe = mixing.draw(plain, valid, spec.sources, 20, length, generator)
         mix, sources = mixing.render(recipe, valid, length, next(model.parameters()).device)
-        made = []
+        found: list[float] = []
         with torch.no_grad():
             for part, true in zip(torch.split(mix, 4), torch.split(sources, 4), strict=True):
-                heard, _ = self.part(part, true)
-                made.append(model(F.pad(heard, (spec.context, spec.context))))
-        before = si_sdr(mix.unsqueeze(1), sources).mean()
-        return float(-pit(torch.cat(made).flatten(2), sources, si_sdr, best_db=100.0) - before)
+                heard, ordered = self.part(part, true)
+                made = model(F.pad(heard, (spec.context, spec.context)))
+                pairs = zip(made.flatten(0, 2), ordered.flatten(0, 1), strict=True)
+                found += [float(lsd(estimate, target)) for estimate, target in pairs]
+        return -sum(found) / len(found)
