@@ -48,14 +48,14 @@ class Pipeline:
 
     def chain(self, sample_rate: int) -> tuple[Model, ...]:
         """The models that a recording at ``sample_rate`` Hz goes through; restorers only where it has highs."""
-        restores = any(model.spec.inputs > 1 for model in self.models)
-        enough = restores and (self.rate or 0) <= sample_rate
-        return tuple(
-            model.fitted(sample_rate, model.spec.sources)
-            for model in self.models
-            if not (model.spec.inputs > 1 and _PASSED * sample_rate / 2 <= model.spec.edge_hz)
-            and not (model.spec.task == "upsample" and enough)
-        )
+        enough = any(model.spec.inputs > 1 for model in self.models) and (self.rate or 0) <= sample_rate
+
+        def needed(model: Model) -> bool:
+            if model.spec.inputs > 1:
+                return _PASSED * sample_rate / 2 > model.spec.edge_hz
+            return not (enough and model.spec.task == "upsample")
+
+        return tuple(model.fitted(sample_rate, model.spec.sources) for model in self.models if needed(model))
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""
