@@ -13,6 +13,7 @@ from audiosr_cli.train.corpus import Corpus, Recipe
 from audiosr_cli.train.rooms import reverberate
 
 _RAMP_S = 0.01  # how fast a turn starts and ends
+_SHORTEST = 0.3  # of a crop, that is the least there is to hear
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Mixing:
     1 ± ``speed``; the mixture's RMS over the crop lies within ``level_db`` (dBFS). With the chance ``turns``
     speakers take turns of equal length in random order; ``overlap`` bounds the share of a turn that the next
     one overlaps: 1 is both at once all the time, below 0 they pause in between. ``shift`` moves the turns by up to that
-    share of one, so that who is first or last has more of the crop than the others. With the chance ``absent``
+    share of one, so that who is first or last has more of the crop than the others. With the chance ``short`` the
+    crop is silent but for a piece of 30 % of it or more, as windows are at a recording's ends. With the chance ``absent``
     a source is silent for the whole crop (never all of them). With the chance ``reverberation`` all stand in
     one room; with the chance ``noisy`` noise is added at an SNR within ``snr_db``.
     """
@@ -34,13 +36,14 @@ class Mixing:
     turns: float = 0.0
     overlap: tuple[float, float] = (-0.3, 1.0)
     shift: float = 0.0
+    short: float = 0.0
     absent: float = 0.0
     reverberation: float = 0.0
     noisy: float = 0.0
     snr_db: tuple[float, float] = (0.0, 25.0)
 
     def __post_init__(self) -> None:
-        within(self, 0, 1, "turns", "shift", "absent", "reverberation", "noisy")
+        within(self, 0, 1, "turns", "shift", "short", "absent", "reverberation", "noisy")
         within(self, 0, 0.5, "speed")
         within(self, 0, 120, "spread_db")
         ascending(self, "level_db", "overlap", "snr_db")
@@ -75,8 +78,9 @@ def draw(
     turn = length / (1 + (sources - 1) * (1 - overlap))
     begin = (place * (1 - overlap) + mixing.shift * (2 * uniform(1) - 1)) * turn
     always = uniform(1) >= mixing.turns
-    recipe["begin"] = torch.where(always | (place == 0), -length, begin)
-    recipe["end"] = torch.where(always | (place == sources - 1), 2 * length, begin + turn)
+    first, last = _piece(uniform(3, 1), mixing.short, length)
+    recipe["begin"] = torch.where(always | (place == 0), -length, begin).maximum(first)
+    recipe["end"] = torch.where(always | (place == sources - 1), 2 * length, begin + turn).minimum(last)
     heard = uniform(sources) >= mixing.absent
     heard[torch.arange(count), place.argmin(1)] = True
     recipe["heard"] = heard
@@ -88,6 +92,14 @@ def draw(
         recipe["snr_db"] = torch.where(uniform() < mixing.noisy, snr, float("inf"))
         recipe |= {f"noise_{key}": value for key, value in noise.draw(count, length, generator).items()}
     return recipe
+
+
+def _piece(numbers: Tensor, chance: float, length: int) -> tuple[Tensor, Tensor]:
+    """Where sound begins and ends in each crop, from three random ``numbers`` (B, 3, 1): (B, 1) twice, in samples."""
+    short, share, place = numbers.unbind(1)
+    share = _SHORTEST + (1 - _SHORTEST) * share
+    first, last = place * (1 - share) * length, (place * (1 - share) + share) * length
+    return torch.where(short < chance, first, -length), torch.where(short < chance, last, 2 * length)
 
 
 def render(

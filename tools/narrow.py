@@ -1,0 +1,127 @@
+"""A narrower SpectralUNet from a trained one, to go on training from: `python tools/narrow.py spectral2 CONFIG.toml init.safetensors --data ../shared/data`.
+
+Channels go in the groups that are normalised together; those stay that the loss would miss most (first-order Taylor
+criterion, Molchanov et al., ICLR 2017), by mixtures of CONFIG's task. CONFIG may also halve the rate with the frames:
+the bins above are cut off then. Everything else of the two configs has to be the same.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiosr_cli.models.spectral_unet import _GROUP, SpectralUNet, SpectralUNetConfig
+from audiosr_cli.train.config import RunConfig, read_config
+from audiosr_cli.train.log import Log
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.run import load_recordings
+from audiosr_cli.weights import load_model, save_model
+
+BATCHES = 40
+
+
+def cut_bins(wide: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
+    """The same network with the frames and rows of ``config``, its lowest bins."""
+    kept = dataclasses.replace(config, widths=wide.config.widths)
+    made, given = SpectralUNet(kept), wide.state_dict()
+    own = made.state_dict()
+    for key, value in own.items():
+        value.copy_(given[key][tuple(slice(size) for size in value.shape)])
+    return made
+
+
+def importance(model: SpectralUNet, run: RunConfig, data: Path) -> dict[str, Tensor]:
+    """By norm: how much the loss is expected to change without each group of its channels, squared and summed."""
+    ranks, generator = Ranks(), torch.Generator().manual_seed(0)
+    recordings = load_recordings(run, data, ranks, Log(print, False))
+    norms = {key: layer for key, layer in model.named_modules() if isinstance(layer, torch.nn.GroupNorm)}
+    found = {key: torch.zeros(layer.num_groups) for key, layer in norms.items()}
+    for _ in range(BATCHES):
+        model.zero_grad()
+        batch = run.task.batch(recordings, generator, ranks)
+        sum(run.task.losses(model, batch).terms.values()).backward()  # type: ignore[union-attr]
+        for key, layer in norms.items():
+            change = layer.weight * layer.weight.grad + layer.bias * layer.bias.grad
+            found[key] += change.detach().unflatten(0, (layer.num_groups, -1)).sum(1).square()
+    return found
+
+
+def best(scores: Tensor, width: int) -> Tensor:
+    """Which channels stay, of groups with ``scores``, so that ``width`` are left."""
+    groups = scores.topk(width // _GROUP).indices.sort().values
+    return (groups[:, None] * _GROUP + torch.arange(_GROUP)).flatten()
+
+
+def narrow(model: SpectralUNet, config: SpectralUNetConfig, scores: dict[str, Tensor]) -> SpectralUNet:
+    """The channels of every level that matter most, and of every block's inner map."""
+    levels, bottom = range(len(config.widths)), len(config.widths) - 1
+
+    def stream(level: int) -> list[str]:
+        """The norms whose maps are added to each other at ``level``."""
+        entry = "enter_norm" if level == 0 else f"down_norm.{level - 1}"
+        if level == bottom:
+            return [entry, "before.norms.1", "after.norms.1"]
+        return [entry, f"encode.{level}.norms.1", f"decode.{level}.norms.1", f"up_norm.{level}"]
+
+    kept = [best(torch.stack([scores[key] for key in stream(l)]).sum(0), config.widths[l]) for l in levels]
+    rows = config.rows >> bottom
+    wide = model.config.widths[bottom]
+    vector = (torch.arange(rows)[:, None] * wide + kept[bottom]).flatten()  # of the bottom, as Sequence flattens it
+    given, made = model.state_dict(), SpectralUNet(config)
+    inner = {
+        block: best(scores[f"{block}.norms.0"], config.widths[level])
+        for level in levels
+        for block in ([f"encode.{level}", f"decode.{level}"] if level < bottom else ["before", "after"])
+    }
+
+    def pick(key: str) -> Tensor:
+        value, (part, *rest) = given[key], key.split(".")
+        if part in ("encode", "decode", "before", "after"):
+            block = f"{part}.{rest[0]}" if part in ("encode", "decode") else part
+            level = int(rest[0]) if part in ("encode", "decode") else bottom
+            kind, index = rest[-3:-1]
+            ends = (kept[level], inner[block]) if index == "0" else (inner[block], kept[level])  # from, to
+            return value[ends[1]][:, ends[0]] if kind == "convs" else value[ends[1]]
+        if part in ("enter", "enter_high", "enter_norm"):
+            return value[kept[0]]
+        if part in ("head", "head_high"):
+            return value[:, kept[0]] if rest == ["weight"] else value
+        if part in ("down", "down_norm", "up", "up_norm"):
+            level = int(rest[0])
+            if part == "down":
+                return value[kept[level + 1]][:, kept[level]]
+            if part == "up":  # transposed: (from, to, ...)
+                return value[kept[level + 1]][:, kept[level]]
+            return value[kept[level + 1]] if part == "down_norm" else value[kept[level]]
+        if key == "sequence.enter.weight":
+            return value[:, vector]
+        return value[vector] if key == "sequence.leave.weight" else value
+
+    for key, value in made.state_dict().items():
+        value.copy_(pick(key))
+    return made
+
+
+def main() -> None:
+    """Write the narrower network and say what it scores, as the wide one does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    options = parser.parse_args()
+    run, wide = read_config(options.config), load_model(options.model)
+    assert isinstance(wide, SpectralUNet) and isinstance(run.training_model, SpectralUNetConfig)
+    model = cut_bins(wide, run.training_model)
+    made = narrow(model, run.training_model, importance(model, run, options.data))
+    save_model(made, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, half=False)
+    ranks = Ranks()
+    valid = load_recordings(run, options.data, ranks, Log(lambda _: None, False)).valid
+    for name, network in (("as wide", model), ("narrow", made)):
+        print(f"{name}: {run.task.score(network.eval(), valid):.2f} {run.task.figure}")
+
+
+if __name__ == "__main__":
+    main()
