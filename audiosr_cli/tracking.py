@@ -4,13 +4,15 @@ A hidden Markov model whose states are the orders in which a window's sources ma
 neighbouring windows agree on where they overlap tells how the order changed, and a running profile of each track's
 voice tells the order itself, which is all there is after a pause. Forward probabilities (Rabiner 1989, sec. III A)
 decide, so that a wrong turn taken on little evidence is corrected when more comes in; what was written stays as it
-is. Where one person speaks, what separating put on the other tracks goes back to theirs. Through the first 40 windows
-with speech their voices are grouped anew (spherical k-means, Dhillon & Modha 2001), as alike speakers may begin on
-one track.
+is. Where one person speaks, what separating put on the other tracks goes back to theirs. Profiles are those that
+explain the voices of the last 20 minutes best (expectation-maximisation, Dempster, Laird & Rubin 1977); through the
+first 40 windows with speech their voices are grouped anew as well (spherical k-means, Dhillon & Modha 2001), as alike
+speakers may begin on one track.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from itertools import permutations
 
@@ -27,18 +29,21 @@ _DECAY = 0.8  # of the peak from window to window, so that what was loud is forg
 _SLOW_DECAY = 0.99  # of the level below which nothing is learned: noise in a pause is no voice
 MOST_SOURCES = 5  # all orders are weighed against each other
 _CHANCE = 0.05  # agreement between channels below which they share no source
-_SURE = 8.0  # log-odds that one source, agreeing entirely where windows overlap, is the same
+_SURE = 8.0  # log-odds that sources which agree entirely, in two channels or where windows overlap, are of one speaker
+_SURE_HEARD = 1.0  # the same of windows where voices tell, too: within one, separating may change places
 _ALIKE = 14.0  # log-odds of a difference of one between cosines of voices
 _STRANGER = 0.35  # cosine that an unknown voice is given: between those of one speaker and of two
 _NAMED = 8.0  # log-odds that a newcomer is on the track it was given: tracks are named after who comes first
 _NEXT = 3.0  # log-odds that a newcomer is given the first free track and not the one after
 _STAY = 0.05  # log-odds that the model's own order stays
-_MEMORY = 40.0  # windows that a profile remembers
+_MEMORY = 40.0  # windows that a profile remembers as it goes
+_HISTORY, _SOME = 600, 10  # windows whose voices the profiles are to explain: at most, and at least
+_LEFT = 1.0  # log-odds that a source beside a louder one is what separating left of it
 _ENOUGH, _MOST = 10, 40  # windows with speech, from the beginning on, that are grouped anew: at least, at most
 _GROUP = 3.0  # windows that a group of voices has at least
 _FIRST = 1e-3  # of a group: who came first keeps the track, where groups were on one
 _CLEARER = 0.05  # by which their mean cosine has to rise when they are grouped anew
-_ROUNDS = 5  # of k-means
+_ROUNDS, _REFINEMENTS = 5, 3  # of k-means; of expectation and maximisation
 _LEAK = (0.1, 0.3)  # by how much a faint voice's cosine with the loud one exceeds that with its own: none, all of it
 _NEW = 0.6  # cosine with the loud voice that a faint one needs to be taken for it, before its track has had a speaker
 _FAINT = 0.3  # of the loudest one's power (-5 dB): above, what is new is a speaker, however alike
@@ -87,13 +92,13 @@ class _Chain:
     def step(self, pairs: Tensor | None, fit: Tensor, speaks: Tensor, known: Tensor) -> float:
         """Go on to a window; returns the probability that every source that speaks is on its track.
 
-        ``pairs`` (S tracks, S sources): agreement of the last window's overlap, as it was ordered, with this one's.
+        ``pairs`` (S tracks, S sources): log-odds of the last window's overlap, as it was ordered, being this one's.
         ``fit`` (S, S): log-odds of each source of this window being on each track. ``speaks`` (S,): which sources do;
         ``known`` (S,): which tracks have had a speaker. The others are alike until one is chosen for a newcomer.
         """
         change = _STAY * torch.eye(len(self.orders))
         if pairs is not None:
-            change = change + _SURE * self._transitions(pairs)
+            change = change + self._transitions(pairs)
         belief = (self.belief[:, None] + change).logsumexp(0)
         belief = belief + fit[torch.arange(len(fit)), self.orders].sum(1)
         belief = belief - belief.logsumexp(0)
@@ -109,7 +114,7 @@ class _Chain:
         return min(sure, 1.0)
 
     def _transitions(self, pairs: Tensor) -> Tensor:
-        """Agreement of every order before (rows) with every order now (columns): (O, O)."""
+        """Log-odds of every order now (columns) after every order before (rows): (O, O)."""
         place = self.tracks[self.order]  # where each source of the last window went
         return pairs[place[self.orders][:, None, :], self.orders[None, :, :]].sum(-1)
 
@@ -127,6 +132,7 @@ class _Speakers:
         self.known = torch.zeros(sources, dtype=torch.bool)  # which tracks have had a speaker
         self._heard = torch.zeros(sources, 1)  # (S, D): sums of the tracks' voices
         self._first: list[tuple[int, Tensor]] = []  # the loudest voices of the first windows, and their tracks
+        self._history = deque[Tensor](maxlen=_HISTORY)  # voices (S, D) of each window, in no order
 
     @property
     def profiles(self) -> Tensor:
@@ -163,18 +169,51 @@ class _Speakers:
         made: Tensor = leak * (weight > 0) * (self.profiled | (weight < _FAINT))
         return made
 
-    def remember(self, placed: Tensor, lead: Tensor) -> bool:
+    def remember(self, placed: Tensor, lead: Tensor, heard: Tensor) -> bool:
         """Let the tracks' profiles follow the voices ``placed`` there (S, D).
 
-        ``lead`` (S, D) are those of the loudest channel. Returns whether all voices so far were grouped anew.
+        ``lead`` (S, D) are those of the loudest channel, ``heard`` the same before anybody was placed. Returns whether
+        all voices so far were grouped anew.
         """
         self._heard = self._heard * (1 - placed.norm(dim=1, keepdim=True) / _MEMORY) + placed
         length = lead.norm(dim=1)
         loudest = int(length.argmax())
-        if len(self._first) >= _MOST or not length[loudest]:
+        if not length[loudest]:
             return False
-        self._first.append((loudest, lead[loudest]))
-        return len(self._first) >= _ENOUGH and self._regroup()
+        self._history.append(heard)
+        anew = False
+        if len(self._first) < _MOST:
+            self._first.append((loudest, lead[loudest]))
+            anew = len(self._first) >= _ENOUGH and self._regroup()
+        if len(self._history) >= _SOME and self.profiled.all():
+            self._refine()
+        return anew
+
+    def _refine(self) -> None:
+        """Move the profiles to where they explain the voices heard so far best.
+
+        A window's sources are in one of all orders; beside the loudest one, each is its own track's speaker or what
+        separating left of the loudest.
+        """
+        heard = torch.stack(list(self._history))  # (N, S, D)
+        count, sources, _ = heard.shape
+        loudest = heard.norm(dim=2).argmax(1)  # (N,)
+        place = _orders(sources)  # (O, S): the track of each source
+        lead = place[:, loudest].T  # (N, O): that of the loudest
+        window, source = torch.arange(count)[:, None, None], torch.arange(sources)
+        is_lead = F.one_hot(loudest, sources).bool()[:, None]  # (N, 1, S)
+        profiles = self.profiles
+        for _ in range(_REFINEMENTS):
+            fit = _ALIKE * heard @ profiles.T  # (N, S sources, S tracks)
+            own = fit[:, source, place]  # (N, O, S)
+            left = (fit[window, source, lead.unsqueeze(2)] + _LEFT).masked_fill(is_lead, -torch.inf)
+            either = torch.logaddexp(own, left)
+            chance = either.sum(2, keepdim=True).softmax(1)  # (N, O, 1)
+            moved = (left - either).exp() * chance
+            share = ((chance - moved).unsqueeze(3) * F.one_hot(place, sources)).sum(1)  # (N, S sources, S tracks)
+            share = share + moved.transpose(1, 2) @ F.one_hot(lead, sources).float()
+            profiles = F.normalize(torch.einsum("nsk,nsd->kd", share, heard), dim=1)
+        self._heard = profiles * self._heard.norm(dim=1, keepdim=True)
 
     def _regroup(self) -> bool:
         """Start the profiles anew where another grouping of the voices so far is clearer.
@@ -257,7 +296,7 @@ class Tracker:
             self._chains = [_Chain(len(core)) for _ in groups]
             self._speakers = _Speakers(len(core))
         speakers = self._speakers
-        made, learned, sure, lead = torch.empty_like(core), [], 1.0, None
+        made, learned, heard, sure, lead = torch.empty_like(core), [], [], 1.0, None
         powers = [core[:, group].square().mean(-1).amax(1) for group in groups]  # (S,) each
         for c in sorted(range(len(groups)), key=lambda c: -float(powers[c].sum())):
             chain, sources, power = self._chains[c], core[:, groups[c]], powers[c]
@@ -270,28 +309,30 @@ class Tracker:
                 quiet = (self._chains[lead].above(_SPEAKS), chain.above(_SPEAKS))
                 shared = agreement(made[:, groups[lead]].flatten(1), sources.flatten(1), quiet)
                 fit = fit + _SURE * shared * weight * (shared.max() > _CHANCE)
-            heard = speaks if speaks.any() else power > _SILENCE
-            certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, heard, speakers.known)
+            present = speaks if speaks.any() else power > _SILENCE
+            certain = chain.step(self._overlap(chain, tail, sources, groups[c]), fit, present, speakers.known)
             placed, loudest = voices[chain.chosen], int(power[chain.chosen].argmax())
             leak = speakers.leak(placed, loudest)
             made[:, groups[c]] = _put_back(sources[chain.chosen], leak, loudest)
             speakers.known |= speaks[chain.chosen] & (leak < 0.5)
-            loud = power[chain.chosen] > _SPEAKS * chain.loud
-            learned.append(placed * ((1 - leak) * speakers.known * loud)[:, None] * max(0.0, 2 * certain - 1))
+            loud = power > _SPEAKS * chain.loud
+            heard.append(voices * loud[:, None])
+            trusted = (1 - leak) * speakers.known * loud[chain.chosen] * max(0.0, 2 * certain - 1)
+            learned.append(placed * trusted[:, None])
             lead, sure = c if lead is None else lead, min(sure, certain)
-        if speakers.remember(torch.stack(learned).mean(0), learned[0]):
+        if speakers.remember(torch.stack(learned).mean(0), learned[0], heard[0]):
             for chain in self._chains:
                 chain.doubt()
         self.confidence.append(round(sure, 4))
         return made
 
-    @staticmethod
-    def _overlap(chain: _Chain, tail: Tensor | None, sources: Tensor, group: list[int]) -> Tensor | None:
-        """Agreement of the channels ``group`` of ``tail`` (S, C, overlap) with where ``sources`` start: (S, S)."""
+    def _overlap(self, chain: _Chain, tail: Tensor | None, sources: Tensor, group: list[int]) -> Tensor | None:
+        """What the channels ``group`` of ``tail`` (S, C, overlap) share with where ``sources`` start: log-odds (S, S)."""
         if tail is None or not tail.shape[-1]:
             return None
-        quiet = chain.above(_OVERLAPS)
-        return agreement(tail[:, group].flatten(1), sources[..., : tail.shape[-1]].flatten(1), (quiet, quiet))
+        quiet, sure = chain.above(_OVERLAPS), _SURE if self.voice is None else _SURE_HEARD
+        start = sources[..., : tail.shape[-1]]
+        return sure * agreement(tail[:, group].flatten(1), start.flatten(1), (quiet, quiet))
 
     def _listen(self, sources: Tensor) -> Tensor:
         """Voices (S, D) of ``sources`` (S, C, T), by the loudest channel."""

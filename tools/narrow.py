@@ -1,8 +1,10 @@
-"""A narrower SpectralUNet from a trained one, to go on training from: `python tools/narrow.py spectral2 CONFIG.toml init.safetensors --data ../shared/data`.
+"""A narrower SpectralUNet from a trained one, to go on training from.
 
-Channels go in the groups that are normalised together; those stay that the loss would miss most (first-order Taylor
-criterion, Molchanov et al., ICLR 2017), by mixtures of CONFIG's task. CONFIG may also halve the rate with the frames:
-the bins above are cut off then. Everything else of the two configs has to be the same.
+`python tools/narrow.py spectral2 CONFIG.toml init.safetensors --data ../shared/data`. Channels go in the groups that are
+normalised together; those stay that the loss would miss most (first-order Taylor criterion, Molchanov et al., ICLR
+2017), by mixtures of CONFIG's task. CONFIG may also halve the rate with the frames: the bins above are cut off then.
+What such a network has learned goes back to the whole band with `--band WIDE_CONFIG.toml --learned low.safetensors`.
+Everything else of the configs has to be the same.
 """
 
 import argparse
@@ -104,6 +106,14 @@ def narrow(model: SpectralUNet, config: SpectralUNetConfig, scores: dict[str, Te
     return made
 
 
+def learn(model: SpectralUNet, low: SpectralUNet) -> None:
+    """Give ``model`` what ``low``, which has its lowest rows, has learned since."""
+    with torch.no_grad():
+        own = model.state_dict()
+        for key, value in low.state_dict().items():
+            own[key][tuple(slice(size) for size in value.shape)] = value
+
+
 def main() -> None:
     """Write the narrower network and say what it scores, as the wide one does."""
     parser = argparse.ArgumentParser()
@@ -111,14 +121,18 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--band", type=Path)
+    parser.add_argument("--learned")
     options = parser.parse_args()
     run, wide = read_config(options.config), load_model(options.model)
-    assert isinstance(wide, SpectralUNet) and isinstance(run.training_model, SpectralUNetConfig)
+    scores = importance(cut_bins(wide, run.training_model), run, options.data)
+    run = read_config(options.band or options.config)
     model = cut_bins(wide, run.training_model)
-    made = narrow(model, run.training_model, importance(model, run, options.data))
+    made = narrow(model, run.training_model, scores)
+    if options.learned:
+        learn(made, load_model(options.learned))
     save_model(made, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, half=False)
-    ranks = Ranks()
-    valid = load_recordings(run, options.data, ranks, Log(lambda _: None, False)).valid
+    valid = load_recordings(run, options.data, Ranks(), Log(lambda _: None, False)).valid
     for name, network in (("as wide", model), ("narrow", made)):
         print(f"{name}: {run.task.score(network.eval(), valid):.2f} {run.task.figure}")
 
