@@ -70,6 +70,19 @@ def test_shifted_turns_are_of_any_length_and_leave_no_end_silent() -> None:
     assert float(each.min()) < 0.35
 
 
+def test_short_mixtures_lie_in_silence() -> None:
+    mix, parts = mixed(Mixing(short=0.5))
+    speaks = (mix != 0).float()
+    share = speaks.mean(-1)
+    whole = share > 0.95
+    assert 0.3 < float(whole.float().mean()) < 0.7
+    assert float(share.min()) > 0.25
+    assert float(share[~whole].max() - share[~whole].min()) > 0.4
+    edges = (speaks.diff(dim=-1) != 0).sum(-1)
+    assert edges.max() <= 2  # in one piece
+    torch.testing.assert_close(parts.sum(1), mix, atol=1e-6, rtol=0)
+
+
 def test_absent_sources_are_exactly_silent_and_never_all() -> None:
     _, parts = mixed(Mixing(absent=0.5), 3)
     silent = (parts == 0).all(-1)
