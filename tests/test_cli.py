@@ -156,7 +156,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (
             ["separate", "{wav}", "--speakers", "4"],
             2,
-            "the bundled models part 2 (spectral2), 2 (wave_u_net), 3 (spectral3)",
+            "the bundled models part 2 (spectral2), 2 (spectral2_narrow), 2 (wave_u_net), 3 (spectral3)",
         ),
         (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
         (["upsample", "{wav}", "--model", "no"], 1, "no model 'no'"),
