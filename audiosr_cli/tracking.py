@@ -327,7 +327,7 @@ class Tracker:
         return made
 
     def _overlap(self, chain: _Chain, tail: Tensor | None, sources: Tensor, group: list[int]) -> Tensor | None:
-        """What the channels ``group`` of ``tail`` (S, C, overlap) share with where ``sources`` start: log-odds (S, S)."""
+        """Log-odds (S, S) of the channels ``group`` of ``tail`` (S, C, overlap) being where ``sources`` start."""
         if tail is None or not tail.shape[-1]:
             return None
         quiet, sure = chain.above(_OVERLAPS), _SURE if self.voice is None else _SURE_HEARD

@@ -1,10 +1,9 @@
 """A narrower SpectralUNet from a trained one, to go on training from.
 
-`python tools/narrow.py spectral2 CONFIG.toml init.safetensors --data ../shared/data`. Channels go in the groups that are
-normalised together; those stay that the loss would miss most (first-order Taylor criterion, Molchanov et al., ICLR
+`python tools/narrow.py spectral2 CONFIG.toml init.safetensors --data ../shared/data`. Channels go in the groups that
+are normalised together; those stay that the loss would miss most (first-order Taylor criterion, Molchanov et al., ICLR
 2017), by mixtures of CONFIG's task. CONFIG may also halve the rate with the frames: the bins above are cut off then.
-What such a network has learned goes back to the whole band with `--band WIDE_CONFIG.toml --learned low.safetensors`.
-Everything else of the configs has to be the same.
+Everything else of the two configs has to be the same.
 """
 
 import argparse
@@ -67,51 +66,35 @@ def narrow(model: SpectralUNet, config: SpectralUNetConfig, scores: dict[str, Te
             return [entry, "before.norms.1", "after.norms.1"]
         return [entry, f"encode.{level}.norms.1", f"decode.{level}.norms.1", f"up_norm.{level}"]
 
-    kept = [best(torch.stack([scores[key] for key in stream(l)]).sum(0), config.widths[l]) for l in levels]
-    rows = config.rows >> bottom
-    wide = model.config.widths[bottom]
+    kept = [best(sum(scores[key] for key in stream(level)), config.widths[level]) for level in levels]
+    wide, rows = model.config.widths[bottom], config.rows >> bottom
     vector = (torch.arange(rows)[:, None] * wide + kept[bottom]).flatten()  # of the bottom, as Sequence flattens it
     given, made = model.state_dict(), SpectralUNet(config)
-    inner = {
-        block: best(scores[f"{block}.norms.0"], config.widths[level])
-        for level in levels
-        for block in ([f"encode.{level}", f"decode.{level}"] if level < bottom else ["before", "after"])
-    }
 
     def pick(key: str) -> Tensor:
         value, (part, *rest) = given[key], key.split(".")
-        if part in ("encode", "decode", "before", "after"):
-            block = f"{part}.{rest[0]}" if part in ("encode", "decode") else part
-            level = int(rest[0]) if part in ("encode", "decode") else bottom
-            kind, index = rest[-3:-1]
-            ends = (kept[level], inner[block]) if index == "0" else (inner[block], kept[level])  # from, to
-            return value[ends[1]][:, ends[0]] if kind == "convs" else value[ends[1]]
-        if part in ("enter", "enter_high", "enter_norm"):
-            return value[kept[0]]
-        if part in ("head", "head_high"):
-            return value[:, kept[0]] if rest == ["weight"] else value
-        if part in ("down", "down_norm", "up", "up_norm"):
-            level = int(rest[0])
-            if part == "down":
-                return value[kept[level + 1]][:, kept[level]]
-            if part == "up":  # transposed: (from, to, ...)
-                return value[kept[level + 1]][:, kept[level]]
-            return value[kept[level + 1]] if part == "down_norm" else value[kept[level]]
-        if key == "sequence.enter.weight":
-            return value[:, vector]
-        return value[vector] if key == "sequence.leave.weight" else value
+        match part:
+            case "encode" | "decode" | "before" | "after":
+                block, level = (f"{part}.{rest[0]}", int(rest[0])) if rest[0].isdigit() else (part, bottom)
+                inner = best(scores[f"{block}.norms.0"], config.widths[level])
+                kind, index = rest[-3:-1]
+                before, after = (kept[level], inner) if index == "0" else (inner, kept[level])
+                return value[after][:, before] if kind == "convs" else value[after]
+            case "down" | "up":  # the upper level's channels come second: as inputs, or transposed
+                return value[kept[int(rest[0]) + 1]][:, kept[int(rest[0])]]
+            case "down_norm" | "up_norm":
+                return value[kept[int(rest[0]) + (part == "down_norm")]]
+            case "enter" | "enter_high" | "enter_norm":
+                return value[kept[0]]
+            case "head" | "head_high":
+                return value[:, kept[0]] if rest == ["weight"] else value
+        if key in ("sequence.enter.weight", "sequence.leave.weight"):
+            return value[:, vector] if "enter" in key else value[vector]
+        return value
 
     for key, value in made.state_dict().items():
         value.copy_(pick(key))
     return made
-
-
-def learn(model: SpectralUNet, low: SpectralUNet) -> None:
-    """Give ``model`` what ``low``, which has its lowest rows, has learned since."""
-    with torch.no_grad():
-        own = model.state_dict()
-        for key, value in low.state_dict().items():
-            own[key][tuple(slice(size) for size in value.shape)] = value
 
 
 def main() -> None:
@@ -121,16 +104,10 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--band", type=Path)
-    parser.add_argument("--learned")
     options = parser.parse_args()
     run, wide = read_config(options.config), load_model(options.model)
-    scores = importance(cut_bins(wide, run.training_model), run, options.data)
-    run = read_config(options.band or options.config)
     model = cut_bins(wide, run.training_model)
-    made = narrow(model, run.training_model, scores)
-    if options.learned:
-        learn(made, load_model(options.learned))
+    made = narrow(model, run.training_model, importance(model, run, options.data))
     save_model(made, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, half=False)
     valid = load_recordings(run, options.data, Ranks(), Log(lambda _: None, False)).valid
     for name, network in (("as wide", model), ("narrow", made)):

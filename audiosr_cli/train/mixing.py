@@ -25,9 +25,9 @@ class Mixing:
     speakers take turns of equal length in random order; ``overlap`` bounds the share of a turn that the next
     one overlaps: 1 is both at once all the time, below 0 they pause in between. ``shift`` moves the turns by up to that
     share of one, so that who is first or last has more of the crop than the others. With the chance ``short`` the
-    crop is silent but for a piece of 30 % of it or more, as windows are at a recording's ends. With the chance ``absent``
-    a source is silent for the whole crop (never all of them). With the chance ``reverberation`` all stand in
-    one room; with the chance ``noisy`` noise is added at an SNR within ``snr_db``.
+    crop is silent but for a piece of 30 % of it or more, as windows are at a recording's ends. With the chance
+    ``absent`` a source is silent for the whole crop (never all of them). With the chance ``reverberation`` all stand
+    in one room; with the chance ``noisy`` noise is added at an SNR within ``snr_db``.
     """
 
     spread_db: float = 5.0
