@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.tracking import Tracker, agreement
+from audiosr_cli.tracking import Tracker, _Speakers, agreement
 
 OVERLAP, STEP = 500, 1500
 
@@ -194,6 +194,24 @@ def test_who_sounds_like_the_first_speaker_is_told_apart_in_time(sources: int, p
     late = [{place for who, place in places[45:] if who == k} for k in range(people)]
     assert late[0] == {0}
     assert people == 1 or (len(late[1]) == 1 and late[1] != {0})
+
+
+def test_profiles_move_to_what_explains_the_voices() -> None:
+    """They begin between two voices; a faint source is the loud one or the other, by turns."""
+    random = torch.Generator().manual_seed(0)
+    true = F.normalize(torch.randn(2, 64, generator=random), dim=1)
+    speakers = _Speakers(2)
+    speakers.known[:] = True
+    speakers._heard = torch.tensor([[0.6, 0.4], [0.4, 0.6]]) @ true
+    nobody = torch.zeros(2, 64)
+    for i in range(40):
+        loud, faint = i % 2, (i // 2) % 2
+        voices = F.normalize(true[[loud, faint]] + 0.05 * torch.randn(2, 64, generator=random), dim=1)
+        heard = (voices * torch.tensor([[1.0], [0.5]]))[[1, 0] if i % 3 else [0, 1]]
+        speakers.remember(nobody, 1e-3 * heard, heard)
+    cosines = speakers.profiles @ true.T
+    assert cosines.diagonal().min() > 0.97
+    assert (cosines - true @ true.T).abs().amax() < 0.1
 
 
 def test_a_monologue_loses_nobody() -> None:

@@ -73,14 +73,7 @@ def draw(
     recipe["gain_db"] = (uniform(sources) - 0.5) * mixing.spread_db
     recipe["sign"] = (uniform(sources) < 0.5) * 2.0 - 1
     recipe["joint_db"] = between(mixing.level_db)
-    place = uniform(sources).argsort(1)  # whose turn is which
-    overlap = between(mixing.overlap, 1)
-    turn = length / (1 + (sources - 1) * (1 - overlap))
-    begin = (place * (1 - overlap) + mixing.shift * (2 * uniform(1) - 1)) * turn
-    always = uniform(1) >= mixing.turns
-    first, last = _piece(uniform(3, 1), mixing.short, length)
-    recipe["begin"] = torch.where(always | (place == 0), -length, begin).maximum(first)
-    recipe["end"] = torch.where(always | (place == sources - 1), 2 * length, begin + turn).minimum(last)
+    recipe["begin"], recipe["end"], place = _turns(mixing, sources, count, length, generator)
     heard = uniform(sources) >= mixing.absent
     heard[torch.arange(count), place.argmin(1)] = True
     recipe["heard"] = heard
@@ -94,12 +87,29 @@ def draw(
     return recipe
 
 
-def _piece(numbers: Tensor, chance: float, length: int) -> tuple[Tensor, Tensor]:
-    """Where sound begins and ends in each crop, from three random ``numbers`` (B, 3, 1): (B, 1) twice, in samples."""
-    short, share, place = numbers.unbind(1)
+def _turns(
+    mixing: Mixing, sources: int, count: int, length: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From where to where each source may be heard, in samples, and its place in the row: (B, S) each."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator)
+
+    place = uniform(sources).argsort(1)  # whose turn is which
+    overlap = mixing.overlap[0] + (mixing.overlap[1] - mixing.overlap[0]) * uniform(1)
+    turn = length / (1 + (sources - 1) * (1 - overlap))
+    begin = (place * (1 - overlap) + mixing.shift * (2 * uniform(1) - 1)) * turn
+    always = uniform(1) >= mixing.turns
+    short, share, rest = uniform(3, 1).unbind(1)  # (B, 1) each
     share = _SHORTEST + (1 - _SHORTEST) * share
-    first, last = place * (1 - share) * length, (place * (1 - share) + share) * length
-    return torch.where(short < chance, first, -length), torch.where(short < chance, last, 2 * length)
+    whole = short >= mixing.short
+    first = torch.where(whole, -length, rest * (1 - share) * length)
+    last = torch.where(whole, 2 * length, (rest * (1 - share) + share) * length)
+    return (
+        torch.where(always | (place == 0), -length, begin).maximum(first),
+        torch.where(always | (place == sources - 1), 2 * length, begin + turn).minimum(last),
+        place,
+    )
 
 
 def render(
