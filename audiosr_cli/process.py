@@ -30,8 +30,9 @@ _UNSURE = 0.75  # probability of the order of speakers below which the report wa
 class Report:
     """What became of one recording; ``frames_*`` count samples of one channel, ``elapsed_s`` is wall time.
 
-    ``channels`` are those processed, ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence`` holds,
-    for every ``confidence_hop_s`` of the recording, the probability that the speakers are on their tracks.
+    ``edge_hz`` is where the content was found, or said, to end, if that was asked. ``channels`` are those processed,
+    ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence`` holds, for every ``confidence_hop_s`` of
+    the recording, the probability that the speakers are on their tracks.
     """
 
     input: str
@@ -41,6 +42,7 @@ class Report:
     rate_in: int = 0
     rate_out: int = 0
     channels: int = 0
+    edge_hz: float | None = None
     clipped: int = 0
     gain: float = 1.0
     levels_db: list[float | None] = field(default_factory=list)
@@ -48,6 +50,7 @@ class Report:
     confidence_hop_s: float = 0.0
     elapsed_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def process_array(

@@ -161,10 +161,11 @@ def make_stages(
 ) -> list[Stage]:
     """A chain of models as stages; between two of them the sound has the second one's input rate.
 
-    ``voice`` tells speakers apart where a model parts them. A model that hears the mixture beside estimates
-    makes one stage with the one before it.
+    Without any it only resamples. ``voice`` tells speakers apart where a model parts them. A model that hears the
+    mixture beside estimates makes one stage with the one before it.
     """
     stages, rate = list[Stage](), in_rate
+    models = models or [None]
     for i, model in enumerate(models):
         after = models[i + 1] if i + 1 < len(models) else None
         target = out_rate if after is None else after.spec.in_rate

@@ -31,7 +31,8 @@ class ModelSpec:
     One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
     source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
     yields, neighbours overlap by the rest. ``context`` is also the lookahead. ``inputs`` signals are heard together:
-    the mixture alone, or with estimates of its sources behind it, which end at ``edge_hz``.
+    the mixture alone, or with estimates of its sources behind it, which end at ``edge_hz``. A model that ``hears_edge``
+    is told where the content of its input ends.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelSpec:
     hop: int
     inputs: int = 1
     edge_hz: float = 0.0
+    hears_edge: bool = False
 
     def __post_init__(self) -> None:
         assert 0 < self.hop <= self.core, (self.hop, self.core)

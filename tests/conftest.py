@@ -54,8 +54,10 @@ def restorer(rate: int = 16000, sources: int = 2) -> Model:
     return build("band_masks", make_config("band_masks", values)).eval().requires_grad_(False)
 
 
+BWE = {"n_fft": 64, "hop_length": 32, "hidden": 8, "blocks": 2, "frames": 16, "margin": 12, "fade_hz": 1500.0}
 SMALL = {
     "wave_u_net": {"sample_rate": 8000, "depth": 3, "filters": 4, "core": 512, "overlap": 64, "output": "linear"},
+    "spectral_bwe": BWE,
     "audio_unet": {"filters": [4, 8], "kernels": [9, 5], "core": 1024, "bias": False},
     "band_masks": {"frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16},
     "voice": {"width": 8, "size": 8},

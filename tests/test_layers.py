@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
     {"errors"},
     {"settings"},
-    {"audio", "dsp", "windows", "tracking"},
+    {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},
     {"importing", "metrics", "weights"},
     {"stages"},
-    {"process"},
+    {"picture", "process"},
     {"api"},
     {"batch"},
     {"train", "bench"},

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import halves, noise, restorer, tone
+from conftest import BWE, halves, noise, restorer, tone
 
 from audiosr_cli import api
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
+from audiosr_cli.models import build, make_config
 from audiosr_cli.process import Report, _speaker_warnings, process_array
 from audiosr_cli.stages import Options
 from audiosr_cli.weights import load_model
@@ -60,6 +62,62 @@ def test_a_chain_has_only_what_a_recording_needs(rate: int, wanted: int | None, 
     """A restorer for what lies above the separator's edge, an upsampler for what lies above the recording's."""
     parts = (halves(), restorer(), *([load_model("audio_unet")] if wanted else []))
     assert len(api.Pipeline(parts, wanted, OPTIONS).chain(rate)) == models
+
+
+def upsampling(cutoff_hz: float | None = None, rate: int = 48000) -> api.Pipeline:
+    model = build("spectral_bwe", make_config("spectral_bwe", BWE)).eval().requires_grad_(False)
+    return api.Pipeline((model,), rate, OPTIONS, cutoff_hz=cutoff_hz)
+
+
+def narrow(edge: float, sample_rate: int = 48000, seconds: int = 2) -> np.ndarray:
+    """Noise (2, T) that ends at ``edge`` Hz."""
+    wave = noise(seconds * sample_rate, 2)
+    spectrum = np.fft.rfft(wave)
+    spectrum[:, int(edge * seconds) :] = 0
+    return np.fft.irfft(spectrum, wave.shape[1]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("edge", "models"), [(4000, 1), (12000, 1), (21000, 0), (24000, 0)])
+def test_upsampling_where_something_is_missing(tmp_path: Path, edge: int, models: int) -> None:
+    wave = narrow(edge)
+    pipeline = upsampling()
+    found = pipeline.edge([wave], 48000)
+    assert found == pytest.approx(edge, rel=0.05)
+    chain = pipeline.chain(48000, found)
+    assert len(chain) == models
+    soundfile.write(tmp_path / "a.wav", wave.T, 48000, "FLOAT")
+    report = pipeline.write(tmp_path / "a.wav", [tmp_path / "b.wav"])
+    assert report.edge_hz == found
+    assert ("restored above" if models else "nothing to restore") in report.notes[0]
+    made = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
+    assert np.array_equal(made, wave) == (models == 0)
+    np.testing.assert_array_equal(made, pipeline.array(wave, 48000)[0])
+
+
+def test_cutoff_is_believed_and_the_rest_found(tmp_path: Path) -> None:
+    wave = narrow(9000)
+    assert upsampling(3000.0).edge([wave], 48000) == 3000.0
+    assert upsampling(30000.0).edge([wave], 48000) == 24000.0
+    silent = upsampling()
+    assert silent.edge([0 * wave], 48000) is None
+    assert silent.chain(48000, None) == ()
+    np.testing.assert_array_equal(silent.array(0 * wave, 48000)[0], 0 * wave)
+    with pytest.raises(UsageError, match="--cutoff 20: at least 500 Hz"):
+        api.upsampling(cutoff_hz=20.0)
+    assert api.upsampling(16000, "none").array(wave, 48000).shape == (1, 2, 32000)
+
+
+def test_a_pipe_is_heard_for_a_while_and_loses_nothing(tmp_path: Path) -> None:
+    wave = narrow(5000, 16000, 4)
+    soundfile.write(tmp_path / "a.wav", wave.T, 16000, "FLOAT")
+    with AudioReader(tmp_path / "a.wav") as reader:
+        reader.path = None  # as of a pipe
+        for _ in reader.ahead(1.0):
+            pass
+        np.testing.assert_array_equal(np.concatenate(list(reader.blocks()), axis=1), wave)
+    with AudioReader(tmp_path / "a.wav") as reader:
+        reader.path = None
+        assert upsampling().file_edge(reader) == pytest.approx(5000, rel=0.05)
 
 
 def test_arrays_and_paths_give_the_same(small_weights: Path, tmp_path: Path) -> None:

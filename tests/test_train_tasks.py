@@ -149,7 +149,7 @@ def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) ->
         Restoration(replace(restoration().spec, edge_hz=7000.0), 2, 0.5, "wave_u_net")
     with pytest.raises(UsageError, match="is the separator's"):
         Restoration(replace(restoration().spec, name="wave_u_net"), 2, 0.5, "wave_u_net", joint=True)
-    with pytest.raises(UsageError, match="one of si_snr and stft"):
+    with pytest.raises(UsageError, match="one of si_snr, stft and lsd"):
         Shares(0.0, 0.0)
     task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     with pytest.raises(UsageError, match="one process"):

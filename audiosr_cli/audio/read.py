@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -58,12 +59,13 @@ class AudioReader:
     """An open recording: ``sample_rate`` (Hz), ``channels``, ``subtype`` and blocks of samples.
 
     ``source`` is a path or ``-`` for standard input. ``frames`` is what the header promises, None where
-    it promises nothing; never trusted. ``warnings`` tells, once the blocks are through, what was off.
-    No downmix, no scaling. Raises InputError naming the file.
+    it promises nothing; never trusted. ``path`` is where it can be opened again, None for pipes. ``warnings``
+    tells, once the blocks are through, what was off. No downmix, no scaling. Raises InputError naming the file.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
         self.name = "standard input" if str(source) == "-" else os.fspath(source)
+        self.path = Path(source) if str(source) != "-" and Path(source).is_file() else None
         self.warnings: list[str] = []
         self._stack = ExitStack()
         try:
@@ -80,6 +82,7 @@ class AudioReader:
         self._wav: WavReader | None = None
         self._sound: _Forward | None = None
         self._done = 0
+        self._heard_ahead = deque[NDArray[np.float32]]()
         recorded = _Recorded(stream)
         if head[:4] in _WAV_MAGIC:
             try:
@@ -127,6 +130,20 @@ class AudioReader:
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """All samples in blocks (C, T) of at most ``frames``; to be walked once."""
+        while self._heard_ahead:
+            yield self._heard_ahead.popleft()
+        yield from self._blocks(frames)
+
+    def ahead(self, seconds: float) -> Iterator[NDArray[np.float32]]:
+        """The first ``seconds`` in blocks (C, T), before ``blocks`` is walked, which then has them as well."""
+        wanted = seconds * self.sample_rate
+        for block in self._blocks(BLOCK):
+            self._heard_ahead.append(block)
+            yield block
+            if self._done >= wanted:
+                return
+
+    def _blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:
         while (block := self._read(frames)).shape[1]:
             self._done += block.shape[1]
             yield block

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -55,6 +56,9 @@ class Shared:
     ] = "each"
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")] = "auto"
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")] = 1
+    spectrogram: Annotated[
+        str | None, typer.Option("--spectrogram", help="Draw what went in and came out into this PNG (one recording).")
+    ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False
     skip: Annotated[bool, typer.Option("--skip", help="Leave inputs whose outputs all exist.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recording on standard output.")] = False
@@ -101,7 +105,7 @@ def processing(command: Callable[..., None]) -> Callable[..., None]:
 
 def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: str, shared: Shared) -> None:
     """Check the call, load the models, run every input, tell what became of it, set the exit code."""
-    from audiosr_cli import batch
+    from audiosr_cli import batch, picture
     from audiosr_cli.api import pick_device
     from audiosr_cli.stages import Options
 
@@ -111,6 +115,11 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
         raise UsageError("--json and -o - both want standard output; give -o a file")
     naming = batch.Naming(shared.output, shared.template or template, shared.container)
     items = batch.collect(inputs)
+    drawn = Path(shared.spectrogram) if shared.spectrogram else None
+    if drawn is not None:
+        picture.check(drawn)
+        if len(items) != 1 or shared.output == "-":
+            raise UsageError("--spectrogram shows one recording, and what files it became")
     options = Options(pick_device(shared.device), shared.batch, shared.clip, _channels(shared.channels))
     pipeline = make(options)
     batch.check(items, naming, pipeline.outputs)
@@ -120,6 +129,8 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
         for outcome in batch.run(items, pipeline, naming, existing, shared.subtype, progress):
             failed += outcome.error is not None
             _tell(outcome, shared)
+            if drawn is not None and outcome.report is not None:
+                _draw(outcome, drawn)
     if failed:
         raise typer.Exit(1 if failed == len(items) else 3)
 
@@ -148,6 +159,8 @@ def _tell(outcome: Outcome, shared: Shared) -> None:
         print(json.dumps(row | ({"error": str(error)} if error else {})), flush=True)
     if report is None or shared.quiet:
         return
+    for line in report.notes:
+        _say(line)
     for line in report.warnings:
         _say(f"warning: {line}")
     if report.outputs != ["-"] and not shared.as_json:
@@ -156,6 +169,14 @@ def _tell(outcome: Outcome, shared: Shared) -> None:
         seconds = report.frames_in / report.rate_in
         speed = seconds / max(report.elapsed_s, 1e-9)
         _say(f"{report.input}: {seconds:.1f} s of audio in {report.elapsed_s:.1f} s ({speed:.1f} × real time)")
+
+
+def _draw(outcome: Outcome, target: Path) -> None:
+    from audiosr_cli import picture
+
+    assert outcome.report is not None
+    source = [] if outcome.item.source == "-" else [outcome.item.source]
+    picture.draw([(Path(name).name, Path(name)) for name in (*source, *outcome.report.outputs)], target)
 
 
 @contextmanager

@@ -14,7 +14,12 @@ from audiosr_cli.cli import common
 def upsample(
     inputs: common.Inputs,
     rate: Annotated[int, typer.Option("--rate", help="The output's sample rate in Hz.")] = 48000,
-    model: common.Model = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A bundled model's name, a .safetensors file, or none: resample only.")
+    ] = None,
+    cutoff: Annotated[
+        float | None, typer.Option("--cutoff", help="Where the content ends, in Hz. [default: found by listening]")
+    ] = None,
     *,
     shared: common.Shared,
 ) -> None:
@@ -26,4 +31,6 @@ def upsample(
 
     if inputs == ["-"] and shared.output is None and not shared.as_json:
         shared = replace(shared, output="-")
-    common.run_batch(inputs, lambda options: api.upsampling(rate, model, options), "{stem}_{rate}.{ext}", shared)
+    common.run_batch(
+        inputs, lambda options: api.upsampling(rate, model, options, cutoff), "{stem}_{rate}.{ext}", shared
+    )

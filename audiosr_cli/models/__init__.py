@@ -12,6 +12,7 @@ from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
 from audiosr_cli.models.dual_path import DualPath, DualPathConfig
 from audiosr_cli.models.sfsrnet import SFSRNet, SFSRNetConfig
+from audiosr_cli.models.spectral_bwe import SpectralBWE, SpectralBWEConfig
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.models.voice import Voice, VoiceConfig
 from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[Model]]] = {
     "conv_tasnet": (ConvTasNetConfig, ConvTasNet),
     "dual_path": (DualPathConfig, DualPath),
     "sfsrnet": (SFSRNetConfig, SFSRNet),
+    "spectral_bwe": (SpectralBWEConfig, SpectralBWE),
     "spectral_unet": (SpectralUNetConfig, SpectralUNet),
     "voice": (VoiceConfig, Voice),
     "wave_u_net": (WaveUNetConfig, WaveUNet),

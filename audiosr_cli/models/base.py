@@ -122,3 +122,11 @@ class Model(nn.Module):
         """
         del sample_rate, sources
         return self
+
+    def at_edge(self, edge_hz: float) -> Model:
+        """The same network for input whose content ends at ``edge_hz``, where it asks for that.
+
+        Otherwise itself, as here.
+        """
+        del edge_hz
+        return self

@@ -21,6 +21,7 @@ KEYS = ("edge", "roll_off", "plain", "filter", "folded", "shelf_db", "shelf_from
 
 _LOWEST, _POINTS_PER_OCTAVE, _POINTS = -4, 128, 1281  # the grid of log2(frequency / edge): -4 … 6
 _FLOOR_DB = -120.0
+_DOWN_3_DB = 0.636  # of a raised cosine's fall, from its end
 _RIPPLE_DB, _STOP_DB = 0.5, 60.0  # of Chebyshev and elliptic filters
 
 
@@ -71,6 +72,11 @@ def draw(degradation: Degradation, count: int, generator: torch.Generator) -> Re
         "shelf_db": torch.where(uniform() < d.shelf, -40 * uniform(), 0),
         "shelf_from": 0.4 + 0.5 * uniform(),  # of the edge
     }
+
+
+def where_content_ends(recipe: Recipe) -> Tensor:
+    """Where each recording has lost 3 dB, or an elliptic filter's ripple, in Hz: (B,). Shelves are not counted."""
+    return recipe["edge"] * torch.where(recipe["plain"], 1 - _DOWN_3_DB * recipe["roll_off"], 1.0)
 
 
 def band_limit(waves: Tensor, recipe: Recipe, sample_rate: int) -> Tensor:

@@ -122,7 +122,7 @@ class Trainer:
         self.opponent = Opponent(task.adversary, config.critic_rate, ranks) if task.adversary else None
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
-        self.network: Callable[[Tensor], Tensor] = self.model
+        self.network: Callable[..., Tensor] = self.model
         self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device)
         self._nonfinite = 0
 
@@ -188,10 +188,10 @@ class Trainer:
         """The batch of the current step, as much of it as is for this rank."""
         return self.task.batch(recordings, torch.Generator().manual_seed(self._seed()), self.ranks)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *x: Tensor) -> Tensor:
         """The network's output as float32."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16):
-            return self.network(x).float()
+            return self.network(*x).float()
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step; returns the terms of its loss. A batch whose gradient is not finite changes nothing."""

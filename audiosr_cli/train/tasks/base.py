@@ -15,7 +15,7 @@ from audiosr_cli.train.discriminators import Critics
 from audiosr_cli.train.ranks import Ranks
 
 Batch = dict[str, Tensor]  # "input" is what the network hears, the rest is the task's own
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]
 
 VALID_SEED = 20261120
 

@@ -16,7 +16,13 @@ from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.losses import best_assignment, multi_resolution_stft, pair_figures, si_snr_and_level
+from audiosr_cli.train.losses import (
+    best_assignment,
+    log_spectral,
+    multi_resolution_stft,
+    pair_figures,
+    si_snr_and_level,
+)
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
@@ -28,15 +34,16 @@ _ROLL_OFF = 0.02  # at the edge of the narrowest recording of a mixture
 
 @dataclass(frozen=True)
 class Shares:
-    """What each term of the loss counts: SI-SNR with level in dB, and the distance of magnitudes."""
+    """What each term of the loss counts: SI-SNR with level in dB, the distance of magnitudes, and the LSD."""
 
     si_snr: float = 0.1
     stft: float = 1.0
+    lsd: float = 0.0
 
     def __post_init__(self) -> None:
         within(self, 0, float("inf"), *vars(self))
         if not any(vars(self).values()):
-            raise UsageError("weights: one of si_snr and stft must be above 0")
+            raise UsageError("weights: one of si_snr, stft and lsd must be above 0")
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,14 @@ class Restoration:
         if w.si_snr:
             own = pair_figures(estimate, target, si_snr_and_level).diagonal(dim1=1, dim2=2)
             terms["si_snr"] = -w.si_snr * own.mean(1).clamp_max(30).mean()
-        if w.stft:  # sources behind one another: a silent one is measured by the others
-            made, true = estimate.flatten(1), target.flatten(1)
+        made, true = (
+            estimate.flatten(1),
+            target.flatten(1),
+        )  # behind one another: a silent one is measured by the others
+        if w.stft:
             terms["stft"] = w.stft * multi_resolution_stft(made, true, self.spec.in_rate, floor=_FLOOR)
+        if w.lsd:
+            terms["lsd"] = w.lsd * log_spectral(made, true, self.spec.in_rate)
         return Losses(terms, estimate.flatten(0, 1), target.flatten(0, 1))
 
     def score(self, model: Model, valid: Corpus) -> float:

@@ -25,6 +25,8 @@ from audiosr_cli.train.tasks.base import Adversary, Batch, Forward, Losses, Reco
 _SPEED = 0.05
 _GAIN_DB = (-18.0, 6.0)
 _VALID_EDGES = (4000.0, 8000.0)
+_VALID_ROLL_OFF = 0.09
+_MISJUDGED = 0.02  # how far off the edge may be that a network is told, as a share of it
 _LONGEST_FFT = 2048  # of the losses and the score
 
 
@@ -72,13 +74,17 @@ class Upsampling:
         return None
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """The target is as long as what the model returns for the crop; ``band`` (B,) is where it ends, unless full."""
+        """The target is as long as what the model returns for the crop.
+
+        ``band`` (B,) is where it ends, unless full, and ``edge`` (B,) where the input does, if the model asks.
+        """
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
         recipe = corpus.draw(count, length, generator, speed=_SPEED) | degrade.draw(self.degradation, count, generator)
         low, high = _GAIN_DB
         gain = torch.pow(10, (low + (high - low) * torch.rand(count, generator=generator)) / 20)
         recipe["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
+        recipe["misjudged"] = 1 + _MISJUDGED * (2 * torch.rand(count, generator=generator) - 1)
         recipe = ranks.share(recipe, self.batch_size)
         waves = corpus.render(recipe, length, ranks.device)[:, 0] * recipe["gain"].to(ranks.device).unsqueeze(1)
         recipe["edge"] = recipe["edge"].clamp_max(spec.in_rate / 2)
@@ -86,13 +92,16 @@ class Upsampling:
         band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
         cut = spec.context * spec.ratio
         batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
+        if spec.hears_edge:
+            judged = degrade.where_content_ends(recipe) * recipe["misjudged"]
+            batch["edge"] = torch.minimum(judged, band).to(ranks.device)
         if bool((band < spec.out_rate / 2).any()):
             batch["band"] = band.to(ranks.device)
         return batch
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """LSD, multi-resolution magnitudes, complex spectrum and mels, each below the recording's band."""
-        estimate, target = forward(batch["input"]).flatten(1), batch["target"]  # (B, T)
+        estimate, target = forward(*self._heard(batch)).flatten(1), batch["target"]  # (B, T)
         rate, w = self.spec.out_rate, self.weights
         band = batch.get("band")
         distances: dict[str, tuple[float, Callable[..., Tensor]]] = {
@@ -110,6 +119,10 @@ class Upsampling:
             estimate, target = (low_pass(x, band, torch.full_like(band, 0.02), rate) for x in (estimate, target))
         return Losses(terms, estimate, target)
 
+    def _heard(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the network is given of a batch."""
+        return (batch["input"], batch["edge"]) if self.spec.hears_edge else (batch["input"],)
+
     def score(self, model: Model, valid: Corpus) -> float:
         """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz edges over up to 20 valid recordings of up to 4 s.
 
@@ -124,10 +137,12 @@ class Upsampling:
             start, length = int(valid.starts[k]), min(int(valid.lengths[k]), 4 * spec.out_rate) // unit * unit
             wave = valid.samples[start : start + length].to(device).float()[None] / 32768
             for edge in sorted({min(edge, spec.in_rate / 2) for edge in _VALID_EDGES}):
-                cut, roll_off = (torch.tensor([value], device=device) for value in (edge, 0.09))
+                cut, roll_off = (torch.tensor([value], device=device) for value in (edge, _VALID_ROLL_OFF))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
+                known = {"edge": cut, "roll_off": roll_off, "plain": torch.ones(1, dtype=torch.bool, device=device)}
+                told = model.at_edge(float(degrade.where_content_ends(known)))
                 with torch.no_grad():
-                    estimate = model(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)))
+                    estimate = told(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)))
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
                 found.append(float(lsd(estimate.flatten(), wave[0], high=band)))
         return -sum(found) / len(found)

@@ -1,0 +1,95 @@
+"""How well band edges are found: `python tools/score_edges.py ../shared/data`.
+
+Recordings of the valid splits and noise, low-passed by each filter at each edge, in each container at each level, with
+16-bit dither. Says how many edges are more than 5 % off, by filter and level.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from audiosr_cli.band import BandMeter
+from audiosr_cli.train import degrade
+
+EDGES = (2000.0, 4000.0, 8000.0, 12000.0, 16000.0, 20000.0)
+RATES = (16000, 44100, 48000, 96000)
+LEVELS_DB = (0, -30, -60)
+SECONDS = 6
+
+
+def recordings(data: Path) -> dict[str, np.ndarray]:
+    """Names and waves (T,) at 96 kHz, of full band as far as can be."""
+    found = {}
+    for kind, count in (("speech48k", 3), ("music48k", 3), ("noise48k", 2)):
+        files = sorted((data / kind / "valid").rglob("*.ogg"))
+        step = max(1, len(files) // count)
+        for path in files[::step][:count]:
+            wave, rate = soundfile.read(path, dtype="float32", frames=SECONDS * 48000, always_2d=True)
+            found[f"{kind}/{path.stem[:20]}"] = soxr.resample(wave[:, 0], rate, 96000)
+    draw = np.random.default_rng(1)
+    found["white"] = 0.2 * draw.standard_normal(SECONDS * 96000).astype(np.float32)
+    return found
+
+
+def low_passed(wave: np.ndarray, kind: str, edge: float, rate: int) -> np.ndarray:
+    """The wave (T,) at 96 kHz through a filter, at ``rate``."""
+    if kind == "soxr":
+        return soxr.resample(soxr.resample(wave, 96000, 2 * edge), 2 * edge, rate)
+    family, order = {
+        "wall": ("sinc", 10),
+        "chebyshev8": ("chebyshev", 8),
+        "elliptic6": ("elliptic", 6),
+        "butterworth10": ("butterworth", 10),
+        "butterworth6": ("butterworth", 6),
+        "codec": ("sinc", 10),
+    }[kind]
+    spectrum = np.fft.rfft(wave)
+    x = np.fft.rfftfreq(len(wave), 1 / 96000) / edge
+    gain = 10 ** (degrade.magnitude_db(family, order, torch.from_numpy(x).clamp_min(1e-3)).numpy() / 20)
+    if kind == "codec":
+        gain *= 10 ** (-np.clip((x - 0.7) / 0.1, 0, 1) * 12 / 20)
+    return soxr.resample(np.fft.irfft(spectrum * gain, len(wave)).astype(np.float32), 96000, rate, quality="VHQ")
+
+
+def found_edge(wave: np.ndarray, rate: int) -> float | None:
+    """What the meter says."""
+    meter = BandMeter(rate)
+    meter.push(wave[None].astype(np.float32))
+    return meter.edge()
+
+
+def main() -> None:
+    """One JSON object a filter and level."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    options = parser.parse_args()
+    waves, draw = recordings(options.data), np.random.default_rng(2)
+    for kind in ("wall", "soxr", "chebyshev8", "elliptic6", "butterworth10", "butterworth6", "codec"):
+        for level in LEVELS_DB:
+            off, worst = {}, []
+            for edge, rate in itertools.product(EDGES, RATES):
+                if edge > 0.46 * rate:
+                    continue
+                for name, wave in waves.items():
+                    made = low_passed(wave, kind, edge, rate)
+                    made = made / np.abs(made).max() * 10 ** (level / 20)
+                    made = np.round(made * 32767 + draw.random(len(made)) - draw.random(len(made))) / 32768
+                    edge_found = found_edge(made, rate)
+                    key = name.split("/")[0]
+                    bad = edge_found is None or abs(edge_found / edge - 1) > 0.05
+                    counts = off.setdefault(key, [0, 0])
+                    counts[0] += bad
+                    counts[1] += 1
+                    if bad:
+                        worst.append((name, edge, rate, edge_found and round(edge_found)))
+            print(json.dumps({"filter": kind, "level": level, "off": off, "some": worst[:4]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
