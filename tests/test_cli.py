@@ -140,6 +140,20 @@ def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
     assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
 
 
+def test_where_content_ends_is_told(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(16000).T, 16000)
+    found = audiosr("upsample", "a.wav", "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)["edge_hz"] == 8000
+    assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
+    given = audiosr("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
+    assert json.loads(given.stdout)["edge_hz"] == 3000
+    full = audiosr("upsample", "a_48000.wav", "--rate", 16000, "-o", tmp_path / "c.wav", cwd=tmp_path)
+    assert b"nothing to restore" in full.stderr
+    plain = audiosr("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
+    assert (plain.returncode, soundfile.info(tmp_path / "d.wav").frames) == (0, 48000)
+    assert b"content" not in plain.stderr
+
+
 def test_json(stereo: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     done = audiosr("upsample", stereo, tmp_path / "bad.wav", "--json", "-o", tmp_path / "out")
@@ -165,6 +179,8 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (["upsample", "{wav}", "--json", "-o", "-"], 2, "--json"),
         (["separate", "{wav}", "-o", "-"], 2, "takes one output"),
         (["upsample", "{wav}", "--subtype", "13"], 1, "cannot hold 13"),
+        (["upsample", "{wav}", "--cutoff", "12"], 2, "--cutoff 12: at least 500 Hz"),
+        (["upsample", "{wav}", "--spectrogram", "a.jpg"], 2, "ends in .png"),
         (["upsample"], 2, "inputs"),
         (["no-such"], 2, "No such command"),
         (["bench"], 2, "--synthetic"),

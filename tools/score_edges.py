@@ -5,6 +5,7 @@ Recordings of the valid splits and noise, low-passed by each filter at each edge
 """
 
 import argparse
+import csv
 import itertools
 import json
 from pathlib import Path
@@ -23,17 +24,20 @@ LEVELS_DB = (0, -30, -60)
 SECONDS = 6
 
 
-def recordings(data: Path) -> dict[str, np.ndarray]:
-    """Names and waves (T,) at 96 kHz, of full band as far as can be."""
+def recordings(data: Path) -> dict[str, tuple[np.ndarray, float]]:
+    """Names, waves (T,) at 96 kHz and where their own band ends, in Hz."""
     found = {}
+    rows = csv.DictReader((data / "manifest.csv").open())
+    bands = {row["path"]: float(row["bandwidth_hz"] or 24000) for row in rows}
     for kind, count in (("speech48k", 3), ("music48k", 3), ("noise48k", 2)):
         files = sorted((data / kind / "valid").rglob("*.ogg"))
         step = max(1, len(files) // count)
         for path in files[::step][:count]:
             wave, rate = soundfile.read(path, dtype="float32", frames=SECONDS * 48000, always_2d=True)
-            found[f"{kind}/{path.stem[:20]}"] = soxr.resample(wave[:, 0], rate, 96000)
+            band = bands[str(path.relative_to(data))]
+            found[f"{kind}/{path.stem[:20]}"] = soxr.resample(wave[:, 0], rate, 96000), band
     draw = np.random.default_rng(1)
-    found["white"] = 0.2 * draw.standard_normal(SECONDS * 96000).astype(np.float32)
+    found["white"] = 0.2 * draw.standard_normal(SECONDS * 96000).astype(np.float32), 48000.0
     return found
 
 
@@ -76,7 +80,9 @@ def main() -> None:
             for edge, rate in itertools.product(EDGES, RATES):
                 if edge > 0.46 * rate:
                     continue
-                for name, wave in waves.items():
+                for name, (wave, band) in waves.items():
+                    if edge > 0.95 * band:
+                        continue
                     made = low_passed(wave, kind, edge, rate)
                     made = made / np.abs(made).max() * 10 ** (level / 20)
                     made = np.round(made * 32767 + draw.random(len(made)) - draw.random(len(made))) / 32768
