@@ -1,7 +1,8 @@
 """What models cost: `python tools/peers.py [--seconds 20] [--rounds 3]`, each run a process of its own, by turns.
 
-Separators, or with ``--task upsample`` what makes 48 kHz. The bundled models stream through the engine; published shapes have random weights and take the whole signal at once,
-as their packages do. SpeechBrain's and Asteroid's own code is measured beside ours where it is installed.
+Separators, or with ``--task upsample`` what makes 48 kHz. The bundled models stream through the engine; published
+shapes have random weights and take the whole signal at once, as their packages do. SpeechBrain's and Asteroid's own
+code is measured beside ours where it is installed.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def asteroid_model(name: str) -> tuple[Pass, int]:
 
 
 class ApBwe(nn.Module):
-    """AP-BWE's generator (Lu et al. 2024) as far as it costs: 1024 bins every 80 samples, 512 channels, 8 pairs of blocks."""
+    """What costs of AP-BWE's generator (Lu et al. 2024): frames every 80 samples, 512 channels, 8 pairs of blocks."""
 
     def __init__(self, width: int = 512, blocks: int = 8) -> None:
         super().__init__()
