@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
-    {"errors"},
+    {"allocator", "errors"},
     {"settings"},
     {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},

@@ -106,6 +106,7 @@ def processing(command: Callable[..., None]) -> Callable[..., None]:
 def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: str, shared: Shared) -> None:
     """Check the call, load the models, run every input, tell what became of it, set the exit code."""
     from audiosr_cli import batch, picture
+    from audiosr_cli.allocator import keep_freed_memory
     from audiosr_cli.api import pick_device
     from audiosr_cli.stages import Options
 
@@ -120,6 +121,7 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
         picture.check(drawn)
         if len(items) != 1 or shared.output == "-":
             raise UsageError("--spectrogram shows one recording, and what files it became")
+    keep_freed_memory()
     options = Options(pick_device(shared.device), shared.batch, shared.clip, _channels(shared.channels))
     pipeline = make(options)
     batch.check(items, naming, pipeline.outputs)

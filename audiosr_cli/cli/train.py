@@ -39,10 +39,12 @@ def train(
     the budget leave a state that --resume goes on from; so does a kill, a minute of work less. Under torchrun
     several processes or machines train together.
     """
+    from audiosr_cli.allocator import keep_freed_memory
     from audiosr_cli.api import pick_device
     from audiosr_cli.train.run import Call
     from audiosr_cli.train.run import train as run
 
+    keep_freed_memory()
     call = Call(data, minutes, resume, pick_device(device), init, export, tensorboard)
     with _reporting() as report:
         best = run(config, out or Path("runs") / config.stem, report, call)
