@@ -10,11 +10,13 @@ import resource
 import torch
 from audiosr_cli.allocator import keep_freed_memory
 {call}
+def window():
+    return [torch.ones(2 << 20) for _ in range(16)]  # 8 MiB each
 for _ in range(3):
-    torch.ones(4 << 20)  # 16 MiB
+    window()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(50):
-    torch.ones(4 << 20)
+for _ in range(20):
+    window()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
