@@ -160,8 +160,8 @@ def turn_gates(speakers: int, length: int, rate: int) -> Tensor:
     return ((at - begin) / 0.01).clamp(0, 1) * ((begin + length / speakers / rate - at) / 0.01).clamp(0, 1)
 
 
-def highs_error(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> float:
-    """By how many dB (without its sign) the highs of who speaks alone differ from the mixture's.
+def highs_errors(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> Tensor:
+    """By how many dB (without its sign) the highs of who speaks alone differ from the mixture's: (S,).
 
     ``sources`` (S, T) take turns; half a second around each change is left out.
     """
@@ -172,7 +172,14 @@ def highs_error(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> float:
     turn = (spectra[len(made) + 1 :].sum(1) > 0).float()  # (S, L)
     quiet = F.max_pool1d(1 - turn, 101, 1, 50)
     levels = [10 * torch.log10((x * (1 - quiet)).sum(1) + 1e-9) for x in (highs[: len(made)], highs[len(made)])]
-    return float((levels[0] - levels[1]).abs().mean())
+    return (levels[0] - levels[1]).abs()
+
+
+def lone_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[str, float]:
+    """What ``highs_errors`` are on the mean, and how many are within 1 dB: what went to the other track is far off."""
+    errors = highs_errors(made, sources, mix, rate)
+    share = float((errors < 1).float().mean())
+    return {"error of a lone speaker's highs": float(errors.mean()), "lone speakers' highs within 1 dB": share}
 
 
 def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, float]:
@@ -190,7 +197,7 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, 
             "level error": float(level.abs().mean()),
             "LSD": distance(estimate, sources),
             "LSD above 4 kHz": distance(estimate, sources, 2 * EDGE_HZ / rate),
-            **({"error of a lone speaker's highs": highs_error(estimate, sources, mix, rate)} if turns else {}),
+            **(lone_highs(estimate, sources, mix, rate) if turns else {}),
             **optional(estimate, sources, rate),
         }
         for key, value in row.items():
