@@ -105,7 +105,8 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, low_bands: int) -> Tensor:
         """(B, L, bands, C) → the same shape."""
-        inner = self.depthwise(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        with torch.autocast(h.device.type, enabled=False):  # CPUs learn its kernels half as fast in bf16
+            inner = self.depthwise(h.float().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inner = self.norm(inner + self.below(h[:, :, :low_bands].mean(2, keepdim=True)))
         return h + self.scale * self.narrow(F.relu(self.wide(inner)))
 
