@@ -175,17 +175,17 @@ def load_voice() -> Voice:
     return network
 
 
-def _separator(speakers: int, options: Options) -> Model:
-    """The bundled model that parts so many. Raises UsageError where there is none."""
+def _separator(speakers: int, cheapest: bool = False) -> str:
+    """The bundled model that parts so many, or of several the one at the lowest rate. Raises UsageError without one."""
     models = {
-        name: weights.metadata(weights.folder() / entry["file"])["spec"]["sources"]
+        name: weights.metadata(weights.folder() / entry["file"])["spec"]
         for name, entry in catalogue().items()
         if "separate" in entry["tasks"]
     }
-    for name, sources in models.items():
-        if sources == speakers:
-            return _load("separate", name, options)
-    known = ", ".join(f"{sources} ({name})" for name, sources in models.items())
+    fitting = [name for name, spec in models.items() if spec["sources"] == speakers]
+    if fitting:
+        return min(fitting, key=lambda name: models[name]["in_rate"]) if cheapest else fitting[0]
+    known = ", ".join(f"{spec['sources']} ({name})" for name, spec in models.items())
     raise UsageError(
         f"--speakers {speakers}: the bundled models part {known}; --model takes your own, see audiosr models import"
     )
@@ -196,7 +196,7 @@ def separation(
 ) -> Pipeline:
     """The pipeline of ``separate``. Raises UsageError where no model parts that many speakers."""
     options = options or Options()
-    network = _load("separate", model, options) if model else _separator(speakers, options)
+    network = _load("separate", model or _separator(speakers), options)
     if network.spec.sources != speakers:
         raise UsageError(f"--speakers {speakers}: {network.spec.name} separates {network.spec.sources}")
     return Pipeline((network,), None, options, load_voice(), residual)
@@ -225,7 +225,7 @@ def restoration(
     upsampler: str | None = None,
     options: Options | None = None,
 ) -> Pipeline:
-    """The pipeline of ``separate-sr``: separate at a low rate, restore every source's band from the mixture.
+    """The pipeline of ``separate-sr``: separate at the lowest rate, restore every source's band from the mixture.
 
     ``restorer`` "none" leaves that to the upsampler, which otherwise adds what a mixture below ``rate`` lacks.
     """
@@ -234,7 +234,7 @@ def restoration(
     elif upsampler is not None and restorer != "none":
         raise UsageError("--upsampler adds what a recording below --rate lacks; give a --rate, or --restorer none")
     options = options or Options()
-    parted = separation(speakers, model, options)
+    parted = separation(speakers, model or _separator(speakers, cheapest=True), options)
     edge = parted.models[0].spec.out_rate / 2
     name = restorer or _restorer(edge)
     restorers = []
