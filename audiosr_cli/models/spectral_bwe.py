@@ -96,8 +96,12 @@ class Block(nn.Module):
 class SpectralBWE(Model):
     """The network. Below the edge the output is the input, bin by bin.
 
-    Everything is relative to the level of the frames around, so gain in is gain out, and silence stays silent. What it
-    adds lies above ``edge_hz``, one number for all items or one (B,) an item, where the input's content ends.
+    Above it each bin of the raised low band has a gain, and a flatness: how much of its own ups and downs is taken
+    out. Everything is relative to the level of the frames around, so gain in is gain out, polarity is kept, and silence
+    stays silent. ``edge_hz``, one number for all items or one (B,) an item, is where the input's content ends.
+
+    Complex values of its own beside those would bring the log-spectral distance down faster, but as pulses at the rate
+    of the frames: magnitudes without ups and downs are those of one pulse a frame, which buzzes.
     """
 
     config: SpectralBWEConfig
@@ -111,9 +115,8 @@ class SpectralBWE(Model):
         self.place = nn.Linear(2 * _OCTAVES, c.hidden, bias=False)
         self.enter_norm, self.norm = (nn.LayerNorm(c.hidden, eps=1e-6) for _ in range(2))
         self.blocks = nn.ModuleList(Block(c.hidden, c.kernel, c.expansion) for _ in range(c.blocks))
-        self.size, self.free = nn.Linear(c.hidden, c.bins), nn.Linear(c.hidden, 2 * c.bins)
-        self.flatness = nn.Parameter(torch.full((c.bins,), -1.0))
-        for layer, bias in ((self.size, _DOWN), (self.free, 0.0)):
+        self.size, self.flatness = nn.Linear(c.hidden, c.bins), nn.Linear(c.hidden, c.bins)
+        for layer, bias in ((self.size, _DOWN), (self.flatness, 0.0)):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, bias)
 
@@ -138,11 +141,11 @@ class SpectralBWE(Model):
         for block in self.blocks:
             h = block(h)
         h = self.norm(h)
-        size, free = self.size(h), self.free(h)
+        size, flatness = self.size(h), self.flatness(h)
         with torch.autocast(x.device.type, enabled=False):
-            flat = raised.abs().square().add(1e-4) ** (-0.5 * self.flatness.sigmoid())
-            own = torch.view_as_complex(free.float().unflatten(2, (-1, 2)).contiguous())
-            made = level * size.float().clamp_max(3).exp() * (raised * flat + own)
+            power = torch.view_as_real(raised).square().sum(-1) + 1e-4
+            gain = size.float().clamp_max(3) - 0.5 * flatness.float().sigmoid() * power.log()
+            made = level * gain.exp() * raised
             wave = self.frames.synthesise(spectrum * (1 - share) + made * share, length)
         return wave[:, None, None, context : length - context]
 

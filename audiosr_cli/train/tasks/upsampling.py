@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ _GAIN_DB = (-18.0, 6.0)
 _VALID_EDGES = (4000.0, 8000.0)
 _VALID_ROLL_OFF = 0.09
 _MISJUDGED = 0.02  # how far off the edge may be that a network is told, as a share of it
+_FFT_SIZES = (128, 256, 512, 1024, 2048)  # of the losses; short ones hear pulses that long ones take for noise
 _LONGEST_FFT = 2048  # of the losses and the score
 
 
@@ -106,7 +108,7 @@ class Upsampling:
         band = batch.get("band")
         distances: dict[str, tuple[float, Callable[..., Tensor]]] = {
             "lsd": (w.lsd, log_spectral),
-            "stft": (w.stft, multi_resolution_stft),
+            "stft": (w.stft, partial(multi_resolution_stft, sizes=_FFT_SIZES)),
             "complex": (w.complex, complex_stft),
             "mel": (w.mel, log_mel),
         }
