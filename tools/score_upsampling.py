@@ -68,7 +68,7 @@ def main() -> None:
     options, rest = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("speech48k", "music48k", "noise48k"):
-            for rate in (8000, 16000):
+            for rate in (4000, 8000, 12000, 16000, 24000) if kind == "speech48k" else (8000, 16000):
                 row = upsampling(options.data, Path(folder), kind, rate, rest)
                 print(json.dumps({f"{kind} from {rate}": row}), flush=True)
 
