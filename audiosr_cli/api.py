@@ -27,6 +27,7 @@ Source = str | os.PathLike[str]
 
 _PASSED = 0.9  # of half its rate: where a resampled recording begins to fade out
 _FADED = 0.945  # of half its rate: where it has lost 3 dB
+_TOLD = 0.985  # of where content is found to end: models expect the point where 3 dB are lost
 _FULL_HZ = 20000.0  # content up to here lacks nothing
 _LEAST_CUTOFF_HZ = 500.0
 _AHEAD_S = 30.0  # of a pipe that are heard to find where its content ends
@@ -83,7 +84,7 @@ class Pipeline:
                 return _PASSED * sample_rate / 2 > model.spec.edge_hz
             return not (enough and model.spec.task == "upsample")
 
-        chosen, edge = [], min(edge_hz or math.inf, _FADED * sample_rate / 2)
+        chosen, edge = [], min(_TOLD * (edge_hz or math.inf), _FADED * sample_rate / 2)
         for model in filter(needed, self.models):
             chosen.append(model.fitted(sample_rate, model.spec.sources).at_edge(edge))
             edge = min(edge, _FADED * chosen[-1].spec.out_rate / 2)

@@ -21,7 +21,7 @@ _SILENT_DB = -100.0  # RMS of a recording in which there is nothing to find, dB 
 _WALL_DB = 14.0  # least fall of a wall
 _KNEE_DB = 13.0  # least bend of a knee: dB of the half octave above, less those of the half below
 _FALL_DB = 30.0  # least fall of a slope in the octave above its knee
-_DOWN_DB = 3.0
+_DOWN_DB = 6.0  # where a recording is said to end: half-way down a filter
 
 
 class BandMeter:
@@ -129,7 +129,7 @@ def _fine(
     before: float,
     bounds: NDArray[np.float64],
 ) -> float:
-    """The frequency from ``cell`` on at which the spectrum, smoothed over 1 % of it, has fallen by 3 dB for good."""
+    """The frequency from ``cell`` on at which the spectrum, smoothed over 1 % of it, has fallen by 6 dB for good."""
     start = int(np.searchsorted(frequency, bounds[max(cell - 1, 0)]))
     stop = int(np.searchsorted(frequency, bounds[min(cell + 4, len(bounds) - 1)]))
     reach = max(1, int(0.005 * start))
