@@ -1,13 +1,15 @@
 """Where the content of a recording ends: its band edge, from the mean spectrum of all of it.
 
-Two things end a band. A wall (a resampler, a codec) is a fall of many dB within a fraction of a third of an octave,
-with nothing above that comes near. A slope (an analogue filter) is a knee, from which on the spectrum falls far more
-steeply than before. Speech, music and noise fall by themselves, but slowly, and noise floors do not fall.
+Two things end a band. A wall (a resampler, a codec) is a fall of many dB within a few hundredths of its frequency, with
+nothing above that comes near. A slope (an analogue filter) is a knee, from which on the spectrum falls far more steeply
+than before: where the straight lines below and above it meet (in dB over octaves), a Butterworth filter has lost 3 dB.
+Speech, music and noise fall by themselves, but slowly, and noise floors do not fall.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,13 @@ _SILENT_DB = -100.0  # RMS of a recording in which there is nothing to find, dB 
 _WALL_DB = 14.0  # least fall of a wall
 _KNEE_DB = 13.0  # least bend of a knee: dB of the half octave above, less those of the half below
 _FALL_DB = 30.0  # least fall of a slope in the octave above its knee
-_DOWN_DB = 6.0  # where a recording is said to end: half-way down a filter
+_BEGUN_DB, _DOWN_DB = 3.0, 12.0  # where a wall begins, and where a recording is said to end at it
+_UPRIGHT = 1.03  # most that the second of these frequencies is of the first
+_STEEP_DB = 3.0  # fall over two cells on the way down a slope
+_LINES_DB = 40.0  # how far down a slope is followed
+_FLOOR_DB = 4.0  # above the noise floor no slope is followed
+_FILTER_DB = 150.0  # an octave: filters that fall faster have an edge that is seen in the fine spectrum
+_EDGE_DB = 6.0  # where that edge is
 
 
 class BandMeter:
@@ -81,9 +89,19 @@ def band_edge(power: NDArray[np.float64], sample_rate: int) -> float:
     bounds = nyquist * 2.0 ** (np.arange(-cells, 1) / _CELLS)  # the last one is half the rate
     if cells < 3 * _CELLS // 2:
         return nyquist
-    level = _cell_levels(power, frequency, bounds)
-    edge = _wall(level) or _slope(level)
-    return nyquist if edge is None else _fine(power, frequency, *edge, bounds)
+    level, fine = _cell_levels(power, frequency, bounds), partial(_fine, power, frequency, bounds)
+    wall = _wall(level)
+    if wall is not None:
+        begun, down = fine(*wall, _BEGUN_DB), fine(*wall, _DOWN_DB)
+        if down < _UPRIGHT * begun:
+            return down
+    start = _slope(level) if wall is None else _top(level, wall[0])
+    if start is None:
+        return nyquist
+    knee, height, fall = _lines(level, start)
+    if fall * _CELLS > _FILTER_DB:
+        return fine(int(knee), height, _EDGE_DB)
+    return float(bounds[0] * 2 ** ((knee + 0.5) / _CELLS))
 
 
 def _cell_levels(
@@ -109,8 +127,15 @@ def _wall(level: NDArray[np.float64]) -> tuple[int, float] | None:
     return None if best is None else (best[1], best[2])
 
 
-def _slope(level: NDArray[np.float64]) -> tuple[int, float] | None:
-    """The cell of the sharpest knee, and the level there."""
+def _top(level: NDArray[np.float64], cell: int) -> int:
+    """The cell at which the steep fall through ``cell`` begins."""
+    while cell > _CELLS // 2 and level[cell - 2] - level[cell] > _STEEP_DB:
+        cell -= 1
+    return cell
+
+
+def _slope(level: NDArray[np.float64]) -> int | None:
+    """The cell of the sharpest knee."""
     half = _CELLS // 2
     best: tuple[float, int] | None = None
     for i in range(half, len(level) - _CELLS):
@@ -119,20 +144,41 @@ def _slope(level: NDArray[np.float64]) -> tuple[int, float] | None:
         lasting = level[i + half :].max() <= level[i] - _KNEE_DB
         if steep and lasting and (best is None or bend > best[0]):
             best = float(bend), i
-    return None if best is None else (best[1], float(level[best[1]]))
+    return None if best is None else best[1]
+
+
+def _lines(level: NDArray[np.float64], start: int) -> tuple[float, float, float]:
+    """The two lines that follow the levels around ``start`` best: the cell and level where they meet, the fall after.
+
+    They reach from an octave before ``start`` down to the noise floor, or 40 dB; the fall is in dB a cell.
+    """
+    quietest = float(np.median(np.sort(level)[: max(3, len(level) // 12)]))
+    before = float(np.median(level[max(0, start - _CELLS // 3) : start + 1]))
+    low = np.flatnonzero(level[start:] <= max(before - _LINES_DB, quietest + _FLOOR_DB))
+    first, end = max(0, start - _CELLS), start + (int(low[0]) if len(low) else len(level) - 1 - start)
+    cells = np.arange(first, min(len(level), max(end, start + _CELLS // 6)))
+    best = np.inf, 0.0, 0.0, 0.0
+    for knee in np.arange(max(first + _CELLS // 4, start - 3 * _CELLS // 4), cells[-1] - 1, 0.25):
+        shapes = np.stack([np.ones(len(cells)), np.minimum(cells - knee, 0), np.maximum(cells - knee, 0)], axis=1)
+        (height, before_it, after_it), *_ = np.linalg.lstsq(shapes, level[cells])
+        error = float(np.square(level[cells] - shapes @ [height, before_it, after_it]).sum())
+        if error < best[0]:
+            best = error, float(knee), float(height), float(-after_it)
+    return best[1:]
 
 
 def _fine(
     power: NDArray[np.float64],
     frequency: NDArray[np.float64],
+    bounds: NDArray[np.float64],
     cell: int,
     before: float,
-    bounds: NDArray[np.float64],
+    down: float,
 ) -> float:
-    """The frequency from ``cell`` on at which the spectrum, smoothed over 1 % of it, has fallen by 6 dB for good."""
+    """The frequency from ``cell`` on at which the spectrum, smoothed over 1 % of it, has lost ``down`` dB for good."""
     start = int(np.searchsorted(frequency, bounds[max(cell - 1, 0)]))
     stop = int(np.searchsorted(frequency, bounds[min(cell + 4, len(bounds) - 1)]))
     reach = max(1, int(0.005 * start))
     smooth = np.convolve(power, np.ones(2 * reach + 1) / (2 * reach + 1), mode="same")
-    loud = np.flatnonzero(10 * np.log10(smooth[start:stop] + 1e-20) > before - _DOWN_DB)
+    loud = np.flatnonzero(10 * np.log10(smooth[start:stop] + 1e-20) > before - down)
     return float(frequency[start + (int(loud[-1]) if len(loud) else 0)])

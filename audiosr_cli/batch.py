@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from audiosr_cli.api import Pipeline
 from audiosr_cli.audio.read import SUFFIXES, AudioReader
 from audiosr_cli.audio.write import FORMATS, container_of
 from audiosr_cli.errors import AudioSRError, InputError, OutputError, UsageError
+from audiosr_cli.pipeline import Pipeline
 from audiosr_cli.process import Progress, Report
 
 FIELDS = ("stem", "speaker", "rate", "ext")

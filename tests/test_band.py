@@ -53,7 +53,7 @@ def test_walls(edge: int, sample_rate: int, level: float) -> None:
 @pytest.mark.parametrize("edge", [2000, 4000, 8000])
 def test_slopes(edge: int, order: int) -> None:
     wave = dithered(below(brown(48000), edge, 48000, order))
-    assert edge_of(wave, 48000) == pytest.approx(edge, rel=0.15)
+    assert edge_of(wave, 48000) == pytest.approx(edge, rel=0.05)
 
 
 @pytest.mark.parametrize("low", [8000, 16000])

@@ -18,6 +18,7 @@ ROWS = [
     {"importing", "metrics", "weights"},
     {"stages"},
     {"picture", "process"},
+    {"pipeline"},
     {"api"},
     {"batch"},
     {"train", "bench"},

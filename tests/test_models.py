@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import BWE
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,7 +45,6 @@ SPECTRAL = WINDOWS | {
     "layers": 1,
     "heads": 2,
 }
-BWE = {"n_fft": 64, "hop_length": 32, "hidden": 8, "blocks": 2, "frames": 16, "margin": 12, "fade_hz": 1500.0}
 BANDS = {"frame_s": 0.008, "width": 4, "blocks": 2, "frames": 16}
 SR = {"n_fft": 64, "hop_length": 16, "widths": [4, 6], "kernels": [3, 5, 3], "frames": 16}
 EXACT: list[tuple[str, dict[str, Any]]] = [

@@ -18,7 +18,7 @@ def test_a_tone_is_a_line_at_its_frequency(tmp_path: Path) -> None:
     levels, rate, seconds = picture.spectrogram(path)
     assert (rate, seconds) == (48000, 2.0)
     loudest = levels.argmax(0) * rate / 2 / (len(levels) - 1)
-    assert np.all(np.abs(loudest - 3000) < 60)
+    assert np.all(np.abs(loudest - 3000) < 30)
 
 
 @pytest.mark.parametrize("frames", [0, 1, 100, 48000])

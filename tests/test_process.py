@@ -15,6 +15,7 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import build, make_config
+from audiosr_cli.pipeline import Pipeline
 from audiosr_cli.process import Report, _speaker_warnings, process_array
 from audiosr_cli.stages import Options
 from audiosr_cli.weights import load_model
@@ -61,12 +62,12 @@ def test_a_restorer_gives_the_whole_mixture_back(rate: int, sources: int) -> Non
 def test_a_chain_has_only_what_a_recording_needs(rate: int, wanted: int | None, models: int) -> None:
     """A restorer for what lies above the separator's edge, an upsampler for what lies above the recording's."""
     parts = (halves(), restorer(), *([load_model("audio_unet")] if wanted else []))
-    assert len(api.Pipeline(parts, wanted, OPTIONS).chain(rate)) == models
+    assert len(Pipeline(parts, wanted, OPTIONS).chain(rate)) == models
 
 
-def upsampling(cutoff_hz: float | None = None, rate: int = 48000) -> api.Pipeline:
+def upsampling(cutoff_hz: float | None = None, rate: int = 48000) -> Pipeline:
     model = build("spectral_bwe", make_config("spectral_bwe", BWE)).eval().requires_grad_(False)
-    return api.Pipeline((model,), rate, OPTIONS, cutoff_hz=cutoff_hz)
+    return Pipeline((model,), rate, OPTIONS, cutoff_hz=cutoff_hz)
 
 
 def narrow(edge: float, sample_rate: int = 48000, seconds: int = 2) -> np.ndarray:

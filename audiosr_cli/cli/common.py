@@ -17,9 +17,9 @@ import typer
 from audiosr_cli.errors import AudioSRError, UsageError
 
 if TYPE_CHECKING:
-    from audiosr_cli.api import Pipeline
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.batch import Item, Outcome
+    from audiosr_cli.pipeline import Pipeline
     from audiosr_cli.process import Progress
     from audiosr_cli.stages import Channels, Options
 
