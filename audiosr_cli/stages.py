@@ -82,9 +82,9 @@ class Stage:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(*x: Tensor) -> Tensor:
             with torch.inference_mode():
-                made: Tensor = model(x.to(options.device))
+                made: Tensor = model(*(part.to(options.device) for part in x))
                 return made.cpu()
 
         return Engine(model.spec, forward, channels, options.batch, self.tracker)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 Task = Literal["separate", "upsample", "separate-sr", "voice"]
-Forward = Callable[[Tensor], Tensor]  # (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
+Forward = Callable[..., Tensor]  # (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
 
 
@@ -32,7 +32,7 @@ class ModelSpec:
     source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
     yields, neighbours overlap by the rest. ``context`` is also the lookahead. ``inputs`` signals are heard together:
     the mixture alone, or with estimates of its sources behind it, which end at ``edge_hz``. A model that ``hears_edge``
-    is told where the content of its input ends.
+    is told where the content of its input ends; one that is ``placed``, at which sample each of its windows begins.
     """
 
     name: str
@@ -47,6 +47,7 @@ class ModelSpec:
     inputs: int = 1
     edge_hz: float = 0.0
     hears_edge: bool = False
+    placed: bool = False
 
     def __post_init__(self) -> None:
         assert 0 < self.hop <= self.core, (self.hop, self.core)
@@ -122,11 +123,13 @@ class Engine:
         """The next ``count`` windows, joined: (S, C, count * hop * ratio)."""
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
+        first = torch.arange(self._windows_done, self._windows_done + count) * spec.hop - spec.context
+        where = (first,) if spec.placed else ()
         if spec.channels == 1:
-            each = (self.forward(windows[:, c :: self.channels].contiguous()) for c in range(self.channels))
+            each = (self.forward(windows[:, c :: self.channels].contiguous(), *where) for c in range(self.channels))
             cores = torch.cat(list(each), dim=2)  # (B, S, C, T)
         else:
-            cores = self.forward(windows.contiguous())
+            cores = self.forward(windows.contiguous(), *where)
         kept = self._buffer.shape[1] - count * spec.hop
         self._buffer[:, :kept] = self._buffer[:, count * spec.hop :].clone()
         self._filled = kept

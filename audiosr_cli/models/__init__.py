@@ -7,6 +7,7 @@ from typing import Any
 
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.audio_unet import AudioUNet, AudioUNetConfig
+from audiosr_cli.models.audiosr import AudioSR, AudioSRConfig
 from audiosr_cli.models.band_masks import BandMasks, BandMasksConfig
 from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
@@ -23,6 +24,7 @@ __all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "build", "make_confi
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[Model]]] = {
     "audio_unet": (AudioUNetConfig, AudioUNet),
+    "audiosr": (AudioSRConfig, AudioSR),
     "band_masks": (BandMasksConfig, BandMasks),
     "conv_tasnet": (ConvTasNetConfig, ConvTasNet),
     "dual_path": (DualPathConfig, DualPath),

@@ -30,8 +30,9 @@ class SpectralBWEConfig:
 
     Frames of ``n_fft`` every ``hop_length``; ``hidden`` features of each go through ``blocks`` with kernels of
     ``kernel`` frames, ``expansion`` times as wide inside. A frame's level is that of ``steady`` frames around it on
-    both sides. Over ``fade_hz`` below the edge the input gives way to what is made. ``frames`` are how many hops a
-    window yields, ``margin`` how many it hears on both sides: enough to stream exactly, or 0, which is for training.
+    both sides. Over ``fade_hz`` below the edge the input gives way to what is made. ``inputs`` features of a frame are
+    heard instead of its own magnitudes, if not 0. ``frames`` are how many hops a window yields, ``margin`` how many it
+    hears on both sides: enough to stream exactly, or 0, which is for training.
     """
 
     sample_rate: int = 48000
@@ -43,6 +44,7 @@ class SpectralBWEConfig:
     expansion: int = 3
     steady: int = 4
     fade_hz: float = 250.0
+    inputs: int = 0
     frames: int = 192
     margin: int = 27
     name: str = "spectral_bwe"
@@ -111,7 +113,7 @@ class SpectralBWE(Model):
         c = config
         self.edge_hz = c.sample_rate / 6
         self.frames = Frames(c.n_fft, c.hop_length)
-        self.enter = nn.Linear(c.bins, c.hidden)
+        self.enter = nn.Linear(c.inputs or c.bins, c.hidden)
         self.place = nn.Linear(2 * _OCTAVES, c.hidden, bias=False)
         self.enter_norm, self.norm = (nn.LayerNorm(c.hidden, eps=1e-6) for _ in range(2))
         self.blocks = nn.ModuleList(Block(c.hidden, c.kernel, c.expansion) for _ in range(c.blocks))
@@ -126,8 +128,8 @@ class SpectralBWE(Model):
         made.edge_hz = edge_hz
         return made
 
-    def forward(self, x: Tensor, edge_hz: Tensor | None = None) -> Tensor:
-        """(B, 1, T) → (B, 1, 1, T - 2 * context)."""
+    def forward(self, x: Tensor, edge_hz: Tensor | None = None, features: Tensor | None = None) -> Tensor:
+        """(B, 1, T) → (B, 1, 1, T - 2 * context); ``features`` (B, L, inputs) where those are heard."""
         c, length = self.config, x.shape[-1]
         context = c.margin * c.hop_length
         with torch.autocast(x.device.type, enabled=False):
@@ -136,7 +138,7 @@ class SpectralBWE(Model):
             share, first = self._above(edge)  # (B, 1, F), (B,)
             level = self._level(spectrum * (1 - share))
             raised = self._raised(spectrum, level, first)
-            features = self._features(spectrum, level, share)
+            features = self._features(spectrum, level, share) if features is None else features
         h = self.enter_norm(self.enter(features) + self.place(self._where(edge)).unsqueeze(1))
         for block in self.blocks:
             h = block(h)
@@ -148,6 +150,11 @@ class SpectralBWE(Model):
             made = level * gain.exp() * raised
             wave = self.frames.synthesise(spectrum * (1 - share) + made * share, length)
         return wave[:, None, None, context : length - context]
+
+    def level_below(self, waves: Tensor, edge: Tensor) -> Tensor:
+        """RMS of a bin below ``edge`` (B,) over the frames around each: (B, T) → (B, L, 1)."""
+        share, _ = self._above(edge)
+        return self._level(self.frames.analyse(waves) * (1 - share))
 
     def _above(self, edge: Tensor) -> tuple[Tensor, Tensor]:
         """How much of each bin is to be made (B, 1, F), and the first bin of which anything is, even (B,)."""

@@ -78,7 +78,7 @@ def read_config(path: Path) -> RunConfig:
     if not isinstance(changed, dict):
         raise UsageError(f"[model] training = {changed!r}: a table is wanted")
     config, training = make_config(architecture, shape), make_config(architecture, shape | changed)
-    if training.spec.task != name:
+    if name not in (training.spec.task, architecture):
         raise UsageError(f"[task] name = {name!r}: {architecture} is a model for {training.spec.task!r}")
     if training.spec.channels != 1:
         raise UsageError(f"[model] channels = {training.spec.channels}: training is for one channel, as recordings are")

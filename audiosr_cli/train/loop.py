@@ -188,7 +188,7 @@ class Trainer:
         """The batch of the current step, as much of it as is for this rank."""
         return self.task.batch(recordings, torch.Generator().manual_seed(self._seed()), self.ranks)
 
-    def forward(self, *x: Tensor) -> Tensor:
+    def forward(self, *x: Any) -> Tensor:
         """The network's output as float32."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16):
             return self.network(*x).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from audiosr_cli.train.tasks.base import Adversary, Batch, Losses, Recordings, Task
+from audiosr_cli.train.tasks.latent import Latents
 from audiosr_cli.train.tasks.restoration import Restoration
 from audiosr_cli.train.tasks.separation import Separation
 from audiosr_cli.train.tasks.upsampling import Upsampling
@@ -12,6 +13,7 @@ __all__ = [
     "TASKS",
     "Adversary",
     "Batch",
+    "Latents",
     "Losses",
     "Recordings",
     "Restoration",
@@ -21,9 +23,10 @@ __all__ = [
     "Voices",
 ]
 
-TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[Voices]] = {
+TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[Latents] | type[Voices]] = {
     "separate": Separation,
     "separate-sr": Restoration,
     "upsample": Upsampling,
+    "audiosr": Latents,
     "voice": Voices,
 }

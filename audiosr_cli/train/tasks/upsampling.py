@@ -63,6 +63,8 @@ class Upsampling:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
+        if self.spec.placed:
+            raise UsageError(f"[task] name = 'upsample': {self.spec.name} learns by the task 'audiosr'")
 
     @property
     def adversary(self) -> Adversary | None:
