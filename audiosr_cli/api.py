@@ -12,6 +12,7 @@ from audiosr_cli import weights
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
+from audiosr_cli.models.audiosr import AudioSR, Sampling
 from audiosr_cli.models.voice import Voice
 from audiosr_cli.pipeline import Pipeline, Source
 from audiosr_cli.stages import Options, Samples
@@ -76,17 +77,25 @@ def separation(
 
 
 def upsampling(
-    rate: int = 48000, model: str | None = None, options: Options | None = None, cutoff_hz: float | None = None
+    rate: int = 48000,
+    model: str | None = None,
+    options: Options | None = None,
+    cutoff_hz: float | None = None,
+    sampling: Sampling | None = None,
 ) -> Pipeline:
     """The pipeline of ``upsample``: up to ``rate`` Hz, above ``cutoff_hz`` or where content is found to end.
 
-    ``model`` "none" only resamples.
+    ``model`` "none" only resamples. ``sampling`` is for models that draw what they add.
     """
     _check_rate(rate)
     if cutoff_hz is not None and cutoff_hz < _LEAST_CUTOFF_HZ:
         raise UsageError(f"--cutoff {cutoff_hz:g}: at least {_LEAST_CUTOFF_HZ:g} Hz are needed to restore from")
     options = options or Options()
     models = () if model == "none" else (_load("upsample", model, options),)
+    if sampling is not None:
+        if not models or not isinstance(drawing := models[0], AudioSR):
+            raise UsageError("--steps, --guidance and --seed are for a model that draws: --model audiosr")
+        models = (drawing.drawn(sampling),)
     return Pipeline(models, rate, options, cutoff_hz=cutoff_hz)
 
 
@@ -173,13 +182,15 @@ def upsample(
     rate: int = 48000,
     model: str | None = None,
     cutoff_hz: float | None = None,
+    sampling: Sampling | None = None,
     device: str = "auto",
 ) -> Samples:
     """Restore the bandwidth of a recording: (C, T') float32 at ``rate`` Hz, T' = round(T * rate / sample_rate).
 
     ``source`` as in ``separate``; ``api.upsampling().write(path, targets)`` streams files. Raises AudioSRError.
     """
-    made: Samples = _array(upsampling(rate, model, Options(pick_device(device)), cutoff_hz), source, sample_rate)[0]
+    pipeline = upsampling(rate, model, Options(pick_device(device)), cutoff_hz, sampling)
+    made: Samples = _array(pipeline, source, sample_rate)[0]
     return made
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.read import AudioReader
@@ -100,6 +102,17 @@ class Pipeline:
             return self.edge(reader.ahead(_AHEAD_S), reader.sample_rate)
         with AudioReader(reader.path) as again:
             return self.edge(again.blocks(), again.sample_rate)
+
+    def forecast(self, reader: AudioReader) -> float | None:
+        """Seconds that an open recording will take, by one window of a model that draws; None without such a model."""
+        drawing = next((model for model in self.models if model.spec.placed), None)
+        if drawing is None or reader.frames is None:
+            return None
+        spec, begun = drawing.spec, time.monotonic()
+        with torch.inference_mode():
+            drawing(torch.zeros(1, 1, spec.window, device=self.options.device), torch.zeros(1, dtype=torch.long))
+        windows = self.options.count(reader.channels, reader.name) * reader.frames / reader.sample_rate
+        return (time.monotonic() - begun) * windows * spec.in_rate / spec.hop
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from conftest import BWE
+from corpora import generator, voices
 from torch import Tensor
 
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.dsp import mel_filters
+from audiosr_cli.errors import UsageError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.audiosr import AudioSR, Sampling, join_bands, log_mels
 from audiosr_cli.models.hifi_gan import HiFiGAN, HiFiGANConfig
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
+from audiosr_cli.pipeline import Pipeline
 from audiosr_cli.process import process_array
 from audiosr_cli.stages import Options
+from audiosr_cli.train.degrade import Degradation
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.tasks import Latents, Recordings, Upsampling
 
 SMALL: dict[str, Any] = {
     "mels": 32,
@@ -128,6 +138,64 @@ def test_the_same_seed_draws_the_same() -> None:
     other = run(model.drawn(Sampling(steps=2, seed=4)), x)
     assert np.abs(other - made).max() > 1e-4
     assert np.abs(run(model.drawn(Sampling(steps=2, seed=3, guidance=2.0)), x) - made).max() > 1e-4
+
+
+@pytest.mark.parametrize("part", ["expected", "vae", "vocoder", "diffusion"])
+def test_each_part_learns_and_no_other(part: Any) -> None:
+    model = small().requires_grad_(True).train()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    task = Latents(replace(model.spec, context=0), 2, 0.64, part)
+    corpus = voices(2, 2.0, 48000)
+    batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    found = []
+    for _ in range(12):
+        loss = torch.stack(list(task.losses(model, batch).terms.values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    assert found[-1] < 0.98 * found[0]
+    moved = {name.split(".")[0] for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == {{"diffusion": "unet"}.get(part, part)}
+    assert (part == "vae") == (float(model.spread) != 1)
+
+
+def test_bands_that_recordings_lack_teach_nothing() -> None:
+    corpus = replace(voices(2, 2.0, 48000), bandwidth=torch.full((2,), 9000.0))
+    model, task = (
+        small(),
+        Latents(replace(small().spec, context=0), 2, 0.64, "expected", Degradation((4000.0, 4000.0), ())),
+    )
+    batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
+    loss = float(task.losses(model, batch).terms["mels"])
+    spectra = torch.fft.rfft(batch["target"])
+    spectra[:, int(10500 * 0.64) :] *= 100
+    assert float(task.losses(model, batch | {"target": torch.fft.irfft(spectra)}).terms["mels"]) == pytest.approx(
+        loss, rel=0.05
+    )
+
+
+def test_only_an_audiosr_learns_so() -> None:
+    spec = build("spectral_bwe", make_config("spectral_bwe", BWE)).spec
+    with pytest.raises(UsageError, match="is no AudioSR"):
+        Latents(spec, 2, 0.64, "vae")
+    with pytest.raises(UsageError, match="learns by the task 'audiosr'"):
+        Upsampling(small().spec, 2, 0.64)
+
+
+@pytest.mark.parametrize(("values", "said"), [({"steps": -1}, "--steps -1"), ({"guidance": 30.0}, "--guidance 30")])
+def test_sampling_has_limits(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Sampling(**values)
+
+
+def test_a_long_wait_is_foretold(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", wave(2, 2).T, 48000)
+    pipeline = Pipeline((small(),), 48000, Options())
+    with AudioReader(tmp_path / "a.wav") as reader:
+        assert 0 < (pipeline.forecast(reader) or 0) < 60
+        assert Pipeline((), 48000, Options()).forecast(reader) is None
 
 
 def test_a_centred_source_stays_centred() -> None:

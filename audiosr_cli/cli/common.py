@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from audiosr_cli.process import Progress
     from audiosr_cli.stages import Channels, Options
 
+    Start = Callable[[Item, AudioReader], Progress | None]
+
+_LONG_S = 60.0  # of work that is foretold
 Inputs = Annotated[list[str], typer.Argument(help="Recordings, folders of recordings, or - for standard input.")]
 Speakers = Annotated[int, typer.Option("--speakers", "-s", min=1, help="How many people speak.")]
 Model = Annotated[str | None, typer.Option("--model", help="A bundled model's name or a .safetensors file.")]
@@ -127,7 +130,8 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
     batch.check(items, naming, pipeline.outputs)
     existing: batch.Existing = "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
     failed = 0
-    with _progress(show=not shared.quiet) as progress:
+    with _progress(show=not shared.quiet) as bar:
+        progress = bar if shared.quiet else _forecasting(pipeline, bar)
         for outcome in batch.run(items, pipeline, naming, existing, shared.subtype, progress):
             failed += outcome.error is not None
             _tell(outcome, shared)
@@ -135,6 +139,18 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
                 _draw(outcome, drawn)
     if failed:
         raise typer.Exit(1 if failed == len(items) else 3)
+
+
+def _forecasting(pipeline: Pipeline, bar: Start | None) -> Start:
+    """What starts the bar, and says before a long wait how long it will be."""
+
+    def start(item: Item, reader: AudioReader) -> Progress | None:
+        seconds = pipeline.forecast(reader)
+        if seconds is not None and seconds > _LONG_S:
+            _say(f"{item.source}: will take about {seconds / 60:.0f} minutes; fewer --steps are faster")
+        return bar(item, reader) if bar else None
+
+    return start
 
 
 def _channels(text: str) -> Channels:
@@ -182,7 +198,7 @@ def _draw(outcome: Outcome, target: Path) -> None:
 
 
 @contextmanager
-def _progress(show: bool) -> Iterator[Callable[[Item, AudioReader], Progress] | None]:
+def _progress(show: bool) -> Iterator[Start | None]:
     """A bar on standard error, one task a recording; nothing where that is no terminal."""
     if not show or sys.stderr is None or not sys.stderr.isatty():
         yield None

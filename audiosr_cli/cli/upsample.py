@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from audiosr_cli.cli import common
+
+if TYPE_CHECKING:
+    from audiosr_cli.pipeline import Pipeline
+    from audiosr_cli.stages import Options
 
 
 @common.processing
@@ -20,6 +24,14 @@ def upsample(
     cutoff: Annotated[
         float | None, typer.Option("--cutoff", help="Where the content ends, in Hz. [default: found by listening]")
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="audiosr: steps of diffusion; 0 is what is to be expected. [default: 8]"),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="audiosr: above 1 exaggerates what the low band asks for.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="audiosr: another seed draws other highs.")] = None,
     *,
     shared: common.Shared,
 ) -> None:
@@ -31,6 +43,12 @@ def upsample(
 
     if inputs == ["-"] and shared.output is None and not shared.as_json:
         shared = replace(shared, output="-")
-    common.run_batch(
-        inputs, lambda options: api.upsampling(rate, model, options, cutoff), "{stem}_{rate}.{ext}", shared
-    )
+    given = {"steps": steps, "guidance": guidance, "seed": seed}
+
+    def make(options: Options) -> Pipeline:
+        from audiosr_cli.models.audiosr import Sampling
+
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return api.upsampling(rate, model, options, cutoff, Sampling(**chosen) if chosen else None)
+
+    common.run_batch(inputs, make, "{stem}_{rate}.{ext}", shared)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.dsp import mel_filters
+from audiosr_cli.errors import UsageError
 from audiosr_cli.models.base import Model
-from audiosr_cli.models.diffusion import ddim, keyed_noise
+from audiosr_cli.models.diffusion import STEPS, ddim, keyed_noise
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
 from audiosr_cli.models.spectral_bwe import Block, SpectralBWE, SpectralBWEConfig
@@ -30,6 +31,7 @@ _LOWEST_HZ = 20.0
 _FLOOR = 1e-5  # of mels before their logarithm
 _QUIETEST = -8.0  # natural logarithm of a mel against the level: what lies below is as good as nothing
 _SPREAD = 2.5  # of logarithms: what networks see has about unit variance
+_MOST_GUIDANCE = 20.0
 _MIXED = 4  # mels over which the low band gives way to what is made
 
 Lesson = Callable[["AudioSR"], Tensor]
@@ -141,6 +143,14 @@ class Sampling:
     guidance: float = 1.0
     seed: int = 0
     eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steps <= STEPS:
+            raise UsageError(f"--steps {self.steps}: 0 to {STEPS} are possible")
+        if not 0 <= self.guidance <= _MOST_GUIDANCE:
+            raise UsageError(f"--guidance {self.guidance:g}: 0 to {_MOST_GUIDANCE:g} are possible")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"eta = {self.eta:g}: 0 to 1 are possible")
 
 
 class Expected(nn.Module):
