@@ -181,6 +181,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (["upsample", "{wav}", "--subtype", "13"], 1, "cannot hold 13"),
         (["upsample", "{wav}", "--cutoff", "12"], 2, "--cutoff 12: at least 500 Hz"),
         (["upsample", "{wav}", "--spectrogram", "a.jpg"], 2, "ends in .png"),
+        (["upsample", "{wav}", "--steps", "4"], 2, "--model audiosr"),
         (["upsample"], 2, "inputs"),
         (["no-such"], 2, "No such command"),
         (["bench"], 2, "--synthetic"),
