@@ -1,0 +1,108 @@
+"""What bounds AudioSR, and whether it streams: `python tools/score_audiosr.py ../shared/data [--model audiosr]`.
+
+Ceilings: LSD of speech, music and noise from 8 kHz whose highs are voiced from the true mels, and from those after the
+autoencoder. Borders: ten minutes of music from 16 kHz through the command; levels of the low band, jumps and spectral
+flux where windows meet, against elsewhere.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from audiosr_cli.dsp import stft
+from audiosr_cli.metrics import lsd
+from audiosr_cli.models.audiosr import AudioSR
+from audiosr_cli.weights import load_model
+
+RATE, LOW = 48000, 8000
+EDGE_HZ = 0.945 * LOW / 2  # where soxr has lost 3 dB
+MINUTES = 10
+
+
+def recordings(data: Path, kind: str) -> list[np.ndarray]:
+    """The valid split at 48 kHz, up to 20 s each."""
+    found = []
+    for path in sorted((data / kind / "valid").rglob("*.ogg")):
+        wave, rate = soundfile.read(path, dtype="float32")
+        found.append(soxr.resample(wave, rate, RATE)[: 20 * RATE])
+    return found
+
+
+@torch.inference_mode()
+def ceilings(model: AudioSR, waves: list[np.ndarray]) -> dict[str, float]:
+    """Mean LSD with true mels, with those after the autoencoder, and with expected ones."""
+    unit = model.config.hop_length * model.vae.config.stride * model.unet.config.stride
+    rows: dict[str, list[float]] = {"true mels": [], "after the autoencoder": [], "expected": []}
+    for wave in waves:
+        length = len(wave) // unit * unit
+        true = torch.from_numpy(wave[:length])[None]
+        low = soxr.resample(soxr.resample(wave, RATE, LOW), LOW, RATE)[:length]
+        heard, edge = torch.from_numpy(np.pad(low, (0, length - len(low))))[None], torch.tensor([EDGE_HZ])
+        mel, level = model.hear(heard, edge)
+        target, _ = model.hear(true, edge, level)
+        back = model.join(mel, model.vae.decode(model.vae.encode(target.unsqueeze(1)).mean)[:, 0], edge)
+        for name, mels in zip(rows, (target, back, model.expect(mel, edge)), strict=True):
+            rows[name].append(float(lsd(model.voice(heard.unsqueeze(1), edge, mels)[0, 0, 0], true[0])))
+    return {name: round(mean(values), 3) for name, values in rows.items()}
+
+
+def borders(model: AudioSR, waves: list[np.ndarray], rest: list[str]) -> dict[str, float]:
+    """Ten minutes of music from 16 kHz: what the second half of a window's overlap shows, against elsewhere."""
+    whole = np.resize(np.concatenate(waves), MINUTES * 60 * RATE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        soundfile.write(path / "in.wav", soxr.resample(whole, RATE, 16000), 16000, "FLOAT")
+        command = [sys.executable, "-m", "audiosr_cli", "upsample", str(path / "in.wav"), "-o", str(path / "out.wav")]
+        subprocess.run([*command, "-q", *rest], check=True)
+        made = soundfile.read(path / "out.wav", dtype="float32")[0]
+        plain = soxr.resample(soundfile.read(path / "in.wav", dtype="float32")[0], 16000, RATE)[: len(made)]
+    spectra = torch.stack([stft(torch.from_numpy(x), 2048, 512).abs() for x in (made, plain)])
+    low = spectra[:, :300].square().sum(1)  # (2, L) below 7 kHz
+    seconds = low[:, : low.shape[1] // 94 * 94].unflatten(1, (-1, 94)).mean(2)
+    loud = seconds[1] > 1e-4 * seconds[1].mean()
+    error = (10 * torch.log10(seconds[0] / seconds[1]))[loud].abs()
+    flux = spectra[0, 350:].clamp_min(1e-4).log().diff(dim=1).abs().mean(0)  # above 8.2 kHz
+    jumps = np.abs(np.diff(made, 2))
+    spec = model.spec
+    starts = np.arange(spec.hop, len(made) - spec.overlap, spec.hop)
+    meets = np.zeros(len(made), bool)
+    for start in starts:
+        meets[start : start + spec.overlap] = True
+    frames = torch.from_numpy(meets[::512])[: len(flux)]
+    ends = np.zeros(len(made), bool)
+    for start in (*starts, *(starts + spec.overlap)):
+        ends[start - 48 : start + 48] = True
+    return {
+        "level error, most (dB)": round(float(error.max()), 3),
+        "flux where windows meet / elsewhere": round(
+            float(flux[: len(frames)][frames].mean() / flux[: len(frames)][~frames].mean()), 3
+        ),
+        "jumps at their ends / elsewhere": round(float(jumps[ends[2:]].mean() / jumps[~ends[2:]].mean()), 3),
+    }
+
+
+def main() -> None:
+    """One JSON object a line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="audiosr")
+    options, rest = parser.parse_known_args()
+    model = load_model(options.model)
+    assert isinstance(model, AudioSR)
+    for kind in ("speech48k", "music48k", "noise48k"):
+        print(json.dumps({kind: ceilings(model, recordings(options.data, kind))}), flush=True)
+    music = recordings(options.data, "music48k")
+    print(json.dumps({"borders": borders(model, music, ["--model", options.model, *rest])}))
+
+
+if __name__ == "__main__":
+    main()
