@@ -353,7 +353,8 @@ def test_config_errors_name_what_is_known() -> None:
 
 
 def test_every_architecture_has_cases() -> None:
-    assert {name for name, _ in CASES} | {"voice"} == set(ARCHITECTURES)
+    elsewhere = {"audiosr", "voice"}  # they have test files of their own
+    assert {name for name, _ in CASES} | elsewhere == set(ARCHITECTURES)
 
 
 def test_layers() -> None:
