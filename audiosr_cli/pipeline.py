@@ -28,6 +28,7 @@ _PASSED = 0.9  # of half its rate: where a resampled recording begins to fade ou
 _FADED = 0.945  # of half its rate: where it has lost 3 dB
 _TOLD = 0.985  # of where content is found to end: models expect the point where 3 dB are lost
 _FULL_HZ = 20000.0  # content up to here lacks nothing
+_FEW_WINDOWS = 16
 _AHEAD_S = 30.0  # of a pipe that are heard to find where its content ends
 
 
@@ -104,15 +105,21 @@ class Pipeline:
             return self.edge(again.blocks(), again.sample_rate)
 
     def forecast(self, reader: AudioReader) -> float | None:
-        """Seconds that an open recording will take, by one window of a model that draws; None without such a model."""
+        """Seconds that an open recording will take, by one window of a model that draws.
+
+        None without such a model, and for a few windows, which are done as soon as told of.
+        """
         drawing = next((model for model in self.models if model.spec.placed), None)
         if drawing is None or reader.frames is None:
             return None
-        spec, begun = drawing.spec, time.monotonic()
+        spec, seconds = drawing.spec, reader.frames / reader.sample_rate
+        windows = self.options.count(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
+        if windows < _FEW_WINDOWS:
+            return None
+        begun = time.monotonic()
         with torch.inference_mode():
             drawing(torch.zeros(1, 1, spec.window, device=self.options.device), torch.zeros(1, dtype=torch.long))
-        windows = self.options.count(reader.channels, reader.name) * reader.frames / reader.sample_rate
-        return (time.monotonic() - begun) * windows * spec.in_rate / spec.hop
+        return (time.monotonic() - begun) * windows
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 Task = Literal["separate", "upsample", "separate-sr", "voice"]
-Forward = Callable[..., Tensor]  # (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
+Forward = Callable[..., Tensor]  # (B, inputs * C, window), (B,) if placed → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
 
 
@@ -123,8 +123,8 @@ class Engine:
         """The next ``count`` windows, joined: (S, C, count * hop * ratio)."""
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
-        first = torch.arange(self._windows_done, self._windows_done + count) * spec.hop - spec.context
-        where = (first,) if spec.placed else ()
+        begun = torch.arange(self._windows_done, self._windows_done + count) * spec.hop - spec.context
+        where = (begun,) if spec.placed else ()
         if spec.channels == 1:
             each = (self.forward(windows[:, c :: self.channels].contiguous(), *where) for c in range(self.channels))
             cores = torch.cat(list(each), dim=2)  # (B, S, C, T)

@@ -144,7 +144,7 @@ def test_the_same_seed_draws_the_same() -> None:
 def test_each_part_learns_and_no_other(part: Any) -> None:
     model = small().requires_grad_(True).train()
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    task = Latents(replace(model.spec, context=0), 2, 0.64, part)
+    task = Latents(replace(model.spec, context=0), 2, 0.64, part=part)
     corpus = voices(2, 2.0, 48000)
     batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -163,10 +163,9 @@ def test_each_part_learns_and_no_other(part: Any) -> None:
 
 def test_bands_that_recordings_lack_teach_nothing() -> None:
     corpus = replace(voices(2, 2.0, 48000), bandwidth=torch.full((2,), 9000.0))
-    model, task = (
-        small(),
-        Latents(replace(small().spec, context=0), 2, 0.64, "expected", Degradation((4000.0, 4000.0), ())),
-    )
+    model = small()
+    degradation = Degradation((4000.0, 4000.0), ())
+    task = Latents(replace(model.spec, context=0), 2, 0.64, degradation, part="expected")
     batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
     loss = float(task.losses(model, batch).terms["mels"])
     spectra = torch.fft.rfft(batch["target"])
@@ -179,7 +178,7 @@ def test_bands_that_recordings_lack_teach_nothing() -> None:
 def test_only_an_audiosr_learns_so() -> None:
     spec = build("spectral_bwe", make_config("spectral_bwe", BWE)).spec
     with pytest.raises(UsageError, match="is no AudioSR"):
-        Latents(spec, 2, 0.64, "vae")
+        Latents(spec, 2, 0.64, part="vae")
     with pytest.raises(UsageError, match="learns by the task 'audiosr'"):
         Upsampling(small().spec, 2, 0.64)
 
@@ -191,9 +190,12 @@ def test_sampling_has_limits(values: dict[str, Any], said: str) -> None:
 
 
 def test_a_long_wait_is_foretold(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", wave(2, 2).T, 48000)
     pipeline = Pipeline((small(),), 48000, Options())
-    with AudioReader(tmp_path / "a.wav") as reader:
+    for name, seconds in (("short", 2), ("long", 10)):
+        soundfile.write(tmp_path / f"{name}.wav", wave(seconds, 2).T, 48000)
+    with AudioReader(tmp_path / "short.wav") as reader:
+        assert pipeline.forecast(reader) is None
+    with AudioReader(tmp_path / "long.wav") as reader:
         assert 0 < (pipeline.forecast(reader) or 0) < 60
         assert Pipeline((), 48000, Options()).forecast(reader) is None
 

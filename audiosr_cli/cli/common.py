@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Start = Callable[[Item, AudioReader], Progress | None]
 
 _LONG_S = 60.0  # of work that is foretold
+
 Inputs = Annotated[list[str], typer.Argument(help="Recordings, folders of recordings, or - for standard input.")]
 Speakers = Annotated[int, typer.Option("--speakers", "-s", min=1, help="How many people speak.")]
 Model = Annotated[str | None, typer.Option("--model", help="A bundled model's name or a .safetensors file.")]

@@ -176,25 +176,20 @@ class AudioSR(Model):
 
     config: AudioSRConfig
     filters: Tensor
+    centres: Tensor
     spread: Tensor
 
     def __init__(self, config: AudioSRConfig) -> None:
         super().__init__(config)
         c = config
-        self.edge_hz, self.sampling = c.sample_rate / 6, Sampling()
+        self.sampling = Sampling()
         self.expected = Expected(c.mels, c.expected)
         self.vae, self.unet, self.vocoder = MelVAE(c.vae), LatentUNet(c.unet), SpectralBWE(c.vocoder)
         filters = mel_filters(c.n_fft, c.mels, c.sample_rate, _LOWEST_HZ)
         self.register_buffer("filters", filters, persistent=False)
         centre = filters @ torch.linspace(0, c.sample_rate / 2, filters.shape[1]) / filters.sum(1)
-        self.centres: list[float] = centre.tolist()
+        self.register_buffer("centres", centre, persistent=False)
         self.register_buffer("spread", torch.ones(()))  # standard deviation of latents
-
-    def at_edge(self, edge_hz: float) -> AudioSR:
-        """The same network, for content that ends at ``edge_hz``."""
-        made = copy.copy(self)
-        made.edge_hz = edge_hz
-        return made
 
     def drawn(self, sampling: Sampling) -> AudioSR:
         """The same network, its highs drawn like that."""
@@ -233,7 +228,7 @@ class AudioSR(Model):
 
     def first_mel(self, edge: Tensor) -> Tensor:
         """The first mel that lies above ``edge`` (B,)."""
-        return torch.bucketize(edge, torch.tensor(self.centres, device=edge.device))
+        return torch.bucketize(edge, self.centres)
 
     def join(self, low: Tensor, high: Tensor, edge: Tensor) -> Tensor:
         """Mels (B, L, M) of the input below ``edge`` (B,), others above."""

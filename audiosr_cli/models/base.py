@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import copy
+from typing import Protocol, Self
 
 from torch import Tensor, nn
 
@@ -110,6 +111,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.spec = config.spec
+        self.edge_hz = self.spec.in_rate / 6  # where the input's content ends, unless told otherwise
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs * C, T) → (B, S, C, (T - 2 * context) * ratio)."""
@@ -123,10 +125,10 @@ class Model(nn.Module):
         del sample_rate, sources
         return self
 
-    def at_edge(self, edge_hz: float) -> Model:
-        """The same network for input whose content ends at ``edge_hz``, where it asks for that.
-
-        Otherwise itself, as here.
-        """
-        del edge_hz
-        return self
+    def at_edge(self, edge_hz: float) -> Self:
+        """The same network for input whose content ends at ``edge_hz``, where it asks for that; otherwise itself."""
+        if not self.spec.hears_edge:
+            return self
+        made = copy.copy(self)
+        made.edge_hz = edge_hz
+        return made

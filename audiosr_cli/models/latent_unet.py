@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.mel_vae import Norm
+from audiosr_cli.models.mel_vae import Norm, Residual
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,17 @@ class LatentUNetConfig:
         return 1 << (len(self.multipliers) - 1)
 
 
-class Residual(nn.Module):
-    """Two normalised convolutions beside a shortcut; the time is added between."""
+class TimedResidual(nn.Module):
+    """The autoencoder's residual block, with the time added between its convolutions."""
 
     def __init__(self, inputs: int, outputs: int, time: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = Norm(inputs, False), Norm(outputs, False)
-        self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.time = nn.Linear(time, outputs)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
+        self.residual, self.time = Residual(inputs, outputs, steady=False), nn.Linear(time, outputs)
+        nn.init.zeros_(self.residual.conv2.weight)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """(B, C, L, M) and (B, H) → (B, C', L, M)."""
-        inner = self.conv1(F.silu(self.norm1(h))) + self.time(F.silu(time))[:, :, None, None]
-        return self.shortcut(h) + self.conv2(F.silu(self.norm2(inner)))
+        return self.residual(h, self.time(F.silu(time))[:, :, None, None])
 
 
 class SelfAttention(nn.Module):
@@ -101,7 +97,7 @@ class Level(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, attends: bool, config: LatentUNetConfig) -> None:
         super().__init__()
-        self.residual = Residual(inputs, outputs, 4 * config.width)
+        self.residual = TimedResidual(inputs, outputs, 4 * config.width)
         count = config.transformers if attends else 0
         self.transformers = nn.ModuleList(Transformer(outputs, config.head) for _ in range(count))
 
@@ -132,7 +128,7 @@ class LatentUNet(nn.Module):
                 self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 kept.append(width)
         self.middle = Level(width, width, True, c)
-        self.after = Residual(width, width, 4 * c.width)
+        self.after = TimedResidual(width, width, 4 * c.width)
         for level, wanted in reversed(list(enumerate(widths))):
             for _ in range(c.blocks + 1):
                 self.up.append(Level(width + kept.pop(), wanted, level >= c.attention_from, c))

@@ -63,10 +63,10 @@ class Residual(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, C, L, M) → (B, C', L, M)."""
-        made = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(h))))))
-        return self.shortcut(h) + made
+    def forward(self, h: Tensor, between: Tensor | float = 0.0) -> Tensor:
+        """(B, C, L, M) → (B, C', L, M); ``between`` is added between the convolutions."""
+        inner = self.conv1(F.silu(self.norm1(h))) + between
+        return self.shortcut(h) + self.conv2(F.silu(self.norm2(inner)))
 
 
 class Attention(nn.Module):

@@ -7,7 +7,6 @@ itself, whitened and moved up (spectral band replication, Dietz et al. 2002): a 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -111,7 +110,6 @@ class SpectralBWE(Model):
     def __init__(self, config: SpectralBWEConfig) -> None:
         super().__init__(config)
         c = config
-        self.edge_hz = c.sample_rate / 6
         self.frames = Frames(c.n_fft, c.hop_length)
         self.enter = nn.Linear(c.inputs or c.bins, c.hidden)
         self.place = nn.Linear(2 * _OCTAVES, c.hidden, bias=False)
@@ -121,12 +119,6 @@ class SpectralBWE(Model):
         for layer, bias in ((self.size, _DOWN), (self.flatness, 0.0)):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, bias)
-
-    def at_edge(self, edge_hz: float) -> SpectralBWE:
-        """The same network, for content that ends at ``edge_hz``."""
-        made = copy.copy(self)
-        made.edge_hz = edge_hz
-        return made
 
     def forward(self, x: Tensor, edge_hz: Tensor | None = None, features: Tensor | None = None) -> Tensor:
         """(B, 1, T) → (B, 1, 1, T - 2 * context); ``features`` (B, L, inputs) where those are heard."""

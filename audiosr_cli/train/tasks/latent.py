@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from audiosr_cli.errors import UsageError
-from audiosr_cli.models import Model, ModelSpec
-from audiosr_cli.models.audiosr import AudioSR
+from audiosr_cli.models import Model
+from audiosr_cli.models.audiosr import AudioSR, join_bands
 from audiosr_cli.models.diffusion import STEPS, add_noise
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.degrade import Degradation
-from audiosr_cli.train.discriminators import Critics
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
-from audiosr_cli.train.tasks.upsampling import Upsampling, Weights
+from audiosr_cli.train.tasks.upsampling import Upsampling
 
 _VALID_BATCHES = 4
 _EASE = 0.05  # how fast the spread of latents is followed
@@ -29,20 +26,14 @@ Part = Literal["expected", "vae", "vocoder", "diffusion"]
 
 
 @dataclass(frozen=True)
-class Latents:
+class Latents(Upsampling):
     """One ``part`` of an AudioSR learns, the others stay as they are: start from weights that have those before it.
 
-    Recordings lose their highs as in ``degradation``; ``weights`` and ``critics`` are the vocoder's. ``divergence``
+    Recordings lose their highs as for any upsampler; ``weights`` and ``critics`` are the vocoder's. ``divergence``
     weighs how far latents are from normal, ``dropped`` is the share of conditions that the diffusion is not told.
     """
 
-    spec: ModelSpec
-    batch_size: int
-    crop_s: float
-    part: Part
-    degradation: Degradation = field(default_factory=Degradation)
-    weights: Weights = field(default_factory=Weights)
-    critics: Critics = field(default_factory=Critics)
+    part: Part = field(kw_only=True)
     divergence: float = 1e-3
     dropped: float = 0.1
     figure: str = "-loss"
@@ -53,27 +44,16 @@ class Latents:
         if not self.spec.placed:
             raise UsageError(f"[task] name = 'audiosr': {self.spec.name} is no AudioSR")
 
-    @cached_property
-    def waves(self) -> Upsampling:
-        """Recordings and what is left of them; the vocoder's losses."""
-        spec = replace(self.spec, placed=False)
-        return Upsampling(spec, self.batch_size, self.crop_s, self.degradation, self.weights, self.critics)
-
     @property
     def adversary(self) -> Adversary | None:
         """The vocoder's, where its weights want one."""
-        return self.waves.adversary if self.part == "vocoder" else None
-
-    @property
-    def partner(self) -> Model | None:
-        """None."""
-        return None
+        return super().adversary if self.part == "vocoder" else None
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """As for an upsampler, with ``step`` (B,), ``told`` (B,) and a ``seed`` for the diffusion."""
         if ranks.world > 1:
             raise UsageError("[task] name = 'audiosr': one part learns, in one process")
-        batch = self.waves.batch(recordings, generator, ranks)
+        batch = super().batch(recordings, generator, ranks)
         count = len(batch["input"])
         step = STEPS * (torch.arange(count) + torch.rand(count, generator=generator)) / count
         told = torch.rand(count, generator=generator) >= self.dropped
@@ -82,21 +62,20 @@ class Latents:
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """Those of the part in training."""
+
+        def learn(lesson: Callable[[AudioSR, Batch], Tensor]) -> Tensor:
+            return forward(batch["input"], None, lambda model: lesson(model, batch))
+
         if self.part == "vocoder":
-
-            def voiced(x: Tensor, edge: Tensor) -> Tensor:
-                return forward(x, None, lambda model: _voiced(model, x, edge, batch["target"]))
-
-            return self.waves.losses(voiced, batch)
-        lesson: Callable[[AudioSR, Batch], Tensor]
-        names, lesson = {
-            "expected": (("mels",), _expected),
-            "vae": (("mels", "divergence"), _autoencoded),
-            "diffusion": (("velocity",), _diffused),
-        }[self.part]
-        found = forward(batch["input"], None, lambda model: lesson(model, batch))
-        weights = {"divergence": self.divergence}
-        terms = {name: weights.get(name, 1.0) * value for name, value in zip(names, found, strict=True)}
+            return super().losses(lambda *_: learn(_voiced), batch)
+        terms = {}
+        if self.part == "expected":
+            terms["mels"] = learn(_expected)
+        elif self.part == "diffusion":
+            terms["velocity"] = learn(_diffused)
+        else:
+            terms["mels"], divergence = learn(_autoencoded)
+            terms["divergence"] = self.divergence * divergence
         return Losses(terms, batch["input"][:, 0], batch["target"])
 
     def score(self, model: Model, valid: Corpus) -> float:
@@ -117,17 +96,16 @@ def _mels(model: AudioSR, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         target, _ = model.hear(batch["target"], batch["edge"], level)
     counts = torch.ones_like(mel[:, :1])
     if "band" in batch:
-        counts = (torch.arange(mel.shape[2], device=mel.device) < model.first_mel(batch["band"]).unsqueeze(1)).float()
-        counts = counts.unsqueeze(1)
+        counts = join_bands(counts, 0 * counts, model.first_mel(batch["band"]))
     return mel, target, counts
 
 
 def _expected(model: AudioSR, batch: Batch) -> Tensor:
-    """L1 of what is expected above the edge: (1,)."""
+    """L1 of what is expected above the edge: ()."""
     mel, target, counts = _mels(model, batch)
     counts = model.join(0 * counts, counts, batch["edge"]).expand_as(mel)
     error = (model.expect(mel, batch["edge"]) - target).abs()
-    return ((error * counts).sum() / counts.sum().clamp_min(1)).unsqueeze(0)
+    return (error * counts).sum() / counts.sum().clamp_min(1)
 
 
 def _autoencoded(model: AudioSR, batch: Batch) -> Tensor:
@@ -135,16 +113,14 @@ def _autoencoded(model: AudioSR, batch: Batch) -> Tensor:
     _, target, counts = _mels(model, batch)
     latent = model.vae.encode(target.unsqueeze(1))
     if model.training:
-        now = latent.mean.detach().float().std()
-        model.spread.lerp_(now, _EASE)
-    noise = _noise(latent.mean, batch)
-    back = model.vae.decode(latent.sample(noise))[:, 0]
+        model.spread.lerp_(latent.mean.detach().float().std(), _EASE)
+    back = model.vae.decode(latent.sample(_noise(latent.mean, batch)))[:, 0]
     error = ((back - target).abs() * counts).sum() / counts.expand_as(target).sum().clamp_min(1)
     return torch.stack([error, latent.divergence()])
 
 
 def _diffused(model: AudioSR, batch: Batch) -> Tensor:
-    """Mean squared error of velocities: (1,)."""
+    """Mean squared error of velocities: ()."""
     mel, target, _ = _mels(model, batch)
     with torch.no_grad():
         expected = model.expect(mel, batch["edge"])
@@ -153,15 +129,13 @@ def _diffused(model: AudioSR, batch: Batch) -> Tensor:
         condition = condition * batch["told"].view(-1, 1, 1, 1)
         noisy, velocity = add_noise(clean, _noise(clean, batch), batch["step"])
     made: Tensor = model.unet(noisy, condition, batch["step"])
-    return (made.float() - velocity).square().mean().unsqueeze(0)
+    return (made.float() - velocity).square().mean()
 
 
-def _voiced(model: AudioSR, x: Tensor, edge: Tensor, target: Tensor) -> Tensor:
-    """Waves whose highs are those of the target's mels."""
-    with torch.no_grad():
-        _, level = model.hear(x[:, 0], edge)
-        mel, _ = model.hear(target, edge, level)
-    return model.voice(x, edge, mel)
+def _voiced(model: AudioSR, batch: Batch) -> Tensor:
+    """Waves (B, 1, 1, T) whose highs are those of the target's mels."""
+    _, target, _ = _mels(model, batch)
+    return model.voice(batch["input"], batch["edge"], target)
 
 
 def _noise(like: Tensor, batch: Batch) -> Tensor:
