@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from audiosr_cli import weights
 from audiosr_cli.audio.read import AudioReader
+from audiosr_cli.device import pick_bf16, pick_device
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR, Sampling
@@ -21,13 +21,10 @@ from audiosr_cli.weights import catalogue, default_model, load_model
 _LEAST_CUTOFF_HZ = 500.0
 
 
-def pick_device(name: str) -> str:
-    """``auto`` is CUDA where there is one. Raises UsageError on ``cuda`` without one, never falls back."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"unknown device {name!r}; auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device is available here; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+def default_options(device: str = "auto") -> Options:
+    """What the commands have unless told otherwise, on ``device``."""
+    device = pick_device(device)
+    return Options(device, bf16=pick_bf16("auto", device))
 
 
 def _load(task: str, model: str | None, options: Options) -> Model:
@@ -69,7 +66,7 @@ def separation(
     speakers: int, model: str | None = None, options: Options | None = None, residual: bool = False
 ) -> Pipeline:
     """The pipeline of ``separate``. Raises UsageError where no model parts that many speakers."""
-    options = options or Options()
+    options = options or default_options("cpu")
     network = _load("separate", model or _separator(speakers), options)
     if network.spec.sources != speakers:
         raise UsageError(f"--speakers {speakers}: {network.spec.name} separates {network.spec.sources}")
@@ -90,7 +87,7 @@ def upsampling(
     _check_rate(rate)
     if cutoff_hz is not None and cutoff_hz < _LEAST_CUTOFF_HZ:
         raise UsageError(f"--cutoff {cutoff_hz:g}: at least {_LEAST_CUTOFF_HZ:g} Hz are needed to restore from")
-    options = options or Options()
+    options = options or default_options("cpu")
     models = () if model == "none" else (_load("upsample", model, options),)
     if sampling is not None:
         if not models or not isinstance(drawing := models[0], AudioSR):
@@ -115,7 +112,7 @@ def restoration(
         _check_rate(rate)
     elif upsampler is not None and restorer != "none":
         raise UsageError("--upsampler adds what a recording below --rate lacks; give a --rate, or --restorer none")
-    options = options or Options()
+    options = options or default_options("cpu")
     parted = separation(speakers, model or _separator(speakers, cheapest=True), options)
     edge = parted.models[0].spec.out_rate / 2
     name = restorer or _restorer(edge)
@@ -172,7 +169,7 @@ def separate(
     clipped. The result is in memory; ``api.separation(2).write(path, targets)`` streams files. Raises
     AudioSRError.
     """
-    return _array(separation(speakers, model, Options(pick_device(device))), source, sample_rate)
+    return _array(separation(speakers, model, default_options(device)), source, sample_rate)
 
 
 def upsample(
@@ -189,7 +186,7 @@ def upsample(
 
     ``source`` as in ``separate``; ``api.upsampling().write(path, targets)`` streams files. Raises AudioSRError.
     """
-    pipeline = upsampling(rate, model, Options(pick_device(device)), cutoff_hz, sampling)
+    pipeline = upsampling(rate, model, default_options(device), cutoff_hz, sampling)
     made: Samples = _array(pipeline, source, sample_rate)[0]
     return made
 
@@ -209,5 +206,5 @@ def separate_sr(
 
     ``source`` as in ``separate``. Raises AudioSRError.
     """
-    pipeline = restoration(speakers, rate, model, restorer, upsampler, Options(pick_device(device)))
+    pipeline = restoration(speakers, rate, model, restorer, upsampler, default_options(device))
     return _array(pipeline, source, sample_rate)

@@ -26,12 +26,16 @@ Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, 
 
 @dataclass(frozen=True)
 class Options:
-    """How a recording is processed, whatever is done to it. ``batch`` windows go through a model at once."""
+    """How a recording is processed, whatever is done to it.
+
+    ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``.
+    """
 
     device: str = "cpu"
     batch: int = 1
     clip: ClipPolicy = "warn"
     channels: Channels = "each"
+    bf16: bool = False
 
     def count(self, channels: int, name: str) -> int:
         """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
@@ -83,9 +87,9 @@ class Stage:
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
         def forward(*x: Tensor) -> Tensor:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast(options.device, torch.bfloat16, options.bf16):
                 made: Tensor = model(*(part.to(options.device) for part in x))
-                return made.cpu()
+                return made.float().cpu()
 
         return Engine(model.spec, forward, channels, options.batch, self.tracker)
 

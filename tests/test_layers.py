@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
     {"allocator", "errors"},
+    {"device"},
     {"settings"},
     {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 from conftest import halves, noise, restorer
 
 from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.process import process_array
 from audiosr_cli.stages import Options, make_stages, stream
+from audiosr_cli.weights import load_model
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "two_speakers.wav"
+BF16_POWER = 1e-3  # of the output's: -30 dB, where tracks are 6 dB above what they should not have
 
 OPTIONS = Options()
 
@@ -40,6 +48,16 @@ def test_a_restorer_streams() -> None:
     runs = [run(block) for block in (23, 509, 44100)]
     assert runs[0].shape == (4, 40_022)
     assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+@pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe"])
+def test_bf16_changes_little(name: str) -> None:
+    wave, _ = soundfile.read(EXAMPLE, dtype="float32", frames=32000)
+    exact, rounded = (
+        process_array(wave, 16000, [load_model(name)], 16000, replace(OPTIONS, bf16=b)) for b in (False, True)
+    )
+    error = rounded - exact
+    assert 0 < np.square(error).mean() < BF16_POWER * np.square(exact).mean()
 
 
 def test_a_restorer_wants_as_many_sources() -> None:

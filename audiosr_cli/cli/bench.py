@@ -29,8 +29,8 @@ def bench(
     if synthetic is not None and synthetic <= 0:
         raise UsageError(f"--synthetic {synthetic}: must be above 0 seconds")
     from audiosr_cli import weights
-    from audiosr_cli.api import pick_device
     from audiosr_cli.bench import speed
+    from audiosr_cli.device import pick_device
     from audiosr_cli.stages import Options
 
     options = Options(device=pick_device(device), batch=batch)

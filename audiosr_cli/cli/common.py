@@ -59,6 +59,9 @@ class Shared:
         str, typer.Option("--channels", help="each by itself, mix (their mean, so mono comes out), or one, from 1 on.")
     ] = "each"
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bf16"], typer.Option("--precision", help="auto: bf16 where that is faster.")
+    ] = "auto"
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")] = 1
     spectrogram: Annotated[
         str | None, typer.Option("--spectrogram", help="Draw what went in and came out into this PNG (one recording).")
@@ -111,7 +114,7 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
     """Check the call, load the models, run every input, tell what became of it, set the exit code."""
     from audiosr_cli import batch, picture
     from audiosr_cli.allocator import keep_freed_memory
-    from audiosr_cli.api import pick_device
+    from audiosr_cli.device import pick_bf16, pick_device
     from audiosr_cli.stages import Options
 
     if shared.overwrite and shared.skip:
@@ -126,7 +129,9 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
         if len(items) != 1 or shared.output == "-":
             raise UsageError("--spectrogram shows one recording, and what files it became")
     keep_freed_memory()
-    options = Options(pick_device(shared.device), shared.batch, shared.clip, _channels(shared.channels))
+    device = pick_device(shared.device)
+    bf16 = pick_bf16(shared.precision, device)
+    options = Options(device, shared.batch, shared.clip, _channels(shared.channels), bf16)
     pipeline = make(options)
     batch.check(items, naming, pipeline.outputs)
     existing: batch.Existing = "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"

@@ -40,7 +40,7 @@ def train(
     several processes or machines train together.
     """
     from audiosr_cli.allocator import keep_freed_memory
-    from audiosr_cli.api import pick_device
+    from audiosr_cli.device import pick_device
     from audiosr_cli.train.run import Call
     from audiosr_cli.train.run import train as run
 

@@ -20,7 +20,6 @@ from audiosr_cli.windows import ModelSpec
 
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
 _KERNEL = 7  # of the blocks, over frames and over bands
-_NARROW, _WIDE = 8, 32  # bins of a band
 _RATES = (8000, 16000, 24000, 32000, 48000)  # of mixtures
 _NARROW_HZ = 8000.0  # where wide bands begin
 
@@ -30,16 +29,18 @@ class BandMasksConfig:
     """Every number of a BandMasks.
 
     Frames of ``frame_s`` seconds overlap by half, so bins are as far apart at any ``sample_rate`` and the same weights
-    serve all. Bands have 8 bins up to 8 kHz, 32 above. Estimates end at ``edge_hz``. ``width`` features go through
-    ``blocks``. ``heuristic`` gives the network a first guess of every source's high band. ``sources`` changes no
-    weights either. ``frames`` are how many hops a window yields, ``margin`` how many it hears on both sides: enough to
-    stream exactly, or 0, which is for training.
+    serve all. Bands have ``narrow`` bins up to 8 kHz, ``wide`` ones above. Estimates end at ``edge_hz``. ``width``
+    features go through ``blocks``. ``heuristic`` gives the network a first guess of every source's high band.
+    ``sources`` changes no weights either. ``frames`` are how many hops a window yields, ``margin`` how many it hears on
+    both sides: enough to stream exactly, or 0, which is for training.
     """
 
     sample_rate: int = 16000
     sources: int = 2
     edge_hz: float = 3750.0
     frame_s: float = 0.032
+    narrow: int = 8
+    wide: int = 32
     width: int = 64
     blocks: int = 4
     heuristic: bool = True
@@ -49,9 +50,9 @@ class BandMasksConfig:
 
     def __post_init__(self) -> None:
         assert self.sources >= 2 and min(self.width, self.blocks, self.frames) >= 1
-        assert self.n_fft % 2 == 0 and self.bins % _NARROW == 0
-        assert (self.bins - self.narrow_bins) % _WIDE == 0
-        assert _NARROW <= self.low_bins <= self.narrow_bins and self.low_bins < self.bins
+        assert self.n_fft % 2 == 0 and self.bins % self.narrow == 0
+        assert (self.bins - self.narrow_bins) % self.wide == 0
+        assert self.narrow <= self.low_bins <= self.narrow_bins and self.low_bins < self.bins
         assert self.margin == 0 or self.margin >= self.blocks * (_KERNEL // 2) + STEADY + 2
 
     @property
@@ -126,12 +127,12 @@ class BandMasks(Model):
         super().__init__(config)
         c = config
         self.frames = Frames(c.n_fft, c.n_fft // 2)
-        self.enter, self.enter_wide = nn.Linear(9 * _NARROW, c.width), nn.Linear(9 * _WIDE, c.width)
+        self.enter, self.enter_wide = nn.Linear(9 * c.narrow, c.width), nn.Linear(9 * c.wide, c.width)
         self.place = nn.Linear(4, c.width, bias=False)
         self.blocks = nn.ModuleList(Block(c.width) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.width, eps=1e-6)
-        self.head, self.head_wide = nn.Linear(c.width, 2 * _NARROW), nn.Linear(c.width, 2 * _WIDE)
-        self.claim, self.claim_wide = nn.Linear(c.width, _NARROW), nn.Linear(c.width, _WIDE)
+        self.head, self.head_wide = nn.Linear(c.width, 2 * c.narrow), nn.Linear(c.width, 2 * c.wide)
+        self.claim, self.claim_wide = nn.Linear(c.width, c.narrow), nn.Linear(c.width, c.wide)
         for layer in (self.head, self.head_wide, self.claim, self.claim_wide):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -180,13 +181,13 @@ class BandMasks(Model):
     def _masks(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, bins, 9) → masks' real and imaginary parts (B, L, bins + 1, 2), and claims (B, L, bins + 1, 1)."""
         c, cut = self.config, self.config.narrow_bins
-        narrow = self.enter(features[:, :, :cut].unflatten(2, (-1, _NARROW)).flatten(3))
-        wide = self.enter_wide(features[:, :, cut:].unflatten(2, (-1, _WIDE)).flatten(3))
+        narrow = self.enter(features[:, :, :cut].unflatten(2, (-1, c.narrow)).flatten(3))
+        wide = self.enter_wide(features[:, :, cut:].unflatten(2, (-1, c.wide)).flatten(3))
         h = torch.cat([narrow, wide], dim=2) + self.place(self._places(features))  # (B, L, bands, C)
         for block in self.blocks:
-            h = block(h, c.low_bins // _NARROW)
+            h = block(h, c.low_bins // c.narrow)
         h = self.norm(h)
-        narrow, wide = h[:, :, : cut // _NARROW], h[:, :, cut // _NARROW :]
+        narrow, wide = h[:, :, : cut // c.narrow], h[:, :, cut // c.narrow :]
         masks = self._bins(self.head(narrow), self.head_wide(wide), 2)
         return masks, self._bins(self.claim(narrow), self.claim_wide(wide), 1)
 
@@ -198,6 +199,6 @@ class BandMasks(Model):
     def _places(self, like: Tensor) -> Tensor:
         """Where each band lies: (bands, 4), smooth functions of its frequency."""
         c, cut = self.config, self.config.narrow_bins
-        centres = [*range(_NARROW // 2, cut, _NARROW), *range(cut + _WIDE // 2, c.bins, _WIDE)]
+        centres = [*range(c.narrow // 2, cut, c.narrow), *range(cut + c.wide // 2, c.bins, c.wide)]
         octave = torch.log2(torch.tensor(centres, device=like.device) / c.low_bins)
         return torch.stack([octave, octave.square(), torch.sin(3 * octave), torch.cos(3 * octave)], dim=1).to(like)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from audiosr_cli.device import computes_bf16
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
@@ -85,11 +86,6 @@ class Progress:
     turn: int = 0  # which of the two states is written next
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than float32 there: CPUs without AVX-512 convolve in it ten times slower."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-
-
 class Trainer:
     """A model in training, with everything a later process needs to go on where this one stopped.
 
@@ -123,7 +119,7 @@ class Trainer:
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
         self.network: Callable[..., Tensor] = self.model
-        self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device)
+        self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device.type)
         self._nonfinite = 0
 
     def save(self) -> None:

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiosr_cli.device import computes_bf16, pick_bf16, pick_device
+from audiosr_cli.errors import UsageError
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    assert pick_device("cpu") == "cpu"
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
+        pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device"):
+            pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("features", "native"),
+    [({}, False), ({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
+)
+def test_bf16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert computes_bf16("cpu") == pick_bf16("auto", "cpu") == native
+    assert pick_bf16("bf16", "cpu") and not pick_bf16("float32", "cpu")
