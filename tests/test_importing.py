@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import originals
 import pytest
 import torch
 from torch import Tensor
 
+from audiosr_cli.api import restoration
 from audiosr_cli.errors import ModelError
 from audiosr_cli.importing import import_model
 from audiosr_cli.models import Model
 from audiosr_cli.models.base import Config
+from audiosr_cli.weights import save_model
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "golden" / "importing.json").read_text())
 TOLERANCE = 1e-4  # of the output's RMS: other kernels, other orders of summing, small differences of larger numbers
@@ -106,6 +109,19 @@ def test_folders_that_are_no_sepformer_are_refused(part: str, content: Any, tmp_
     torch.save(content, tmp_path / f"{part}.ckpt")
     with pytest.raises(ModelError):
         import_model(tmp_path, "brought")
+
+
+@pytest.mark.parametrize("kind", originals.KINDS)
+def test_is_the_low_rate_half(kind: str, tmp_path: Path) -> None:
+    save_model(imported(kind, tmp_path), tmp_path / "brought.safetensors", {})
+    speakers = imported(kind, tmp_path).spec.sources
+    mixture = np.random.default_rng(0).standard_normal((2, 50_001)).astype(np.float32)
+    pipeline = restoration(speakers, model=str(tmp_path / "brought.safetensors"))
+    made = pipeline.array(0.1 * mixture, 44100)
+    assert [model.spec.task for model in pipeline.chain(44100)] == ["separate", "separate-sr"]
+    assert made.shape == (speakers, 2, 50_001)
+    heard, kept = (np.fft.rfft(np.hanning(50_001) * wave)[:, 14_000:20_000] for wave in (0.1 * mixture, made.sum(0)))
+    np.testing.assert_allclose(kept, heard, atol=0.1 * np.abs(heard).mean())  # 12 to 18 kHz: shares of the mixture's
 
 
 @pytest.mark.parametrize("kind", originals.KINDS)

@@ -160,26 +160,32 @@ def turn_gates(speakers: int, length: int, rate: int) -> Tensor:
     return ((at - begin) / 0.01).clamp(0, 1) * ((begin + length / speakers / rate - at) / 0.01).clamp(0, 1)
 
 
-def highs_errors(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> Tensor:
-    """By how many dB (without its sign) the highs of who speaks alone differ from the mixture's: (S,).
+def highs_errors(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+    """By how many dB (without its sign) the highs of who speaks alone differ from the mixture's: (S,) twice.
 
-    ``sources`` (S, T) take turns; half a second around each change is left out.
+    Once on the track that is the speaker's, once on the track that holds the voice (most of the sound below the highs),
+    which need not be the same. ``sources`` (S, T) take turns; half a second around each change is left out.
     """
     n_fft = rate // 50
     waves = torch.cat([made, mix.unsqueeze(0), sources])
     spectra = torch.stft(waves, n_fft, window=torch.hann_window(n_fft), return_complex=True).abs().square()
-    highs = spectra[:, math.ceil(EDGE_HZ * n_fft / rate) :].sum(1)  # (2S + 1, L)
+    first = math.ceil(EDGE_HZ * n_fft / rate)
+    lows, highs = spectra[:, :first].sum(1), spectra[:, first:].sum(1)  # (2S + 1, L)
     turn = (spectra[len(made) + 1 :].sum(1) > 0).float()  # (S, L)
-    quiet = F.max_pool1d(1 - turn, 101, 1, 50)
-    levels = [10 * torch.log10((x * (1 - quiet)).sum(1) + 1e-9) for x in (highs[: len(made)], highs[len(made)])]
-    return (levels[0] - levels[1]).abs()
+    alone = 1 - F.max_pool1d(1 - turn, 101, 1, 50)
+    voice = (lows[: len(made)] @ alone.mT).argmax(0)  # of each speaker, the track
+    kept = 10 * torch.log10(highs[: len(made)] @ alone.mT + 1e-9)  # (tracks, speakers)
+    wanted = 10 * torch.log10(alone @ highs[len(made)] + 1e-9)
+    return (kept.diagonal() - wanted).abs(), (kept.gather(0, voice[None])[0] - wanted).abs()
 
 
 def lone_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[str, float]:
     """What ``highs_errors`` are on the mean, and how many are within 1 dB: what went to the other track is far off."""
-    errors = highs_errors(made, sources, mix, rate)
-    share = float((errors < 1).float().mean())
-    return {"error of a lone speaker's highs": float(errors.mean()), "lone speakers' highs within 1 dB": share}
+    rows = {}
+    for track, errors in zip(("their", "the voice's"), highs_errors(made, sources, mix, rate), strict=True):
+        rows[f"error of a lone speaker's highs, {track} track"] = float(errors.mean())
+        rows[f"lone speakers' highs within 1 dB, {track} track"] = float((errors < 1).float().mean())
+    return rows
 
 
 def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, float]:
