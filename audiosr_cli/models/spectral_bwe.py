@@ -19,6 +19,7 @@ from audiosr_cli.windows import ModelSpec
 
 _OCTAVES = 8  # waves that tell the network where the edge is
 _WHITE = 6  # bins on both sides over which the low band is whitened
+_FADE = 0.05  # most that the crossfade takes of what is below the edge
 _LOWEST = 8  # bin above which content may end
 _DOWN = -3.0  # natural logarithm of the highs' level before learning, against the low band's
 
@@ -29,9 +30,9 @@ class SpectralBWEConfig:
 
     Frames of ``n_fft`` every ``hop_length``; ``hidden`` features of each go through ``blocks`` with kernels of
     ``kernel`` frames, ``expansion`` times as wide inside. A frame's level is that of ``steady`` frames around it on
-    both sides. Over ``fade_hz`` below the edge the input gives way to what is made. ``inputs`` features of a frame are
-    heard instead of its own magnitudes, if not 0. ``frames`` are how many hops a window yields, ``margin`` how many it
-    hears on both sides: enough to stream exactly, or 0, which is for training.
+    both sides. Over ``fade_hz`` below the edge, or a twentieth of it, the input gives way to what is made. ``inputs``
+    features of a frame are heard instead of its own magnitudes, if not 0. ``frames`` are how many hops a window yields,
+    ``margin`` how many it hears on both sides: enough to stream exactly, or 0, which is for training.
     """
 
     sample_rate: int = 48000
@@ -153,8 +154,9 @@ class SpectralBWE(Model):
         c = self.config
         step = c.sample_rate / c.n_fft
         frequency = torch.arange(c.bins, device=edge.device) * step
-        low = (edge - c.fade_hz).clamp(_LOWEST * step, c.sample_rate / 2 - c.fade_hz).unsqueeze(1)
-        share = ((frequency - low) / c.fade_hz).clamp(0, 1).unsqueeze(1)
+        fade = (_FADE * edge).clamp_max(c.fade_hz).unsqueeze(1)
+        low = (edge.unsqueeze(1) - fade).clamp(_LOWEST * step, c.sample_rate / 2 - c.fade_hz)
+        share = ((frequency - low) / fade).clamp(0, 1).unsqueeze(1)
         return share, (low[:, 0] / step).long() // 2 * 2
 
     def _level(self, spectrum: Tensor) -> Tensor:
