@@ -34,6 +34,7 @@ _BELOW = 0.9  # of the edge: what lies below that, resampling keeps
 _HEARD_HZ = 16000  # PESQ's rate
 _AS_FLOATS = ("--subtype", "float", "--channels", "mix")
 _LEAST = 2048  # samples that an LSD needs
+_RESEMBLES = 0.5  # correlation that an estimate needs to have a lag
 _SILENT = 1e-10  # mean power: such a reference has no gain and no ratio
 
 _Mixture = tuple[Tensor, Tensor, int]  # a mixture (T,), its sources (S, T), their rate in Hz
@@ -165,7 +166,9 @@ def _distances(made: Tensor, reference: Tensor, rate: int, edge_hz: float) -> di
 
 def _alike(made: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
     """Lag, gain, and what listeners would say where the packages that foretell it are installed."""
-    rows = {"lag": float(lag(made, reference))}
+    late, rows = lag(made, reference), dict[str, float]()
+    if torch.cosine_similarity(made.roll(-late), reference, dim=0).abs() > _RESEMBLES:
+        rows["lag"] = float(late)
     if reference.square().mean() > _SILENT:
         rows["gain"] = float(gain_db(made, reference))
     if find_spec("pystoi") is not None:
