@@ -25,8 +25,8 @@ def bench(*arguments: object) -> Result:
 def test_speed_and_memory_as_json() -> None:
     done = bench("--synthetic", 2, "--models", "audio_unet", "--runs", 1, "--memory", "--lengths", 1, "--json")
     assert done.exit_code == 0, done.output
-    machine, speed, memory = map(json.loads, done.stdout.splitlines())
-    assert machine["kind"] == "machine"
+    where, machine, speed, memory = map(json.loads, done.stdout.splitlines())
+    assert (where["kind"], machine["kind"]) == ("environment", "machine")
     assert (speed["model"], speed["audio_s"]) == ("audio_unet", 2.0)
     assert speed["cpu_s_per_s"] > 0
     assert (memory["kind"], memory["audio_s"]) == ("memory", 1.0)

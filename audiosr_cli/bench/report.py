@@ -80,11 +80,9 @@ def _said(*command: str) -> str:
         return ""
 
 
-def as_json(row: Row) -> str:
+def as_json(row: Row | Environment) -> str:
     """A row as a JSON object; its ``kind`` is what it tells."""
     more = {}
-    if isinstance(row, Machine):
-        more = asdict(environment())
     if isinstance(row, Speed):
         more = {"real_time_factor": row.real_time_factor, "cpu_s_per_s": row.cpu_per_s}
     return json.dumps({"kind": type(row).__name__.lower()} | asdict(row) | more)

@@ -20,7 +20,7 @@ _WIDE = 200  # columns of a table that goes to no terminal
 
 
 def bench(
-    source: Annotated[str | None, typer.Argument(metavar="[INPUT]", help="A recording to measure speed on.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="INPUT", help="A recording to measure speed on.")] = None,
     synthetic: Annotated[float | None, typer.Option("--synthetic", help="Seconds of noise instead.")] = None,
     models: Annotated[
         str | None,
@@ -129,13 +129,15 @@ def _run(plan: Plan, chosen: Chosen, setting: Setting, as_json: bool, markdown: 
     from audiosr_cli.bench.subjects import Failed
 
     rows: list[Row] = []
+    where = report.environment()
+    if as_json:
+        print(report.as_json(where), flush=True)
     for row in run(plan, chosen, setting):
         rows.append(row)
         if isinstance(row, Failed):
             print(f"audiosr: {row.model}: {row.reason}", file=sys.stderr)
         if as_json:
             print(report.as_json(row), flush=True)
-    where = report.environment()
     if markdown:
         print(report.markdown(report.tables(rows), where))
     elif not as_json:
