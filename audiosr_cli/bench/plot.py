@@ -61,8 +61,8 @@ def _quality(axis: Any, rows: Sequence[Quality], costs: Mapping[str, float] | No
         at = (costs[row.model] if costs else row.cpu_per_s, row.figures[figure])
         axis.plot(*at, "o")
         axis.annotate(row.model, at, xytext=(5, 5), textcoords="offset points", fontsize=8)
-    axis.set_xscale("log")
-    axis.margins(0.25)
+    _plain_log(axis)
+    axis.margins(0.35)
     if figure.startswith("LSD"):
         axis.invert_yaxis()
     unit = UNITS.get(figure, "")
@@ -74,10 +74,18 @@ def _quality(axis: Any, rows: Sequence[Quality], costs: Mapping[str, float] | No
 def _speed(axis: Any, rows: Sequence[Speed]) -> None:
     """CPU seconds, a bar each."""
     axis.barh([row.model for row in rows], [row.cpu_per_s for row in rows])
-    axis.set_xscale("log")
+    _plain_log(axis)
     axis.invert_yaxis()
     axis.set(title="Speed", xlabel="CPU seconds per second of audio")
     axis.grid(axis="x", alpha=0.3)
+
+
+def _plain_log(axis: Any) -> None:
+    """A logarithmic axis of x with figures as people write them."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="minor", labelsize=7)
 
 
 def _memory(axis: Any, rows: Sequence[Memory]) -> None:
