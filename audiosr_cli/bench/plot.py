@@ -82,7 +82,10 @@ def _speed(axis: Any, rows: Sequence[Speed]) -> None:
 
 def _plain_log(axis: Any) -> None:
     """A logarithmic axis of x with figures as people write them."""
+    from matplotlib.ticker import LogLocator
+
     axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("{x:g}")
     axis.tick_params(axis="x", which="minor", labelsize=7)
