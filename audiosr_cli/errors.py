@@ -6,11 +6,13 @@ AudioSRError            what went wrong, the value, what is allowed, what to do
 ├── SampleError         samples that must not be written: not finite, or clipped under ``--clip error``
 ├── OutputError         a target that cannot be, or must not be, written
 ├── ModelError          weights or a configuration that cannot be used
-└── TrainingError       data or settings that cannot be trained on
+├── TrainingError       data or settings that cannot be trained on
+└── BenchError          something that was to be measured failed
 """
 
 __all__ = [
     "AudioSRError",
+    "BenchError",
     "InputError",
     "ModelError",
     "OutputError",
@@ -50,3 +52,7 @@ class ModelError(AudioSRError):
 
 class TrainingError(AudioSRError):
     """Data or settings cannot be trained on."""
+
+
+class BenchError(AudioSRError):
+    """Something that was to be measured failed."""

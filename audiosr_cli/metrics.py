@@ -64,18 +64,42 @@ def lsd(estimate: Tensor, reference: Tensor, low: float = 0.0, high: float = 1.0
     band as shares of the Nyquist frequency. Not comparable with ``lsd_ssr_eval``.
     """
     distance = torch.stack([power_spectrogram(x, 2048, 512).clamp_min(1e-8).log10() for x in (estimate, reference)])
-    bins = distance.shape[-2]
-    band = slice(round(low * (bins - 1)), round(high * (bins - 1)) + 1)
-    return (distance[0] - distance[1])[band].square().mean(0).sqrt().mean()
+    return (distance[0] - distance[1])[_band(distance.shape[-2], low, high)].square().mean(0).sqrt().mean()
 
 
-def lsd_ssr_eval(estimate: Tensor, reference: Tensor, sample_rate: int) -> Tensor:
+def lsd_ssr_eval(estimate: Tensor, reference: Tensor, sample_rate: int, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Log-spectral distance after ssr_eval (Liu et al. 2022); (T,) both → scalar. Raw: no gain is matched.
 
     The size follows the rate: n_fft int(2048 / (44100 / rate)), hop rate / 100. The quotient of powers is
-    taken before the logarithm, so what the estimate lacks weighs far more than in ``lsd``.
+    taken before the logarithm, so what the estimate lacks weighs far more than in ``lsd``. Bands as there.
     """
     n_fft, hop_length = int(2048 / (44100 / sample_rate)), sample_rate // 100
     made, true = (power_spectrogram(x, n_fft, hop_length).sqrt() for x in (estimate, reference))
     quotient = torch.log10(true.square() / (made + 1e-12).square() + 1e-12)
-    return quotient.square().mean(0).sqrt().mean()
+    return quotient[_band(len(quotient), low, high)].square().mean(0).sqrt().mean()
+
+
+def _band(bins: int, low: float, high: float) -> slice:
+    """The bins between two shares of the Nyquist frequency, both included."""
+    return slice(round(low * (bins - 1)), round(high * (bins - 1)) + 1)
+
+
+def lag(estimate: Tensor, reference: Tensor) -> int:
+    """By how many samples the estimate comes late: where the cross-correlation is largest; (T,) both.
+
+    Without regard to sign, so an inverted wave has lag 0. Negative where it comes early; 0 of silence.
+    """
+    length = reference.shape[-1]
+    n = 1 << (2 * length - 1).bit_length()
+    shared = torch.fft.irfft(torch.fft.rfft(estimate.double(), n) * torch.fft.rfft(reference.double(), n).conj(), n)
+    at = int(shared.abs().argmax())
+    return at if at < length else at - n
+
+
+def gain_db(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Level of what the estimate has of the reference, against the reference, in dB; (..., T) both → (...).
+
+    The reference is projected out, so what else is in the estimate counts for nothing.
+    """
+    share = (estimate * reference).sum(-1) / (reference.square().sum(-1) + _EPS)
+    return 20 * torch.log10(share.abs() + _EPS)

@@ -17,14 +17,14 @@ _FRAME_S = 0.043
 _RANGE_DB = 100.0  # from the loudest bin of all down to black
 
 
-def check(path: Path) -> None:
-    """Raise UsageError where no picture could be drawn into ``path``."""
+def check(path: Path, option: str = "--spectrogram") -> None:
+    """Raise UsageError where no picture could be drawn into ``path``, which ``option`` names."""
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--spectrogram {path}: a name that ends in .png is wanted")
+        raise UsageError(f"{option} {path}: a name that ends in .png is wanted")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError("--spectrogram draws with matplotlib: pip install 'audiosr-cli[picture]'") from error
+        raise UsageError(f"{option} draws with matplotlib: pip install 'audiosr-cli[picture]'") from error
 
 
 def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32], int, float]:

@@ -18,8 +18,6 @@ import pytest
 import soundfile
 from conftest import EXAMPLES, noise, tone
 
-from audiosr_cli import weights
-
 COMMAND = [sys.executable, "-m", "audiosr_cli"]
 
 
@@ -307,21 +305,6 @@ def test_models_and_version() -> None:
     done = audiosr("models", "verify")
     assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
     assert audiosr("--version").stdout.startswith(b"audiosr 0.")
-
-
-def test_bench() -> None:
-    done = audiosr("bench", "--synthetic", 2, "--models", "wave_u_net", "--runs", 1, "--json")
-    row = json.loads(done.stdout)
-    assert (row["model"], row["audio_s"]) == ("wave_u_net", 2.0)
-    assert row["cpu_s_per_s"] > 0
-    rows = audiosr("bench", "--synthetic", 0.5, "--runs", 1, "--json").stdout.splitlines()
-    alone = {name for name, entry in weights.catalogue().items() if {"separate", "upsample"} & set(entry["tasks"])}
-    assert {json.loads(row)["model"] for row in rows} == alone
-    for name in ("voice", "band_masks_wide"):
-        refused = audiosr("bench", "--synthetic", 1, "--models", name)
-        assert (refused.returncode, b"does not work on recordings" in refused.stderr) == (2, True)
-    table = audiosr("bench", EXAMPLES / "narrowband.wav", "--models", "audio_unet", "--runs", 1)
-    assert b"real-time factor" in table.stdout
 
 
 def test_help_is_quick() -> None:

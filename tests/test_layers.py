@@ -77,7 +77,7 @@ def test_every_unit_has_a_row() -> None:
     assert {unit(path) for path in FILES if not path.name.startswith("__") or path.parent != PACKAGE} <= set(ROW)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["upsample", "--help"], ["models", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["upsample", "--help"], ["bench", "--help"]])
 def test_help_loads_no_torch(arguments: list[str]) -> None:
     code = "import sys; from audiosr_cli.cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)

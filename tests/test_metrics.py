@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from audiosr_cli.metrics import best_order, lsd, lsd_ssr_eval, sdr, si_sdr, snr
+from audiosr_cli.metrics import best_order, gain_db, lag, lsd, lsd_ssr_eval, sdr, si_sdr, snr
 
 
 def orthogonal(length: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,3 +75,29 @@ def test_sdr_forgives_a_filter_and_counts_the_rest() -> None:
     mixed = reference + other * 10 ** (-10 / 20)
     torch.testing.assert_close(sdr(mixed, reference), torch.tensor(10.0), rtol=0, atol=0.3)  # 512 of 16000 are forgiven
     assert sdr(torch.zeros(2, 4000), torch.zeros(2, 4000)).isfinite().all()
+
+
+@pytest.mark.parametrize("late", [0, 7, -7, 1000])
+@pytest.mark.parametrize("gain", [1.0, -0.5])
+def test_lag_of_a_delayed_wave(late: int, gain: float) -> None:
+    wave = torch.randn(8000, generator=torch.Generator().manual_seed(0))
+    wave[:1000] = wave[-1000:] = 0  # so that nothing wraps around
+    assert lag(gain * wave.roll(late), wave) == late
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5, -2.0])
+def test_gain_does_not_hear_what_is_added(gain: float) -> None:
+    signal, noise = orthogonal()
+    wanted = torch.tensor(20 * math.log10(abs(gain)))
+    torch.testing.assert_close(gain_db(gain * signal + noise, signal), wanted, rtol=0, atol=1e-3)
+
+
+def test_ssr_eval_bands() -> None:
+    """A gain shows in every band alike; what is missing above half the band does not show below."""
+    wave = torch.randn(48000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(lsd_ssr_eval(2 * wave, wave, 48000, 0.5), torch.tensor(0.602), rtol=0, atol=1e-3)
+    spectrum = torch.fft.rfft(wave)
+    spectrum[len(spectrum) // 2 :] = 0
+    half = torch.fft.irfft(spectrum, 48000)
+    assert lsd_ssr_eval(half, wave, 48000, high=0.45) < 0.2
+    assert lsd_ssr_eval(half, wave, 48000, low=0.55) > 3

@@ -1,1 +1,1 @@
-"""How fast a model is, and how much memory it takes."""
+"""What models cost and how good they are, in processes of their own, beside others' models."""

@@ -1,26 +1,27 @@
-"""Speed of a model on a recording: the whole route but the writing, in this process."""
+"""How fast commands, models and peers are: real-time factor, CPU seconds, start-up, peak memory, distance to the floor.
+
+Every run is a process of its own, and subjects take turns, so that a machine that is slower for a while is so for all.
+"""
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 
-import numpy as np
-
-from audiosr_cli.api import load_voice
-from audiosr_cli.audio.read import BLOCK, AudioReader
-from audiosr_cli.models import Model
-from audiosr_cli.stages import Options, Samples, Stage, listener, stream
+from audiosr_cli.bench.processes import audiosr, spend, work
+from audiosr_cli.bench.subjects import Failed, Setting, Subject, length, sound
+from audiosr_cli.errors import BenchError
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one run took; seconds of audio count each channel once, CPU seconds are of all threads."""
+    """What one run took; seconds of audio count each channel once, CPU seconds are of all threads.
+
+    ``wall_s``, ``cpu_s`` are of a process that has warmed up on a second of audio. ``startup_s`` is a whole process on
+    a second of audio, in which importing torch takes ``torch_s``. ``gflop_per_s`` is what is to be multiplied for a
+    second of one channel, in billions of FLOPs, if that could be counted.
+    """
 
     model: str
     audio_s: float
@@ -28,6 +29,9 @@ class Speed:
     wall_s: float
     cpu_s: float
     peak_rss_mb: float
+    startup_s: float
+    torch_s: float
+    gflop_per_s: float | None = None
 
     @property
     def real_time_factor(self) -> float:
@@ -39,70 +43,75 @@ class Speed:
         """CPU seconds per second of audio."""
         return self.cpu_s / self.audio_s
 
-
-def noise(seconds: float, sample_rate: int, seed: int = 0) -> Callable[[], Iterator[Samples]]:
-    """White noise at -20 dBFS in blocks (1, T); every call starts it anew."""
-
-    def blocks() -> Iterator[Samples]:
-        generator, left = np.random.default_rng(seed), round(seconds * sample_rate)
-        while left > 0:
-            count = min(left, BLOCK)
-            yield (0.1 * generator.standard_normal((1, count))).astype(np.float32)
-            left -= count
-
-    return blocks
+    def above_floor(self, gflops: float) -> float | None:
+        """How many times the time that its FLOPs need at ``gflops`` (billions a second) it takes."""
+        if not self.gflop_per_s:
+            return None
+        return self.real_time_factor / (self.channels * self.gflop_per_s / gflops)
 
 
-def recording(path: str) -> tuple[Callable[[], Iterator[Samples]], int, int]:
-    """Blocks of a file, its rate in Hz and its channels."""
-    with AudioReader(path) as reader:
-        rate, channels = reader.sample_rate, reader.channels
+@dataclass(frozen=True)
+class Machine:
+    """How many billions of FLOPs a second are reached here (see floor.py), with so many threads."""
 
-    def blocks() -> Iterator[Samples]:
-        with AudioReader(path) as reader:
-            yield from reader.blocks()
+    float32: float
+    bf16: float
+    threads: int
 
-    return blocks, rate, channels
-
-
-def measure(
-    name: str,
-    model: Model,
-    blocks: Callable[[], Iterator[Samples]],
-    sample_rate: int,
-    channels: int,
-    options: Options,
-) -> Speed:
-    """One run of ``model`` over ``blocks``. The first window of a process costs more; run twice to compare."""
-    _reset_peak()
-    voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None
-    stage = Stage(model, sample_rate, model.spec.out_rate, channels, options, voice)
-    frames = 0
-
-    def counted() -> Iterator[Samples]:
-        nonlocal frames
-        for block in blocks():
-            frames += block.shape[1]
-            yield block
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in stream(counted(), [stage]):
-        pass
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Speed(name, max(frames, 1) / sample_rate, channels, wall, cpu, _peak_rss_mb())
+    def __str__(self) -> str:
+        return f"floor: {self.float32:.0f} GFLOP/s (bf16 {self.bf16:.0f}), {self.threads} threads"
 
 
-def _reset_peak() -> None:
-    """Start the peak anew, where the system can (Linux)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+def machine(device: str = "auto") -> Machine:
+    """Measure the machine: a second and a half."""
+    found, _ = work(action="rate", device=device)
+    return Machine(found["float32"], found["bf16"], found["threads"])
 
 
-def _peak_rss_mb() -> float:
-    """Peak resident memory since the reset; of the whole process where there is no reset."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1e3
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss counts bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+def measure(subjects: Sequence[Subject], setting: Setting, runs: int) -> Iterator[Speed | Failed]:
+    """``runs`` of every subject, by turns; what fails is told once and then left out.
+
+    Raises InputError where the recording cannot be read.
+    """
+    seconds, channels = length(setting.source) if setting.source else (setting.seconds, 1)
+    counted: dict[Subject, float | None] = {}
+    broken: set[Subject] = set()
+    for _ in range(runs):
+        for subject in subjects:
+            if subject in broken:
+                continue
+            try:
+                if subject not in counted:
+                    counted[subject] = work(**setting.job(subject, "count"))[0]["gflop_per_s"]
+                yield _run(subject, setting, seconds, channels, counted[subject])
+            except BenchError as error:
+                broken.add(subject)
+                yield Failed(subject.label, str(error))
+
+
+def _run(subject: Subject, setting: Setting, seconds: float, channels: int, gflop_per_s: float | None) -> Speed:
+    """One run: of a command two processes, as what starts is another program than what is timed."""
+    source = setting.source or sound(setting.folder, setting.seconds, subject.rate)
+    warm = sound(setting.folder, 1.0, subject.rate)
+    found, spent = work(**setting.job(subject, "time"), source=source, warm=warm)
+    startup = spent.wall_s - found["wall_s"]
+    if subject.kind == "command":
+        startup = spend(audiosr(*subject.command(warm, str(setting.folder / "started"), *setting.options))).wall_s
+    return Speed(
+        model=subject.label,
+        audio_s=seconds,
+        channels=channels,
+        wall_s=found["wall_s"],
+        cpu_s=found["cpu_s"],
+        peak_rss_mb=spent.peak_mb,
+        startup_s=startup,
+        torch_s=found["torch_s"],
+        gflop_per_s=gflop_per_s,
+    )
+
+
+def middle(runs: Sequence[Speed]) -> Speed:
+    """The medians of a subject's runs, and the largest of their peaks."""
+    figures = ("wall_s", "cpu_s", "startup_s", "torch_s")
+    medians = {name: median(getattr(run, name) for run in runs) for name in figures}
+    return replace(runs[0], **medians, peak_rss_mb=max(run.peak_rss_mb for run in runs))

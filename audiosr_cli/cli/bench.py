@@ -2,72 +2,164 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Literal
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from audiosr_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from audiosr_cli.bench.report import Row, Table
+    from audiosr_cli.bench.run import Chosen, Plan
+    from audiosr_cli.bench.subjects import Setting
+
+_WIDE = 200  # columns of a table that goes to no terminal
+
 
 def bench(
-    source: Annotated[str | None, typer.Argument(metavar="[INPUT]", help="A recording to run on.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="INPUT", help="A recording to measure speed on.")] = None,
     synthetic: Annotated[float | None, typer.Option("--synthetic", help="Seconds of noise instead.")] = None,
     models: Annotated[
-        str | None, typer.Option("--models", help="Names or files, comma-separated. [default: all]")
+        str | None,
+        typer.Option(
+            "--models",
+            help="separate, separate-sr, upsample (whole commands), models' names or files, comma-separated. "
+            "[default: all; for --memory and --quality the commands]",
+        ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="Peers beside them, comma-separated: soxr, ap-bwe, sepformer, sfsrnet, dprnn, conv-tasnet, "
+            "speechbrain-sepformer, asteroid-dprnn, asteroid-convtasnet, demucs; or all that are installed.",
+        ),
+    ] = None,
+    quality: Annotated[
+        Path | None,
+        typer.Option(
+            "--quality",
+            help="Score on a folder: mix/*.wav with s1/*.wav, s2/*.wav (separation), or full-band *.wav (upsampling).",
+        ),
+    ] = None,
+    rates: Annotated[
+        str, typer.Option("--from", help="Rates that full-band references are restored from, in Hz.")
+    ] = "8000,16000",
+    memory: Annotated[bool, typer.Option("--memory", help="Peak memory against the length of a recording.")] = False,
+    lengths: Annotated[str, typer.Option("--lengths", help="Seconds for --memory.")] = "1,10,60,600",
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each, in turn; the median counts.")] = 3,
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")] = 1,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the models run.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run instead of tables.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown, with machine and commit.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw quality against speed, and memory, into this PNG.")
+    ] = None,
 ) -> None:
-    """Measure speed: real-time factor, CPU seconds per second of audio, peak memory."""
-    if (source is None) == (synthetic is None):
+    """Measure speed (INPUT or --synthetic), --memory, and --quality, of ours and --against others.
+
+    Every run is a process of its own, by turns. Start-up is a whole process on one second of audio. The floor is what
+    the multiplications of a model would take at the highest rate that was measured here.
+    """
+    if source is not None and synthetic is not None:
         raise UsageError("give either a recording or --synthetic SECONDS")
+    if source is None and synthetic is None and quality is None and not memory:
+        raise UsageError("nothing to measure; give a recording, --synthetic SECONDS, --memory or --quality FOLDER")
     if synthetic is not None and synthetic <= 0:
         raise UsageError(f"--synthetic {synthetic}: must be above 0 seconds")
-    from audiosr_cli import weights
-    from audiosr_cli.bench import speed
-    from audiosr_cli.device import pick_device
-    from audiosr_cli.stages import Options
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other")
+    from audiosr_cli.bench.run import Plan, choose
+    from audiosr_cli.bench.subjects import Setting
 
-    options = Options(device=pick_device(device), batch=batch)
-    alone = [name for name, entry in weights.catalogue().items() if {"separate", "upsample"} & {*entry["tasks"]}]
-    names = models.split(",") if models else alone
-    results: list[speed.Speed] = []
-    for name in names * runs:
-        model = weights.load_model(name, options.device)
-        if model.spec.task in ("voice", "separate-sr"):
-            raise UsageError(f"--models {name}: does not work on recordings by itself; name others")
-        if source is not None:
-            blocks, rate, channels = speed.recording(source)
-        else:
-            rate, channels = model.spec.in_rate, 1
-            blocks = speed.noise(synthetic or 0.0, rate)
-        results.append(speed.measure(name, model, blocks, rate, channels, options))
+    if picture is not None:
+        from audiosr_cli.picture import check
+
+        check(picture, "--picture")
+    _check_device(device)
+    plan = Plan(
+        tuple(models.split(",")) if models else (),
+        _peers(against),
+        source is not None or synthetic is not None,
+        runs,
+        tuple(_numbers("--lengths", lengths)) if memory else (),
+        quality,
+        tuple(round(rate) for rate in _numbers("--from", rates)),
+    )
+    chosen = choose(plan)
+    with TemporaryDirectory(prefix="audiosr-bench-") as folder:
+        _run(plan, chosen, Setting(Path(folder), source, synthetic or 1.0, device, batch), as_json, markdown, picture)
+
+
+def _check_device(name: str) -> None:
+    """Raise UsageError on ``cuda`` without one; what ``auto`` is, the worker finds, who has torch anyway."""
+    if name == "cuda":
+        from audiosr_cli.device import pick_device
+
+        pick_device(name)
+
+
+def _peers(text: str | None) -> tuple[str, ...]:
+    from audiosr_cli.bench.peers import PEERS, installed
+
+    if text != "all":
+        return tuple(text.split(",")) if text else ()
+    for name in PEERS.keys() - installed():
+        print(f"audiosr: {name} is left out: {PEERS[name].package} is not installed here", file=sys.stderr)
+    return tuple(installed())
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [0.0]
+    if min(found) <= 0:
+        raise UsageError(f"{option} {text}: numbers above 0 are wanted, comma-separated")
+    return found
+
+
+def _run(plan: Plan, chosen: Chosen, setting: Setting, as_json: bool, markdown: bool, picture: Path | None) -> None:
+    """Measure, tell, draw; the exit code says whether something failed."""
+    from audiosr_cli.bench import report
+    from audiosr_cli.bench.run import run
+    from audiosr_cli.bench.subjects import Failed
+
+    rows: list[Row] = []
+    where = report.environment()
+    if as_json:
+        print(report.as_json(where), flush=True)
+    for row in run(plan, chosen, setting):
+        rows.append(row)
+        if isinstance(row, Failed):
+            print(f"audiosr: {row.model}: {row.reason}", file=sys.stderr)
         if as_json:
-            row = results[-1]
-            figures = {"real_time_factor": row.real_time_factor, "cpu_s_per_s": row.cpu_per_s}
-            print(json.dumps(asdict(row) | figures), flush=True)
-    if not as_json:
-        _table(names, results)
+            print(report.as_json(row), flush=True)
+    if markdown:
+        print(report.markdown(report.tables(rows), where))
+    elif not as_json:
+        _print(report.tables(rows), str(where))
+    if picture is not None:
+        from audiosr_cli.bench.plot import draw
+
+        draw(rows, where, picture)
+    failed = sum(isinstance(row, Failed) for row in rows)
+    if failed:
+        raise typer.Exit(3 if report.tables(rows) else 1)
 
 
-def _table(names: list[str], results: Sequence[object]) -> None:
-    from statistics import median
-
+def _print(tables: list[Table], where: str) -> None:
+    """Tables as a terminal shows them."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Shown
 
-    from audiosr_cli.bench.speed import Speed
-
-    table = Table("model", "audio s", "real-time factor", "CPU s per s", "peak RSS MB")
-    for name in names:
-        rows = [row for row in results if isinstance(row, Speed) and row.model == name]
-        factor = median(row.real_time_factor for row in rows)
-        cpu = median(row.cpu_per_s for row in rows)
-        peak = max(row.peak_rss_mb for row in rows)
-        table.add_row(name, f"{rows[0].audio_s:.1f}", f"{factor:.4f}", f"{cpu:.4f}", f"{peak:.0f}")
-    Console().print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    for table in tables:
+        shown = Shown(*table.columns, title=table.title, title_justify="left")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    console.print(where)

@@ -1,0 +1,168 @@
+"""One trial in a process of its own: ``python -m audiosr_cli.bench.worker JOB``, a JSON object, answered by another.
+
+Jobs have ``action``: "time" (a subject over ``source``, after ``warm`` if that is given), "count" (its FLOPs) or
+"rate" (this machine's). A command is timed by what it does to a recording, from reading to writing, without parsing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiosr_cli.pipeline import Pipeline
+    from audiosr_cli.stages import Options, Samples
+
+    Run = Callable[[str], object]  # a recording, by its path, through a subject
+
+_EDGE = 0.9  # of half the rate: where content ends whose FLOPs are counted
+
+
+def main() -> None:
+    """Do the job that the first argument describes and print the answer, one line."""
+    job = json.loads(sys.argv[1])
+    begun = time.perf_counter()
+    import torch
+
+    torch_s = time.perf_counter() - begun
+    job["device"] = _device(job["device"])
+    torch.manual_seed(0)
+    with TemporaryDirectory() as folder, torch.inference_mode(job["action"] == "time"):
+        answer = {"time": timed, "count": count, "rate": rate}[job["action"]](job, Path(folder))
+    print(json.dumps(answer | {"torch_s": torch_s}))
+
+
+def _device(name: str) -> str:
+    from audiosr_cli.device import pick_device
+
+    return pick_device(name)
+
+
+def timed(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What one pass over ``source`` takes, wall and CPU."""
+    run = _runner(job, folder)
+    if job["warm"]:
+        run(job["warm"])
+    wall, cpu = time.perf_counter(), time.process_time()
+    run(job["source"])
+    return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+
+def rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
+    """The highest rate at which this machine multiplies."""
+    import torch
+
+    from audiosr_cli.bench.floor import machine_gflops
+
+    kinds = {"float32": torch.float32, "bf16": torch.bfloat16}
+    return {name: machine_gflops(kind, job["device"]) for name, kind in kinds.items()} | {
+        "threads": torch.get_num_threads()
+    }
+
+
+def count(job: dict[str, Any], _: Path) -> dict[str, Any]:
+    """Billions of FLOPs per second of audio, or None."""
+    from audiosr_cli.bench.floor import chain_gflop, peer_gflop
+    from audiosr_cli.bench.peers import PEERS
+
+    if job["kind"] == "peer":
+        peer = PEERS[job["name"]]
+        return {"gflop_per_s": peer_gflop(peer.make(job["device"]), peer.rate, job["device"])}
+    if job["kind"] == "model":
+        from audiosr_cli.weights import load_model
+
+        return {"gflop_per_s": chain_gflop([load_model(job["name"], job["device"])], job["device"])}
+    models = _pipeline(job).chain(job["rate"], _EDGE * job["rate"] / 2)
+    return {"gflop_per_s": chain_gflop(models, job["device"])}
+
+
+def _runner(job: dict[str, Any], folder: Path) -> Run:
+    """The subject, loaded."""
+    if job["kind"] == "peer":
+        return _peer(job)
+    from audiosr_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    return _command(job, folder) if job["kind"] == "command" else _model(job)
+
+
+def _options(job: dict[str, Any]) -> Options:
+    from audiosr_cli.device import pick_bf16
+    from audiosr_cli.stages import Options
+
+    return Options(device=job["device"], batch=job["batch"], bf16=pick_bf16("auto", job["device"]))
+
+
+def _pipeline(job: dict[str, Any]) -> Pipeline:
+    """What a command builds with nothing but its defaults."""
+    from audiosr_cli import api
+
+    options = _options(job)
+    if job["name"] == "upsample":
+        return api.upsampling(options=options)
+    return (api.separation if job["name"] == "separate" else api.restoration)(2, options=options)
+
+
+def _command(job: dict[str, Any], folder: Path) -> Run:
+    pipeline = _pipeline(job)
+    targets = [folder / f"{name}.wav" for name in pipeline.outputs]
+    return lambda path: pipeline.write(path, targets)
+
+
+def _model(job: dict[str, Any]) -> Run:
+    """A model by itself, with the resampler before it and the order of its sources; nothing is written."""
+    from audiosr_cli.api import load_voice
+    from audiosr_cli.audio.read import AudioReader
+    from audiosr_cli.stages import Stage, listener, stream
+    from audiosr_cli.weights import load_model
+
+    model = load_model(job["name"], job["device"])
+    voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None
+
+    def run(path: str) -> None:
+        with AudioReader(path) as reader:
+            stage = Stage(model, reader.sample_rate, model.spec.out_rate, reader.channels, _options(job), voice)
+            for _ in stream(reader.blocks(), [stage]):
+                pass
+
+    return run
+
+
+def _peer(job: dict[str, Any]) -> Run:
+    """A peer, which hears the mean of the channels at its own rate."""
+    import torch
+
+    from audiosr_cli.bench.peers import PEERS
+
+    peer = PEERS[job["name"]]
+    forward = peer.make(job["device"])
+
+    def run(path: str) -> None:
+        x = torch.from_numpy(mono(path, peer.rate)).unsqueeze(0).to(job["device"])
+        forward(x)
+        if job["device"] == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def mono(path: str, sample_rate: int) -> Samples:
+    """A recording whole, the mean of its channels, as (1, T) at ``sample_rate`` Hz."""
+    import numpy as np
+
+    from audiosr_cli.audio.read import AudioReader
+    from audiosr_cli.audio.resample import Resampler
+
+    with AudioReader(path) as reader:
+        resampler = Resampler(reader.sample_rate, sample_rate, 1)
+        pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
+    return np.concatenate([*pieces, resampler.push(np.zeros((1, 0), np.float32), last=True)], axis=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""processes.py and waiter.py: what a process took, of it alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from audiosr_cli.bench.processes import audiosr, spend
+from audiosr_cli.errors import BenchError
+
+PYTHON_MB = 60  # of a bare interpreter, at most
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_peak_is_the_process_own() -> None:
+    """Neither torch, which this process has loaded, nor what an earlier child took counts."""
+    assert spend(python("x = bytearray(300_000_000)")).peak_mb > 300
+    assert spend(python("pass")).peak_mb < PYTHON_MB
+
+
+def test_waiting_is_wall_time_and_work_is_cpu_time() -> None:
+    asleep = spend(python("import time; time.sleep(0.3)"))
+    assert asleep.wall_s >= 0.3 > asleep.cpu_s
+    busy = spend(python("import time\nwhile time.process_time() < 0.3: pass"))
+    assert busy.cpu_s >= 0.3
+
+
+def test_output_is_kept() -> None:
+    assert spend(python("print('one'); print('two')")).output == "one\ntwo\n"
+
+
+def test_failures_are_told() -> None:
+    with pytest.raises(BenchError, match=r"^too bad$"):
+        spend(python("import sys; sys.exit('something\\ntoo bad')"))
+    with pytest.raises(BenchError, match="ended with 7"):
+        spend(python("raise SystemExit(7)"))
+    with pytest.raises(BenchError, match="killed"):
+        spend(python("import os; os.kill(os.getpid(), 9)"))
+
+
+def test_what_the_command_says_is_told_without_its_name() -> None:
+    with pytest.raises(BenchError, match=r"^--rate 1: 1000 to 768000 Hz is possible$"):
+        spend(audiosr("upsample", "--rate", "1", "--model", "none", __file__))
+
+
+def test_an_interrupted_measurement_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    def interrupted(process: subprocess.Popen[str]) -> None:
+        time.sleep(0.5)  # until the waiter has started its child
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        spend(python("import time; time.sleep(60)"))
+    assert time.monotonic() - begun < 20  # the waiter waits for its child, and this process for the waiter
