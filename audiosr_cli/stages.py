@@ -26,12 +26,18 @@ Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, 
 
 @dataclass(frozen=True)
 class Options:
-    """How a recording is processed, whatever is done to it. ``batch`` windows go through a model at once."""
+    """How a recording is processed, whatever is done to it. ``batch`` windows go through a model at once.
+
+    ``strict`` makes an error of damage that is otherwise a warning; ``nonfinite`` "zero" silences samples that are no
+    finite numbers, which are otherwise an error.
+    """
 
     device: str = "cpu"
     batch: int = 1
     clip: ClipPolicy = "warn"
     channels: Channels = "each"
+    strict: bool = False
+    nonfinite: Literal["error", "zero"] = "error"
 
     def count(self, channels: int, name: str) -> int:
         """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
@@ -47,6 +53,41 @@ class Options:
             mixed: Samples = block.mean(0, keepdims=True, dtype=np.float32)
             return mixed
         return block[self.channels - 1 : self.channels]
+
+
+class Caller:
+    """A model as the engine calls it. Where CUDA has too little memory: half the windows at once, at last the CPU.
+
+    ``told`` says what had to be done, and the model stays where that brought it.
+    """
+
+    def __init__(self, model: Model, most: int) -> None:
+        self.model, self.most, self.told = model, most, list[str]()
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        """As the model, on its device, for tensors on the CPU."""
+        try:
+            with torch.inference_mode():
+                starts = range(0, len(x[0]), self.most)
+                return torch.cat([self._call(*(part[i : i + self.most] for part in x)) for i in starts])
+        except torch.cuda.OutOfMemoryError:
+            self._retreat(len(x[0]))
+        return self(*x)
+
+    def _call(self, *x: Tensor) -> Tensor:
+        made: Tensor = self.model(*(part.to(self.model.device) for part in x))
+        return made.cpu()
+
+    def _retreat(self, windows: int) -> None:
+        if self.model.device.type == "cpu":
+            raise MemoryError
+        self.most = min(self.most, windows) // 2
+        if not self.most:
+            self.most = 1
+            self.model.to("cpu")
+        torch.cuda.empty_cache()
+        how = "on the CPU" if self.model.device.type == "cpu" else f"with --batch {self.most}"
+        self.told = [f"{self.model.spec.name}: CUDA has too little memory; goes on {how}"]
 
 
 class Stage:
@@ -73,6 +114,7 @@ class Stage:
             raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
         self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
+        self.caller: Caller | None = None
         self._engine = self._make_engine(model, channels, options) if model else None
         between = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
@@ -82,12 +124,8 @@ class Stage:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
-        def forward(*x: Tensor) -> Tensor:
-            with torch.inference_mode():
-                made: Tensor = model(*(part.to(options.device) for part in x))
-                return made.cpu()
-
-        return Engine(model.spec, forward, channels, options.batch, self.tracker)
+        self.caller = Caller(model, options.batch)
+        return Engine(model.spec, self.caller, channels, options.batch, self.tracker)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """What ``block`` completes; ``last`` brings out the rest."""
