@@ -224,7 +224,8 @@ class AudioWriter:
         if str(self.target) == "-":
             if self.form.container != "wav":
                 raise OutputError(f"standard output takes wav only, not {self.form.container}")
-            self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
+            with self._named_errors():
+                self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
             return
         target = Path(self.target)
         with self._named_errors():

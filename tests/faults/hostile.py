@@ -18,6 +18,7 @@ from conftest import noise
 COMMAND = [sys.executable, "-m", "audiosr_cli"]
 ALL = bool(os.environ.get("AUDIOSR_ALL_FAULTS"))  # the long way, where tests have a short one
 RATE = 16000
+WAV_FORMS = [(16, False), (24, False), (32, False), (32, True)]  # bits, float
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 # Linux hands the peak of the process that starts another one on to it: a small one stands between.
@@ -52,12 +53,13 @@ def audiosr(
     stdin: bytes | None = b"",
     before: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
     timeout: float = 300,
 ) -> Run:
     """Run the command to its end, behind the command ``before``; never a traceback."""
     command = [*before, *COMMAND, *map(str, arguments)]
     done = subprocess.run(
-        command, input=stdin, capture_output=True, env=ENVIRONMENT | (environment or {}), timeout=timeout
+        command, input=stdin, capture_output=True, env=ENVIRONMENT | (environment or {}), cwd=cwd, timeout=timeout
     )
     talk = done.stderr.decode(errors="replace")
     assert "Traceback" not in talk, talk
