@@ -322,7 +322,7 @@ def silent_flac(path: Path, seconds: int) -> Path:
 @pytest.mark.slow
 def test_034_a_small_flac_that_becomes_large(tmp_path: Path) -> None:
     peaks = []
-    for seconds in (2, 600 if ALL else 40):
+    for seconds in (2, 600 if ALL else 20):
         path = silent_flac(tmp_path / f"{seconds}.flac", seconds)
         options = ("--model", "none", "--rate", 384_000, "-o", "/dev/null")
         done = measured(tmp_path, "upsample", path, *options)
@@ -352,7 +352,7 @@ def big(path: Path, kind: str, size: int) -> tuple[Path, int]:
 @pytest.mark.slow
 def test_035_a_sparse_wav_of_4_gb(tmp_path: Path) -> None:
     peaks = []
-    for size in (1 << 26, 4_000_000_000 // WIDTH * WIDTH if ALL else 1 << 30):
+    for size in (1 << 26, 4_000_000_000 // WIDTH * WIDTH if ALL else 1 << 29):
         path, _ = big(tmp_path / "a.wav", "wav", size)
         options = ("--channels", CHANNELS, "--model", "none", "-o", "/dev/null")
         done = measured(tmp_path, "upsample", path, *options)
@@ -362,7 +362,7 @@ def test_035_a_sparse_wav_of_4_gb(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["rf64", "w64", "wav"] if ALL else ["rf64", "w64"])
+@pytest.mark.parametrize("kind", ["w64", "rf64", "wav"] if ALL else ["w64"])
 def test_036_past_4_gib_in(kind: str, tmp_path: Path) -> None:
     path, frames = big(tmp_path / f"a.{kind}", kind, (1 << 32) + 1000 * WIDTH)
     options = ("--channels", CHANNELS, "--model", "none", "--subtype", 16, "-o", tmp_path / "b.wav")
