@@ -58,21 +58,18 @@ def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     target, names = tmp_path / "out" / "a.wav", [tmp_path / f"{i}.wav" for i in range(2)]
     whole = []
     for i, name in enumerate(names):
-        soundfile.write(name, samples(200 * RATE, seed=i).T, RATE)
+        soundfile.write(name, samples(400 * RATE, seed=i).T, RATE)
         options = ("upsample", name, "--model", "none", "--overwrite", "-o", target)
         target.parent.mkdir(exist_ok=True)
-        begun = time.monotonic()
         assert audiosr(*options).code == 0
         whole.append(target.read_bytes())
-    longest = 0.7 * (time.monotonic() - begun)  # most of that is the start
-    draw, done, halves = random.Random(SEED), 0, 0
+    draw, halves = random.Random(SEED), 0
     for i in range(40 if ALL else 8):
         process = started("upsample", names[i % 2], "--model", "none", "--overwrite", "-o", target)
         wait_for(lambda: list(target.parent.glob("*.part")), process)
-        time.sleep(draw.uniform(0, longest / 3))
+        time.sleep(draw.uniform(0, 0.8) if i else 0.0)
         process.kill()
         process.communicate()
-        done += process.returncode == 0
         halves += bool(list(target.parent.glob("*.part")))
         assert target.read_bytes() in whole
         for left in target.parent.glob("*.part"):
