@@ -137,7 +137,7 @@ def test_where_content_ends_is_told(tmp_path: Path) -> None:
     assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
     given = audiosr("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
     assert json.loads(given.stdout)["edge_hz"] == 3000
-    full = audiosr("upsample", "a_48000.wav", "--rate", 16000, "-o", tmp_path / "c.wav", cwd=tmp_path)
+    full = audiosr("upsample", "a_48000.wav", "--cutoff", 24000, "-o", tmp_path / "c.wav", cwd=tmp_path)
     assert b"nothing to restore" in full.stderr
     plain = audiosr("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
     assert (plain.returncode, soundfile.info(tmp_path / "d.wav").frames) == (0, 48000)
