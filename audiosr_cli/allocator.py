@@ -1,9 +1,14 @@
-"""What the C library does with freed memory."""
+"""Memory: what the C library does with it when it is freed, and what is said when there is too little."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from audiosr_cli.errors import AudioSRError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's <malloc.h>
 _LARGEST = 32 << 20  # bytes; glibc takes no more
@@ -23,3 +28,27 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_LEAST = 750 << 20  # bytes of address space that torch and a small model take
+_RAN_OUT = ("can't allocate memory", "Cannot allocate memory", "out of memory")  # torch's words
+
+
+def check_limit() -> None:
+    """Raise AudioSRError where ``ulimit -v`` leaves too little for torch, which aborts while it is loaded."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _LEAST:
+        raise AudioSRError(
+            f"memory is limited to {limit >> 20} MiB (ulimit -v); {_LEAST >> 20} MiB are the least: raise the limit"
+        )
+
+
+@contextmanager
+def memory_told(name: str) -> Iterator[None]:
+    """Where memory runs out, an AudioSRError about ``name``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _RAN_OUT):
+            raise
+        raise AudioSRError(f"{name}: not enough memory; try --batch 1, or raise the limit (ulimit -v)") from error

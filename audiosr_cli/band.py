@@ -60,7 +60,8 @@ class BandMeter:
         self._pending, self._skip = block[:, kept:], start - kept
 
     def _measure(self, frame: NDArray[np.float32]) -> None:
-        spectra = np.fft.rfft(np.nan_to_num(frame) * self._window)
+        finite = np.nan_to_num(frame, posinf=0.0, neginf=0.0).astype(np.float64)  # its squares may pass float32
+        spectra = np.fft.rfft(finite * self._window)
         self._power += (spectra.real**2 + spectra.imag**2).sum(0)
         self._frames += len(frame)
 

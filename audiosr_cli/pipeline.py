@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from audiosr_cli.allocator import memory_told
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import choose_format, container_of
 from audiosr_cli.band import BandMeter
@@ -118,7 +119,7 @@ class Pipeline:
             return None
         begun = time.monotonic()
         with torch.inference_mode():
-            drawing(torch.zeros(1, 1, spec.window, device=self.options.device), torch.zeros(1, dtype=torch.long))
+            drawing(torch.zeros(1, 1, spec.window, device=drawing.device), torch.zeros(1, dtype=torch.long))
         return (time.monotonic() - begun) * windows
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
@@ -138,11 +139,16 @@ class Pipeline:
     ) -> Report:
         """An open recording into ``targets``, one a source; ``-`` is standard output."""
         rate = self.rate or reader.sample_rate
+        if self.asks_for_edge and rate < reader.sample_rate:
+            raise UsageError(
+                f"--rate {rate}: {reader.name} is at {reader.sample_rate} Hz, models go up only; see --model none"
+            )
         channels = self.options.count(reader.channels, reader.name)
         form = choose_format(container, subtype, reader.subtype, rate, channels)
         edge_hz = self.file_edge(reader) if self.asks_for_edge else None
         models = self.chain(reader.sample_rate, edge_hz)
-        report = process_file(targets, reader, models, form, self.options, progress, self.voice, self.residual)
+        with memory_told(reader.name):
+            report = process_file(targets, reader, models, form, self.options, progress, self.voice, self.residual)
         if self.asks_for_edge:
             report.edge_hz = edge_hz
             report.notes.append(_told(reader.name, edge_hz, models))

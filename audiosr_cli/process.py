@@ -31,8 +31,8 @@ class Report:
     """What became of one recording; ``frames_*`` count samples of one channel, ``elapsed_s`` is wall time.
 
     ``edge_hz`` is where the content was found, or said, to end, if that was asked. ``channels`` are those processed,
-    ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence`` holds, for every ``confidence_hop_s`` of
-    the recording, the probability that the speakers are on their tracks.
+    ``zeroed`` samples were no finite numbers, ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence``
+    holds, for every ``confidence_hop_s`` of the recording, the probability that the speakers are on their tracks.
     """
 
     input: str
@@ -43,6 +43,7 @@ class Report:
     rate_out: int = 0
     channels: int = 0
     edge_hz: float | None = None
+    zeroed: int = 0
     clipped: int = 0
     gain: float = 1.0
     levels_db: list[float | None] = field(default_factory=list)
@@ -72,7 +73,7 @@ def process_array(
     check_shape(sample_rate, len(wave), "the array")
     options.count(len(wave), "the array")
     wave = options.pick(wave)
-    _check_finite(wave, 0, sample_rate, "the array")
+    wave = _finite(wave, Report("the array", [], rate_in=sample_rate), options)
     stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
     rows = stages[-1].rows + residual * len(wave)
@@ -108,8 +109,10 @@ def process_file(
         for block in (with_residual if residual else stream)(blocks, stages):
             report.frames_out += block.shape[1]
             for i, (writer, part) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
-                energy[i] += float(np.vdot(part, part))
+                energy[i] += float(np.square(part, dtype=np.float64).sum())
                 writer.write(part)
+        if options.strict and reader.warnings:
+            raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
         if any(writer.gate.rescales for writer in writers):
             report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
         for writer in writers:
@@ -120,6 +123,7 @@ def process_file(
     _tell_tracks(report, stages, energy)
     speakers = len(targets) - residual
     report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
+    report.warnings += [line for stage in stages if stage.caller for line in stage.caller.told]
     report.elapsed_s = time.monotonic() - begun
     return report
 
@@ -135,22 +139,31 @@ def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.flo
 
 def _counted(reader: AudioReader, report: Report, options: Options, progress: Progress | None) -> Iterator[Samples]:
     for block in map(options.pick, reader.blocks()):
-        _check_finite(block, report.frames_in, reader.sample_rate, reader.name)
+        block = _finite(block, report, options)
         report.frames_in += block.shape[1]
         if progress is not None:
             progress(report.frames_in)
         yield block
 
 
-def _check_finite(block: Samples, first: int, sample_rate: int, name: str) -> None:
-    finite = np.isfinite(block).all(axis=0)
-    if not finite.all():
-        at = first + int(np.argmin(finite))
-        raise InputError(f"{name}: sample {at} ({at / sample_rate:.3f} s) is not a finite number")
+def _finite(block: Samples, report: Report, options: Options) -> Samples:
+    """The next ``block`` of a recording, zero where it is no finite number, if that is asked for. Raises InputError."""
+    finite = np.isfinite(block)
+    if finite.all():
+        return block
+    if options.nonfinite == "zero":
+        report.zeroed += int(np.count_nonzero(~finite))
+        return np.where(finite, block, np.float32(0))
+    at = report.frames_in + int(np.argmin(finite.all(axis=0)))
+    raise InputError(
+        f"{report.input}: sample {at} ({at / report.rate_in:.3f} s) is not a finite number; see --nonfinite zero"
+    )
 
 
 def _level_warnings(report: Report) -> list[str]:
     lines = []
+    if report.zeroed:
+        lines.append(f"{report.input}: {report.zeroed} samples were not finite numbers and are zero now")
     if report.clipped:
         lines.append(f"{report.input}: {report.clipped} samples clipped; use --clip rescale or --subtype float")
     if report.gain < 1:

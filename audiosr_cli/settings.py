@@ -25,7 +25,7 @@ def fill(kind: type[Any], section: str, values: Any, given: dict[str, Any] | Non
     made = {}
     for key, value in values.items():
         if key not in known:
-            raise UsageError(f"[{section}] has no key {key!r}{_hint(key, known)}")
+            raise UsageError(f"[{section}] has no key {key!r}{hint(key, known)}")
         if is_dataclass(hints[key]):
             made[key] = fill(hints[key], f"{section}.{key}", value)
         else:
@@ -36,7 +36,8 @@ def fill(kind: type[Any], section: str, values: Any, given: dict[str, Any] | Non
     return kind(**given, **made)
 
 
-def _hint(key: str, known: Iterable[str]) -> str:
+def hint(key: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown ``key``: the nearest of those ``known``, or all of them."""
     close = get_close_matches(key, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 

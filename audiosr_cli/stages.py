@@ -14,6 +14,7 @@ from torch import Tensor
 
 from audiosr_cli.audio.resample import Resampler, resampled_length
 from audiosr_cli.audio.write import ClipPolicy
+from audiosr_cli.device import computes_bf16
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice as VoiceModel
@@ -29,12 +30,16 @@ class Options:
     """How a recording is processed, whatever is done to it.
 
     ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``.
+    ``strict`` makes an error of damage that is otherwise a warning; ``nonfinite`` "zero" silences samples that are no
+    finite numbers, which are otherwise an error.
     """
 
     device: str = "cpu"
     batch: int = 1
     clip: ClipPolicy = "warn"
     channels: Channels = "each"
+    strict: bool = False
+    nonfinite: Literal["error", "zero"] = "error"
     bf16: bool = False
 
     def count(self, channels: int, name: str) -> int:
@@ -51,6 +56,45 @@ class Options:
             mixed: Samples = block.mean(0, keepdims=True, dtype=np.float32)
             return mixed
         return block[self.channels - 1 : self.channels]
+
+
+class Caller:
+    """A model as the engine calls it. Where CUDA has too little memory: half the windows at once, at last the CPU.
+
+    ``told`` says what had to be done, and the model stays where that brought it. With ``bf16`` it computes in that,
+    unless it had to go where that is slow.
+    """
+
+    def __init__(self, model: Model, most: int, bf16: bool = False) -> None:
+        self.model, self.most, self.bf16, self.told = model, most, bf16, list[str]()
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        """As the model, on its device, for tensors on the CPU."""
+        try:
+            with torch.inference_mode():
+                starts = range(0, len(x[0]), self.most)
+                return torch.cat([self._call(*(part[i : i + self.most] for part in x)) for i in starts])
+        except torch.cuda.OutOfMemoryError:
+            self._retreat(len(x[0]))
+        return self(*x)
+
+    def _call(self, *x: Tensor) -> Tensor:
+        device = self.model.device
+        with torch.autocast(device.type, torch.bfloat16, self.bf16):
+            made: Tensor = self.model(*(part.to(device) for part in x))
+        return made.float().cpu()
+
+    def _retreat(self, windows: int) -> None:
+        if self.model.device.type == "cpu":
+            raise MemoryError
+        self.most = min(self.most, windows) // 2
+        if not self.most:
+            self.most = 1
+            self.model.to("cpu")
+            self.bf16 = self.bf16 and computes_bf16("cpu")
+        torch.cuda.empty_cache()
+        how = "on the CPU" if self.model.device.type == "cpu" else f"with --batch {self.most}"
+        self.told = [f"{self.model.spec.name}: CUDA has too little memory; goes on {how}"]
 
 
 class Stage:
@@ -77,6 +121,7 @@ class Stage:
             raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
         self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
+        self.caller: Caller | None = None
         self._engine = self._make_engine(model, channels, options) if model else None
         between = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
@@ -86,12 +131,8 @@ class Stage:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
-        def forward(*x: Tensor) -> Tensor:
-            with torch.inference_mode(), torch.autocast(options.device, torch.bfloat16, options.bf16):
-                made: Tensor = model(*(part.to(options.device) for part in x))
-                return made.float().cpu()
-
-        return Engine(model.spec, forward, channels, options.batch, self.tracker)
+        self.caller = Caller(model, options.batch, options.bf16)
+        return Engine(model.spec, self.caller, channels, options.batch, self.tracker)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """What ``block`` completes; ``last`` brings out the rest."""

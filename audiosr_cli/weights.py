@@ -99,7 +99,10 @@ def load_model(model: str, device: str = "cpu") -> Model:
     if digest is not None and sha256(path) != digest:
         raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
     known = metadata(path)
-    config = make_config(known["model"], known["config"])
+    try:
+        config = make_config(known["model"], known["config"])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     try:
         network = build(known["model"], config)
     except RuntimeError as error:

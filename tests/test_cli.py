@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pty
-import signal
 import subprocess
 import sys
 import time
@@ -76,15 +75,6 @@ def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> No
         np.testing.assert_array_equal(made, soundfile.read(tmp_path / f"same_{name}.wav", always_2d=True)[0])
 
 
-def test_one_talker_is_said(tmp_path: Path) -> None:
-    voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
-    soundfile.write(tmp_path / "alone.wav", *voice)
-    row = json.loads(audiosr("separate", tmp_path / "alone.wav", "-o", tmp_path / "out", "--json").stdout)
-    quiet, loud = sorted(-200 if level is None else level for level in row["levels_db"])
-    assert quiet < loud - 20
-    assert any("hardly anything is on the track of speaker" in line for line in row["warnings"])
-
-
 def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     row = json.loads(audiosr("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json").stdout)
@@ -145,7 +135,7 @@ def test_where_content_ends_is_told(tmp_path: Path) -> None:
     assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
     given = audiosr("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
     assert json.loads(given.stdout)["edge_hz"] == 3000
-    full = audiosr("upsample", "a_48000.wav", "--rate", 16000, "-o", tmp_path / "c.wav", cwd=tmp_path)
+    full = audiosr("upsample", "a_48000.wav", "--cutoff", 24000, "-o", tmp_path / "c.wav", cwd=tmp_path)
     assert b"nothing to restore" in full.stderr
     plain = audiosr("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
     assert (plain.returncode, soundfile.info(tmp_path / "d.wav").frames) == (0, 48000)
@@ -206,43 +196,6 @@ def test_existing_outputs_are_refused_by_default(tmp_path: Path) -> None:
     assert audiosr("upsample", "a.wav", "--overwrite", cwd=tmp_path).returncode == 0
 
 
-def test_broken_pipe_is_141_without_a_traceback(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
-    command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav -o -"
-    line = f"{command} | head -c 100 >/dev/null; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
-    assert done.returncode == 141, done.stderr
-    assert b"Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_killed_in_the_middle_leaves_no_half_file(number: int, code: int, tmp_path: Path) -> None:
-    """The input is a pipe that never ends, so that the middle is certain."""
-    head = io.BytesIO()
-    soundfile.write(head, noise(120_000).T, 8000, format="WAV")
-    content = bytearray(head.getvalue())
-    content[40:44] = b"\xff\xff\xff\xff"
-    process = subprocess.Popen(
-        [*COMMAND, "upsample", "-", "--cutoff", "4000", "-o", str(tmp_path / "a.wav")],  # else it waits for 30 s
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    process.stdin.write(content)
-    process.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size > 1000 for path in tmp_path.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, talk = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert b"Traceback" not in talk
-    assert not (tmp_path / "a.wav").exists()
-    left = [path.name for path in tmp_path.iterdir()]
-    assert left == [] if number != signal.SIGKILL else all(name.endswith(".part") for name in left)
-
-
 def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> None:
     """With a terminal on standard error only, rich must not take standard output."""
     soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
@@ -290,12 +243,6 @@ def test_header_only_and_one_sample(tmp_path: Path) -> None:
         assert done.returncode == 0
         assert (b"holds no samples" in done.stderr) == (frames == 0)
         assert soundfile.info(tmp_path / "b.wav").frames == 6 * frames
-
-
-def test_silence_stays_silent(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
-    assert audiosr("separate", tmp_path / "a.wav", "-o", tmp_path).returncode == 0
-    assert not soundfile.read(tmp_path / "a_speaker1.wav")[0].any()
 
 
 def test_models_and_version() -> None:

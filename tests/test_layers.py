@@ -11,9 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
-    {"allocator", "errors"},
-    {"device"},
-    {"settings"},
+    {"errors"},
+    {"allocator", "device", "settings"},
     {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},
     {"importing", "metrics", "weights"},

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import halves, noise, restorer
 
+from audiosr_cli import stages
 from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.process import process_array
-from audiosr_cli.stages import Options, make_stages, stream
+from audiosr_cli.stages import Caller, Options, make_stages, stream
 from audiosr_cli.weights import load_model
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "two_speakers.wav"
@@ -28,9 +30,9 @@ def test_block_size_never_changes_a_sample(models: int) -> None:
     wave = noise(20_011, 2)
 
     def run(block: int) -> np.ndarray:
-        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        chained = make_stages(chain, 22050, 44100, 2, OPTIONS)
         blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
-        return np.concatenate(list(stream(blocks, stages)), axis=1)
+        return np.concatenate(list(stream(blocks, chained)), axis=1)
 
     runs = [run(block) for block in (23, 509, 44100)]
     assert runs[0].shape == (2 * 2**models, 40_022)
@@ -41,9 +43,9 @@ def test_a_restorer_streams() -> None:
     chain, wave = [halves(), restorer()], noise(20_011, 2)
 
     def run(block: int) -> np.ndarray:
-        stages = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        chained = make_stages(chain, 22050, 44100, 2, OPTIONS)
         blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
-        return np.concatenate(list(stream(blocks, stages)), axis=1)
+        return np.concatenate(list(stream(blocks, chained)), axis=1)
 
     runs = [run(block) for block in (23, 509, 44100)]
     assert runs[0].shape == (4, 40_022)
@@ -69,3 +71,44 @@ def test_a_stereo_model_refuses_mono() -> None:
     model = build("wave_u_net", make_config("wave_u_net", {"channels": 2, "depth": 2, "filters": 2, "core": 64}))
     with pytest.raises(InputError, match="takes 2 channels, the recording has 1"):
         process_array(noise(100), 22050, [model], 22050, OPTIONS)
+
+
+class Remote(Caller):
+    """A model on a device with room for ``room`` windows."""
+
+    room = 0
+
+    def _call(self, *x: torch.Tensor) -> torch.Tensor:
+        if self.model.device.type == "cuda" and len(x[0]) > self.room:
+            raise torch.cuda.OutOfMemoryError
+        return self.model(*x)
+
+
+@pytest.mark.parametrize(
+    ("room", "told"), [(4, []), (1, ["goes on with --batch 1"]), (0, ["goes on on the CPU"])], ids=str
+)
+def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, wave = halves(), noise(20_011)
+    expected = process_array(wave, 8000, [model], 8000, Options(batch=4))
+    places = [torch.device("cuda")]
+    monkeypatch.setattr(type(model), "device", property(lambda _: places[-1]))
+    monkeypatch.setattr(type(model), "to", lambda self, name: places.append(torch.device(name)))
+    monkeypatch.setattr(stages, "Caller", Remote)
+    monkeypatch.setattr(Remote, "room", room)
+    made = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
+    out = np.concatenate(list(stream([wave], made)), axis=1)
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=1e-6)
+    assert made[0].caller is not None
+    assert [line.split("; ")[1] for line in made[0].caller.told] == told
+    again = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
+    list(stream([wave], again))
+    assert room or not again[0].caller.told  # it stays on the CPU, and that was said
+
+
+def test_a_cpu_without_memory_is_told() -> None:
+    class Full(Caller):
+        def _call(self, *x: torch.Tensor) -> torch.Tensor:
+            raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(MemoryError):
+        Full(halves(), 1)(noise(100))

@@ -28,6 +28,8 @@ SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
 BLOCK = 1 << 16  # frames a block
 
 _WAV_MAGIC = (b"RIFF", b"RIFX", b"RF64")
+_PIECE = 1 << 12  # frames that are lost at most where one of them is damaged
+_OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest there are
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -76,12 +78,13 @@ class AudioReader:
 
     def _open(self, source: str | os.PathLike[str]) -> None:
         stream = self._raw(source)
-        head = stream.peek(12)[:12] if hasattr(stream, "peek") else b""
+        self._head = head = stream.peek(12)[:12] if hasattr(stream, "peek") else b""
         if not head:
             raise InputError(f"{self.name}: is empty, there is no audio in it")
         self._wav: WavReader | None = None
         self._sound: _Forward | None = None
         self._done = 0
+        self._damaged = self._ended = False
         self._heard_ahead = deque[NDArray[np.float32]]()
         recorded = _Recorded(stream)
         if head[:4] in _WAV_MAGIC:
@@ -121,8 +124,13 @@ class AudioReader:
         try:
             self._sound = self._stack.enter_context(_Forward(stream.fileno(), closefd=False))
         except (soundfile.LibsndfileError, TypeError) as error:
+            if self._head[4:8] == b"ftyp":
+                raise InputError(
+                    f"{self.name}: MP4 and M4A cannot be read; convert it by ffmpeg -i IN OUT.wav"
+                ) from error
             reason = getattr(error, "error_string", str(error)).rstrip(".")
-            raise InputError(f"{self.name}: cannot be read as audio: {reason}") from error
+            raise InputError(f"{self.name}: cannot be read as audio: {reason}; known: {_NAMES}") from error
+        self._descriptor = stream.fileno()
         self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
         self.subtype = self._sound.subtype
         self.frames = self._sound.frames if 0 <= self._sound.frames < 2**48 else None
@@ -147,27 +155,42 @@ class AudioReader:
         while (block := self._read(frames)).shape[1]:
             self._done += block.shape[1]
             yield block
-        if self._wav is not None:
-            self.warnings += self._wav.warnings
-        elif self.frames is not None and self._done < self.frames and not self.warnings:
-            self.warnings.append(
-                f"{self.name}: ends after {self._done} of the {self.frames} frames its header promises"
-            )
-        elif self._done == 0:
-            self.warnings.append(f"{self.name}: holds no samples")
+        if not self._ended:
+            self._ended = True
+            self.warnings += self._wav.warnings if self._wav is not None else self._ending()
+
+    def _ending(self) -> list[str]:
+        """What is off about how far libsndfile came."""
+        if self._damaged:
+            return []  # told already
+        if self._head[:4] == b"OggS" and not _ogg_is_whole(self._descriptor):
+            return [f"{self.name}: its end is missing; {self._done} frames are there"]
+        if self.frames is not None and self._done < self.frames:
+            return [f"{self.name}: ends after {self._done} of the {self.frames} frames its header promises"]
+        return [] if self._done else [f"{self.name}: holds no samples"]
 
     def _read(self, frames: int) -> NDArray[np.float32]:
         if self._wav is not None:
             return self._wav.read(frames)
+        pieces, count = [np.zeros((self.channels, 0), np.float32)], 0
+        while count < frames and (piece := self._piece(min(frames - count, _PIECE), count)).shape[1]:
+            pieces.append(piece)
+            count += piece.shape[1]
+        return np.concatenate(pieces, axis=1)
+
+    def _piece(self, frames: int, ahead: int) -> NDArray[np.float32]:
+        """The next ``frames`` frames through libsndfile, ``ahead`` of what was handed out; none after damage."""
         assert self._sound is not None
+        none = np.zeros((self.channels, 0), np.float32)
+        if self._damaged:
+            return none
         try:
             block = self._sound.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            at = self._done / self.sample_rate
-            self.warnings.append(
-                f"{self.name}: damaged at {at:.1f} s ({error.error_string.rstrip('.')}); the rest is lost"
-            )
-            return np.zeros((self.channels, 0), np.float32)
+            self._damaged = True
+            at, reason = (self._done + ahead) / self.sample_rate, error.error_string.rstrip(".")
+            self.warnings.append(f"{self.name}: damaged at {at:.1f} s ({reason}); the rest is lost")
+            return none
         return np.ascontiguousarray(block.T, np.float32)
 
     def close(self) -> None:
@@ -181,6 +204,14 @@ class AudioReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ogg_is_whole(descriptor: int) -> bool:
+    """Whether the last page of an Ogg file is all there and says that it is the last: libsndfile asks neither."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, _OGG_PAGE_BYTES, max(0, size - _OGG_PAGE_BYTES))
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    return len(page) > 26 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, list[str]]:

@@ -88,6 +88,7 @@ class WavReader:
         self.stream, self.name, self.warnings = stream, name, list[str]()
         self._ahead = b""  # read already, and part of the samples
         self.format, size = self._header()
+        self._padded = (size or 0) % 2  # a byte after an odd number of them
         self.left = size  # bytes of the data chunk still to come; None: to the end
         self.frames = None if size is None else size // self.format.frame_bytes
         self._read_any = False
@@ -149,9 +150,10 @@ class WavReader:
         self._ahead = b""
         if self.left is not None:
             self.left -= len(data)
+            if want and not self.left and len(data) == want:
+                self._check_behind()
             if len(data) < want:
-                missing = (want - len(data) + self.left) / width
-                self.warnings.append(f"{self.name}: ends {missing:.0f} frames before what its header says")
+                self.warnings.append(f"{self.name}: ends {self.left / width:.0f} frames before what its header says")
                 self.left = 0
         if len(data) % width:
             self.warnings.append(f"{self.name}: ends within a frame; the last {len(data) % width} bytes are dropped")
@@ -160,6 +162,15 @@ class WavReader:
             self.warnings.append(f"{self.name}: holds no samples")
         self._read_any = True
         return _decode(data, self.format)
+
+    def _check_behind(self) -> None:
+        """Warn where more samples seem to follow than the header promises; of pipes nothing is read for that."""
+        if not self.stream.seekable():
+            return
+        self.stream.read(self._padded)
+        behind = self.stream.read(8)
+        if len(behind) == 8 and behind[:4] not in _CHUNKS_BEHIND and not behind[:4].isalnum():
+            self.warnings.append(f"{self.name}: something follows the samples that its header promises: it is left out")
 
 
 def _read_fully(stream: BinaryIO, count: int) -> bytes:

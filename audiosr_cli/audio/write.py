@@ -108,7 +108,8 @@ class Gate:
         peak = float(np.max(np.abs(block), initial=0.0))
         if not np.isfinite(peak):
             at = self.measured + int(np.argmin(np.isfinite(block).all(axis=0)))
-            raise SampleError(f"{self.name}: sample {at} ({at / self.sample_rate:.3f} s) is not a finite number")
+            where = f"sample {at} ({at / self.sample_rate:.3f} s)"
+            raise SampleError(f"{self.name}: {where} is not a finite number; is the input far beyond full scale?")
         self.peak = max(self.peak, peak)
         self.measured += block.shape[1]
 
@@ -123,8 +124,11 @@ class Gate:
                 raise SampleError(f"{self.name}: clips at {at:.3f} s; use --clip warn or rescale, or --subtype float")
             self.clipped += int(over.sum())
         self.frames += block.shape[1]
+        if self.keeps_overs:
+            return block
+        block = np.clip(block, -1, 1)
         if self.bits is None:
-            return block if self.keeps_overs else np.clip(block, -1, 1)
+            return block
         scale = 2.0 ** (self.bits - 1)
         wide = block.astype(np.float64) if self.bits > 24 else block
         return np.clip(np.rint(wide * wide.dtype.type(scale)).astype(np.float64), -scale, scale - 1).astype(np.int32)
@@ -220,7 +224,8 @@ class AudioWriter:
         if str(self.target) == "-":
             if self.form.container != "wav":
                 raise OutputError(f"standard output takes wav only, not {self.form.container}")
-            self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
+            with self._named_errors():
+                self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
             return
         target = Path(self.target)
         with self._named_errors():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from audiosr_cli.allocator import check_limit, keep_freed_memory, memory_told
 from audiosr_cli.errors import AudioSRError, UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Shared:
     channels: Annotated[
         str, typer.Option("--channels", help="each by itself, mix (their mean, so mono comes out), or one, from 1 on.")
     ] = "each"
+    strict: Annotated[bool, typer.Option("--strict", help="Damage in a recording is an error, not a warning.")] = False
+    nonfinite: Annotated[
+        Literal["error", "zero"],
+        typer.Option("--nonfinite", help="Samples that are NaN or infinite: fail, or zero and count them."),
+    ] = "error"
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the model runs.")] = "auto"
     precision: Annotated[
         Literal["auto", "float32", "bf16"], typer.Option("--precision", help="auto: bf16 where that is faster.")
@@ -78,8 +84,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
+        check_limit()
         try:
-            command(**values)
+            with memory_told("audiosr"):
+                command(**values)
         except BrokenPipeError as error:
             raise typer.Exit(141) from error
         except OSError as error:
@@ -113,7 +121,6 @@ def processing(command: Callable[..., None]) -> Callable[..., None]:
 def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: str, shared: Shared) -> None:
     """Check the call, load the models, run every input, tell what became of it, set the exit code."""
     from audiosr_cli import batch, picture
-    from audiosr_cli.allocator import keep_freed_memory
     from audiosr_cli.device import pick_bf16, pick_device
     from audiosr_cli.stages import Options
 
@@ -130,21 +137,29 @@ def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: 
             raise UsageError("--spectrogram shows one recording, and what files it became")
     keep_freed_memory()
     device = pick_device(shared.device)
-    bf16 = pick_bf16(shared.precision, device)
-    options = Options(device, shared.batch, shared.clip, _channels(shared.channels), bf16)
+    options = Options(
+        device,
+        shared.batch,
+        shared.clip,
+        _channels(shared.channels),
+        shared.strict,
+        shared.nonfinite,
+        pick_bf16(shared.precision, device),
+    )
     pipeline = make(options)
     batch.check(items, naming, pipeline.outputs)
     existing: batch.Existing = "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
-    failed = 0
+    codes = []  # of those that failed
     with _progress(show=not shared.quiet) as bar:
         progress = bar if shared.quiet else _forecasting(pipeline, bar)
         for outcome in batch.run(items, pipeline, naming, existing, shared.subtype, progress):
-            failed += outcome.error is not None
+            if outcome.error is not None:
+                codes.append(outcome.error.exit_code)
             _tell(outcome, shared)
             if drawn is not None and outcome.report is not None:
                 _draw(outcome, drawn)
-    if failed:
-        raise typer.Exit(1 if failed == len(items) else 3)
+    if codes:
+        raise typer.Exit(min(codes) if len(codes) == len(items) else 3)
 
 
 def _forecasting(pipeline: Pipeline, bar: Start | None) -> Start:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from audiosr_cli.windows import ModelSpec
@@ -112,6 +113,11 @@ class Model(nn.Module):
         self.config = config
         self.spec = config.spec
         self.edge_hz = self.spec.in_rate / 6  # where the input's content ends, unless told otherwise
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs * C, T) → (B, S, C, (T - 2 * context) * ratio)."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import ARCHITECTURES, Config, make_config
-from audiosr_cli.settings import fill
+from audiosr_cli.settings import fill, hint
 from audiosr_cli.train.loop import LoopConfig
 from audiosr_cli.train.tasks import TASKS, Task
 
@@ -59,15 +59,22 @@ class RunConfig:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Parse a run's TOML. Raises UsageError on unknown keys, TrainingError where the file cannot be read."""
+    """Parse a run's TOML. Raises UsageError on what is unknown in it, TrainingError where the file cannot be read."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"{path}: cannot be read as TOML: {error}") from error
+    try:
+        return _run(tables)
+    except (ModelError, UsageError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _run(tables: dict[str, Any]) -> RunConfig:
     if unknown := sorted(set(tables) - set(_SECTIONS)):
-        raise UsageError(f"{path}: unknown section [{unknown[0]}]; known: {', '.join(_SECTIONS)}")
+        raise UsageError(f"unknown section [{unknown[0]}]{hint(unknown[0], _SECTIONS)}")
     if missing := [name for name in ("model", "data", "task") if name not in tables]:
-        raise UsageError(f"{path}: section [{missing[0]}] is missing")
+        raise UsageError(f"section [{missing[0]}] is missing")
     shape, task = (dict(_table(tables, name)) for name in ("model", "task"))
     architecture, name = shape.pop("architecture", None), task.pop("name", None)
     if architecture not in ARCHITECTURES:

@@ -1,0 +1,123 @@
+"""The command in a process of its own, and files that mean it no good."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import noise
+
+COMMAND = [sys.executable, "-m", "audiosr_cli"]
+ALL = bool(os.environ.get("AUDIOSR_ALL_FAULTS"))  # the long way, where tests have a short one
+RATE = 16000
+WAV_FORMS = [(16, False), (24, False), (32, False), (32, True)]  # bits, float
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+# Linux hands the peak of the process that starts another one on to it: a small one stands between.
+_MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    print(used.ru_maxrss, used.ru_utime + used.ru_stime, file=file)
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of the command left: exit code, standard output, what it said, peak memory (MiB)."""
+
+    code: int
+    out: bytes
+    talk: str
+    peak: float = 0.0
+
+    def said_of(self, name: object) -> str:
+        """The one line about a file, which is all that was said of it."""
+        lines = [line for line in self.talk.splitlines() if re.search(rf"(^|[ /]){re.escape(str(name))}: ", line)]
+        assert len(lines) == 1, (name, self.talk)
+        return lines[0]
+
+
+def audiosr(
+    *arguments: object,
+    stdin: bytes | None = b"",
+    before: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 300,
+) -> Run:
+    """Run the command to its end, behind the command ``before``; never a traceback."""
+    command = [*before, *COMMAND, *map(str, arguments)]
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, env=ENVIRONMENT | (environment or {}), cwd=cwd, timeout=timeout
+    )
+    talk = done.stderr.decode(errors="replace")
+    assert "Traceback" not in talk, talk
+    return Run(done.returncode, done.stdout, talk)
+
+
+def measured(folder: Path, *arguments: object, timeout: float = 600) -> Run:
+    """The same, with the peak of its memory."""
+    made = audiosr(
+        *arguments,
+        before=(sys.executable, "-S", "-c", _MEASURED, str(folder / "used")),
+        timeout=timeout,
+    )
+    peak = (folder / "used").read_text().split()[0]
+    return Run(made.code, made.out, made.talk, int(peak) / 1024)
+
+
+def fmt(codec: int = 1, channels: int = 1, rate: int = RATE, bits: int = 16, block: int | None = None) -> bytes:
+    """The content of a WAV format chunk."""
+    width = channels * bits // 8 if block is None else block
+    return struct.pack("<HHIIHH", codec, channels, rate, rate * width & 0xFFFFFFFF, width & 0xFFFF, bits)
+
+
+def chunk(tag: bytes, content: bytes, size: int | None = None) -> bytes:
+    """A chunk, whose size may lie."""
+    return tag + struct.pack("<I", len(content) if size is None else size) + content
+
+
+def riff(*chunks: bytes, size: int = 0) -> bytes:
+    """A WAV file of these chunks."""
+    return b"RIFF" + struct.pack("<I", size) + b"WAVE" + b"".join(chunks)
+
+
+def samples(frames: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Noise (C, T) of 16 bits."""
+    return np.rint(noise(frames, channels, 0.2, seed) * 32768).clip(-32768, 32767).astype(np.int16)
+
+
+def content(path: Path) -> np.ndarray:
+    """The samples (C, T) of a 16-bit file."""
+    return soundfile.read(path, dtype="int16", always_2d=True)[0].T
+
+
+def sparse(path: Path, head: bytes, size: int, tail: bytes = b"") -> Path:
+    """A file of ``size`` bytes from ``head`` to ``tail``, zeros between that take no room on the disk."""
+    with path.open("wb") as stream:
+        stream.write(head)
+        stream.seek(size - len(tail))
+        stream.write(tail)
+        stream.truncate(size)
+    return path
+
+
+def need(*command: str) -> None:
+    """Skip the test where this machine does not allow ``command``."""
+    try:
+        done = subprocess.run(command, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip(f"{command[0]} is not here")
+    if done.returncode:
+        pytest.skip(f"{command[0]} is not allowed here")

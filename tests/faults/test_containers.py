@@ -1,0 +1,418 @@
+"""Faults 1 to 38: containers that lie, are cut short, or are none."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hostile import ALL, RATE, Run, audiosr, chunk, content, fmt, measured, riff, samples, sparse
+
+from audiosr_cli.audio.wav import WavFormat, WavWriter
+
+WAVE = samples(3000)
+LONG = samples(60_000)
+CHANNELS, WIDTH = 16, 128  # of the large files, and bytes a frame
+MANY_MIB = 50  # by which memory may differ between a short recording and a long one
+
+
+def wav(size: int | None = None, data: bytes = WAVE.tobytes(), **form: int) -> bytes:
+    return riff(chunk(b"fmt ", fmt(**form)), chunk(b"data", data, size))
+
+
+def encoded(kind: str, subtype: str | None = None) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, LONG.T, RATE, subtype, format=kind)
+    return stream.getvalue()
+
+
+def flac(total: int | None = None) -> bytearray:
+    """FLAC whose header claims ``total`` frames; 0 is unknown."""
+    made = bytearray(encoded("FLAC"))
+    if total is not None:
+        packed = int.from_bytes(made[18:26], "big") >> 36 << 36 | total
+        made[18:26] = packed.to_bytes(8, "big")
+    return made
+
+
+def damaged_flac() -> bytes:
+    made = flac()
+    made[len(made) // 2] ^= 8
+    return bytes(made)
+
+
+def half(made: bytes) -> bytes:
+    return made[: len(made) // 2]
+
+
+REFUSED = {  # name: what it holds, what is said
+    "001_empty": (b"", "is empty, there is no audio in it"),
+    "002_ten_bytes": (b"RIFF\0\0\0\0WA", "the WAV header ends after 10 of 12 bytes"),
+    "003_text": (b"There is nothing to hear in this text.\n" * 50, "cannot be read as audio"),
+    "004_random": (np.random.default_rng(4).bytes(5000), "cannot be read as audio"),
+    "006_no_fmt": (riff(chunk(b"data", WAVE.tobytes())), "without a 'fmt' chunk"),
+    "016_no_channels": (wav(channels=0), "0 channels; 1 to 64 can be read"),
+    "017_channels": (wav(channels=65535), "65535 channels; 1 to 64 can be read"),
+    "018_channels": (wav(channels=1024), "1024 channels; 1 to 64 can be read"),
+    "019_rate": (wav(rate=0), "a sample rate of 0 Hz; 1000 to 768000 Hz can be read"),
+    "020_rate": (wav(rate=2**31), "a sample rate of 2147483648 Hz; 1000 to 768000 Hz can be read"),
+    "021_rate_low": (wav(rate=1), "a sample rate of 1 Hz; 1000 to 768000 Hz"),
+    "021_rate_high": (wav(rate=2 * 10**9), "a sample rate of 2000000000 Hz; 1000 to 768000 Hz"),
+    "022_no_bits": (wav(bits=0), "0-bit samples; PCM of 8 to 32 bits"),
+    "022_bits": (wav(bits=64), "64-bit samples; PCM of 8 to 32 bits"),
+    "026_list": (riff(chunk(b"LIST", b"abc", 0x7FFFFFFF)), "a WAV chunk claims 21"),
+    "038_m4a": (b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(2000), "MP4 and M4A cannot be read; convert it by ffmpeg"),
+}
+GOOD = {  # name: what it holds, the samples that come out (None: a prefix), what is warned of
+    "007_header_only": (wav(data=b""), WAVE[:, :0], "holds no samples"),
+    "010_open": (wav(0xFFFFFFFF), WAVE, ""),
+    "011_open": (wav(0x7FFFF000), WAVE, ""),
+    "012_zero": (wav(0), WAVE, "promises no samples, but there are some"),
+    "013_too_large": (wav(8000), WAVE, "ends 1000 frames before what its header says"),
+    "014_too_small": (wav(2000), WAVE[:, :1000], "something follows the samples that its header promises"),
+    "015_odd": (wav(6000, WAVE.tobytes()[:-1]), WAVE[:, :-1], "ends within a frame"),
+    "023_12_bits": (wav(bits=12), WAVE, ""),
+    "024_align_huge": (wav(block=65535), WAVE, ""),
+    "024_align_none": (wav(block=0), WAVE, ""),
+    "027_cut_flac": (half(encoded("FLAC")), None, "damaged at"),
+    "028_bad_flac": (damaged_flac(), None, "damaged at"),
+    "029_unknown_flac": (bytes(flac(0)), LONG, ""),
+    "030_lying_flac": (bytes(flac(2**36 - 1)), LONG, "of the 68719476735 frames its header promises"),
+    "031_cut_ogg": (half(encoded("OGG")), None, "its end is missing"),
+    "031_cut_opus": (half(encoded("OGG", "OPUS")), None, "its end is missing"),
+    "032_cut_mp3": (half(encoded("MP3")), None, "of the 60000 frames its header promises"),
+    "033_really_flac": (encoded("FLAC"), LONG, ""),
+}
+STRICT = [name for name, (_, _, warned) in GOOD.items() if warned]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("containers")
+    for name, (held, *_) in (REFUSED | GOOD).items():
+        (made / f"{name}.wav").write_bytes(held)
+    soundfile.write(made / "025_rifx.wav", LONG.T, RATE, "PCM_24", endian="BIG", format="WAV")
+    return made
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> Run:
+    """All of them through the command, at their own rate and without a model, so that samples stay what they are."""
+    options = ("--model", "none", "--rate", RATE, "-o", folder / "out")
+    return measured(folder, "upsample", *sorted(folder.glob("*.wav")), *options)
+
+
+@pytest.fixture(scope="module")
+def strict(folder: Path) -> Run:
+    names = [folder / f"{name}.wav" for name in (*STRICT, "010_open")]
+    return audiosr("upsample", *names, "--model", "none", "--rate", RATE, "--strict", "-o", folder / "strict")
+
+
+def check(number: int, folder: Path, done: Run) -> None:
+    """Every file of a fault was refused, or came out, as it has to."""
+    assert done.code == 3
+    names = [name for name in (REFUSED | GOOD) if name.startswith(f"{number:03}")]
+    assert names
+    for name in names:
+        path, made = folder / f"{name}.wav", folder / "out" / f"{name}_{RATE}.wav"
+        if name in REFUSED:
+            assert REFUSED[name][1] in done.said_of(path)
+            assert not made.exists()
+            continue
+        _, expected, warned = GOOD[name]
+        lines = [line for line in done.talk.splitlines() if f"{name}.wav" in line and "rate was not raised" not in line]
+        assert any(warned in line for line in lines) if warned else not lines, lines
+        assert len(lines) == len(set(lines))
+        if expected is not None:
+            np.testing.assert_array_equal(content(made), expected)
+        else:
+            frames = content(made).shape[1]
+            assert 0.2 * LONG.shape[1] < frames < 0.7 * LONG.shape[1]
+            if "flac" in name:
+                np.testing.assert_array_equal(content(made), LONG[:, :frames])
+
+
+def check_strict(number: int, folder: Path, strict: Run) -> None:
+    assert strict.code == 3  # one of them is whole
+    for name in [name for name in STRICT if name.startswith(f"{number:03}")]:
+        assert strict.said_of(folder / f"{name}.wav").endswith("without --strict this is a warning")
+        assert not (folder / "strict" / f"{name}_{RATE}.wav").exists()
+    assert sorted(path.name for path in (folder / "strict").iterdir()) == [f"010_open_{RATE}.wav"]
+
+
+def test_001_an_empty_file(folder: Path, done: Run) -> None:
+    check(1, folder, done)
+
+
+def test_002_a_header_of_ten_bytes(folder: Path, done: Run) -> None:
+    check(2, folder, done)
+
+
+def test_003_text(folder: Path, done: Run) -> None:
+    check(3, folder, done)
+
+
+def test_004_random_bytes(folder: Path, done: Run) -> None:
+    check(4, folder, done)
+
+
+def test_005_a_folder_is_walked_and_an_empty_one_is_refused(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "full.wav").mkdir()
+    (folder / "full.wav" / "a.wav").write_bytes(wav())
+    options = ("--model", "none", "-o", folder / "walked")
+    refused = audiosr("upsample", folder / "empty", *options)
+    assert (refused.code, refused.talk) == (1, f"audiosr: {folder}/empty: no audio files in this folder\n")
+    assert audiosr("upsample", folder / "full.wav", *options).code == 0
+    assert (folder / "walked" / "a_48000.wav").exists()
+
+
+def test_006_no_format_chunk(folder: Path, done: Run) -> None:
+    check(6, folder, done)
+
+
+def test_007_a_header_without_samples(folder: Path, done: Run) -> None:
+    check(7, folder, done)
+
+
+@pytest.fixture(scope="module")
+def short(folder: Path) -> Path:
+    """No sample, one, and fewer than a window, through models."""
+    paths = []
+    for frames in (0, 1, 100):
+        paths.append(folder / f"short{frames}" / f"{frames}.wav")
+        paths[-1].parent.mkdir()
+        soundfile.write(paths[-1], samples(frames).T, RATE)
+    for command in (("upsample", "--cutoff", 4000), ("separate",)):
+        made = audiosr(*command, *paths, "-o", folder / "short")
+        assert made.code == 0, made.talk
+        assert "holds no samples" in made.said_of(paths[0]) if "separate" in command else made.talk
+    return folder / "short"
+
+
+@pytest.mark.slow
+def test_007_008_one_sample_makes_as_many_as_the_ratio(short: Path) -> None:
+    for frames in (0, 1):
+        assert content(short / f"{frames}_48000.wav").shape == (1, 3 * frames)
+        assert content(short / f"{frames}_speaker2.wav").shape == (1, frames)
+
+
+def test_009_shorter_than_a_window(short: Path) -> None:
+    assert content(short / "100_48000.wav").shape == (1, 300)
+    assert content(short / "100_speaker2.wav").shape == (1, 100)
+
+
+def test_010_open_sizes(folder: Path, done: Run) -> None:
+    check(10, folder, done)
+
+
+def test_011_open_sizes_of_sox(folder: Path, done: Run) -> None:
+    check(11, folder, done)
+
+
+def test_012_data_size_zero_with_bytes_after(folder: Path, done: Run) -> None:
+    check(12, folder, done)
+
+
+def test_013_data_size_too_large(folder: Path, done: Run, strict: Run) -> None:
+    check(13, folder, done)
+    check_strict(13, folder, strict)
+
+
+def test_014_data_size_too_small(folder: Path, done: Run, strict: Run) -> None:
+    check(14, folder, done)
+    check_strict(14, folder, strict)
+
+
+def test_015_cut_within_a_frame(folder: Path, done: Run) -> None:
+    check(15, folder, done)
+
+
+def test_016_no_channels(folder: Path, done: Run) -> None:
+    check(16, folder, done)
+
+
+def test_017_65535_channels(folder: Path, done: Run) -> None:
+    check(17, folder, done)
+
+
+def test_018_1024_channels(folder: Path, done: Run) -> None:
+    check(18, folder, done)
+
+
+def test_019_a_rate_of_0(folder: Path, done: Run) -> None:
+    check(19, folder, done)
+
+
+def test_020_a_rate_of_2_to_the_31(folder: Path, done: Run) -> None:
+    check(20, folder, done)
+
+
+def test_021_rates_beyond_the_limits(folder: Path, done: Run) -> None:
+    check(21, folder, done)
+
+
+def test_022_0_and_64_bits(folder: Path, done: Run) -> None:
+    check(22, folder, done)
+
+
+def test_023_12_bits(folder: Path, done: Run) -> None:
+    check(23, folder, done)
+
+
+def test_024_block_alignment_that_lies(folder: Path, done: Run) -> None:
+    check(24, folder, done)
+
+
+def test_025_big_endian(folder: Path, done: Run) -> None:
+    made = folder / "out" / f"025_rifx_{RATE}.wav"
+    assert soundfile.info(made).subtype == "PCM_24"
+    np.testing.assert_array_equal(content(made), LONG)
+
+
+def test_026_a_chunk_of_2_gib_that_is_not_there(folder: Path, done: Run) -> None:
+    check(26, folder, done)
+    assert done.peak < 700  # of which torch is 300
+
+
+def test_027_a_truncated_flac(folder: Path, done: Run, strict: Run) -> None:
+    check(27, folder, done)
+    check_strict(27, folder, strict)
+
+
+def test_028_a_flac_that_is_damaged_in_the_middle(folder: Path, done: Run, strict: Run) -> None:
+    check(28, folder, done)
+    check_strict(28, folder, strict)
+
+
+def test_029_a_flac_of_unknown_length(folder: Path, done: Run) -> None:
+    check(29, folder, done)
+
+
+def test_030_a_flac_that_claims_2_to_the_36_frames(folder: Path, done: Run) -> None:
+    check(30, folder, done)
+    assert done.peak < 700
+
+
+def test_031_truncated_ogg(folder: Path, done: Run, strict: Run) -> None:
+    check(31, folder, done)
+    check_strict(31, folder, strict)
+
+
+def test_032_a_truncated_mp3(folder: Path, done: Run, strict: Run) -> None:
+    check(32, folder, done)
+    check_strict(32, folder, strict)
+
+
+def test_033_the_wrong_extension(folder: Path, done: Run) -> None:
+    check(33, folder, done)
+
+
+def silent_flac(path: Path, seconds: int) -> Path:
+    with soundfile.SoundFile(path, "w", 384_000, 8, "PCM_24") as file:
+        block = np.zeros((384_000, 8), np.int32)
+        for _ in range(seconds):
+            file.write(block)
+    return path
+
+
+@pytest.mark.slow
+def test_034_a_small_flac_that_becomes_large(tmp_path: Path) -> None:
+    peaks = []
+    for seconds in (2, 600 if ALL else 20):
+        path = silent_flac(tmp_path / f"{seconds}.flac", seconds)
+        options = ("--model", "none", "--rate", 384_000, "-o", "/dev/null")
+        done = measured(tmp_path, "upsample", path, *options)
+        assert done.code == 0, done.talk
+        peaks.append(done.peak)
+    assert path.stat().st_size < 5e6
+    assert peaks[1] < peaks[0] + MANY_MIB
+
+
+def big(path: Path, kind: str, size: int) -> tuple[Path, int]:
+    """A sparse file of doubles with ``size`` bytes of samples, 0.5 in the last one; and its frames."""
+    form = fmt(3, CHANNELS, 48000, 64)
+    if kind == "wav":
+        head = riff(chunk(b"fmt ", form), chunk(b"data", b"", 0xFFFFFFFF))
+    elif kind == "rf64":
+        ds64 = struct.pack("<QQQI", size + 72, size, size // WIDTH, 0)
+        parts = chunk(b"ds64", ds64), chunk(b"fmt ", form), chunk(b"data", b"", 0xFFFFFFFF)
+        head = b"RF64\xff\xff\xff\xffWAVE" + b"".join(parts)
+    else:
+        tail = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+        head = bytes.fromhex("726966662e91cf11a5d628db04c10000") + struct.pack("<Q", size + 104) + b"wave" + tail
+        head += b"fmt " + tail + struct.pack("<Q", 24 + len(form)) + form
+        head += b"data" + tail + struct.pack("<Q", 24 + size)
+    return sparse(path, head, len(head) + size, struct.pack("<d", 0.5)), size // WIDTH
+
+
+@pytest.mark.slow
+def test_035_a_sparse_wav_of_4_gb(tmp_path: Path) -> None:
+    peaks = []
+    for size in (1 << 26, 4_000_000_000 // WIDTH * WIDTH if ALL else 1 << 29):
+        path, _ = big(tmp_path / "a.wav", "wav", size)
+        options = ("--channels", CHANNELS, "--model", "none", "-o", "/dev/null")
+        done = measured(tmp_path, "upsample", path, *options)
+        assert done.code == 0, done.talk
+        peaks.append(done.peak)
+    assert peaks[1] < peaks[0] + MANY_MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["w64", "rf64", "wav"] if ALL else ["w64"])
+def test_036_past_4_gib_in(kind: str, tmp_path: Path) -> None:
+    path, frames = big(tmp_path / f"a.{kind}", kind, (1 << 32) + 1000 * WIDTH)
+    options = ("--channels", CHANNELS, "--model", "none", "--subtype", 16, "-o", tmp_path / "b.wav")
+    done = audiosr("upsample", path, *options)
+    assert done.code == 0, done.talk
+    with soundfile.SoundFile(tmp_path / "b.wav") as made:
+        assert made.frames == frames
+        made.seek(frames - 2)
+        assert made.read(2).tolist() == [0.0, 0.5]
+
+
+class Holes(io.FileIO):
+    """A file that zeros are not written to: they are holes in it."""
+
+    def write(self, data: bytes) -> int:
+        if len(data) > 1000 and not any(data[:1000]):
+            return self.seek(len(data), io.SEEK_CUR)
+        return super().write(data)
+
+
+def check_rf64(path: Path, frames: int) -> None:
+    with soundfile.SoundFile(path) as made:
+        assert (made.frames, made.format) == (frames, "RF64")
+        made.seek(frames - 1)
+        assert made.read(1, always_2d=True)[0, -1] == 0.5
+
+
+def test_037_past_4_gib_out_becomes_rf64(tmp_path: Path) -> None:
+    """The writer of the command, on a file with holes: 4 GiB on the disk take long."""
+    with Holes(tmp_path / "a.wav", "w+") as stream:
+        writer = WavWriter(stream, WavFormat(48000, 64, 32, True), seekable=True)
+        block = np.zeros((64, 1 << 18), np.float32)
+        for _ in range(65):
+            writer.write(block)
+        writer.write(np.full((64, 1), 0.5, np.float32))
+        writer.close()
+    check_rf64(tmp_path / "a.wav", 65 * (1 << 18) + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ALL, reason="writes 4 GiB; AUDIOSR_ALL_FAULTS=1 runs it")
+def test_037_past_4_gib_out_by_the_command(tmp_path: Path) -> None:
+    size = (1 << 33) + 1000 * WIDTH
+    path, frames = big(tmp_path / "a.wav", "wav", size)
+    done = audiosr("upsample", path, "--model", "none", "--subtype", "float", "-o", tmp_path / "b.wav")
+    assert done.code == 0, done.talk
+    check_rf64(tmp_path / "b.wav", frames)
+    (tmp_path / "b.wav").unlink()
+
+
+def test_038_m4a_says_what_to_do(folder: Path, done: Run) -> None:
+    check(38, folder, done)
+    assert "ffmpeg -i" in done.talk

@@ -1,0 +1,306 @@
+"""Faults 73 to 86 and 91: kills, signals, pipes, terminals, and memory that runs out."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise, tone
+from hostile import ALL, COMMAND, ENVIRONMENT, RATE, audiosr, chunk, fmt, measured, need, riff, samples, sparse
+
+from audiosr_cli.audio.resample import resampled_length
+from audiosr_cli.audio.wav import WavFormat, WavReader, header
+from audiosr_cli.audio.write import Gate, OutputFormat
+from audiosr_cli.errors import SampleError
+
+SEED = 73
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "a.wav", samples(RATE).T, RATE)
+    return tmp_path / "a.wav"
+
+
+def endless(rate: int = 8000) -> bytes:
+    """The beginning of a WAV that is as long as its pipe."""
+    return riff(chunk(b"fmt ", fmt(rate=rate)), chunk(b"data", b"", 0xFFFFFFFF))
+
+
+def started(*arguments: object, **streams: object) -> subprocess.Popen[bytes]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, **({"stderr": subprocess.PIPE} | streams))
+
+
+def wait_for(there: object, process: subprocess.Popen[bytes]) -> None:
+    """Until ``there()`` is true, the process has ended, or too long has gone by."""
+    deadline = time.monotonic() + 60
+    while not there() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    """Two recordings in turn become one file, and each time the process is killed at some moment of its work."""
+    target, names = tmp_path / "out" / "a.wav", [tmp_path / f"{i}.wav" for i in range(2)]
+    whole = []
+    for i, name in enumerate(names):
+        soundfile.write(name, samples(400 * RATE, seed=i).T, RATE)
+        options = ("upsample", name, "--model", "none", "--overwrite", "-o", target)
+        target.parent.mkdir(exist_ok=True)
+        assert audiosr(*options).code == 0
+        whole.append(target.read_bytes())
+    draw, halves = random.Random(SEED), 0
+    for i in range(40 if ALL else 8):
+        process = started("upsample", names[i % 2], "--model", "none", "--overwrite", "-o", target)
+        wait_for(lambda: list(target.parent.glob("*.part")), process)
+        time.sleep(draw.uniform(0, 0.8) if i else 0.0)
+        process.kill()
+        process.communicate()
+        halves += bool(list(target.parent.glob("*.part")))
+        assert target.read_bytes() in whole
+        for left in target.parent.glob("*.part"):
+            left.unlink()
+    assert halves  # some were in the middle
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp_path: Path) -> None:
+    """The input is a pipe that never ends, so that the middle is certain."""
+    process = started(
+        "upsample", "-", "--cutoff", 4000, "-o", tmp_path / "a.wav", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    process.stdin.write(endless() + samples(120_000).tobytes())
+    process.stdin.flush()
+    wait_for(lambda: any(path.stat().st_size > 1000 for path in tmp_path.iterdir()), process)
+    process.send_signal(number)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert b"Traceback" not in talk
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == [] if number != signal.SIGKILL else all(name.endswith(".part") for name in left)
+
+
+def test_076_a_reader_that_goes_away(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
+    command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav --model none -o -"
+    line = f"{command} | head -c 100 >/dev/null; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("output", ["-", "{folder}/b.wav"])
+def test_077_standard_output_is_full(output: str, recording: Path) -> None:
+    """Audio, and the name of a file, which is there all the same."""
+    target = output.format(folder=recording.parent)
+    with open("/dev/full", "wb") as full:
+        process = started("upsample", recording, "--model", "none", "-o", target, stdout=full)
+        _, talk = process.communicate(timeout=60)
+    assert (process.returncode, talk) in (
+        (1, b"audiosr: standard output: No space left on device\n"),
+        (1, b"audiosr: standard output: cannot be written: No space left on device\n"),
+    )
+
+
+def test_078_a_terminal_where_audio_was_awaited() -> None:
+    master, slave = pty.openpty()
+    process = started("upsample", "-", "--model", "none", stdin=slave, stdout=subprocess.PIPE)
+    _, talk = process.communicate(timeout=60)
+    os.close(slave)
+    os.close(master)
+    assert process.returncode == 2
+    assert b"standard input, which is a terminal here; pipe a file into it" in talk
+    assert len(talk.splitlines()) == 1
+
+
+def test_079_no_audio_to_a_terminal(recording: Path) -> None:
+    master, slave = pty.openpty()
+    process = started("upsample", recording, "--model", "none", "-o", "-", stdout=slave)
+    _, talk = process.communicate(timeout=60)
+    os.close(slave)
+    os.set_blocking(master, False)
+    with pytest.raises(OSError):  # nothing came
+        os.read(master, 100)
+    os.close(master)
+    assert process.returncode == 2
+    assert b"standard output, which is a terminal here; redirect it" in talk
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"), [("<&-", "standard input is closed"), ("</dev/null", "standard input: is empty")]
+)
+def test_080_standard_input_closed_or_empty(stream: str, said: str, tmp_path: Path) -> None:
+    line = f"{sys.executable} -m audiosr_cli upsample - --model none -o {tmp_path}/a.wav {stream}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"audiosr: {said}")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def cpu_ticks(process: subprocess.Popen[bytes]) -> int:
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU time is read from /proc")
+def test_081_a_slow_producer(tmp_path: Path) -> None:
+    """Output flows while the input stands still, and waiting costs nothing."""
+    process = started("upsample", "-", "--model", "none", "-o", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    held = memoryview(endless() + samples(200_000).tobytes())
+    came = bytearray()
+
+    def feed() -> None:
+        for i in range(0, len(held), 1000):
+            process.stdin.write(held[i : i + 1000])
+        process.stdin.flush()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+
+    def enough() -> bool:
+        came.extend(process.stdout.read1(1 << 20) or b"")
+        return len(came) > 6 * 2 * 120_000
+
+    wait_for(enough, process)
+    feeder.join(60)
+    time.sleep(0.5)
+    before = cpu_ticks(process)
+    time.sleep(1.5)
+    assert cpu_ticks(process) - before <= 5  # hundredths of a second
+    os.set_blocking(process.stdout.fileno(), True)
+    rest, _ = process.communicate(samples(1000).tobytes(), timeout=60)
+    assert process.returncode == 0
+    assert len(came) + len(rest) == len(header(WavFormat(48000, 1, 16), None)) + 6 * 2 * 201_000
+
+
+def peak(folder: Path, seconds: int, *options: object) -> float:
+    head = endless()
+    path = sparse(folder / f"{seconds}.wav", head, len(head) + 2 * 8000 * seconds)
+    done = measured(folder, *options, path)
+    assert done.code == 0, done.talk
+    path.unlink()
+    return done.peak
+
+
+@pytest.mark.slow
+def test_082_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    """A minute and ten hours, resampled; with a model ten seconds and as long as there is time for."""
+    plain = ("upsample", "--model", "none", "-o", "/dev/null")
+    assert peak(tmp_path, 36_000 if ALL else 1800, *plain) < peak(tmp_path, 60, *plain) + 50
+    model = ("upsample", "--cutoff", 3000, "-o", "/dev/null")
+    assert peak(tmp_path, 3600 if ALL else 60, *model) < peak(tmp_path, 20, *model) + 50
+    parted = ("separate", "--model", "spectral2_narrow", "--overwrite", "-o", tmp_path)
+    assert peak(tmp_path, 3600 if ALL else 60, *parted) < peak(tmp_path, 20, *parted) + 50
+
+
+def test_083_counters_of_64_bits() -> None:
+    frames = 2**33 + 5
+    assert resampled_length(frames, 8000, 48000) == 6 * frames
+    assert WavReader(io.BytesIO(header(WavFormat(48000, 1, 16), frames)), "a.wav").frames == frames
+    gate = Gate(OutputFormat("wav", "PCM_16", 48000, 1), "warn", "a.wav")
+    gate.measured = gate.frames = frames
+    gate(np.zeros((1, 10), np.float32))
+    with pytest.raises(SampleError, match=f"sample {frames + 10} "):
+        gate(np.full((1, 1), np.nan, np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ALL, reason="reads 8 GiB; AUDIOSR_ALL_FAULTS=1 runs it")
+def test_083_a_position_beyond_2_to_the_31(tmp_path: Path) -> None:
+    head = riff(chunk(b"fmt ", fmt(3, bits=32)), chunk(b"data", b"", 0xFFFFFFFF))
+    at = 2**31 + 77
+    sparse(tmp_path / "a.wav", head, len(head) + 4 * (at + 1), np.float32(np.nan).tobytes())
+    done = audiosr("upsample", tmp_path / "a.wav", "--model", "none", "--rate", RATE, "-o", "/dev/null", timeout=3000)
+    assert f"sample {at} " in done.said_of(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("mib", [300, 500, 740])
+def test_084_too_little_address_space_to_begin(mib: int, recording: Path) -> None:
+    need("prlimit", "--version")
+    done = audiosr("separate", recording, before=("prlimit", f"--as={mib << 20}"))
+    assert (done.code, done.talk) == (
+        1,
+        f"audiosr: memory is limited to {mib} MiB (ulimit -v); 750 MiB are the least: raise the limit\n",
+    )
+
+
+@pytest.mark.slow
+def test_084_too_little_address_space_for_one_of_two(recording: Path) -> None:
+    """64 windows at once are too many; the recording that has one window goes on."""
+    need("prlimit", "--version")
+    long = recording.with_name("long.wav")
+    soundfile.write(long, samples(400 * RATE).T, RATE)
+    options = ("--batch", 64, "--model", "spectral2", "-o", recording.parent / "out")
+    done = audiosr("separate", long, recording, *options, before=("prlimit", f"--as={1200 << 20}"))
+    assert done.code == 3, done.talk
+    assert "not enough memory; try --batch 1, or raise the limit (ulimit -v)" in done.said_of(long)
+    assert sorted(path.name for path in (recording.parent / "out").iterdir()) == ["a_speaker1.wav", "a_speaker2.wav"]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_085_cuda_out_of_memory(tmp_path: Path) -> None:
+    """This process takes what there is; tests/test_stages.py has the same without a device."""
+    soundfile.write(tmp_path / "a.wav", samples(400 * RATE).T, RATE)
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(free - (1200 << 20), dtype=torch.uint8, device="cuda")
+    done = audiosr("separate", tmp_path / "a.wav", "--device", "cuda", "--batch", 256, "-o", tmp_path / "out")
+    del taken
+    assert done.code == 0, done.talk
+    lines = [line for line in done.talk.splitlines() if "CUDA has too little memory; goes on" in line]
+    assert len(lines) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.parametrize("command", [("upsample", "a.wav"), ("train", "a.toml")])
+def test_086_cuda_asked_for_and_absent(command: tuple[object, ...], tmp_path: Path) -> None:
+    done = audiosr(*command, "--device", "cuda")
+    assert (done.code, done.talk) == (
+        2,
+        "audiosr: --device cuda: no CUDA device is available here; use --device cpu or auto\n",
+    )
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_086_cuda_hidden(recording: Path) -> None:
+    done = audiosr("upsample", recording, "--device", "cuda", environment={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.code == 2
+    assert "no CUDA device is available" in done.talk
+
+
+@pytest.mark.slow
+def test_091_block_size_never_changes_a_sample(tmp_path: Path) -> None:
+    """A file, and the same through a pipe that brings it in odd pieces."""
+    rate = 44100
+    soundfile.write(tmp_path / "a.wav", tone(3 * rate, 300, rate, 2).T, rate, "FLOAT")
+    options = ("upsample", "--cutoff", 3000, "-o", "-")
+    whole = audiosr(*options, tmp_path / "a.wav")
+    process = started(*options, "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    held, draw = (tmp_path / "a.wav").read_bytes(), random.Random(SEED)
+    while held:
+        count = draw.randrange(1, 9999)
+        process.stdin.write(held[:count])
+        process.stdin.flush()
+        held = held[count:]
+    made, _ = process.communicate(timeout=60)
+    assert process.returncode == whole.code == 0
+    assert made == whole.out

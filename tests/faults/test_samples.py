@@ -1,0 +1,214 @@
+"""Faults 39 to 53: samples that no sound has, levels, and numbers of speakers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import EXAMPLES, noise
+from hostile import RATE, Run, audiosr, content, samples
+
+FRAMES = 24_000
+FLIPPED = 0.98  # least correlation of what comes of a recording with what comes of its negative, turned over
+SQUARE = np.where(np.arange(FRAMES) // 40 % 2, 1.0, -1.0).astype(np.float32)
+
+
+def spoiled(value: float, at: int = 20_000) -> np.ndarray:
+    wave = noise(FRAMES)[0]
+    wave[at] = value
+    return wave
+
+
+VOICES = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")[0]
+WAVES = {
+    "nan": spoiled(np.nan),
+    "inf": spoiled(-np.inf),
+    "big": spoiled(1e30),
+    "last": spoiled(np.nan, FRAMES - 1),
+    "silence": np.zeros(FRAMES, np.float32),
+    "constant": np.full(FRAMES, 0.5, np.float32),
+    "square": SQUARE,
+    "over": 1.5 * SQUARE,
+    "voices": VOICES,
+    "turned": -VOICES,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("samples")
+    for name, wave in WAVES.items():
+        soundfile.write(made / f"{name}.wav", wave, RATE, "FLOAT")
+    return made
+
+
+def through(folder: Path, out: str, *options: object) -> Run:
+    """All of them, some of which fail."""
+    done = audiosr(*options, *(folder / f"{name}.wav" for name in WAVES), "-o", folder / out)
+    assert done.code == 3, done.talk
+    return done
+
+
+@pytest.fixture(scope="module")
+def floats(folder: Path) -> Run:
+    return through(folder, "floats", "upsample", "--model", "none")
+
+
+@pytest.fixture(scope="module")
+def ints(folder: Path) -> Run:
+    options = ("upsample", "--model", "none", "--rate", RATE, "--subtype", 16, "--nonfinite", "zero")
+    done = audiosr(*options, *(folder / f"{name}.wav" for name in WAVES), "-o", folder / "ints")
+    assert done.code == 0, done.talk
+    return done
+
+
+@pytest.fixture(scope="module")
+def raised(folder: Path) -> Run:
+    return through(folder, "raised", "upsample", "--cutoff", 4000)
+
+
+@pytest.fixture(scope="module")
+def parted(folder: Path) -> Run:
+    return through(folder, "parted", "separate", "--model", "spectral2_narrow")
+
+
+def check_refused(name: str, at: int, folder: Path, *runs: Run) -> None:
+    for done in runs:
+        line = done.said_of(folder / f"{name}.wav")
+        assert f"sample {at} ({at / RATE:.3f} s) is not a finite number; see --nonfinite zero" in line
+    assert not [path for out in ("floats", "raised", "parted") for path in (folder / out).glob(f"*{name}*")]
+    assert not list(folder.rglob("*.part"))
+
+
+def test_039_not_a_number(folder: Path, floats: Run, raised: Run, parted: Run) -> None:
+    check_refused("nan", 20_000, folder, floats, raised, parted)
+
+
+def check_zeroed(name: str, folder: Path, ints: Run) -> None:
+    lines = [line for line in ints.talk.splitlines() if f"{name}.wav: 1 samples were not finite" in line]
+    assert len(lines) == 1
+    made = content(folder / "ints" / f"{name}_{RATE}.wav")[0]
+    expected = np.rint(np.nan_to_num(WAVES[name], neginf=0.0) * 32768)
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_039_040_zeroed_on_request(folder: Path, ints: Run) -> None:
+    check_zeroed("nan", folder, ints)
+    check_zeroed("inf", folder, ints)
+
+
+def test_040_infinite(folder: Path, floats: Run, raised: Run, parted: Run) -> None:
+    check_refused("inf", 20_000, folder, floats, raised, parted)
+
+
+def test_041_1e30_is_a_counted_clip_or_an_error(folder: Path, floats: Run, ints: Run, raised: Run) -> None:
+    assert np.isfinite(soundfile.read(folder / "floats" / "big_48000.wav")[0]).all()
+    assert any("big.wav: 1 samples clipped" in line for line in ints.talk.splitlines())
+    assert content(folder / "ints" / f"big_{RATE}.wav")[0, 20_000] == 32767
+    line = raised.said_of(folder / "raised" / "big_48000.wav")
+    assert "is not a finite number; is the input far beyond full scale?" in line
+    assert not (folder / "raised" / "big_48000.wav").exists()
+    assert "Warning" not in floats.talk + ints.talk + raised.talk
+
+
+def test_042_not_a_number_in_the_last_block(folder: Path, floats: Run, raised: Run, parted: Run) -> None:
+    check_refused("last", FRAMES - 1, folder, floats, raised, parted)
+
+
+def test_043_silence_stays_silent(folder: Path, raised: Run, parted: Run) -> None:
+    for name in ("raised/silence_48000", "parted/silence_speaker1", "parted/silence_speaker2"):
+        made = soundfile.read(folder / f"{name}.wav")[0]
+        assert len(made)
+        assert not made.any()
+
+
+def test_044_a_constant_stays_finite(folder: Path, raised: Run, parted: Run) -> None:
+    for name in ("raised/constant_48000", "parted/constant_speaker1", "parted/constant_speaker2"):
+        made = soundfile.read(folder / f"{name}.wav")[0]
+        assert np.abs(made).max() < 2
+
+
+def test_045_full_scale_never_wraps(folder: Path, ints: Run, tmp_path: Path) -> None:
+    made = content(folder / "ints" / f"square_{RATE}.wav")[0]
+    np.testing.assert_array_equal(made, np.where(SQUARE > 0, 32767, -32768))
+    done = audiosr(  # resampled, it overshoots
+        "upsample", folder / "square.wav", "--model", "none", "--subtype", 16, "-o", tmp_path / "a.wav"
+    )
+    assert "samples clipped" in done.talk
+    made, held = content(tmp_path / "a.wav")[0], np.repeat(SQUARE, 3)
+    inside = np.arange(len(held)) % 120 > 12  # behind the edges
+    inside &= np.arange(len(held)) % 120 < 108
+    assert (np.sign(made) == held)[inside].all()
+
+
+def test_046_above_full_scale(folder: Path, floats: Run, ints: Run) -> None:
+    assert np.abs(soundfile.read(folder / "floats" / "over_48000.wav")[0]).max() > 1.5
+    assert not any("over.wav" in line and "clipped" in line for line in floats.talk.splitlines())
+    assert f"over.wav: {FRAMES} samples clipped; use --clip rescale or --subtype float" in ints.talk
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("upsample", "--cutoff", 4000), ("separate", "--model", "wave_u_net")])
+def test_047_denormals_take_no_longer(command: tuple[object, ...], tmp_path: Path) -> None:
+    """Twice each, after one to warm up; the quicker one counts, as the machine may be busy."""
+    wave = noise(5 * RATE)[0]
+    for i, level in enumerate((1.0, 1.0, 1e-38, 1.0, 1e-38)):
+        soundfile.write(tmp_path / f"{i}.wav", wave * np.float32(level), RATE, "FLOAT")
+    done = audiosr(*command, *sorted(tmp_path.iterdir()), "-o", tmp_path / "out", "--json")
+    assert done.code == 0, done.talk
+    took = [json.loads(row)["elapsed_s"] for row in done.out.splitlines()]
+    assert min(took[2], took[4]) < 2 * min(took[1], took[3])
+
+
+def test_048_turned_over_in_turned_over_out(folder: Path, raised: Run, parted: Run) -> None:
+    for name in ("raised/{}_48000", "parted/{}_speaker1", "parted/{}_speaker2"):
+        made, turned = (soundfile.read(folder / f"{name.format(which)}.wav")[0] for which in ("voices", "turned"))
+        assert -(made @ turned) > FLIPPED * np.sqrt((made @ made) * (turned @ turned))
+
+
+def test_049_16_bits_pass_through(tmp_path: Path) -> None:
+    wave = samples(100_003, 2)
+    soundfile.write(tmp_path / "a.wav", wave.T, 44100)
+    done = audiosr("upsample", tmp_path / "a.wav", "--rate", 44100, "--model", "none", "-o", tmp_path / "b.wav")
+    assert done.code == 0, done.talk
+    np.testing.assert_array_equal(content(tmp_path / "b.wav"), wave)
+
+
+@pytest.fixture(scope="module")
+def at_48000(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rates") / "a.wav"
+    soundfile.write(path, samples(24_000).T, 48000)
+    return path
+
+
+def test_050_already_at_the_rate(at_48000: Path) -> None:
+    done = audiosr("upsample", at_48000, "-o", at_48000.parent / "same.wav")
+    assert (done.code, done.talk) == (0, f"audiosr: {at_48000}: content ends at 24.0 kHz; nothing to restore\n")
+    np.testing.assert_array_equal(content(at_48000.parent / "same.wav"), content(at_48000))
+
+
+def test_051_upsampling_does_not_go_down(at_48000: Path) -> None:
+    done = audiosr("upsample", at_48000, "--rate", 16000, "-o", at_48000.parent / "down.wav")
+    assert done.code == 2
+    assert f"--rate 16000: {at_48000} is at 48000 Hz, models go up only; see --model none" in done.talk
+    assert not (at_48000.parent / "down.wav").exists()
+
+
+def test_052_more_speakers_than_any_model_parts(at_48000: Path) -> None:
+    done = audiosr("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
+    assert done.code == 2
+    assert "--speakers 4: the bundled models part 2 (spectral2)" in done.talk
+    assert len(done.talk.splitlines()) == 1
+
+
+def test_053_one_talker_where_two_were_asked_for(tmp_path: Path) -> None:
+    voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
+    soundfile.write(tmp_path / "alone.wav", *voice)
+    done = audiosr("separate", tmp_path / "alone.wav", "-o", tmp_path / "out", "--json")
+    row = json.loads(done.out)
+    quiet, loud = sorted(-200 if level is None else level for level in row["levels_db"])
+    assert quiet < loud - 20
+    assert any("hardly anything is on the track of speaker" in line for line in row["warnings"])

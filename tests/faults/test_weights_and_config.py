@@ -1,0 +1,204 @@
+"""Faults 93 to 102: weights, configs and checkpoints that are damaged, hostile or misspelt."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from conftest import SMALL
+from corpora import RUN
+from hostile import RATE, Run, audiosr, need, samples
+from safetensors.torch import load_file, save_file
+
+import audiosr_cli
+from audiosr_cli import weights
+from audiosr_cli.models import build, make_config
+from audiosr_cli.train import checkpoint
+
+PACKAGE = Path(audiosr_cli.__file__).parent
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "a.wav", samples(RATE).T, RATE)
+    return tmp_path / "a.wav"
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A small model's weights."""
+    model = build("audio_unet", make_config("audio_unet", SMALL["audio_unet"]))
+    weights.save_model(model, tmp_path / "whole.safetensors", {})
+    return tmp_path / "whole.safetensors"
+
+
+def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changed: object) -> Path:
+    """A copy of a checkpoint with other tensors or metadata."""
+    known = weights.metadata(path) | changed
+    out = path.with_name("bad.safetensors")
+    save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in known.items()})
+    return out
+
+
+def filled(path: Path, content: bytes) -> Path:
+    out = path.with_name("bad.safetensors")
+    out.write_bytes(content)
+    return out
+
+
+def check_refused(bad: Path, recording: Path, said: str) -> None:
+    """One line that names the file, code 1, and nothing written."""
+    done = audiosr("upsample", recording, "--cutoff", 4000, "--model", bad, "-o", recording.parent / "out")
+    assert done.code == 1
+    assert said in done.said_of(bad)
+    assert len(done.talk.splitlines()) == 1
+    assert not (recording.parent / "out").exists()
+
+
+def test_093_truncated_weights(whole: Path, recording: Path) -> None:
+    check_refused(filled(whole, whole.read_bytes()[:-50]), recording, "cannot be read")
+
+
+@pytest.mark.slow
+def test_094_one_flipped_bit(recording: Path) -> None:
+    """In the bundled weights, of which the SHA-256 is known: of a copy of the package with links to the rest."""
+    copy = recording.parent / "package"
+    (copy / "weights").mkdir(parents=True)
+    (copy / "audiosr_cli").symlink_to(PACKAGE)
+    for path in (PACKAGE.parent / "weights").iterdir():
+        (copy / "weights" / path.name).symlink_to(path)
+    bad = copy / "weights" / "spectral_bwe.safetensors"
+    held = bytearray(bad.read_bytes())
+    held[len(held) // 2] ^= 1
+    bad.unlink()
+    bad.write_bytes(held)
+    there = {"PYTHONPATH": str(copy)}
+    done = audiosr("upsample", recording, "-o", recording.parent / "out", environment=there, cwd=copy)
+    assert done.code == 1
+    assert "damaged (its SHA-256 is not the catalogue's); install audiosr-cli again" in done.said_of(bad)
+    verified = audiosr("models", "verify", environment=there, cwd=copy)
+    assert verified.code == 1
+    rows = dict(line.split(": ", 1) for line in verified.out.decode().splitlines())
+    assert [name for name, told in rows.items() if told != "ok"] == ["spectral_bwe"]
+
+
+def test_095_weights_that_are_no_numbers(whole: Path, recording: Path) -> None:
+    tensors = load_file(whole)
+    first = next(iter(tensors))
+    tensors[first].view(-1)[-1] = float("nan")
+    check_refused(rewritten(whole, tensors), recording, f"the weights {first!r} are not finite")
+
+
+def test_096_a_pickle_by_another_name(whole: Path, recording: Path) -> None:
+    """Nothing of it is run: it would make a file."""
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(recording.parent / "run"),)
+
+    check_refused(filled(whole, pickle.dumps(Hostile())), recording, "not a checkpoint of ours")
+    assert not (recording.parent / "run").exists()
+
+
+def hostile_header(tensors: dict[str, object]) -> bytes:
+    model = build("audio_unet", make_config("audio_unet", SMALL["audio_unet"]))
+    known = {
+        "format": 1,
+        "model": "audio_unet",
+        "config": SMALL["audio_unet"],
+        "spec": model.spec.as_dict(),
+        "note": {},
+    }
+    packed = {"__metadata__": {key: json.dumps(value) for key, value in known.items()}} | tensors
+    made = json.dumps(packed).encode()
+    return struct.pack("<Q", len(made)) + made
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("long", "its header claims 120000000 bytes"), ("overlap", "cannot be read"), ("beyond", "cannot be read")],
+)
+def test_097_hostile_headers(kind: str, said: str, whole: Path, recording: Path) -> None:
+    if kind == "long":
+        bad = filled(whole, struct.pack("<Q", 120_000_000) + b"{")
+        os.truncate(bad, 150_000_000)
+    else:
+        ends = [64, 32] if kind == "overlap" else [64, 2**50]
+        claims = {str(i): {"dtype": "F32", "shape": [16], "data_offsets": [0, end]} for i, end in enumerate(ends)}
+        bad = filled(whole, hostile_header(claims) + bytes(64))
+    check_refused(bad, recording, said)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": "sepformer2"}, "unknown architecture 'sepformer2'; known: audio_unet"),
+        ({"format": 99}, "checkpoint format 99; this version reads format 1"),
+    ],
+)
+def test_098_unknown_architecture_or_version(
+    changed: dict[str, object], said: str, whole: Path, recording: Path
+) -> None:
+    check_refused(rewritten(whole, **changed), recording, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("separate",), ("upsample",), ("separate-sr", "--rate", 48000)])
+def test_099_without_any_network(command: tuple[object, ...], recording: Path) -> None:
+    need("unshare", "-n", "true")
+    done = audiosr(*command, recording, "-o", recording.parent / "out", before=("unshare", "-n"))
+    assert done.code == 0, done.talk
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e12"])
+def test_100_rates_that_are_none(rate: str, recording: Path) -> None:
+    done = audiosr("upsample", recording, "--rate", rate, "-o", recording.parent / "out")
+    assert done.code == 2
+    assert "--rate" in done.talk
+    assert "1000 to 768000 Hz is possible" in done.talk or "a valid integer" in done.talk
+    assert not (recording.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("warmup_steps", "warmup_step"), "[loop] has no key 'warmup_step'; did you mean 'warmup_steps'?"),
+        (("filters", "fliters"), "[model] has no key 'fliters'; did you mean 'filters'?"),
+        (("level_db", "level_bd"), "[task.mixing] has no key 'level_bd'; did you mean 'level_db'?"),
+        (("[loop]", "[lop]"), "unknown section [lop]; did you mean 'loop'?"),
+    ],
+)
+def test_101_a_key_that_is_not_known(change: tuple[str, str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN.replace(*change))
+    done = audiosr("train", tmp_path / "run.toml", "--data", tmp_path, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert said in done.said_of("run.toml")
+    assert not (tmp_path / "out").exists()
+
+
+def trained(folder: Path, steps: int, *options: str) -> Run:
+    text = RUN.replace("minutes = 0.05", f"steps = {steps}\nsave_every_min = 1e-6")
+    (folder / "run.toml").write_text(text)
+    return audiosr("train", folder / "run.toml", "--data", folder, "--out", folder / "out", *options)
+
+
+@pytest.mark.slow
+def test_102_a_half_written_checkpoint(speakers: Path) -> None:
+    """The previous one is taken, and the run ends as if nothing had been."""
+    assert trained(speakers, 4).code == 0
+    state, turn = checkpoint.load(speakers / "out")
+    newest = speakers / "out" / f"state-{(turn - 1) % 2}.pt"
+    shutil.copyfile(newest, speakers / "whole.pt")
+    os.truncate(newest, newest.stat().st_size // 2)
+    before = checkpoint.load(speakers / "out")[0]
+    assert 0 < before["step"] <= state["step"] == 4
+    done = trained(speakers, 6, "--resume")
+    assert done.code == 0, done.talk
+    assert checkpoint.load(speakers / "out")[0]["step"] == 6
