@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import originals
@@ -28,6 +29,12 @@ def audiosr(
 ) -> subprocess.CompletedProcess[bytes]:
     command = [*COMMAND, *map(os.fspath, map(str, arguments))]
     return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=120)
+
+
+def report(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """The last event."""
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def test_separate_writes_a_file_a_speaker(stereo: Path, tmp_path: Path) -> None:
 def test_residual_and_sources_are_the_input(stereo: Path, tmp_path: Path) -> None:
     done = audiosr("separate", stereo, "--residual", "-o", tmp_path, "--subtype", "float", "--json")
     assert done.returncode == 0, done.stderr
-    row = json.loads(done.stdout)
+    row = report(done)
     assert [Path(name).name for name in row["outputs"]] == [
         "talk_speaker1.wav",
         "talk_speaker2.wav",
@@ -81,7 +88,7 @@ def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> No
 def test_one_talker_is_said(tmp_path: Path) -> None:
     voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
     soundfile.write(tmp_path / "alone.wav", *voice)
-    row = json.loads(audiosr("separate", tmp_path / "alone.wav", "-o", tmp_path / "out", "--json").stdout)
+    row = report(audiosr("separate", tmp_path / "alone.wav", "-o", tmp_path / "out", "--json"))
     quiet, loud = sorted(-200 if level is None else level for level in row["levels_db"])
     assert quiet < loud - 20
     assert any("hardly anything is on the track of speaker" in line for line in row["warnings"])
@@ -89,7 +96,7 @@ def test_one_talker_is_said(tmp_path: Path) -> None:
 
 def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    row = json.loads(audiosr("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json").stdout)
+    row = report(audiosr("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json"))
     assert (row["levels_db"], row["warnings"]) == ([None, None], [])
 
 
@@ -143,10 +150,10 @@ def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
 def test_where_content_ends_is_told(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(16000).T, 16000)
     found = audiosr("upsample", "a.wav", "--json", cwd=tmp_path)
-    assert json.loads(found.stdout)["edge_hz"] == 8000
+    assert report(found)["edge_hz"] == 8000
     assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
     given = audiosr("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
-    assert json.loads(given.stdout)["edge_hz"] == 3000
+    assert report(given)["edge_hz"] == 3000
     full = audiosr("upsample", "a_48000.wav", "--rate", 16000, "-o", tmp_path / "c.wav", cwd=tmp_path)
     assert b"nothing to restore" in full.stderr
     plain = audiosr("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
@@ -157,8 +164,13 @@ def test_where_content_ends_is_told(tmp_path: Path) -> None:
 def test_json(stereo: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     done = audiosr("upsample", stereo, tmp_path / "bad.wav", "--json", "-o", tmp_path / "out")
-    good, bad = map(json.loads, done.stdout.splitlines())
-    assert (done.returncode, good["status"], good["frames_out"], bad["status"]) == (3, "done", 72000, "failed")
+    start, good, bad = map(json.loads, done.stdout.splitlines())
+    assert (start["event"], start["seconds"], start["outputs"]) == (
+        "start",
+        1.5,
+        [str(tmp_path / "out/talk_48000.wav")],
+    )
+    assert (done.returncode, good["event"], good["frames_out"], bad["event"]) == (3, "done", 72000, "failed")
     assert "header ends" in bad["error"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
-    {"allocator", "errors"},
+    {"allocator", "errors", "fingerprint"},
     {"settings"},
     {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},
@@ -20,7 +20,10 @@ ROWS = [
     {"picture", "process"},
     {"pipeline"},
     {"api"},
+    {"inputs"},
+    {"naming"},
     {"batch"},
+    {"jobs", "manifest"},
     {"train", "bench"},
     {"cli"},
 ]

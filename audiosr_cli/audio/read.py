@@ -55,6 +55,11 @@ class _Recorded:
         return data
 
 
+def _identity(known: os.stat_result) -> tuple[int, ...]:
+    """What of a file changes when it is replaced or written to."""
+    return known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns
+
+
 class AudioReader:
     """An open recording: ``sample_rate`` (Hz), ``channels``, ``subtype`` and blocks of samples.
 
@@ -105,7 +110,9 @@ class AudioReader:
         try:
             if Path(source).is_dir():
                 raise InputError(f"{self.name}: is a folder, not a file")
-            return self._stack.enter_context(open(source, "rb"))
+            stream = self._stack.enter_context(open(source, "rb"))
+            self._opened = _identity(os.fstat(stream.fileno()))
+            return stream
         except OSError as error:
             raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
 
@@ -169,6 +176,17 @@ class AudioReader:
             )
             return np.zeros((self.channels, 0), np.float32)
         return np.ascontiguousarray(block.T, np.float32)
+
+    def check_unchanged(self) -> None:
+        """Raises InputError where the file is not there any more, or not as it was when it was opened."""
+        if self.path is None:
+            return
+        try:
+            now = _identity(self.path.stat())
+        except OSError as error:
+            raise InputError(f"{self.name}: went away while it was read: {error.strerror}") from error
+        if now != self._opened:
+            raise InputError(f"{self.name}: was written to while it was read; run it again when it is whole")
 
     def close(self) -> None:
         """Close what was opened; standard input stays open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -137,7 +138,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     On any error the temporary file is removed and ``target`` is left as it was. Raises OutputError where the
     operating system refuses the last steps.
     """
-    part = target.parent / f".audiosr-{os.getpid()}-{secrets.token_hex(4)}.part"
+    part = target.parent / f".audiosr-{os.getpid()}-{_host()}{secrets.token_hex(4)}.part"
     try:
         yield part
         try:
@@ -152,11 +153,16 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose processes were killed."""
-    for part in folder.glob(".audiosr-*-*.part"):
+    """Remove the temporary files in ``folder`` whose processes were killed; those of other machines stay."""
+    for part in folder.glob(f".audiosr-*-{_host()}*.part"):
         owner = part.name.split("-")[1]
         if owner.isdecimal() and not _is_alive(int(owner)):
             part.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """What tells machines apart that share a folder."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
 
 
 def _is_alive(process: int) -> bool:
