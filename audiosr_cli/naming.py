@@ -103,8 +103,8 @@ class Naming:
     def _check_inside(self, name: str) -> None:
         path = Path(name)
         if path.is_absolute() or ".." in path.parts or not path.name or name.endswith("/"):
-            makes = "" if name == self.template else f" makes {name!r}; it"
-            raise UsageError(f"--template {self.template!r}:{makes} must name a file inside the output folder")
+            made = "" if name == self.template else f" {name!r}"
+            raise UsageError(f"--template {self.template!r}:{made} must stay inside the output folder, and name a file")
 
     def check_links(self, target: Path) -> None:
         """Raises OutputError where a symlink below the output folder would lead ``target`` out of it."""

@@ -24,7 +24,7 @@ ROWS = [
     {"naming"},
     {"batch"},
     {"jobs", "manifest"},
-    {"train", "bench"},
+    {"train", "bench", "doctor"},
     {"cli"},
 ]
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}

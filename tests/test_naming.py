@@ -73,9 +73,9 @@ def test_names_never_lie_about_their_content() -> None:
 
 def test_fields_cannot_lead_out_of_the_folder() -> None:
     for source, template in (("...wav", "{stem}/{speaker}.wav"), ("a.wav", "{stem:/>4}"), ("..wav", "{stem}")):
-        with pytest.raises(UsageError, match="inside the output folder"):
+        with pytest.raises(UsageError, match="must stay inside"):
             Naming(None, template).targets(Item(source), NAMES[:1], 8000)
-    with pytest.raises(UsageError, match="inside the output folder"):
+    with pytest.raises(UsageError, match="must stay inside"):
         Naming(None, "")
 
 

@@ -21,7 +21,7 @@ from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.wav import CodecError, WavReader, check_shape
 from audiosr_cli.errors import InputError
 
-__all__ = ["SUFFIXES", "AudioReader", "read_mono"]
+__all__ = ["SUFFIXES", "AudioReader", "codecs", "read_mono"]
 
 _NAMES = "wav wave rf64 w64 bwf flac ogg oga opus mp3 aif aiff aifc au caf"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
@@ -209,3 +209,8 @@ def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, l
         pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
     wave: NDArray[np.float32] = np.concatenate(pieces, axis=1)[0]
     return wave, reader.sample_rate, reader.warnings
+
+
+def codecs() -> tuple[str, list[str]]:
+    """The version of libsndfile, and the formats it was built with."""
+    return soundfile.__libsndfile_version__, sorted(soundfile.available_formats())
