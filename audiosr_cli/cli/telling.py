@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from audiosr_cli.batch import Advanced, Outcome, Started
     from audiosr_cli.cli.common import Shared
+    from audiosr_cli.errors import AudioSRError
     from audiosr_cli.manifest import Manifest
     from audiosr_cli.pipeline import Pipeline
 
@@ -194,22 +195,23 @@ class Summary(Listener):
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
-        self.failures: list[str] = []
+        self.failures: list[AudioSRError] = []
         self.seconds, self._begun = 0.0, time.monotonic()
 
     def ended(self, outcome: Outcome) -> None:
         """Count it."""
         self.count[outcome.status] += 1
         if outcome.error is not None:
-            self.failures.append(str(outcome.error))
+            self.failures.append(outcome.error)
         if outcome.report is not None:
             self.seconds += outcome.report.frames_in / outcome.report.rate_in
 
     @property
     def exit_code(self) -> int:
-        """0 where all went well, 1 where nothing did, 3 between."""
-        failed = self.count["failed"]
-        return 0 if not failed else 1 if failed == self.count.total() else 3
+        """0 where all went well, 3 where something did, otherwise what the errors say (1 as a rule)."""
+        if not self.failures:
+            return 0
+        return min(e.exit_code for e in self.failures) if len(self.failures) == self.count.total() else 3
 
     def tell(self, table: bool) -> None:
         """On standard error: a table, or a line where some failed."""
