@@ -148,9 +148,9 @@ def rehearse(item: Item, pipeline: Pipeline, plan: Plan) -> tuple[Outcome, list[
     return _guarded(item, look), targets
 
 
-def tidy(items: Sequence[Item], naming: Naming, outputs: Sequence[str]) -> None:
+def tidy(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
     """Remove what killed runs left of their temporary files where outputs will be."""
-    targets = [target for item in items for target in naming.targets(item, outputs, 0) if target != "-"]
+    targets = [target for item in items for target in naming.targets(item, outputs, rate) if target != "-"]
     for folder in {Path(target).parent for target in targets}:
         sweep(folder)
 

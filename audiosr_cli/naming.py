@@ -126,8 +126,8 @@ def _shortened(stem: str, room: int) -> str:
     return f"{kept}~{digest}"
 
 
-def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str]) -> None:
-    """Find what cannot go well before any work is done. Raises UsageError."""
+def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
+    """Find what cannot go well before any work is done; ``rate`` is the outputs' where it is known. Raises UsageError."""
     if naming.output == "-":
         _check_standard_output(len(items), len(outputs))
         return
@@ -138,7 +138,7 @@ def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str]) -> None
         raise UsageError(f"-o {naming.output}: exists and is not a folder")
     if len(outputs) > 1 and "speaker" not in naming.fields:
         raise UsageError(f"--template {naming.template!r}: {len(outputs)} outputs an input need the field {{speaker}}")
-    _check_apart(items, naming, outputs)
+    _check_apart(items, naming, outputs, rate)
 
 
 def _check_standard_output(items: int, outputs: int) -> None:
@@ -150,12 +150,12 @@ def _check_standard_output(items: int, outputs: int) -> None:
         raise UsageError("-o - writes audio to standard output, which is a terminal here; redirect it")
 
 
-def _check_apart(items: Sequence[Item], naming: Naming, outputs: Sequence[str]) -> None:
+def _check_apart(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int) -> None:
     """No two outputs have one name, or names that the file system takes for one."""
     taken: dict[str, str] = {}
     folded: dict[str, str] = {}
     for item in items:
-        for target in naming.targets(item, outputs, 0):
+        for target in naming.targets(item, outputs, rate):
             name = str(target)
             other = taken.get(name)
             if other is None and name.casefold() in folded and _ignores_case(Path(target).parent):

@@ -39,6 +39,7 @@ _SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff"}
 _BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # what comes nearest where a format lacks one
 _ENCODER_FRAMES = 1 << 16  # one very long Vorbis write overflows libsndfile's stack
+_SYSTEM_ERROR = 2  # of libsndfile, which does not tell which
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -149,7 +150,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():  # a read-only disk would refuse to unlink nothing, too
+            part.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
@@ -286,7 +288,9 @@ class AudioWriter:
         except OSError as error:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
         except soundfile.LibsndfileError as error:
-            raise OutputError(f"{self.name}: cannot be written: {error.error_string}") from error
+            reason = error.error_string.rstrip(".")
+            hint = "; is there room on the disk?" if error.code == _SYSTEM_ERROR else ""
+            raise OutputError(f"{self.name}: cannot be written: {reason}{hint}") from error
 
     def finish(self, gain: float = 1.0) -> None:
         """Write what waits (times ``gain``, under rescale) and end the file, still under its temporary name."""

@@ -49,14 +49,14 @@ def run_batch(
     if shared.jobs is not None:
         _check_jobs(shared.jobs, items)
     pipeline = recipe.pipeline()
-    naming.check(items, names, pipeline.outputs)
+    naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
     plan = batch.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
     if shared.shard is not None:
         items = share(items, shared.shard)
     if shared.dry_run:
         _rehearse(items, pipeline, recipe, plan, shared)
         return
-    batch.tidy(items, names, pipeline.outputs)
+    batch.tidy(items, names, pipeline.outputs, pipeline.rate or 0)
     _run(items, pipeline, recipe, plan, shared)
 
 

@@ -217,7 +217,7 @@ class Summary(Listener):
         """On standard error: a table, or a line where some failed."""
         if table:
             self._table()
-        elif self.failures:
+        elif self.failures and self.count.total() > 1:
             say(f"{len(self.failures)} of {self.count.total()} recordings failed")
 
     def _table(self) -> None:

@@ -140,16 +140,15 @@ def test_089_outputs_of_others_stay(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "000_16000.wav").read_bytes() == b"of somebody else"
 
 
-@pytest.mark.parametrize("more", [("--rate", "24000"), ("--subtype", "float"), ("--channels", "mix")])
-def test_090_another_option_is_another_run(more: tuple[str, str], tmp_path: Path) -> None:
+def test_090_another_option_is_another_run(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 2)
     arguments = [*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--template", "{stem}.wav"]
     assert audiosr(*arguments).returncode == 0
-    done = audiosr(*arguments, *more, "--resume")
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
-    assert audiosr(*arguments, *more, "--resume").stdout == b""
-    if more[0] == "--rate":
-        assert soundfile.info(tmp_path / "out" / "000.wav").samplerate == 24000
+    for more in (("--subtype", "float"), ("--channels", "mix"), ("--rate", "24000")):
+        done = audiosr(*arguments, *more, "--resume")
+        assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+    assert soundfile.info(tmp_path / "out" / "000.wav").samplerate == 24000
+    assert audiosr(*arguments, "--rate", "24000", "--resume").stdout == b""
 
 
 def test_090_another_model_is_another_run(tmp_path: Path) -> None:
@@ -167,36 +166,30 @@ def test_090_another_model_is_another_run(tmp_path: Path) -> None:
 
 
 def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
-    folder = recordings(tmp_path / "in", 4, 12_000)
-    for command in (("separate",), ("upsample", "--cutoff", "3500")):
-        made = []
-        for jobs in (1, 4):
-            out = tmp_path / f"{command[0]}{jobs}"
-            environment = os.environ | {"OMP_NUM_THREADS": "3"}
-            done = audiosr(*command, folder, "-o", out, "--subtype", "float", "--jobs", jobs, env=environment)
-            assert done.returncode == 0, done.stderr
-            made.append(contents(out))
-        assert len(made[0]) == (8 if command[0] == "separate" else 4)
-        assert made[0] == made[1]
+    """Separation's samples depend on the number of threads, which is one whatever there could be."""
+    folder, made = recordings(tmp_path / "in", 4, 12_000), []
+    for jobs in (1, 4):
+        out, environment = tmp_path / str(jobs), os.environ | {"OMP_NUM_THREADS": "3"}
+        done = audiosr("separate", folder, "-o", out, "--subtype", "float", "--jobs", jobs, env=environment)
+        assert done.returncode == 0, done.stderr
+        made.append(contents(out))
+    assert len(made[0]) == 8
+    assert made[0] == made[1]
 
 
-@pytest.mark.parametrize("left", ["half", "nothing but a newline", "garbage"])
-def test_103_a_half_written_line_is_ignored_and_that_recording_done_again(left: str, tmp_path: Path) -> None:
+def test_103_a_half_written_line_is_ignored_and_that_recording_done_again(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 3)
     manifest = tmp_path / "run.jsonl"
     arguments = (*PLAIN, folder, "-o", tmp_path / "out", "--manifest", manifest)
     assert audiosr(*arguments).returncode == 0
     data, before = manifest.read_bytes(), contents(tmp_path / "out")
     last = data.rstrip(b"\n").rindex(b"\n") + 1
-    cut: dict[str, bytes] = {
-        "half": data[: last + (len(data) - last) // 2],
-        "nothing but a newline": data[:last] + b"\n",
-        "garbage": data[:last] + b'{"input": 3, "outputs": [], "status": []}\n\xff\xfe\nnull\n[]\n',
-    }
-    manifest.write_bytes(cut[left])
-    done = audiosr(*arguments, "--resume")
-    assert (done.returncode, done.stdout.decode()) == (0, f"{tmp_path}/out/002_16000.wav\n"), done.stderr
-    assert contents(tmp_path / "out") == before
-    rows: list[dict[str, Any]] = [json.loads(line) for line in manifest.read_bytes().splitlines()[-2:]]
-    assert [row["status"] for row in rows] == ["begun", "done"]
+    garbage = b'{"input": 3, "outputs": [], "status": []}\n\xff\xfe\nnull\n[]\n'
+    for left in (data[: last + (len(data) - last) // 2], data[:last] + b"\n", data[:last] + garbage):
+        manifest.write_bytes(left)
+        done = audiosr(*arguments, "--resume")
+        assert (done.returncode, done.stdout.decode()) == (0, f"{tmp_path}/out/002_16000.wav\n"), done.stderr
+        assert contents(tmp_path / "out") == before
+        rows: list[dict[str, Any]] = [json.loads(line) for line in manifest.read_bytes().splitlines()[-2:]]
+        assert [row["status"] for row in rows] == ["begun", "done"]
     assert audiosr(*arguments, "--resume").stdout == b""
