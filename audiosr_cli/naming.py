@@ -127,7 +127,7 @@ def _shortened(stem: str, room: int) -> str:
 
 
 def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
-    """Find what cannot go well before any work is done; ``rate`` is the outputs' where it is known. Raises UsageError."""
+    """Find what cannot go well before work is done; ``rate`` is the outputs' where that is known. Raises UsageError."""
     if naming.output == "-":
         _check_standard_output(len(items), len(outputs))
         return
