@@ -87,17 +87,17 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iter
     """Everything below that is named like audio, broken links too. Symlinks to folders are followed, not in circles."""
     try:
         known = folder.stat()
-        entries = list(os.scandir(folder))
+        paths = list(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed: {error.strerror}") from error
     here = (known.st_dev, known.st_ino)
     if here in above:
         raise InputError(f"{folder}: a symlink that leads back to a folder above it; remove it, or name what is wanted")
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(folder / entry.name, above | {here})
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
-            yield folder / entry.name
+    for path in paths:
+        if path.is_dir():
+            yield from _walk(path, above | {here})
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
 
 
 def _listed(name: str, null: bool) -> list[str]:

@@ -211,15 +211,6 @@ def test_errors_are_one_line_and_a_code(arguments: list[str], code: int, said: s
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "empty.wav"]
 
 
-def test_existing_outputs_are_refused_by_default(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
-    assert audiosr("upsample", "a.wav", cwd=tmp_path).returncode == 0
-    done = audiosr("upsample", "a.wav", cwd=tmp_path)
-    assert (done.returncode, b"exists already" in done.stderr) == (1, True)
-    assert audiosr("upsample", "a.wav", "--skip", cwd=tmp_path).returncode == 0
-    assert audiosr("upsample", "a.wav", "--overwrite", cwd=tmp_path).returncode == 0
-
-
 def test_broken_pipe_is_141_without_a_traceback(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
     command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav -o -"
@@ -285,16 +276,6 @@ def test_closed_streams_and_full_devices(tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
         assert done.returncode == code, (line, done.stderr)
         assert b"Traceback" not in done.stderr, line
-
-
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    name = os.fsencode(tmp_path) + b"/\xff.wav"
-    with open(name, "wb") as stream:
-        soundfile.write(stream, noise(800).T, 8000, format="WAV")
-    out = os.fsencode(tmp_path / "out")
-    done = subprocess.run([*COMMAND, "upsample", name, "-o", out], capture_output=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, out + b"/\xff_48000.wav\n")
-    assert os.path.exists(out + b"/\xff_48000.wav")  # noqa: PTH110
 
 
 def test_header_only_and_one_sample(tmp_path: Path) -> None:

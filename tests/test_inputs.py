@@ -44,9 +44,10 @@ def test_folders_are_walked_and_keep_their_tree(recordings: Path) -> None:
 
 def test_links_are_followed_but_not_in_circles(recordings: Path) -> None:
     (recordings / "broken.wav").symlink_to("nowhere.wav")
+    (recordings / "loop.wav").symlink_to("loop.wav")
     (recordings / "other").symlink_to(recordings / "sub")
     found = [str(Path(item.source).relative_to(recordings)) for item in collect([str(recordings)])]
-    assert found == ["a.wav", "b.flac", "broken.wav", "other/a.wav", "sub/a.wav"]
+    assert found == ["a.wav", "b.flac", "broken.wav", "loop.wav", "other/a.wav", "sub/a.wav"]
     (recordings / "sub" / "up").symlink_to(recordings)
     with pytest.raises(InputError, match="/up: a symlink that leads back"):
         collect([str(recordings)])
