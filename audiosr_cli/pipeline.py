@@ -56,6 +56,12 @@ class Pipeline:
         return (*(f"speaker{i + 1}" for i in range(speakers)), *(["residual"] if self.residual else []))
 
     @property
+    def checkpoints(self) -> dict[str, str]:
+        """The SHA-256 of every model's checkpoint, by the model's name."""
+        loaded = (*self.models, *([self.voice] if self.voice is not None else []))
+        return {model.spec.name: model.sha256 for model in loaded}
+
+    @property
     def asks_for_edge(self) -> bool:
         """Whether what is done depends on where a recording's content ends."""
         return bool(self.models) and self.models[0].spec.task == "upsample"

@@ -117,6 +117,7 @@ def process_file(
             report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
         for writer in writers:
             writer.finish(report.gain)
+        reader.check_unchanged()
         for writer in writers:
             writer.commit()
     report.clipped = sum(writer.gate.clipped for writer in writers)

@@ -96,7 +96,8 @@ def load_model(model: str, device: str = "cpu") -> Model:
     from audiosr_cli.models import build, make_config
 
     path, digest = find(model)
-    if digest is not None and sha256(path) != digest:
+    found = sha256(path)
+    if digest is not None and found != digest:
         raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
     known = metadata(path)
     try:
@@ -117,6 +118,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ModelError(f"{path}: the weights do not fit their config: {error}") from error
+    network.sha256 = found
     return network.to(device).requires_grad_(False).eval()
 
 

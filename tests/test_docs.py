@@ -25,7 +25,7 @@ def help_of(*command: str) -> str:
 
 def test_every_command_is_in_the_readme_and_every_command_of_the_readme_exists() -> None:
     commands = set(re.findall(r"^  ([a-z-]+)  ", help_of().split("Commands:")[1], re.M))
-    assert commands == {"separate", "upsample", "separate-sr", "train", "bench", "models"}
+    assert commands == {"separate", "upsample", "separate-sr", "train", "bench", "doctor", "models"}
     mentioned = set(re.findall(r"audiosr ([a-z][a-z-]+)", README)) - {"upsamples", "separates"}
     assert commands <= mentioned
     assert mentioned <= commands, mentioned - commands
@@ -34,7 +34,7 @@ def test_every_command_is_in_the_readme_and_every_command_of_the_readme_exists()
 def test_options_of_the_readme_exist() -> None:
     known = {
         option
-        for command in ("separate", "upsample", "separate-sr", "train", "bench")
+        for command in ("separate", "upsample", "separate-sr", "train", "bench", "doctor")
         for option in re.findall(r"--[a-z-]+", help_of(command))
     }
     known |= set(re.findall(r"--[a-z-]+", help_of()))

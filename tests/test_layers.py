@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
     {"errors"},
-    {"allocator", "device", "settings"},
+    {"allocator", "device", "fingerprint", "settings"},
     {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},
     {"importing", "metrics", "weights"},
@@ -20,8 +20,11 @@ ROWS = [
     {"picture", "process"},
     {"pipeline"},
     {"api"},
+    {"inputs"},
+    {"naming"},
     {"batch"},
-    {"train", "bench"},
+    {"jobs", "manifest"},
+    {"train", "bench", "doctor"},
     {"cli"},
 ]
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}

@@ -21,14 +21,17 @@ PCM16 = OutputFormat("wav", "PCM_16", 16000, 1)
 
 
 def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left, own, other = (tmp_path / f".audiosr-{pid}-00ff.part" for pid in (int(done.stdout), os.getpid(), "x"))
-    for path in (left, own, other):
+    code = "import os, sys; from audiosr_cli.audio.write import atomic_path; from pathlib import Path\n"
+    code += "with atomic_path(Path(sys.argv[1], 'a')) as part: part.touch(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    (left,) = tmp_path.iterdir()
+    owner, token = left.name.split("-")[1:]
+    elsewhere = tmp_path / f".audiosr-{owner}-{'0' * 14}.part"  # of a process of another machine
+    own, other = tmp_path / f".audiosr-{os.getpid()}-{token}", tmp_path / f".audiosr-x-{token}"
+    for path in (elsewhere, own, other):
         path.touch()
     sweep(tmp_path)
-    assert not left.exists()
-    assert own.exists()
-    assert other.exists()
+    assert {*tmp_path.iterdir()} == {elsewhere, own, other}
 
 
 def write(

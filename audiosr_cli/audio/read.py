@@ -21,7 +21,7 @@ from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.wav import CodecError, WavReader, check_shape
 from audiosr_cli.errors import InputError
 
-__all__ = ["SUFFIXES", "AudioReader", "read_mono"]
+__all__ = ["SUFFIXES", "AudioReader", "codecs", "read_mono"]
 
 _NAMES = "wav wave rf64 w64 bwf flac ogg oga opus mp3 aif aiff aifc au caf"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
@@ -55,6 +55,11 @@ class _Recorded:
         data = self.stream.read(count)
         self.kept += data
         return data
+
+
+def _identity(known: os.stat_result) -> tuple[int, ...]:
+    """What of a file changes when it is replaced or written to."""
+    return known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns
 
 
 class AudioReader:
@@ -108,7 +113,9 @@ class AudioReader:
         try:
             if Path(source).is_dir():
                 raise InputError(f"{self.name}: is a folder, not a file")
-            return self._stack.enter_context(open(source, "rb"))
+            stream = self._stack.enter_context(open(source, "rb"))
+            self._opened = _identity(os.fstat(stream.fileno()))
+            return stream
         except OSError as error:
             raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
 
@@ -193,6 +200,17 @@ class AudioReader:
             return none
         return np.ascontiguousarray(block.T, np.float32)
 
+    def check_unchanged(self) -> None:
+        """Raises InputError where the file is not there any more, or not as it was when it was opened."""
+        if self.path is None:
+            return
+        try:
+            now = _identity(self.path.stat())
+        except OSError as error:
+            raise InputError(f"{self.name}: went away while it was read: {error.strerror}") from error
+        if now != self._opened:
+            raise InputError(f"{self.name}: was written to while it was read; run it again when it is whole")
+
     def close(self) -> None:
         """Close what was opened; standard input stays open."""
         self._stack.close()
@@ -222,3 +240,8 @@ def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, l
         pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
     wave: NDArray[np.float32] = np.concatenate(pieces, axis=1)[0]
     return wave, reader.sample_rate, reader.warnings
+
+
+def codecs() -> tuple[str, list[str]]:
+    """The version of libsndfile, and the formats it was built with."""
+    return soundfile.__libsndfile_version__, sorted(soundfile.available_formats())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -38,6 +39,7 @@ _SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff"}
 _BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # what comes nearest where a format lacks one
 _ENCODER_FRAMES = 1 << 16  # one very long Vorbis write overflows libsndfile's stack
+_SYSTEM_ERROR = 2  # of libsndfile, which does not tell which
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -141,7 +143,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     On any error the temporary file is removed and ``target`` is left as it was. Raises OutputError where the
     operating system refuses the last steps.
     """
-    part = target.parent / f".audiosr-{os.getpid()}-{secrets.token_hex(4)}.part"
+    part = target.parent / f".audiosr-{os.getpid()}-{_host()}{secrets.token_hex(4)}.part"
     try:
         yield part
         try:
@@ -152,15 +154,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():  # a read-only disk would refuse to unlink nothing, too
+            part.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose processes were killed."""
-    for part in folder.glob(".audiosr-*-*.part"):
+    """Remove the temporary files in ``folder`` whose processes were killed; those of other machines stay."""
+    for part in folder.glob(f".audiosr-*-{_host()}*.part"):
         owner = part.name.split("-")[1]
         if owner.isdecimal() and not _is_alive(int(owner)):
             part.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """What tells machines apart that share a folder."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
 
 
 def _is_alive(process: int) -> bool:
@@ -285,7 +293,9 @@ class AudioWriter:
         except OSError as error:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
         except soundfile.LibsndfileError as error:
-            raise OutputError(f"{self.name}: cannot be written: {error.error_string}") from error
+            reason = error.error_string.rstrip(".")
+            hint = "; is there room on the disk?" if error.code == _SYSTEM_ERROR else ""
+            raise OutputError(f"{self.name}: cannot be written: {reason}{hint}") from error
 
     def finish(self, gain: float = 1.0) -> None:
         """Write what waits (times ``gain``, under rescale) and end the file, still under its temporary name."""

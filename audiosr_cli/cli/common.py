@@ -1,34 +1,26 @@
-"""What the three processing commands share: their options, the progress bar, and how outcomes are told."""
+"""What the three processing commands share: their options, and the way a call becomes a command."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from audiosr_cli.allocator import check_limit, keep_freed_memory, memory_told
-from audiosr_cli.errors import AudioSRError, UsageError
+from audiosr_cli.allocator import check_limit, memory_told
+from audiosr_cli.errors import AudioSRError
 
-if TYPE_CHECKING:
-    from audiosr_cli.audio.read import AudioReader
-    from audiosr_cli.batch import Item, Outcome
-    from audiosr_cli.pipeline import Pipeline
-    from audiosr_cli.process import Progress
-    from audiosr_cli.stages import Channels, Options
-
-    Start = Callable[[Item, AudioReader], Progress | None]
-
-_LONG_S = 60.0  # of work that is foretold
-
-Inputs = Annotated[list[str], typer.Argument(help="Recordings, folders of recordings, or - for standard input.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUTS...",
+        show_default=False,
+        help="Recordings, folders of recordings, 'globs', @lists of paths, or - for standard input.",
+    ),
+]
 Speakers = Annotated[int, typer.Option("--speakers", "-s", min=1, help="How many people speak.")]
 Model = Annotated[str | None, typer.Option("--model", help="A bundled model's name or a .safetensors file.")]
 Residual = Annotated[bool, typer.Option("--residual", help="Write what the speakers leave of the input, too.")]
@@ -72,9 +64,32 @@ class Shared:
     spectrogram: Annotated[
         str | None, typer.Option("--spectrogram", help="Draw what went in and came out into this PNG (one recording).")
     ] = None
+    files_from: Annotated[
+        str | None, typer.Option("--files-from", help="A file with one input a line, or - for standard input.")
+    ] = None
+    null: Annotated[bool, typer.Option("--null", "-0", help="Lists are separated by NUL bytes, as find -print0.")] = (
+        False
+    )
+    shard: Annotated[str | None, typer.Option("--shard", help="i/N: every N-th input only, from the i-th on.")] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="So many processes of one thread each. [default: one of all threads]"),
+    ] = None
+    manifest: Annotated[
+        str | None, typer.Option("--manifest", help="A JSON line on every recording is added to this file.")
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave what --manifest proves to be done, do the rest, and again.")
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False
+    fail: Annotated[bool, typer.Option("--fail", help="Outputs that exist are errors; so it is by default.")] = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False
     skip: Annotated[bool, typer.Option("--skip", help="Leave inputs whose outputs all exist.")] = False
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recording on standard output.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Events on standard output, a JSON object each.")] = False
+    progress: Annotated[
+        Literal["auto", "plain", "json", "none"],
+        typer.Option("--progress", help="On standard error: a bar on a terminal, lines, JSON events, or nothing."),
+    ] = "auto"
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say how long each recording took.")] = False
 
@@ -116,127 +131,3 @@ def processing(command: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {}
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     return run
-
-
-def run_batch(inputs: list[str], make: Callable[[Options], Pipeline], template: str, shared: Shared) -> None:
-    """Check the call, load the models, run every input, tell what became of it, set the exit code."""
-    from audiosr_cli import batch, picture
-    from audiosr_cli.device import pick_bf16, pick_device
-    from audiosr_cli.stages import Options
-
-    if shared.overwrite and shared.skip:
-        raise UsageError("--overwrite and --skip exclude each other")
-    if shared.as_json and shared.output == "-":
-        raise UsageError("--json and -o - both want standard output; give -o a file")
-    naming = batch.Naming(shared.output, shared.template or template, shared.container)
-    items = batch.collect(inputs)
-    drawn = Path(shared.spectrogram) if shared.spectrogram else None
-    if drawn is not None:
-        picture.check(drawn)
-        if len(items) != 1 or shared.output == "-":
-            raise UsageError("--spectrogram shows one recording, and what files it became")
-    keep_freed_memory()
-    device = pick_device(shared.device)
-    options = Options(
-        device,
-        shared.batch,
-        shared.clip,
-        _channels(shared.channels),
-        shared.strict,
-        shared.nonfinite,
-        pick_bf16(shared.precision, device),
-    )
-    pipeline = make(options)
-    batch.check(items, naming, pipeline.outputs)
-    existing: batch.Existing = "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
-    codes = []  # of those that failed
-    with _progress(show=not shared.quiet) as bar:
-        progress = bar if shared.quiet else _forecasting(pipeline, bar)
-        for outcome in batch.run(items, pipeline, naming, existing, shared.subtype, progress):
-            if outcome.error is not None:
-                codes.append(outcome.error.exit_code)
-            _tell(outcome, shared)
-            if drawn is not None and outcome.report is not None:
-                _draw(outcome, drawn)
-    if codes:
-        raise typer.Exit(min(codes) if len(codes) == len(items) else 3)
-
-
-def _forecasting(pipeline: Pipeline, bar: Start | None) -> Start:
-    """What starts the bar, and says before a long wait how long it will be."""
-
-    def start(item: Item, reader: AudioReader) -> Progress | None:
-        seconds = pipeline.forecast(reader)
-        if seconds is not None and seconds > _LONG_S:
-            _say(f"{item.source}: will take about {seconds / 60:.0f} minutes; fewer --steps are faster")
-        return bar(item, reader) if bar else None
-
-    return start
-
-
-def _channels(text: str) -> Channels:
-    if text in ("each", "mix"):
-        return "mix" if text == "mix" else "each"
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--channels {text}: each, mix or a channel's number (from 1 on) are possible")
-    return int(text)
-
-
-def _say(text: str) -> None:
-    print(f"audiosr: {text}", file=sys.stderr)
-
-
-def _tell(outcome: Outcome, shared: Shared) -> None:
-    report, error = outcome.report, outcome.error
-    if error is not None:
-        _say(str(error))
-    elif report is None and not shared.quiet:
-        _say(f"{outcome.item.source}: skipped, its outputs exist")
-    if shared.as_json:
-        row = asdict(report) if report else {"input": outcome.item.source, "outputs": []}
-        row["status"] = "failed" if error else "done" if report else "skipped"
-        print(json.dumps(row | ({"error": str(error)} if error else {})), flush=True)
-    if report is None or shared.quiet:
-        return
-    for line in report.notes:
-        _say(line)
-    for line in report.warnings:
-        _say(f"warning: {line}")
-    if report.outputs != ["-"] and not shared.as_json:
-        print("\n".join(report.outputs), flush=True)
-    if shared.verbose:
-        seconds = report.frames_in / report.rate_in
-        speed = seconds / max(report.elapsed_s, 1e-9)
-        _say(f"{report.input}: {seconds:.1f} s of audio in {report.elapsed_s:.1f} s ({speed:.1f} × real time)")
-
-
-def _draw(outcome: Outcome, target: Path) -> None:
-    from audiosr_cli import picture
-
-    assert outcome.report is not None
-    source = [] if outcome.item.source == "-" else [outcome.item.source]
-    picture.draw([(Path(name).name, Path(name)) for name in (*source, *outcome.report.outputs)], target)
-
-
-@contextmanager
-def _progress(show: bool) -> Iterator[Start | None]:
-    """A bar on standard error, one task a recording; nothing where that is no terminal."""
-    if not show or sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task("", total=None, at="")
-
-        def start(item: Item, reader: AudioReader) -> Callable[[int], None]:
-            bar.reset(task, total=reader.frames, description=item.source.rsplit("/", 1)[-1], at="0 s")
-
-            def step(frames: int) -> None:
-                bar.update(task, completed=frames, at=f"{frames / reader.sample_rate:.0f} s")
-
-            return step
-
-        yield start

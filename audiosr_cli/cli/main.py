@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from audiosr_cli import __version__
-from audiosr_cli.cli import bench, common, models, separate, separate_sr, train, upsample
+from audiosr_cli.cli import bench, common, doctor, models, separate, separate_sr, telling, train, upsample
 from audiosr_cli.errors import AudioSRError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("upsample")(common.guarded(upsample.upsample))
 app.command("separate-sr")(common.guarded(separate_sr.separate_sr))
 app.command("train")(common.guarded(train.train))
 app.command("bench")(common.guarded(bench.bench))
+app.command("doctor")(common.guarded(doctor.doctor))
 app.add_typer(models.app, name="models")
 
 
@@ -65,7 +66,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except AudioSRError as error:
-        print(f"audiosr: {error}", file=sys.stderr)
+        telling.say(str(error))
         _leave(error.exit_code)
     except KeyboardInterrupt:
         _leave(130)

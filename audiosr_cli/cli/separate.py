@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from audiosr_cli.cli import common
+from audiosr_cli.cli import common, running
 
 
 @common.processing
 def separate(
-    inputs: common.Inputs,
+    inputs: common.Inputs = None,
     speakers: common.Speakers = 2,
     model: common.Model = None,
     residual: common.Residual = False,
@@ -20,6 +20,5 @@ def separate(
     """
     from audiosr_cli import api
 
-    common.run_batch(
-        inputs, lambda options: api.separation(speakers, model, options, residual), "{stem}_{speaker}.{ext}", shared
-    )
+    values = {"speakers": speakers, "model": model, "residual": residual}
+    running.run_batch(inputs, api.separation, values, "{stem}_{speaker}.{ext}", shared)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import common
+from audiosr_cli.cli import common, running
 
 
 @common.processing
 def separate_sr(
-    inputs: common.Inputs,
+    inputs: common.Inputs = None,
     speakers: common.Speakers = 2,
     rate: Annotated[int | None, typer.Option("--rate", help="Sample rate in Hz. [default: the input's]")] = None,
     model: common.Model = None,
@@ -32,9 +32,5 @@ def separate_sr(
     """
     from audiosr_cli import api
 
-    common.run_batch(
-        inputs,
-        lambda options: api.restoration(speakers, rate, model, restorer, upsampler, options),
-        "{stem}_{speaker}.{ext}",
-        shared,
-    )
+    values = {"speakers": speakers, "rate": rate, "model": model, "restorer": restorer, "upsampler": upsampler}
+    running.run_batch(inputs, api.restoration, values, "{stem}_{speaker}.{ext}", shared)

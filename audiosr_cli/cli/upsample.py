@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from audiosr_cli.cli import common
-
-if TYPE_CHECKING:
-    from audiosr_cli.pipeline import Pipeline
-    from audiosr_cli.stages import Options
+from audiosr_cli.cli import common, running
 
 
 @common.processing
 def upsample(
-    inputs: common.Inputs,
+    inputs: common.Inputs = None,
     rate: Annotated[int, typer.Option("--rate", help="The output's sample rate in Hz.")] = 48000,
     model: Annotated[
         str | None, typer.Option("--model", help="A bundled model's name, a .safetensors file, or none: resample only.")
@@ -40,15 +36,12 @@ def upsample(
     Writes in_48000.wav for in.wav and prints its name; from standard input, to standard output.
     """
     from audiosr_cli import api
+    from audiosr_cli.models.audiosr import Sampling
 
-    if inputs == ["-"] and shared.output is None and not shared.as_json:
+    piped = inputs == ["-"] and shared.files_from is None
+    if piped and shared.output is None and not shared.as_json and not shared.dry_run:
         shared = replace(shared, output="-")
-    given = {"steps": steps, "guidance": guidance, "seed": seed}
-
-    def make(options: Options) -> Pipeline:
-        from audiosr_cli.models.audiosr import Sampling
-
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return api.upsampling(rate, model, options, cutoff, Sampling(**chosen) if chosen else None)
-
-    common.run_batch(inputs, make, "{stem}_{rate}.{ext}", shared)
+    given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    values = {"rate": rate, "model": model, "cutoff_hz": cutoff, "sampling": Sampling(**chosen) if chosen else None}
+    running.run_batch(inputs, api.upsampling, values, "{stem}_{rate}.{ext}", shared)

@@ -166,6 +166,7 @@ class BandMasks(Model):
             return self
         made = BandMasks(replace(c, sample_rate=rate, sources=sources))
         made.load_state_dict(self.state_dict())
+        made.sha256 = self.sha256
         return made.to(self.norm.weight.device).requires_grad_(False).eval()
 
     def _features(self, mixture: Tensor, start: Tensor) -> Tensor:

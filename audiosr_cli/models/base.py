@@ -105,8 +105,10 @@ class Model(nn.Module):
     ``forward`` takes (B, inputs * C, T) float32 at ``in_rate``, C = ``spec.channels``, and returns
     (B, S, C, (T - 2 * context) * ratio), S = ``spec.sources``. Any T above twice the context will do for
     a convolutional model; the engine always passes ``spec.window``. No clipping and no scaling unless the
-    model's own docstring says so.
+    model's own docstring says so. ``sha256`` is that of the checkpoint it came from, empty for fresh weights.
     """
+
+    sha256 = ""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

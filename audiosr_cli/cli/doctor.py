@@ -1,0 +1,27 @@
+"""``audiosr doctor``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False) -> None:
+    """Look whether this installation is well: versions, devices, models, and a second of every task.
+
+    Exit code 1 where something is not.
+    """
+    from audiosr_cli.doctor import examine
+
+    ill = 0
+    for finding in examine():
+        ill += not finding.fine
+        if as_json:
+            print(json.dumps(asdict(finding)), flush=True)
+        else:
+            print(f"{finding.group:8} {finding.name:18} {'' if finding.fine else 'WRONG: '}{finding.value}", flush=True)
+    if ill:
+        raise typer.Exit(1)

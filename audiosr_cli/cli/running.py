@@ -1,0 +1,180 @@
+"""A processing command's way: check the call, load the models, run every input, tell what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from audiosr_cli.cli import telling
+from audiosr_cli.cli.common import Shared
+from audiosr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from audiosr_cli.batch import Advanced, Existing, Outcome, Plan, Recipe, Started
+    from audiosr_cli.inputs import Item
+    from audiosr_cli.pipeline import Pipeline
+    from audiosr_cli.stages import Channels, Options
+
+
+def run_batch(
+    inputs: Sequence[str] | None,
+    make: Callable[..., Pipeline],
+    values: dict[str, Any],
+    template: str,
+    shared: Shared,
+) -> None:
+    """Run ``inputs`` through the pipeline that ``make`` (of ``api``) returns for ``values``; set the exit code."""
+    from audiosr_cli import batch, naming, picture
+    from audiosr_cli.allocator import keep_freed_memory
+    from audiosr_cli.inputs import collect, share
+
+    _check_call(shared)
+    names = naming.Naming(shared.output, shared.template or template, shared.container)
+    items = collect(inputs or [], shared.files_from, shared.null)
+    if shared.spectrogram is not None:
+        picture.check(Path(shared.spectrogram))
+        if len(items) != 1 or shared.output == "-":
+            raise UsageError("--spectrogram shows one recording, and what files it became")
+    keep_freed_memory()
+    recipe = batch.Recipe(make, values, _options(shared))
+    if shared.jobs is not None:
+        _check_jobs(shared.jobs, items)
+    pipeline = recipe.pipeline()
+    naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
+    plan = batch.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
+    if shared.shard is not None:
+        items = share(items, shared.shard)
+    if shared.dry_run:
+        _rehearse(items, pipeline, recipe, plan, shared)
+        return
+    batch.tidy(items, names, pipeline.outputs, pipeline.rate or 0)
+    _run(items, pipeline, recipe, plan, shared)
+
+
+def _options(shared: Shared) -> Options:
+    from audiosr_cli.device import pick_bf16, pick_device
+    from audiosr_cli.stages import Options
+
+    device = pick_device(shared.device)
+    return Options(
+        device,
+        shared.batch,
+        shared.clip,
+        _channels(shared.channels),
+        shared.strict,
+        shared.nonfinite,
+        pick_bf16(shared.precision, device),
+    )
+
+
+def _check_call(shared: Shared) -> None:
+    if shared.fail + shared.overwrite + shared.skip > 1:
+        raise UsageError("--fail, --overwrite and --skip exclude each other")
+    if shared.as_json and shared.output == "-":
+        raise UsageError("--json and -o - both want standard output; give -o a file")
+    if shared.resume and not shared.manifest:
+        raise UsageError("--resume goes by a manifest; give --manifest FILE, too")
+
+
+def _check_jobs(jobs: int, items: Sequence[Item]) -> None:
+    import torch
+
+    if jobs > 1 and any(item.source == "-" for item in items):
+        raise UsageError(f"--jobs {jobs}: standard input reaches no other process; leave --jobs out")
+    torch.set_num_threads(1)  # as in other processes, so that samples are the same
+
+
+def _existing(shared: Shared) -> Existing:
+    return "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
+
+
+def _channels(text: str) -> Channels:
+    if text in ("each", "mix"):
+        return "mix" if text == "mix" else "each"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--channels {text}: each, mix or a channel's number (from 1 on) are possible")
+    return int(text)
+
+
+def _run(items: list[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shared: Shared) -> None:
+    from audiosr_cli.batch import Outcome
+
+    summary = telling.Summary()
+    with ExitStack() as stack:
+        parts = [summary, *telling.listeners(shared, len(items))]
+        proven: set[Item] = set()
+        if shared.manifest is not None:
+            plan, proven = _with_manifest(stack, parts, items, pipeline, recipe, plan, shared)
+        for part in parts:
+            stack.enter_context(part)
+        rest = [item for item in items if item not in proven]
+        run = stack.enter_context(closing(_outcomes(rest, pipeline, recipe, plan, shared.jobs, telling.to_all(parts))))
+        for outcome in chain((Outcome(item) for item in items if item in proven), run):
+            for part in parts:
+                part.ended(outcome)
+            if shared.spectrogram is not None and outcome.report is not None:
+                telling.draw(outcome, Path(shared.spectrogram))
+    summary.tell(telling.has_table(shared, len(items)))
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)
+
+
+def _with_manifest(
+    stack: ExitStack,
+    parts: list[telling.Listener],
+    items: Sequence[Item],
+    pipeline: Pipeline,
+    recipe: Recipe,
+    plan: Plan,
+    shared: Shared,
+) -> tuple[Plan, set[Item]]:
+    """Have the manifest hear everything, first; what it proves to be done already is returned, under --resume."""
+    from audiosr_cli.manifest import Manifest, settings_of
+
+    manifest = stack.enter_context(closing(Manifest(Path(shared.manifest or ""), settings_of(recipe, plan))))
+    parts.insert(0, telling.Kept(manifest, pipeline))
+    plan = replace(plan, fingerprints=True)
+    if not shared.resume:
+        return plan, set()
+    plan = replace(plan, own=manifest.own)
+    return plan, {item for item in items if manifest.verified(item, plan, pipeline)}
+
+
+def _outcomes(
+    items: Sequence[Item],
+    pipeline: Pipeline,
+    recipe: Recipe,
+    plan: Plan,
+    jobs: int | None,
+    listen: Callable[[Started | Advanced], None],
+) -> Generator[Outcome, None, None]:
+    from audiosr_cli import batch
+
+    if jobs is None or min(jobs, len(items)) < 2:
+        return batch.run(items, pipeline, plan, listen)
+    from audiosr_cli import jobs as processes
+
+    return processes.run(items, recipe, plan, jobs, listen)
+
+
+def _rehearse(items: Sequence[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shared: Shared) -> None:
+    """Print what would be written, and what could not be."""
+    from audiosr_cli.batch import rehearse
+
+    summary = telling.Summary()
+    with ExitStack() as stack:
+        proven: set[Item] = set()
+        if shared.resume and Path(shared.manifest or "").is_file():
+            plan, proven = _with_manifest(stack, [], items, pipeline, recipe, plan, shared)
+        for item in items:
+            outcome, targets = rehearse(item, pipeline, plan)
+            telling.tell_plan(outcome, [] if item in proven else list(map(str, targets)), shared)
+            summary.ended(outcome)
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)

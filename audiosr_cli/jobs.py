@@ -1,0 +1,203 @@
+"""A batch in several processes: each has its own models and one thread, and takes a recording when it is free.
+
+    parent                       worker (spawned, one pipe each)
+      │  ◀── Ready ──────────────  models loaded
+      │  ─── Item ──────────────▶
+      │  ◀── Started ────────────  waits, so that a manifest knows of outputs before they are there
+      │  ─── True ──────────────▶
+      │  ◀── Advanced … Outcome ─
+      │  ─── None ──────────────▶  nothing left: ends
+
+What a process computes depends in the last bits on its number of threads, and so does not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+
+from audiosr_cli.allocator import keep_freed_memory
+from audiosr_cli.audio.write import sweep
+from audiosr_cli.batch import Advanced, Listener, Outcome, Plan, Recipe, Started, work
+from audiosr_cli.errors import AudioSRError
+from audiosr_cli.inputs import Item
+
+_PAUSE_S = 0.5  # between two messages of how far a recording is
+_PATIENCE_S = 10.0  # for a worker that was asked to end
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker's models are loaded."""
+
+
+@dataclass
+class Worker:
+    """A process as its parent knows it: what it works on, and where that leaves temporary files."""
+
+    process: SpawnProcess
+    pipe: Any  # multiprocessing's Connection, which differs by system
+    item: Item | None = None
+    folders: set[Path] = field(default_factory=set)
+
+
+def run(
+    items: Sequence[Item], recipe: Recipe, plan: Plan, jobs: int, listen: Listener
+) -> Generator[Outcome, None, None]:
+    """Work through ``items`` in ``jobs`` processes; outcomes come as they are ready.
+
+    A worker that is killed costs the recording it was at, and another takes its place. Close the iterator to end
+    them all. Raises AudioSRError where no worker gets its models loaded.
+    """
+    waiting, plan = deque(items), plan.guarding(items)
+    workers: list[Worker] = []
+    try:
+        workers += [_start(recipe, plan) for _ in range(min(jobs, len(waiting)))]
+        while workers:
+            for pipe in connection.wait([worker.pipe for worker in workers]):
+                worker = next(worker for worker in workers if worker.pipe is pipe)
+                message = _received(worker)
+                if message is None:
+                    workers.remove(worker)
+                    if worker.item is not None:
+                        yield _lost(worker)
+                        workers += [_start(recipe, plan)] if waiting else []
+                    elif waiting and not workers:
+                        raise AudioSRError(f"no worker gets ready: the last one {_end_of(worker)}; try fewer --jobs")
+                elif isinstance(message, Outcome):
+                    yield message
+                    _next(worker, waiting)
+                else:
+                    _heed(worker, message, waiting, listen)
+    finally:
+        _end(workers)
+
+
+def _start(recipe: Recipe, plan: Plan) -> Worker:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, recipe, plan), daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker inherits that while it loads
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    return Worker(process, ours)
+
+
+def _received(worker: Worker) -> object:
+    """The next message, None where the worker has ended."""
+    try:
+        message: object = worker.pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return message
+
+
+def _heed(worker: Worker, message: object, waiting: deque[Item], listen: Listener) -> None:
+    if isinstance(message, AudioSRError):
+        raise message
+    if isinstance(message, Ready):
+        _next(worker, waiting)
+    elif isinstance(message, Started):
+        worker.folders = {Path(target).parent for target in message.targets}
+        listen(message)
+        _send(worker, True)
+    elif isinstance(message, Advanced):
+        listen(message)
+
+
+def _next(worker: Worker, waiting: deque[Item]) -> None:
+    worker.item = waiting.popleft() if waiting else None
+    _send(worker, worker.item)
+
+
+def _send(worker: Worker, message: object) -> None:
+    with suppress(OSError):  # it has ended, which the next message from it tells
+        worker.pipe.send(message)
+
+
+def _lost(worker: Worker) -> Outcome:
+    """What a worker that is no more was at, as an error; its temporary files are removed."""
+    assert worker.item is not None
+    said = _end_of(worker)
+    for folder in worker.folders:
+        sweep(folder)
+    return Outcome(worker.item, error=AudioSRError(f"{worker.item.source}: its worker {said}; run it again"))
+
+
+def _end_of(worker: Worker) -> str:
+    worker.process.join(_PATIENCE_S)
+    code = worker.process.exitcode or 0
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + _PATIENCE_S
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    try:
+        pipeline = recipe.pipeline()
+        pipe.send(Ready())
+        while (item := pipe.recv()) is not None:
+            pipe.send(work(item, pipeline, plan, _telling(pipe)))
+    except AudioSRError as error:
+        pipe.send(error)
+    except (EOFError, BrokenPipeError):  # the parent is gone
+        return
+
+
+def _telling(pipe: Any) -> Callable[[Started | Advanced], None]:
+    """A listener that passes on what it hears, progress not too often."""
+    told = 0.0
+
+    def listen(event: Started | Advanced) -> None:
+        nonlocal told
+        if isinstance(event, Started):
+            pipe.send(event)
+            pipe.recv()
+        elif time.monotonic() - told >= _PAUSE_S:
+            told = time.monotonic()
+            pipe.send(event)
+
+    return listen
+
+
+def _outlive_nobody() -> None:
+    """End this process when its parent is gone, however that went."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)  # unwinds, so that temporary files go

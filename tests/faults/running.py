@@ -1,0 +1,102 @@
+"""The command in a process of its own, its workers, and recordings that never end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+COMMAND = [sys.executable, "-m", "audiosr_cli"]
+PLAIN = ("upsample", "--model", "none", "--rate", "16000")  # resamples, and loads no model
+RATE = 8000
+
+
+def audiosr(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the command to its end; ``options`` are subprocess.run's."""
+    command = [*COMMAND, *(part if isinstance(part, bytes) else str(part) for part in arguments)]
+    done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": 120} | options))
+    assert b"Traceback" not in (done.stderr or b""), done.stderr
+    return done
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Run the command beside the test."""
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+def recording(path: str | bytes | Path, frames: int = 800, seed: int = 0) -> None:
+    """White noise at 8 kHz, WAV whatever the name says."""
+    wave = np.random.default_rng(seed).standard_normal(frames) / 10
+    with open(path, "wb") as stream:
+        soundfile.write(stream, wave, RATE, format="WAV")
+
+
+def recordings(folder: Path, count: int, frames: int = 800) -> Path:
+    """``count`` of them in a new folder."""
+    folder.mkdir()
+    for i in range(count):
+        recording(folder / f"{i:03}.wav", frames, i)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder`` by its name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@contextmanager
+def endless(path: Path) -> Iterator[None]:
+    """A FIFO that holds the beginning of a recording, so that whoever reads it is in the middle for certain."""
+    os.mkfifo(path)
+    recording(path.with_suffix(".head"), 200_000)
+    head = bytearray(path.with_suffix(".head").read_bytes())
+    path.with_suffix(".head").unlink()
+    head[40:44] = b"\xff\xff\xff\xff"
+    held: list[int] = []
+
+    def feed() -> None:
+        held.append(os.open(path, os.O_RDWR))  # opens without a reader, and keeps the pipe open for the next one
+        view = memoryview(head)
+        try:
+            while view:
+                view = view[os.write(held[0], view) :]
+        except OSError:
+            return
+
+    threading.Thread(target=feed, daemon=True).start()
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What ``true`` returns as soon as that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def workers(process: int) -> list[int]:
+    """The worker processes of a command, oldest first."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def parts(folder: Path) -> list[Path]:
+    """Temporary files with sound in them."""
+    return [path for path in folder.rglob("*.part") if path.stat().st_size > 1000]

@@ -1,0 +1,58 @@
+"""manifest.py and fingerprint.py: what counts as proof; whole runs are in faults/test_batches.py."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from conftest import noise
+
+from audiosr_cli import api, batch
+from audiosr_cli.errors import OutputError
+from audiosr_cli.fingerprint import fingerprint
+from audiosr_cli.inputs import Item
+from audiosr_cli.manifest import Manifest, settings_of
+from audiosr_cli.naming import Naming
+from audiosr_cli.stages import Options
+
+
+def test_what_is_proven(tmp_path: Path) -> None:
+    item = Item(str(tmp_path / "a.wav"))
+    soundfile.write(item.source, noise(800).T, 8000)
+    recipe = batch.Recipe(api.upsampling, {"rate": 16000, "model": "none"}, Options())
+    plan, pipeline = batch.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True), recipe.pipeline()
+    settings = settings_of(recipe, plan)
+
+    def verified(settings: dict[str, Any], plan: batch.Plan = plan) -> bool:
+        with closing(Manifest(tmp_path / "m", settings)) as manifest:
+            return manifest.verified(item, plan, pipeline)
+
+    assert not verified(settings)
+    with closing(Manifest(tmp_path / "m", settings)) as manifest:
+        for outcome in batch.run([item], pipeline, plan):
+            manifest.end(outcome, pipeline)
+    assert verified(settings)
+    assert not verified(settings | {"rate": 8000})
+    assert not verified(settings, batch.Plan(Naming(str(tmp_path / "other"), "{stem}.{ext}")))
+    with closing(Manifest(tmp_path / "m", settings)) as manifest:
+        assert manifest.own == {str(tmp_path / "out" / "a.wav")}
+    with pytest.raises(OutputError, match="the manifest cannot be opened"):
+        Manifest(tmp_path, settings)
+
+
+def test_fingerprints(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    made = fingerprint(path)
+    assert made.holds()
+    os.utime(path, (1, 1))
+    assert made.probably_holds()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(made.mtime_ns, made.mtime_ns))
+    assert (made.holds(), made.probably_holds()) == (False, True)  # that is what "probably" means
+    path.unlink()
+    assert (made.holds(), made.probably_holds()) == (False, False)
