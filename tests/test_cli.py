@@ -170,7 +170,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (
             ["separate", "{wav}", "--speakers", "4"],
             2,
-            "the bundled models part 2 (spectral2), 2 (spectral2_narrow), 2 (wave_u_net), 3 (spectral3)",
+            "the bundled models part 2 (spectral2), 2 (spectral2_narrow), 3 (spectral3)",
         ),
         (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
         (["upsample", "{wav}", "--model", "no"], 1, "no model 'no'"),
@@ -240,8 +240,8 @@ def test_header_only_and_one_sample(tmp_path: Path) -> None:
 
 def test_models_and_version() -> None:
     listed = json.loads(audiosr("models", "list", "--json").stdout)
-    assert listed["wave_u_net"]["spec"]["sources"] == 2
-    assert b"wave_u_net" in audiosr("models", "list").stdout
+    assert listed["spectral2"]["spec"]["sources"] == 2
+    assert b"spectral2_narrow" in audiosr("models", "list").stdout
     done = audiosr("models", "verify")
     assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
     assert audiosr("--version").stdout.startswith(b"audiosr 0.")

@@ -151,7 +151,7 @@ def test_046_above_full_scale(folder: Path, floats: Run, ints: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [("upsample", "--cutoff", 4000), ("separate", "--model", "wave_u_net")])
+@pytest.mark.parametrize("command", [("upsample", "--cutoff", 4000), ("separate", "--model", "spectral2_narrow")])
 def test_047_denormals_take_no_longer(command: tuple[object, ...], tmp_path: Path) -> None:
     """Twice each, after one to warm up; the quicker one counts, as the machine may be busy."""
     wave = noise(5 * RATE)[0]
