@@ -12,7 +12,6 @@ speakers may begin on one track.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from itertools import permutations
 
@@ -132,7 +131,8 @@ class _Speakers:
         self.known = torch.zeros(sources, dtype=torch.bool)  # which tracks have had a speaker
         self._heard = torch.zeros(sources, 1)  # (S, D): sums of the tracks' voices
         self._first: list[tuple[int, Tensor]] = []  # the loudest voices of the first windows, and their tracks
-        self._history = deque[Tensor](maxlen=_HISTORY)  # voices (S, D) of each window, in no order
+        self._windows = 0  # so far that somebody was heard in
+        self._history = torch.zeros(0)  # voices (N, S, D) of the last ones, zeros before: no memory is asked for again
 
     @property
     def profiles(self) -> Tensor:
@@ -180,12 +180,15 @@ class _Speakers:
         loudest = int(length.argmax())
         if not length[loudest]:
             return False
-        self._history.append(heard)
+        if not len(self._history):
+            self._history = torch.zeros(_HISTORY, *heard.shape)
+        self._history[self._windows % _HISTORY] = heard
+        self._windows += 1
         anew = False
         if len(self._first) < _MOST:
             self._first.append((loudest, lead[loudest]))
             anew = len(self._first) >= _ENOUGH and self._regroup()
-        if len(self._history) >= _SOME and self.profiled.all():
+        if self._windows >= _SOME and self.profiled.all():
             self._refine()
         return anew
 
@@ -195,7 +198,7 @@ class _Speakers:
         A window's sources are in one of all orders; beside the loudest one, each is its own track's speaker or what
         separating left of the loudest.
         """
-        heard = torch.stack(list(self._history))  # (N, S, D)
+        heard = self._history
         count, sources, _ = heard.shape
         loudest = heard.norm(dim=2).argmax(1)  # (N,)
         place = _orders(sources)  # (O, S): the track of each source
