@@ -118,6 +118,9 @@ class Cluster:
                         hand_next(worker, waiting)
                     else:
                         worker.heed(message, waiting, listen)
+                    if worker.item is None:  # there is nothing left for it; its share may be wanted for another one
+                        workers.remove(worker)
+                        _end([worker])
         finally:
             _end(workers)
 

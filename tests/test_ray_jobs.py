@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,28 @@ cluster.shutdown()
 """
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Two raylets with a CPU each, and no more processes after the tests than before."""
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The address of two raylets with a CPU each."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'audiosr-cli[ray]'", exc_type=ImportError)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, **pipes) as cluster:
-        assert cluster.stdout is not None
-        yield next(line.strip() for line in cluster.stdout if line.strip()[-1:].isdecimal())
-        cluster.communicate()
+    with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, **pipes) as process:
+        assert process.stdout is not None
+        yield next(line.strip() for line in process.stdout if line.strip()[-1:].isdecimal())
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with cluster() as place:
+        yield place
+
+
+@pytest.fixture
+def frail() -> Iterator[str]:
+    """A cluster that may lose a node."""
+    with cluster() as place:
+        yield place
 
 
 @pytest.fixture
@@ -143,6 +157,24 @@ def test_a_recording_that_kills_every_worker_is_an_error(folder: Path, address: 
     events = [json.loads(line)["event"] for line in told.splitlines()]
     assert [events.count(event) for event in ("start", "done", "failed")] == [6, 5, 1]
     assert sorted(contents(folder / "out")) == [f"{i}_16000.wav" for i in range(5)]
+
+
+def test_the_recording_of_a_node_that_is_lost_waits_for_another_node(folder: Path, frail: str) -> None:
+    paths = [folder / "in" / name for name in ("4.wav", "5.wav")]
+    whole = [path.read_bytes() for path in paths]
+    descriptors = [held(path, data) for path, data in zip(paths, whole, strict=True)]
+    process = start("in", "-o", "out", "--ray", frail)
+    busy = until(lambda: parts(folder / "out", 2))
+    (victim,) = (worker for worker in busy if b"--head" not in Path(f"/proc/{parent(worker)}/cmdline").read_bytes())
+    lost = next(i for i in range(2) if holds(victim, paths[i]))
+    (folder / "whole.wav").write_bytes(whole[lost])
+    (folder / "whole.wav").replace(paths[lost])
+    os.kill(parent(victim), signal.SIGKILL)
+    os.write(descriptors[1 - lost], whole[1 - lost][len(whole[1 - lost]) // 2 :])
+    for descriptor in descriptors:
+        os.close(descriptor)
+    told, talk = process.communicate(timeout=90)
+    assert (process.returncode, len(told.splitlines())) == (0, 6), talk
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
