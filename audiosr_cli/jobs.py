@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 import torch
 
 from audiosr_cli.allocator import keep_freed_memory
-from audiosr_cli.audio.write import sweep
+from audiosr_cli.audio.write import owner, sweep
 from audiosr_cli.batch import Advanced, Listener, Outcome, Plan, Recipe, Started, work
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.inputs import Item
@@ -41,17 +41,23 @@ _PATIENCE_S = 10.0  # for a worker that was asked to end
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's models are loaded."""
+    """A worker's models are loaded. ``owner`` tells which temporary files are its own."""
+
+    owner: str = field(default_factory=owner)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Worker:
-    """A process as its parent knows it: what it works on, and where that leaves temporary files."""
+    """What its parent knows of a worker: what it works on, and where that leaves temporary files."""
 
-    process: SpawnProcess
-    pipe: Any  # multiprocessing's Connection, which differs by system
+    pipe: Any  # multiprocessing's Connection, which differs by system, or something like it
     item: Item | None = None
     folders: set[Path] = field(default_factory=set)
+
+
+@dataclass(kw_only=True)
+class _Process(Worker):
+    process: SpawnProcess
 
 
 def run(
@@ -63,7 +69,7 @@ def run(
     them all. Raises AudioSRError where no worker gets its models loaded.
     """
     waiting, plan = deque(items), plan.guarding(items)
-    workers: list[Worker] = []
+    workers: list[_Process] = []
     try:
         workers += [_start(recipe, plan) for _ in range(min(jobs, len(waiting)))]
         while workers:
@@ -79,14 +85,14 @@ def run(
                         raise AudioSRError(f"no worker gets ready: the last one {_end_of(worker)}; try fewer --jobs")
                 elif isinstance(message, Outcome):
                     yield message
-                    _next(worker, waiting)
+                    hand_next(worker, waiting)
                 else:
-                    _heed(worker, message, waiting, listen)
+                    heed(worker, message, waiting, listen)
     finally:
         _end(workers)
 
 
-def _start(recipe: Recipe, plan: Plan) -> Worker:
+def _start(recipe: Recipe, plan: Plan) -> _Process:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, recipe, plan), daemon=True)
@@ -96,7 +102,7 @@ def _start(recipe: Recipe, plan: Plan) -> Worker:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    return Worker(process, ours)
+    return _Process(process=process, pipe=ours)
 
 
 def _received(worker: Worker) -> object:
@@ -108,11 +114,12 @@ def _received(worker: Worker) -> object:
     return message
 
 
-def _heed(worker: Worker, message: object, waiting: deque[Item], listen: Listener) -> None:
+def heed(worker: Worker, message: object, waiting: deque[Item], listen: Listener) -> None:
+    """Answer what ``worker`` says of its way. Raises AudioSRError where it says that it cannot work."""
     if isinstance(message, AudioSRError):
         raise message
     if isinstance(message, Ready):
-        _next(worker, waiting)
+        hand_next(worker, waiting)
     elif isinstance(message, Started):
         worker.folders = {Path(target).parent for target in message.targets}
         listen(message)
@@ -121,7 +128,8 @@ def _heed(worker: Worker, message: object, waiting: deque[Item], listen: Listene
         listen(message)
 
 
-def _next(worker: Worker, waiting: deque[Item]) -> None:
+def hand_next(worker: Worker, waiting: deque[Item]) -> None:
+    """The next recording is for ``worker``; where nothing waits, it ends."""
     worker.item = waiting.popleft() if waiting else None
     _send(worker, worker.item)
 
@@ -131,7 +139,7 @@ def _send(worker: Worker, message: object) -> None:
         worker.pipe.send(message)
 
 
-def _lost(worker: Worker) -> Outcome:
+def _lost(worker: _Process) -> Outcome:
     """What a worker that is no more was at, as an error; its temporary files are removed."""
     assert worker.item is not None
     said = _end_of(worker)
@@ -140,13 +148,13 @@ def _lost(worker: Worker) -> Outcome:
     return Outcome(worker.item, error=AudioSRError(f"{worker.item.source}: its worker {said}; run it again"))
 
 
-def _end_of(worker: Worker) -> str:
+def _end_of(worker: _Process) -> str:
     worker.process.join(_PATIENCE_S)
     code = worker.process.exitcode or 0
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _end(workers: Sequence[Worker]) -> None:
+def _end(workers: Sequence[_Process]) -> None:
     for worker in workers:
         worker.process.terminate()
     deadline = time.monotonic() + _PATIENCE_S
@@ -162,6 +170,12 @@ def _serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_outlive_nobody, daemon=True).start()
+    with suppress(EOFError, BrokenPipeError):  # the parent is gone
+        serve(pipe, recipe, plan)
+
+
+def serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
+    """Load models, and work through what comes by ``pipe`` until None does."""
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
@@ -171,8 +185,6 @@ def _serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
             pipe.send(work(item, pipeline, plan, _telling(pipe)))
     except AudioSRError as error:
         pipe.send(error)
-    except (EOFError, BrokenPipeError):  # the parent is gone
-        return
 
 
 def _telling(pipe: Any) -> Callable[[Started | Advanced], None]:

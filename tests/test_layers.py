@@ -24,11 +24,18 @@ ROWS = [
     {"naming"},
     {"batch"},
     {"jobs", "manifest"},
+    {"ray_jobs"},
     {"train", "bench", "doctor"},
     {"cli"},
 ]
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}
-DOORS = {"soundfile": ("audio/",), "soxr": ("audio/resample.py",), "typer": ("cli/",), "rich": ("cli/",)}
+DOORS = {
+    "soundfile": ("audio/",),
+    "soxr": ("audio/resample.py",),
+    "ray": ("ray_jobs.py",),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

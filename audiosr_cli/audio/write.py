@@ -143,7 +143,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     On any error the temporary file is removed and ``target`` is left as it was. Raises OutputError where the
     operating system refuses the last steps.
     """
-    part = target.parent / f".audiosr-{os.getpid()}-{_host()}{secrets.token_hex(4)}.part"
+    part = target.parent / f".audiosr-{owner()}{secrets.token_hex(4)}.part"
     try:
         yield part
         try:
@@ -164,6 +164,17 @@ def sweep(folder: Path) -> None:
         owner = part.name.split("-")[1]
         if owner.isdecimal() and not _is_alive(int(owner)):
             part.unlink(missing_ok=True)
+
+
+def owner() -> str:
+    """What the names of this process's temporary files tell it by: its number, and its machine."""
+    return f"{os.getpid()}-{_host()}"
+
+
+def discard(folder: Path, dead: str) -> None:
+    """Remove what the ``owner`` of that name left in ``folder``; on any machine, so it must be known to be dead."""
+    for part in folder.glob(f".audiosr-{dead}*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _host() -> str:

@@ -75,6 +75,15 @@ class Shared:
         int | None,
         typer.Option("--jobs", "-j", min=1, help="So many processes of one thread each. [default: one of all threads]"),
     ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="The same on Ray, a process for each GPU or CPU, --jobs of them at most: local starts a cluster, auto "
+            "and HOST:PORT are one that this machine is in. All nodes need the same paths, and audiosr-cli[ray].",
+        ),
+    ] = None
     manifest: Annotated[
         str | None, typer.Option("--manifest", help="A JSON line on every recording is added to this file.")
     ] = None

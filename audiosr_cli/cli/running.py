@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from audiosr_cli.batch import Advanced, Existing, Outcome, Plan, Recipe, Started
     from audiosr_cli.inputs import Item
     from audiosr_cli.pipeline import Pipeline
+    from audiosr_cli.ray_jobs import Cluster
     from audiosr_cli.stages import Channels, Options
 
 
@@ -42,26 +43,38 @@ def run_batch(
         if len(items) != 1 or shared.output == "-":
             raise UsageError("--spectrogram shows one recording, and what files it became")
     keep_freed_memory()
-    recipe = batch.Recipe(make, values, _options(shared))
-    if shared.jobs is not None:
-        _check_jobs(shared.jobs, items)
-    pipeline = recipe.pipeline()
-    naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
-    plan = batch.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
-    if shared.shard is not None:
-        items = share(items, shared.shard)
-    if shared.dry_run:
-        _rehearse(items, pipeline, recipe, plan, shared)
-        return
-    batch.tidy(items, names, pipeline.outputs, pipeline.rate or 0)
-    _run(items, pipeline, recipe, plan, shared)
+    if shared.jobs is not None or shared.ray is not None:
+        _check_jobs(shared, items)
+    with _cluster(shared) as cluster:
+        recipe = batch.Recipe(make, values, _options(shared, cluster))
+        pipeline = recipe.pipeline() if cluster is None else cluster.described(recipe)
+        naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
+        plan = batch.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
+        if shared.shard is not None:
+            items = share(items, shared.shard)
+        if shared.dry_run:
+            _rehearse(items, pipeline, recipe, plan, shared)
+            return
+        batch.tidy(items, names, pipeline.outputs, pipeline.rate or 0)
+        _run(items, pipeline, recipe, plan, shared, cluster)
 
 
-def _options(shared: Shared) -> Options:
+def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
+    """The cluster of ``--ray``, if that is asked for."""
+    if shared.ray is None:
+        return nullcontext()
+    try:
+        from audiosr_cli import ray_jobs
+    except ImportError as error:
+        raise UsageError(f"--ray {shared.ray} works with Ray: pip install 'audiosr-cli[ray]'") from error
+    return ray_jobs.connected(shared.ray, shared.jobs, shared.device)
+
+
+def _options(shared: Shared, cluster: Cluster | None) -> Options:
     from audiosr_cli.device import pick_bf16, pick_device
     from audiosr_cli.stages import Options
 
-    device = pick_device(shared.device)
+    device = pick_device(shared.device) if cluster is None else cluster.device
     return Options(
         device,
         shared.batch,
@@ -82,11 +95,14 @@ def _check_call(shared: Shared) -> None:
         raise UsageError("--resume goes by a manifest; give --manifest FILE, too")
 
 
-def _check_jobs(jobs: int, items: Sequence[Item]) -> None:
+def _check_jobs(shared: Shared, items: Sequence[Item]) -> None:
     import torch
 
-    if jobs > 1 and any(item.source == "-" for item in items):
-        raise UsageError(f"--jobs {jobs}: standard input reaches no other process; leave --jobs out")
+    option, given = ("--jobs", shared.jobs) if shared.ray is None else ("--ray", shared.ray)
+    if given != 1 and any(item.source == "-" for item in items):
+        raise UsageError(f"{option} {given}: standard input reaches no other process; leave {option} out")
+    if shared.ray is not None and shared.output == "-":
+        raise UsageError(f"--ray {given}: nothing comes from there on standard output; give -o a file")
     torch.set_num_threads(1)  # as in other processes, so that samples are the same
 
 
@@ -102,7 +118,9 @@ def _channels(text: str) -> Channels:
     return int(text)
 
 
-def _run(items: list[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shared: Shared) -> None:
+def _run(
+    items: list[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shared: Shared, cluster: Cluster | None
+) -> None:
     from audiosr_cli.batch import Outcome
 
     summary = telling.Summary()
@@ -114,7 +132,12 @@ def _run(items: list[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shar
         for part in parts:
             stack.enter_context(part)
         rest = [item for item in items if item not in proven]
-        run = stack.enter_context(closing(_outcomes(rest, pipeline, recipe, plan, shared.jobs, telling.to_all(parts))))
+        listen = telling.to_all(parts)
+        if cluster is None:
+            outcomes = _outcomes(rest, pipeline, recipe, plan, shared.jobs, listen)
+        else:
+            outcomes = cluster.run(rest, recipe, plan, listen)
+        run = stack.enter_context(closing(outcomes))
         for outcome in chain((Outcome(item) for item in items if item in proven), run):
             for part in parts:
                 part.ended(outcome)
