@@ -161,10 +161,16 @@ def _guarded(item: Item, act: Callable[[], Outcome]) -> Outcome:
     except BrokenPipeError:
         raise
     except AudioSRError as error:
-        return Outcome(item, error=error)
+        return Outcome(item, error=_bare(error))
     except OSError as error:  # what the operating system refused where no better words were found
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        return Outcome(item, error=OutputError(f"{item.source}: {error.strerror}{where}"))
+        return Outcome(item, error=OutputError(f"{item.source}: {error.strerror or error}{where}"))
+
+
+def _bare(error: AudioSRError) -> AudioSRError:
+    """``error`` without what led to it, which holds on to whatever was at work there."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _one(item: Item, pipeline: Pipeline, plan: Plan, listen: Listener) -> Outcome:

@@ -34,6 +34,13 @@ def test_one_bad_file_does_not_stop_the_others(small_weights: Path, recordings: 
     assert (tmp_path / "out" / "sub" / "a_speaker2.wav").is_file()
 
 
+def test_errors_hold_on_to_nothing(tmp_path: Path) -> None:
+    plan = batch.Plan(Naming(str(tmp_path), TWO))
+    outcome = batch.work(Item(str(tmp_path / "missing.wav")), api.upsampling(model="none"), plan)
+    assert outcome.error is not None
+    assert outcome.error.__traceback__ is outcome.error.__cause__ is outcome.error.__context__ is None
+
+
 def test_existing_outputs(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
     item, pipeline = Item(str(recordings / "a.wav")), api.separation(2)
     naming = Naming(str(tmp_path), TWO)

@@ -12,9 +12,11 @@ from conftest import noise
 from typer.testing import CliRunner, Result
 
 from audiosr_cli import weights
+from audiosr_cli.batch import Outcome
 from audiosr_cli.cli import telling
 from audiosr_cli.cli.main import app
-from audiosr_cli.errors import UsageError
+from audiosr_cli.errors import OutputError, UsageError
+from audiosr_cli.inputs import Item
 
 
 def audiosr(*arguments: object) -> Result:
@@ -65,6 +67,16 @@ def test_progress_goes_where_it_is_asked_for(folder: Path, monkeypatch: pytest.M
     none = audiosr(*arguments, "--progress", "none")
     assert [line[:20] for line in none.stderr.splitlines()] == ["audiosr: in/bad.wav:", "audiosr: 1 of 4 recor"[:20]]
     assert audiosr("in", "-o", "out", "--model", "none", "--json", "--progress", "none").stdout.count("progress") == 0
+
+
+def test_a_summary_keeps_few_failures() -> None:
+    summary = telling.Summary()
+    for error in (OutputError("no room"), *(UsageError(f"{i}") for i in range(50))):
+        summary.ended(Outcome(Item("a.wav"), error=error))
+    assert (summary.count["failed"], summary.failures) == (51, ["no room", *map(str, range(19))])
+    assert summary.exit_code == 1
+    summary.ended(Outcome(Item("a.wav")))
+    assert summary.exit_code == 3
 
 
 def test_a_rehearsal_writes_nothing_and_finds_what_cannot_go_well(folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
+from audiosr_cli.audio import write as write_module
 from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, atomic_path, choose_format, sweep
 from audiosr_cli.errors import OutputError, SampleError
 
@@ -32,6 +36,34 @@ def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
         path.touch()
     sweep(tmp_path)
     assert {*tmp_path.iterdir()} == {elsewhere, own, other}
+
+
+def test_sweep_leaves_what_it_may_not_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f".audiosr-{dead.pid}-{write_module._host()}00000000.part"
+    left.touch()
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    sweep(tmp_path)
+    assert left.exists()
+    monkeypatch.undo()
+    sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_sweep_leaves_what_other_containers_are_at(tmp_path: Path) -> None:
+    """Process 1 of another PID namespace is not ours, and may be alive where ours are not."""
+    command = ["unshare", "-rpf", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("no PID namespaces here (unshare -rpf)")
+    code = "from audiosr_cli.audio.write import _host; print(_host())"
+    done = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(done.stdout) == 7
+    assert done.stdout.strip() != write_module._host()
 
 
 def write(
@@ -96,6 +128,18 @@ def test_clip_policies(tmp_path: Path) -> None:
     np.testing.assert_allclose(made.T, wave / np.abs(wave).max(), atol=1 / 32768)
     write(tmp_path / "d.wav", OutputFormat("wav", "FLOAT", 16000, 1), wave)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "d.wav", dtype="float32")[0], wave[0])
+
+
+def test_what_waits_and_cannot_be_read_back_is_told(tmp_path: Path) -> None:
+    class Unreadable(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with AudioWriter(tmp_path / "a.wav", PCM16, "rescale") as writer:
+        writer.write(tone(100))
+        writer._spool = Unreadable()
+        with pytest.raises(OutputError, match=r"a\.wav: cannot be written: Input/output error"):
+            writer.finish()
 
 
 def test_subtype_follows_the_input() -> None:

@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Self, cast
@@ -159,16 +159,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose processes were killed; those of other machines stay."""
+    """Remove the temporary files in ``folder`` whose processes were killed, as far as that is allowed.
+
+    Those of other machines, containers and boots stay: what became of their processes cannot be told here.
+    """
     for part in folder.glob(f".audiosr-*-{_host()}*.part"):
         owner = part.name.split("-")[1]
         if owner.isdecimal() and not _is_alive(int(owner)):
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # of another user, in a folder that everybody may write to
+                part.unlink()
 
 
 def _host() -> str:
-    """What tells machines apart that share a folder."""
-    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
+    """What tells machines, their boots and their containers apart that share a folder: each numbers its processes."""
+    told = os.uname().nodename
+    with suppress(OSError):  # Linux has it
+        told += Path("/proc/sys/kernel/random/boot_id").read_text()
+        told += os.fspath(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(told.encode()).hexdigest()[:6]
 
 
 def _is_alive(process: int) -> bool:
@@ -299,13 +307,13 @@ class AudioWriter:
 
     def finish(self, gain: float = 1.0) -> None:
         """Write what waits (times ``gain``, under rescale) and end the file, still under its temporary name."""
-        if self._spool is not None:
-            self._spool.seek(0)
-            width = 4 * self.form.channels
-            while data := self._spool.read(width << 14):
-                block = np.frombuffer(data, np.float32).reshape(-1, self.form.channels).T
-                self._put(self.gate(block * np.float32(gain)))
         with self._named_errors():
+            if self._spool is not None:
+                self._spool.seek(0)
+                width = 4 * self.form.channels
+                while data := self._spool.read(width << 14):
+                    block = np.frombuffer(data, np.float32).reshape(-1, self.form.channels).T
+                    self._put(self.gate(block * np.float32(gain)))
             if self._sink is not None:
                 self._sink.close()
         if isinstance(self._sink, soundfile.SoundFile):

@@ -137,7 +137,8 @@ def _with_manifest(
     """Have the manifest hear everything, first; what it proves to be done already is returned, under --resume."""
     from audiosr_cli.manifest import Manifest, settings_of
 
-    manifest = stack.enter_context(closing(Manifest(Path(shared.manifest or ""), settings_of(recipe, plan))))
+    path = Path(shared.manifest or "")
+    manifest = stack.enter_context(closing(Manifest(path, settings_of(recipe, plan), plan.inputs)))
     parts.insert(0, telling.Kept(manifest, pipeline))
     plan = replace(plan, fingerprints=True)
     if not shared.resume:

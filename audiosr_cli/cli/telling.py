@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from audiosr_cli.batch import Advanced, Outcome, Started
     from audiosr_cli.cli.common import Shared
-    from audiosr_cli.errors import AudioSRError
     from audiosr_cli.manifest import Manifest
     from audiosr_cli.pipeline import Pipeline
 
@@ -195,30 +194,31 @@ class Summary(Listener):
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
-        self.failures: list[AudioSRError] = []
+        self.failures: list[str] = []  # the first ones
+        self._code = 0  # the least of all
         self.seconds, self._begun = 0.0, time.monotonic()
 
     def ended(self, outcome: Outcome) -> None:
         """Count it."""
         self.count[outcome.status] += 1
         if outcome.error is not None:
-            self.failures.append(outcome.error)
+            self._code = min(self._code or outcome.error.exit_code, outcome.error.exit_code)
+            if len(self.failures) < _NAMED:
+                self.failures.append(str(outcome.error))
         if outcome.report is not None:
             self.seconds += outcome.report.frames_in / outcome.report.rate_in
 
     @property
     def exit_code(self) -> int:
         """0 where all went well, 3 where something did, otherwise what the errors say (1 as a rule)."""
-        if not self.failures:
-            return 0
-        return min(e.exit_code for e in self.failures) if len(self.failures) == self.count.total() else 3
+        return self._code if self.count["failed"] == self.count.total() or not self._code else 3
 
     def tell(self, table: bool) -> None:
         """On standard error: a table, or a line where some failed."""
         if table:
             self._table()
         elif self.failures and self.count.total() > 1:
-            say(f"{len(self.failures)} of {self.count.total()} recordings failed")
+            say(f"{self.count['failed']} of {self.count.total()} recordings failed")
 
     def _table(self) -> None:
         from rich.console import Console
@@ -231,10 +231,10 @@ class Summary(Listener):
         table.add_row(*counts, f"{self.seconds:.1f}", f"{elapsed:.1f}", f"{self.seconds / max(elapsed, 1e-9):.1f}")
         console = Console(stderr=True)
         console.print(table)
-        for line in self.failures[:_NAMED]:
+        for line in self.failures:
             console.print(Text(f"failed: {line}"))
-        if len(self.failures) > _NAMED:
-            console.print(f"failed: {len(self.failures) - _NAMED} more")
+        if (more := self.count["failed"] - len(self.failures)) > 0:
+            console.print(f"failed: {more} more")
 
 
 class Kept(Listener):
