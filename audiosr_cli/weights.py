@@ -127,7 +127,7 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
     import torch
     from safetensors.torch import save
 
-    from audiosr_cli.audio.write import atomic_path
+    from audiosr_cli.audio.atomic import atomic_path
     from audiosr_cli.models import ARCHITECTURES
 
     names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}

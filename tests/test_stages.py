@@ -105,7 +105,9 @@ def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatc
     assert room or not again[0].caller.told  # it stays on the CPU, and that was said
 
 
-@pytest.mark.parametrize(("meant", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)])
+@pytest.mark.parametrize(
+    ("meant", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)]
+)
 def test_bf16_where_a_model_has_come_to(
     meant: str, native: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

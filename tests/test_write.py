@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import resource
-import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,53 +13,10 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
-from audiosr_cli.audio import write as write_module
-from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, atomic_path, choose_format, sweep
+from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, choose_format
 from audiosr_cli.errors import OutputError, SampleError
 
 PCM16 = OutputFormat("wav", "PCM_16", 16000, 1)
-
-
-def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
-    code = "import os, sys; from audiosr_cli.audio.write import atomic_path; from pathlib import Path\n"
-    code += "with atomic_path(Path(sys.argv[1], 'a')) as part: part.touch(); os._exit(0)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    (left,) = tmp_path.iterdir()
-    owner, token = left.name.split("-")[1:]
-    elsewhere = tmp_path / f".audiosr-{owner}-{'0' * 14}.part"  # of a process of another machine
-    own, other = tmp_path / f".audiosr-{os.getpid()}-{token}", tmp_path / f".audiosr-x-{token}"
-    for path in (elsewhere, own, other):
-        path.touch()
-    sweep(tmp_path)
-    assert {*tmp_path.iterdir()} == {elsewhere, own, other}
-
-
-def test_sweep_leaves_what_it_may_not_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    left = tmp_path / f".audiosr-{dead.pid}-{write_module._host()}00000000.part"
-    left.touch()
-
-    def refuse(path: Path, missing_ok: bool = False) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(Path, "unlink", refuse)
-    sweep(tmp_path)
-    assert left.exists()
-    monkeypatch.undo()
-    sweep(tmp_path)
-    assert not left.exists()
-
-
-def test_sweep_leaves_what_other_containers_are_at(tmp_path: Path) -> None:
-    """Process 1 of another PID namespace is not ours, and may be alive where ours are not."""
-    command = ["unshare", "-rpf", "--mount-proc"]
-    if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True).returncode:
-        pytest.skip("no PID namespaces here (unshare -rpf)")
-    code = "from audiosr_cli.audio.write import _host; print(_host())"
-    done = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert len(done.stdout) == 7
-    assert done.stdout.strip() != write_module._host()
 
 
 def write(
@@ -210,17 +163,6 @@ def test_a_disk_that_fills_up_at_the_end(container: str, missing: int, tmp_path:
         signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "whole"]
-
-
-def test_atomic_path(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "x") as part:
-        part.write_text("new")
-        assert part.parent == tmp_path
-        assert not (tmp_path / "x").exists()
-    assert (tmp_path / "x").read_text() == "new"
-    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "y"):
-        pass  # nobody made the file
-    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
