@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from audiosr_cli import weights
 from audiosr_cli.batch import Outcome
-from audiosr_cli.cli import telling
+from audiosr_cli.cli import streams, telling
+from audiosr_cli.cli.common import guarded
 from audiosr_cli.cli.main import app
-from audiosr_cli.errors import OutputError, UsageError
+from audiosr_cli.errors import AudioSRError, OutputError, UsageError
 from audiosr_cli.inputs import Item
 
 
@@ -79,6 +84,32 @@ def test_a_summary_keeps_few_failures() -> None:
     assert summary.exit_code == 3
 
 
+class Full(io.StringIO):
+    """As standard output to a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_standard_output_is_named_only_where_it_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("odd")
+
+    with pytest.raises(AudioSRError, match=r"^odd$"):
+        guarded(fail)()
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(AudioSRError, match=r"^standard output: No space left on device$"):
+        guarded(streams.put)(text="a")
+
+
+def test_a_bar_takes_the_terminal_when_it_is_entered() -> None:
+    bars = telling.Bars(2)
+    assert not bars._bar.live.is_started
+    with bars:
+        assert bars._bar.live.is_started
+    assert not bars._bar.live.is_started
+
+
 def test_a_rehearsal_writes_nothing_and_finds_what_cannot_go_well(folder: Path) -> None:
     planned = audiosr("in", "-o", "out", "--model", "none", "--dry-run")
     assert planned.stdout.splitlines() == [f"in/{name}.wav → out/{name}_16000.wav" for name in "abc"]
@@ -118,6 +149,7 @@ def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
         (["in", "--resume"], "--manifest FILE"),
         (["in", "--shard", "3/2"], "i/N is wanted"),
         (["-", "in", "--jobs", "2"], "leave --jobs out"),
+        (["/dev/fd/63", "in", "--jobs", "2"], "/dev/fd/63 reaches no other process"),
         ([], "no inputs"),
         (["in", "--skip", "--fail"], "exclude each other"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from audiosr_cli.cli import streams
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def bench(
         raise UsageError("give either a recording or --synthetic SECONDS")
     if source is None and synthetic is None and quality is None and not memory:
         raise UsageError("nothing to measure; give a recording, --synthetic SECONDS, --memory or --quality FOLDER")
-    if synthetic is not None and synthetic <= 0:
+    if synthetic is not None and not 0 < synthetic < math.inf:
         raise UsageError(f"--synthetic {synthetic}: must be above 0 seconds")
     if as_json and markdown:
         raise UsageError("--json and --markdown exclude each other")
@@ -87,7 +89,7 @@ def bench(
         runs,
         tuple(_numbers("--lengths", lengths)) if memory else (),
         quality,
-        tuple(round(rate) for rate in _numbers("--from", rates)),
+        tuple(dict.fromkeys(round(rate) for rate in _numbers("--from", rates))),
     )
     chosen = choose(plan)
     with TemporaryDirectory(prefix="audiosr-bench-") as folder:
@@ -107,7 +109,7 @@ def _peers(text: str | None) -> tuple[str, ...]:
 
     if text != "all":
         return tuple(text.split(",")) if text else ()
-    for name in PEERS.keys() - installed():
+    for name in [name for name in PEERS if name not in installed()]:
         print(f"audiosr: {name} is left out: {PEERS[name].package} is not installed here", file=sys.stderr)
     return tuple(installed())
 
@@ -117,7 +119,7 @@ def _numbers(option: str, text: str) -> list[float]:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = [0.0]
-    if min(found) <= 0:
+    if not all(0 < number < math.inf for number in found):
         raise UsageError(f"{option} {text}: numbers above 0 are wanted, comma-separated")
     return found
 
@@ -131,15 +133,15 @@ def _run(plan: Plan, chosen: Chosen, setting: Setting, as_json: bool, markdown: 
     rows: list[Row] = []
     where = report.environment()
     if as_json:
-        print(report.as_json(where), flush=True)
+        streams.put(report.as_json(where))
     for row in run(plan, chosen, setting):
         rows.append(row)
         if isinstance(row, Failed):
             print(f"audiosr: {row.model}: {row.reason}", file=sys.stderr)
         if as_json:
-            print(report.as_json(row), flush=True)
+            streams.put(report.as_json(row))
     if markdown:
-        print(report.markdown(report.tables(rows), where))
+        streams.put(report.markdown(report.tables(rows), where))
     elif not as_json:
         _print(report.tables(rows), str(where))
     if picture is not None:
@@ -161,5 +163,6 @@ def _print(tables: list[Table], where: str) -> None:
         shown = Shown(*table.columns, title=table.title, title_justify="left")
         for row in table.rows:
             shown.add_row(*row)
-        console.print(shown)
-    console.print(where)
+        with streams.onto_standard_output():
+            console.print(shown)
+    streams.put(where)

@@ -106,7 +106,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError as error:
             raise typer.Exit(141) from error
         except OSError as error:
-            raise AudioSRError(f"{error.filename or 'standard output'}: {error.strerror}") from error
+            where = f"{error.filename}: " if error.filename else ""
+            raise AudioSRError(f"{where}{error.strerror or error}") from error
 
     return run
 

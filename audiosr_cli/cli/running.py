@@ -16,10 +16,12 @@ from audiosr_cli.cli.common import Shared
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from audiosr_cli.batch import Advanced, Existing, Outcome, Plan, Recipe, Started
+    from audiosr_cli.batch import Event, Existing, Outcome, Plan, Recipe
     from audiosr_cli.inputs import Item
     from audiosr_cli.pipeline import Pipeline
     from audiosr_cli.stages import Channels, Options
+
+_OWN_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # the same name is another file, or none, in each process
 
 
 def run_batch(
@@ -85,8 +87,10 @@ def _check_call(shared: Shared) -> None:
 def _check_jobs(jobs: int, items: Sequence[Item]) -> None:
     import torch
 
-    if jobs > 1 and any(item.source == "-" for item in items):
-        raise UsageError(f"--jobs {jobs}: standard input reaches no other process; leave --jobs out")
+    own = next((item.source for item in items if item.source == "-" or item.source.startswith(_OWN_FILES)), None)
+    if jobs > 1 and own is not None:
+        name = "standard input" if own == "-" else own
+        raise UsageError(f"--jobs {jobs}: {name} reaches no other process; leave --jobs out")
     torch.set_num_threads(1)  # as in other processes, so that samples are the same
 
 
@@ -153,7 +157,7 @@ def _outcomes(
     recipe: Recipe,
     plan: Plan,
     jobs: int | None,
-    listen: Callable[[Started | Advanced], None],
+    listen: Callable[[Event], None],
 ) -> Generator[Outcome, None, None]:
     from audiosr_cli import batch
 
