@@ -15,12 +15,12 @@ import soundfile
 from conftest import noise
 from typer.testing import CliRunner, Result
 
-from audiosr_cli import weights
 from audiosr_cli.batch import Outcome
 from audiosr_cli.cli import streams, telling
 from audiosr_cli.cli.common import guarded
 from audiosr_cli.cli.main import app
 from audiosr_cli.errors import AudioSRError, OutputError, UsageError
+from audiosr_cli.fingerprint import sha256
 from audiosr_cli.inputs import Item
 
 
@@ -135,10 +135,10 @@ def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
     rows: list[dict[str, Any]] = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["begun", "done", "begun", "done", "failed", "begun", "done"]
     row = rows[1]
-    assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", weights.sha256(Path("in/a.wav")))
+    assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", sha256(Path("in/a.wav")))
     (made,) = row["outputs"]
-    assert (made["path"], made["sha256"]) == (f"{folder}/out/a_16000.wav", weights.sha256(Path("out/a_16000.wav")))
-    assert list(row["models"].values()) == [weights.sha256(small_weights / "spectral_bwe.safetensors")]
+    assert (made["path"], made["sha256"]) == (f"{folder}/out/a_16000.wav", sha256(Path("out/a_16000.wav")))
+    assert list(row["models"].values()) == [sha256(small_weights / "spectral_bwe.safetensors")]
     assert (row["settings"]["cutoff_hz"], row["settings"]["clip"], row["seconds"]) == (3000, "warn", 1.0)
     assert "header ends" in rows[4]["error"]
 

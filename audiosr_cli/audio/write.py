@@ -81,6 +81,15 @@ def choose_format(
     return OutputFormat(container, chosen, sample_rate, channels)
 
 
+def writable() -> list[str]:
+    """The formats that this libsndfile encodes."""
+    return [name for name, (subtype, *_) in FORMATS.items() if soundfile.check_format(_libsndfile_name(name), subtype)]
+
+
+def _libsndfile_name(container: str) -> str:
+    return {"opus": "OGG"}.get(container, container.upper())
+
+
 def container_of(path: Path) -> str | None:
     """The output format a path's suffix asks for, None if it asks for none."""
     suffix = path.suffix.lstrip(".").lower()
@@ -198,7 +207,7 @@ class AudioWriter:
 
     def _sound_file(self, part: Path) -> soundfile.SoundFile:
         form = self.form
-        name = {"opus": "OGG"}.get(form.container, form.container.upper())
+        name = _libsndfile_name(form.container)
         extra = {"compression_level": 0.0, "bitrate_mode": "CONSTANT"} if form.container == "mp3" else {}
         try:
             return soundfile.SoundFile(

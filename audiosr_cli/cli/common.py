@@ -101,7 +101,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         check_limit()
         try:
-            with memory_told("audiosr"):
+            with memory_told(command.__name__.replace("_", "-")):
                 command(**values)
         except BrokenPipeError as error:
             raise typer.Exit(141) from error
