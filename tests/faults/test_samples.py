@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import EXAMPLES, noise
-from hostile import RATE, Run, audiosr, content, samples
+from hostile import RATE, Run, audiosr, content, inside, samples
 
 FRAMES = 24_000
 FLIPPED = 0.98  # least correlation of what comes of a recording with what comes of its negative, turned over
@@ -141,7 +141,7 @@ def test_044_a_constant_stays_finite(folder: Path, raised: Run, parted: Run) -> 
 def test_045_full_scale_never_wraps(folder: Path, ints: Run, tmp_path: Path) -> None:
     made = content(folder / "ints" / f"square_{RATE}.wav")[0]
     np.testing.assert_array_equal(made, np.where(SQUARE > 0, 32767, -32768))
-    done = audiosr(  # resampled, it overshoots
+    done = inside(  # resampled, it overshoots
         "upsample", folder / "square.wav", "--model", "none", "--subtype", 16, "-o", tmp_path / "a.wav"
     )
     assert "samples clipped" in done.talk
@@ -179,7 +179,7 @@ def test_048_turned_over_in_turned_over_out(folder: Path, raised: Run, parted: R
 def test_049_16_bits_pass_through(tmp_path: Path) -> None:
     wave = samples(100_003, 2)
     soundfile.write(tmp_path / "a.wav", wave.T, 44100)
-    done = audiosr("upsample", tmp_path / "a.wav", "--rate", 44100, "--model", "none", "-o", tmp_path / "b.wav")
+    done = inside("upsample", tmp_path / "a.wav", "--rate", 44100, "--model", "none", "-o", tmp_path / "b.wav")
     assert done.code == 0, done.talk
     np.testing.assert_array_equal(content(tmp_path / "b.wav"), wave)
 
@@ -192,20 +192,20 @@ def at_48000(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_050_already_at_the_rate(at_48000: Path) -> None:
-    done = audiosr("upsample", at_48000, "-o", at_48000.parent / "same.wav")
+    done = inside("upsample", at_48000, "-o", at_48000.parent / "same.wav")
     assert (done.code, done.talk) == (0, f"audiosr: {at_48000}: content ends at 24.0 kHz; nothing to restore\n")
     np.testing.assert_array_equal(content(at_48000.parent / "same.wav"), content(at_48000))
 
 
 def test_051_upsampling_does_not_go_down(at_48000: Path) -> None:
-    done = audiosr("upsample", at_48000, "--rate", 16000, "-o", at_48000.parent / "down.wav")
+    done = inside("upsample", at_48000, "--rate", 16000, "-o", at_48000.parent / "down.wav")
     assert done.code == 2
     assert f"--rate 16000: {at_48000} is at 48000 Hz, models go up only; see --model none" in done.talk
     assert not (at_48000.parent / "down.wav").exists()
 
 
 def test_052_more_speakers_than_any_model_parts(at_48000: Path) -> None:
-    done = audiosr("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
+    done = inside("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
     assert done.code == 2
     assert "--speakers 4: the bundled models part 2 (spectral2)" in done.talk
     assert len(done.talk.splitlines()) == 1
