@@ -43,12 +43,17 @@ def check_limit() -> None:
         )
 
 
+def ran_out(error: MemoryError | RuntimeError) -> bool:
+    """Whether ``error`` says that there is too little memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _RAN_OUT)
+
+
 @contextmanager
 def memory_told(name: str) -> Iterator[None]:
     """Where memory runs out, an AudioSRError about ``name``."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _RAN_OUT):
+        if not ran_out(error):
             raise
         raise AudioSRError(f"{name}: not enough memory; try --batch 1, or raise the limit (ulimit -v)") from error

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from audiosr_cli.allocator import memory_told
+from audiosr_cli.audio.atomic import sweep
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import sweep
 from audiosr_cli.errors import AudioSRError, OutputError
 from audiosr_cli.fingerprint import Fingerprint, absolute, fingerprint
 from audiosr_cli.inputs import Item
@@ -70,6 +71,10 @@ class Plan:
             raise OutputError(f"{kept[0]}: exists already; use --overwrite or --skip")
         return [] if kept and len(there) == len(targets) and self.existing == "skip" else targets
 
+    def fresh(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
+        """Those of ``targets`` that nobody may have made meanwhile."""
+        return frozenset(name for name in targets if self.existing == "fail" and absolute(name) not in self.own)
+
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
@@ -99,6 +104,13 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that is to be known of the batch as a whole."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one item: a report, an error, or neither where it was skipped. Fingerprints if asked for."""
 
@@ -114,14 +126,14 @@ class Outcome:
         return "failed" if self.error else "done" if self.report else "skipped"
 
 
-Listener = Callable[[Started | Advanced], None]
+Event = Started | Advanced | Noted
+Listener = Callable[[Event], None]
 
 
 def run(
     items: Sequence[Item], pipeline: Pipeline, plan: Plan, listen: Listener | None = None
 ) -> Generator[Outcome, None, None]:
     """Work through ``items``; an error of one is its outcome, and the next one's turn comes."""
-    plan = plan.guarding(items)
     for item in items:
         yield work(item, pipeline, plan, listen)
 
@@ -139,7 +151,7 @@ def rehearse(item: Item, pipeline: Pipeline, plan: Plan) -> tuple[Outcome, list[
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
             with AudioReader(item.source) as reader:
-                rate = rate or reader.sample_rate
+                rate = pipeline.form(reader, plan.naming.chosen_container, plan.subtype).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
         targets.extend(plan.targets(item, pipeline.outputs, rate or 0))
@@ -157,14 +169,21 @@ def tidy(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: in
 
 def _guarded(item: Item, act: Callable[[], Outcome]) -> Outcome:
     try:
-        return act()
+        with memory_told(item.source):
+            return act()
     except BrokenPipeError:
         raise
     except AudioSRError as error:
-        return Outcome(item, error=error)
+        return Outcome(item, error=_bare(error))
     except OSError as error:  # what the operating system refused where no better words were found
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        return Outcome(item, error=OutputError(f"{item.source}: {error.strerror}{where}"))
+        return Outcome(item, error=OutputError(f"{item.source}: {error.strerror or error}{where}"))
+
+
+def _bare(error: AudioSRError) -> AudioSRError:
+    """``error`` without what led to it, which holds on to whatever was at work there."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _one(item: Item, pipeline: Pipeline, plan: Plan, listen: Listener) -> Outcome:
@@ -176,8 +195,14 @@ def _one(item: Item, pipeline: Pipeline, plan: Plan, listen: Listener) -> Outcom
         source = fingerprint(reader.path) if plan.fingerprints and reader.path else None
         forecast_s = pipeline.forecast(reader) if plan.foretells else None
         listen(Started(item, targets, reader.frames, reader.sample_rate, forecast_s))
-        container = plan.naming.chosen_container
-        report = pipeline.file(reader, targets, container, plan.subtype, lambda frames: listen(Advanced(item, frames)))
+        report = pipeline.file(
+            reader,
+            targets,
+            plan.naming.chosen_container,
+            plan.subtype,
+            lambda frames: listen(Advanced(item, frames)),
+            plan.fresh(targets),
+        )
     files = [Path(target) for target in targets if target != "-"] if plan.fingerprints else []
     made = [fingerprint(path) for path in files if path.is_file()]
     return Outcome(item, report, source=source, made=made)

@@ -23,7 +23,7 @@ def pick_device(name: str) -> str:
 def computes_bf16(device: str) -> bool:
     """Whether bf16 is faster than float32 there: CPUs that only emulate it convolve ten times slower."""
     if device != "cpu":
-        return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 

@@ -15,16 +15,17 @@ import torch
 
 from audiosr_cli import __version__, api, weights
 from audiosr_cli.audio.read import codecs
-from audiosr_cli.audio.write import FORMATS
+from audiosr_cli.audio.write import FORMATS, writable
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.pipeline import Pipeline
+from audiosr_cli.stages import Options
 
 _RATE = 16000
 _FLAGS = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 bf16": "avx512_bf16", "AMX bf16": "amx_bf16"}
-_TASKS: dict[str, Callable[[], Pipeline]] = {
-    "separate": lambda: api.separation(2),
-    "upsample": lambda: api.upsampling(48000, cutoff_hz=4000.0),
-    "separate-sr": lambda: api.restoration(2),
+_TASKS: dict[str, Callable[[Options], Pipeline]] = {
+    "separate": lambda options: api.separation(2, options=options),
+    "upsample": lambda options: api.upsampling(48000, cutoff_hz=4000.0, options=options),
+    "separate-sr": lambda options: api.restoration(2, options=options),
 }
 
 
@@ -46,17 +47,11 @@ def examine() -> Iterator[Finding]:
         yield Finding("version", name, version(name))
     library, formats = codecs()
     yield Finding("version", "libsndfile", library)
-    missing = [name for name, form in _needed().items() if form not in formats]
-    yield Finding("formats", "written", ", ".join(name for name in FORMATS if name not in missing), not missing)
+    yield Finding("formats", "written", ", ".join(writable()), writable() == list(FORMATS))
     yield Finding("formats", "read", ", ".join(formats))
     yield from _devices()
     yield from map(_model, weights.catalogue())
     yield from (_tried(name, make) for name, make in _TASKS.items())
-
-
-def _needed() -> dict[str, str]:
-    """What libsndfile calls the formats of outputs."""
-    return {name: {"opus": "OGG"}.get(name, name.upper()) for name in FORMATS}
 
 
 def _devices() -> Iterator[Finding]:
@@ -86,14 +81,14 @@ def _model(name: str) -> Finding:
     return Finding("model", name, "whole")
 
 
-def _tried(name: str, make: Callable[[], Pipeline]) -> Finding:
-    """A second of noise through a task."""
+def _tried(name: str, make: Callable[[Options], Pipeline]) -> Finding:
+    """A second of noise through a task, on the device that the commands take."""
     noise = np.random.default_rng(0).standard_normal(_RATE).astype(np.float32) / 10
     try:
-        pipeline = make()
+        pipeline = make(api.default_options("auto"))
         begun = time.monotonic()
         made = pipeline.array(noise, _RATE)
-    except AudioSRError as error:
+    except (AudioSRError, RuntimeError) as error:  # torch's word on a device that does not work
         return Finding("task", name, str(error), fine=False)
     frames = (pipeline.rate or _RATE) if np.isfinite(made).all() else 0
     fine = made.shape == (len(pipeline.outputs), 1, frames)

@@ -19,7 +19,7 @@ class Fingerprint:
 
     def holds(self) -> bool:
         """Whether the file has that content still."""
-        return self._size_holds() and _digest(self.path) == self.sha256
+        return self._size_holds() and sha256(self.path) == self.sha256
 
     def probably_holds(self) -> bool:
         """The same, but a file of the same size and time is not read."""
@@ -32,7 +32,7 @@ class Fingerprint:
 def fingerprint(path: Path) -> Fingerprint:
     """Of a file as it is now. Raises OSError."""
     known = path.stat()
-    return Fingerprint(absolute(path), known.st_size, known.st_mtime_ns, _digest(path))
+    return Fingerprint(absolute(path), known.st_size, known.st_mtime_ns, sha256(path))
 
 
 def absolute(path: str | Path) -> str:
@@ -40,6 +40,7 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - pathlib's follows no '..'
 
 
-def _digest(path: str | Path) -> str:
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file. Raises OSError."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -58,27 +58,37 @@ def _named(name: str, null: bool) -> Iterator[Item]:
         for listed in _listed(name[1:], null):
             yield from _at(listed)
     elif glob.has_magic(name):
-        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - pathlib's takes no absolute one
-        if not found:
-            raise InputError(f"{name}: no file has such a name")
-        for path in found:
-            yield from _at(path)
+        yield from _matching(name)
     else:
         yield from _at(name)
 
 
-def _at(name: str) -> Iterator[Item]:
-    """A file, there or not, or the audio files of a folder."""
-    name = "./-" if name == "-" else name
+def _matching(pattern: str) -> list[Item]:
+    """What a glob finds: files, and the audio files of folders; ``**`` walks itself, and finds audio files only."""
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - pathlib's takes no absolute one
+    if "**" in Path(pattern).parts:
+        found = [path for path in found if Path(path).suffix.lower() in SUFFIXES and not _is_folder(path)]
+    items = [item for path in found for item in _at(path, needed=False)]
+    if not items:
+        raise InputError(f"{pattern}: no file has such a name")
+    return items
+
+
+def _is_folder(name: str) -> bool:
     try:
-        is_folder = Path(name).is_dir()
+        return Path(name).is_dir()
     except OSError:  # told when it is opened
-        is_folder = False
-    if not is_folder:
+        return False
+
+
+def _at(name: str, needed: bool = True) -> Iterator[Item]:
+    """A file, there or not, or the audio files of a folder, which must have some where they are ``needed``."""
+    name = "./-" if name == "-" else name
+    if not _is_folder(name):
         yield Item(name)
         return
     found = sorted(_walk(Path(name)))
-    if not found:
+    if needed and not found:
         raise InputError(f"{name}: no audio files in this folder")
     yield from (Item(str(file), file.parent.relative_to(name)) for file in found)
 

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
@@ -29,11 +29,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from audiosr_cli.allocator import keep_freed_memory
-from audiosr_cli.audio.write import owner, sweep
-from audiosr_cli.batch import Advanced, Listener, Outcome, Plan, Recipe, Started, work
+from audiosr_cli.allocator import keep_freed_memory, ran_out
+from audiosr_cli.audio.atomic import owner, sweep
+from audiosr_cli.batch import Advanced, Event, Listener, Noted, Outcome, Plan, Recipe, Started, work
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.inputs import Item
+from audiosr_cli.pipeline import Pipeline
 
 _PAUSE_S = 0.5  # between two messages of how far a recording is
 _PATIENCE_S = 10.0  # for a worker that was asked to end
@@ -65,10 +66,11 @@ def run(
 ) -> Generator[Outcome, None, None]:
     """Work through ``items`` in ``jobs`` processes; outcomes come as they are ready.
 
-    A worker that is killed costs the recording it was at, and another takes its place. Close the iterator to end
-    them all. Raises AudioSRError where no worker gets its models loaded.
+    A worker that is killed costs the recording it was at, and another takes its place. One that ends before it has
+    its models is missing from then on, which ``listen`` hears. Close the iterator to end them all. Raises AudioSRError
+    where no worker gets its models loaded.
     """
-    waiting, plan = deque(items), plan.guarding(items)
+    waiting = deque(items)
     workers: list[_Process] = []
     try:
         workers += [_start(recipe, plan) for _ in range(min(jobs, len(waiting)))]
@@ -81,8 +83,8 @@ def run(
                     if worker.item is not None:
                         yield _lost(worker)
                         workers += [_start(recipe, plan)] if waiting else []
-                    elif waiting and not workers:
-                        raise AudioSRError(f"no worker gets ready: the last one {_end_of(worker)}; try fewer --jobs")
+                    elif waiting:
+                        _miss(worker, len(workers), listen)
                 elif isinstance(message, Outcome):
                     yield message
                     hand_next(worker, waiting)
@@ -148,6 +150,13 @@ def _lost(worker: _Process) -> Outcome:
     return Outcome(worker.item, error=AudioSRError(f"{worker.item.source}: its worker {said}; run it again"))
 
 
+def _miss(worker: _Process, left: int, listen: Listener) -> None:
+    """Tell of a worker that ended before it took its first recording. Raises AudioSRError where none is ``left``."""
+    if not left:
+        raise AudioSRError(f"no worker gets ready: the last one {_end_of(worker)}; try fewer --jobs")
+    listen(Noted(f"a worker {_end_of(worker)} before it had its models; --jobs {left} from here on"))
+
+
 def _end_of(worker: _Process) -> str:
     worker.process.join(_PATIENCE_S)
     code = worker.process.exitcode or 0
@@ -163,6 +172,8 @@ def _end(workers: Sequence[_Process]) -> None:
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
+    for folder in {folder for worker in workers for folder in worker.folders}:
+        sweep(folder)
 
 
 def _serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
@@ -179,7 +190,7 @@ def serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        pipeline = recipe.pipeline()
+        pipeline = _loaded(recipe)
         pipe.send(Ready())
         while (item := pipe.recv()) is not None:
             pipe.send(work(item, pipeline, plan, _telling(pipe)))
@@ -187,11 +198,21 @@ def serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
         pipe.send(error)
 
 
-def _telling(pipe: Any) -> Callable[[Started | Advanced], None]:
+def _loaded(recipe: Recipe) -> Pipeline:
+    """With its models; a process that has no memory for them ends, as others may have theirs."""
+    try:
+        return recipe.pipeline()
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise SystemExit(1) from error
+
+
+def _telling(pipe: Any) -> Listener:
     """A listener that passes on what it hears, progress not too often."""
     told = 0.0
 
-    def listen(event: Started | Advanced) -> None:
+    def listen(event: Event) -> None:
         nonlocal told
         if isinstance(event, Started):
             pipe.send(event)
@@ -212,4 +233,5 @@ def _outlive_nobody() -> None:
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # the parent's, behind one for the whole group, must not interrupt that
     raise SystemExit(128 + number)  # unwinds, so that temporary files go

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,29 +23,39 @@ from audiosr_cli.pipeline import Pipeline
 class Manifest:
     """The manifest at ``path``, made if it is not there. Raises OutputError where it cannot be read or written.
 
-    ``settings`` is what shapes the samples of this call. Lines that are no whole JSON object are ignored.
+    ``settings`` is what shapes the samples of this call. Lines that are no whole JSON object are ignored; a file that
+    has no others, or is one of ``inputs`` (device, inode), is none of ours and is refused.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], inputs: Container[tuple[int, int]] = ()) -> None:
         self.path = path
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they come back from a file
         self._last: dict[str, dict[str, Any]] = {}
         self._own: set[str] = set()
         try:
             self._stream = open(path, "ab+", buffering=0)
-            self._read()
+            try:
+                self._read(inputs)
+            except BaseException:
+                self._stream.close()
+                raise
         except OSError as error:
             raise OutputError(f"{path}: the manifest cannot be opened: {error.strerror}") from error
 
-    def _read(self) -> None:
+    def _read(self, inputs: Container[tuple[int, int]]) -> None:
+        known = os.fstat(self._stream.fileno())
+        if (known.st_dev, known.st_ino) in inputs:
+            raise OutputError(f"{self.path}: is an input of this call, not a manifest; give --manifest another file")
         self._stream.seek(0)
         data = self._stream.read()
         for line in data.split(b"\n"):
             if (entry := _entry(line)) is not None:
                 self._last[entry["input"]] = entry
                 self._own |= {made["path"] for made in entry["outputs"]}
+        if data and not self._last:
+            raise OutputError(f"{self.path}: is there and no manifest; give --manifest another file")
         if data and not data.endswith(b"\n"):  # a run was killed while it wrote
-            self._stream.write(b"\n")
+            self._put(b"\n")
 
     @property
     def own(self) -> frozenset[str]:
@@ -89,10 +99,15 @@ class Manifest:
 
     def _append(self, row: dict[str, Any]) -> None:
         try:
-            self._stream.write(json.dumps(row).encode() + b"\n")  # at once, and at the end: O_APPEND
+            self._put(json.dumps(row).encode() + b"\n")
             os.fsync(self._stream.fileno())
         except OSError as error:
             raise OutputError(f"{self.path}: the manifest cannot be written: {error.strerror}") from error
+
+    def _put(self, data: bytes) -> None:
+        """At once, and at the end: O_APPEND."""
+        if self._stream.write(data) != len(data):
+            raise OutputError(f"{self.path}: the manifest cannot be written whole; is there room on the disk?")
 
     def close(self) -> None:
         """Nothing is lost without it."""

@@ -6,12 +6,14 @@ import hashlib
 import os
 import string
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from audiosr_cli.audio.write import FORMATS, container_of
 from audiosr_cli.errors import OutputError, UsageError
+from audiosr_cli.fingerprint import absolute
 from audiosr_cli.inputs import Item
 
 FIELDS = ("stem", "speaker", "rate", "ext")
@@ -131,6 +133,7 @@ def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: i
     if naming.output == "-":
         _check_standard_output(len(items), len(outputs))
         return
+    _check_once(items)
     if naming.to_file and len(items) > 1:
         raise UsageError(f"-o {naming.output} is one file for {len(items)} inputs; give a folder")
     folder = Path(naming.output or ".")
@@ -148,6 +151,13 @@ def _check_standard_output(items: int, outputs: int) -> None:
         raise UsageError("-o - writes audio to standard output, which is closed")
     if sys.stdout.isatty():
         raise UsageError("-o - writes audio to standard output, which is a terminal here; redirect it")
+
+
+def _check_once(items: Sequence[Item]) -> None:
+    """No recording comes twice, by itself and in a folder: events and manifests know it by its path."""
+    sources = Counter(absolute(item.source) for item in items if item.source != "-")
+    if twice := next((source for source, count in sources.items() if count > 1), None):
+        raise UsageError(f"{twice}: is given more than once; name it once")
 
 
 def _check_apart(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int) -> None:

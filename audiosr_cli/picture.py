@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import atomic_path
 from audiosr_cli.errors import OutputError, UsageError
 
 _COLUMNS = 1000  # of a picture, however long the recording

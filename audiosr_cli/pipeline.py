@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiosr_cli.allocator import memory_told
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import choose_format, container_of
+from audiosr_cli.audio.write import OutputFormat, choose_format, container_of
 from audiosr_cli.band import BandMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
@@ -135,6 +135,16 @@ class Pipeline:
         with AudioReader(source) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
+    def form(self, reader: AudioReader, container: str = "wav", subtype: str | None = None) -> OutputFormat:
+        """What the outputs of an open recording are. Raises AudioSRError where its header tells that it cannot be."""
+        rate = self.rate or reader.sample_rate
+        if self.asks_for_edge and rate < reader.sample_rate:
+            raise UsageError(
+                f"--rate {rate}: {reader.name} is at {reader.sample_rate} Hz, models go up only; see --model none"
+            )
+        channels = self.options.count(reader.channels, reader.name)
+        return choose_format(container, subtype, reader.subtype, rate, channels)
+
     def file(
         self,
         reader: AudioReader,
@@ -142,31 +152,34 @@ class Pipeline:
         container: str = "wav",
         subtype: str | None = None,
         progress: Progress | None = None,
+        fresh: Container[str | Path] = (),
     ) -> Report:
-        """An open recording into ``targets``, one a source; ``-`` is standard output."""
-        rate = self.rate or reader.sample_rate
-        if self.asks_for_edge and rate < reader.sample_rate:
-            raise UsageError(
-                f"--rate {rate}: {reader.name} is at {reader.sample_rate} Hz, models go up only; see --model none"
-            )
-        channels = self.options.count(reader.channels, reader.name)
-        form = choose_format(container, subtype, reader.subtype, rate, channels)
-        edge_hz = self.file_edge(reader) if self.asks_for_edge else None
-        models = self.chain(reader.sample_rate, edge_hz)
+        """An open recording into ``targets``, one a source (``-``: standard output); ``fresh`` ones replace nothing."""
+        form = self.form(reader, container, subtype)
         with memory_told(reader.name):
-            report = process_file(targets, reader, models, form, self.options, progress, self.voice, self.residual)
+            edge_hz = self.file_edge(reader) if self.asks_for_edge else None
+            models = self.chain(reader.sample_rate, edge_hz)
+            report = process_file(
+                targets, reader, models, form, self.options, progress, self.voice, self.residual, fresh
+            )
         if self.asks_for_edge:
             report.edge_hz = edge_hz
             report.notes.append(_told(reader.name, edge_hz, models))
+        report.warnings += self._lost(reader, models)
+        return report
+
+    def _lost(self, reader: AudioReader, models: Sequence[Model]) -> list[str]:
+        """What of a recording's rate and band did not become what one might think."""
+        lines = []
         kept = self.rate is not None and self.rate <= reader.sample_rate
         if kept and not (self.asks_for_edge and self.rate == reader.sample_rate):
-            report.warnings.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
+            lines.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
         guided = any(model.spec.inputs > 1 for model in models)
         rates = [model.spec.out_rate for model in models] or [reader.sample_rate]
         highest = rates[-1] if guided else min(rates)
         if (self.rate is not None or guided) and reader.sample_rate > highest:
-            report.warnings.append(f"{reader.name}: what lay above {highest // 2} Hz is gone; the model ends there")
-        return report
+            lines.append(f"{reader.name}: what lay above {highest // 2} Hz is gone; the model ends there")
+        return lines
 
 
 def _told(name: str, edge_hz: float | None, models: Sequence[Model]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,42 +91,55 @@ def process_file(
     progress: Progress | None = None,
     voice: VoiceModel | None = None,
     residual: bool = False,
+    fresh: Container[str | Path] = (),
 ) -> Report:
     """An open recording through ``models`` into ``targets``, one a source, in constant memory.
 
-    With ``residual`` the last target gets what the input has beyond the sum of its sources. All targets appear
-    together at the end, or none does. Raises AudioSRError.
+    With ``residual`` the last target gets what the input has beyond the sum of its sources. When all are whole and on
+    the disk they get their names, one right after the other; an error before that leaves none. Files that have these
+    names already are replaced, but not those of ``fresh`` targets. Raises AudioSRError.
     """
     begun = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
     report.rate_out, report.channels = form.sample_rate, form.channels
     stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice)
-    assert stages[-1].rows == (len(targets) - residual) * form.channels
-    energy = np.zeros(len(targets))
-    blocks = _counted(reader, report, options, progress)
+    speakers = len(targets) - residual
+    assert stages[-1].rows == speakers * form.channels
+    made = (with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
     with ExitStack() as stack:
-        writers = [stack.enter_context(AudioWriter(target, form, options.clip)) for target in targets]
-        for block in (with_residual if residual else stream)(blocks, stages):
-            report.frames_out += block.shape[1]
-            for i, (writer, part) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
-                energy[i] += float(np.square(part, dtype=np.float64).sum())
-                writer.write(part)
+        writers = [stack.enter_context(AudioWriter(name, form, options.clip, name in fresh)) for name in targets]
+        energy = _written(made, writers, report)
         if options.strict and reader.warnings:
             raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
-        if any(writer.gate.rescales for writer in writers):
-            report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
-        for writer in writers:
-            writer.finish(report.gain)
+        _finish(writers, report)
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-    report.clipped = sum(writer.gate.clipped for writer in writers)
     _tell_tracks(report, stages, energy)
-    speakers = len(targets) - residual
     report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
     report.warnings += [line for stage in stages if stage.caller for line in stage.caller.told]
     report.elapsed_s = time.monotonic() - begun
     return report
+
+
+def _written(blocks: Iterable[Samples], writers: Sequence[AudioWriter], report: Report) -> NDArray[np.float64]:
+    """Write ``blocks`` (S * C, T), a source to each of ``writers``; and the energy of each."""
+    energy = np.zeros(len(writers))
+    for block in blocks:
+        report.frames_out += block.shape[1]
+        for i, (writer, part) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
+            energy[i] += float(np.square(part, dtype=np.float64).sum())
+            writer.write(part)
+    return energy
+
+
+def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
+    """End all outputs, at the same gain."""
+    if any(writer.gate.rescales for writer in writers):
+        report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
+    for writer in writers:
+        writer.finish(report.gain)
+    report.clipped = sum(writer.gate.clipped for writer in writers)
 
 
 def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.float64]) -> None:

@@ -23,7 +23,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import RayError
 
-from audiosr_cli.audio.write import discard
+from audiosr_cli.audio.atomic import discard
 from audiosr_cli.batch import Listener, Outcome, Plan, Recipe, Started
 from audiosr_cli.errors import AudioSRError, UsageError
 from audiosr_cli.fingerprint import absolute
@@ -94,7 +94,7 @@ class Cluster:
         self, items: Sequence[Item], recipe: Recipe, plan: Plan, listen: Listener
     ) -> Generator[Outcome, None, None]:
         """As ``jobs.run``, but the recording of a worker that dies gets another worker, twice."""
-        waiting, plan = deque(items), plan.guarding(items)
+        waiting = deque(items)
         workers: list[_Hired] = []
         try:
             workers += [self._hire(recipe, plan) for _ in range(min(self.count, len(waiting)))]

@@ -131,7 +131,9 @@ class Stage:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
-        self.caller = Caller(model, options.batch, options.bf16)
+        here = model.device.type
+        bf16 = options.bf16 and (here == options.device or computes_bf16(here))  # it may have had to go to the CPU
+        self.caller = Caller(model, options.batch, bf16)
         return Engine(model.spec, self.caller, channels, options.batch, self.tracker)
 
     def push(self, block: Samples, last: bool = False) -> Samples:

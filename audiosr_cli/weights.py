@@ -7,7 +7,6 @@ is bundled is listed with its SHA-256 in ``weights/catalogue.json``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from audiosr_cli.errors import ModelError, OutputError
+from audiosr_cli.fingerprint import sha256
 
 if TYPE_CHECKING:
     from audiosr_cli.models import Model
@@ -57,15 +57,6 @@ def find(model: str) -> tuple[Path, str | None]:
     return path, None
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file. Raises ModelError where it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def metadata(path: Path) -> dict[str, Any]:
     """The metadata of a checkpoint, parsed; torch is not needed. Raises ModelError on anything else."""
     try:
@@ -96,9 +87,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
     from audiosr_cli.models import build, make_config
 
     path, digest = find(model)
-    found = sha256(path)
-    if digest is not None and found != digest:
-        raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
+    found = _proven(path, digest)
     known = metadata(path)
     try:
         config = make_config(known["model"], known["config"])
@@ -122,12 +111,23 @@ def load_model(model: str, device: str = "cpu") -> Model:
     return network.to(device).requires_grad_(False).eval()
 
 
+def _proven(path: Path, digest: str | None) -> str:
+    """The SHA-256 of a checkpoint, which has to be ``digest`` if that is known. Raises ModelError."""
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if digest is not None and found != digest:
+        raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
+    return found
+
+
 def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
     """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; fp16 if ``half``."""
     import torch
     from safetensors.torch import save
 
-    from audiosr_cli.audio.write import atomic_path
+    from audiosr_cli.audio.atomic import atomic_path
     from audiosr_cli.models import ARCHITECTURES
 
     names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}

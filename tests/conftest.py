@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from audiosr_cli import weights
+from audiosr_cli.fingerprint import sha256
 from audiosr_cli.models import Model, build, make_config
 
 torch.set_num_threads(1)  # small models: threads cost more than they bring, most of all on a busy machine
@@ -74,7 +75,7 @@ def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         torch.manual_seed(0)
         model = build(name, make_config(name, values))
         weights.save_model(model, place / f"{name}.safetensors", {"data": "none"})
-        digest = weights.sha256(place / f"{name}.safetensors")
+        digest = sha256(place / f"{name}.safetensors")
         entries[name] = {"file": f"{name}.safetensors", "sha256": digest, "tasks": [model.spec.task]}
     (place / "catalogue.json").write_text(json.dumps(entries))
     monkeypatch.setattr(weights, "_FOLDERS", (place,))

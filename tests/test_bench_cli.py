@@ -51,9 +51,9 @@ def test_quality_as_markdown(tmp_path: Path) -> None:
     folder = tmp_path / "references"
     folder.mkdir()
     soundfile.write(folder / "a.wav", tone(8000, 3000, 16000)[0], 16000)
-    done = bench("--quality", folder, "--from", 8000, "--markdown")
+    done = bench("--quality", folder, "--from", "8000,8000", "--markdown")
     assert done.exit_code == 0, done.output
-    assert "| soxr | 8000 → 16000 Hz | 1 | " in done.stdout
+    assert done.stdout.count("| soxr | 8000 → 16000 Hz | 1 | ") == 1
     assert "| audiosr upsample | 8000 → 16000 Hz | 1 | " in done.stdout
 
 
@@ -74,8 +74,12 @@ def test_what_fails_is_told_and_counts(known_machine: None, tmp_path: Path) -> N
         ([], "nothing to measure"),
         (["a.wav", "--synthetic", 1], "either a recording or --synthetic"),
         (["--synthetic", -1], "must be above 0 seconds"),
+        (["--synthetic", "nan"], "must be above 0 seconds"),
+        (["--synthetic", "inf"], "must be above 0 seconds"),
         (["--synthetic", 1, "--json", "--markdown"], "exclude each other"),
         (["--memory", "--lengths", "1,x"], "--lengths 1,x: numbers above 0"),
+        (["--memory", "--lengths", "1,nan"], "--lengths 1,nan: numbers above 0"),
+        (["--memory", "--lengths", "inf"], "--lengths inf: numbers above 0"),
         (["--synthetic", 1, "--models", "voice"], "does not work on recordings by itself"),
         (["--synthetic", 1, "--against", "nobody"], "no such peer"),
         (["--synthetic", 1, "--picture", "a.jpg"], "--picture a.jpg: a name that ends in .png"),

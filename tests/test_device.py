@@ -26,3 +26,9 @@ def test_bf16_where_the_processor_has_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
     assert computes_bf16("cpu") == pick_bf16("auto", "cpu") == native
     assert pick_bf16("bf16", "cpu") and not pick_bf16("float32", "cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_where_the_card_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert computes_bf16("cuda") == native

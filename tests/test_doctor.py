@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
-from audiosr_cli import doctor, weights
+import pytest
+import soundfile
+
+from audiosr_cli import api, doctor, weights
+from audiosr_cli.pipeline import Pipeline
+from audiosr_cli.stages import Options
 
 
 def test_a_healthy_installation() -> None:
@@ -13,6 +19,24 @@ def test_a_healthy_installation() -> None:
     named = {(finding.group, finding.name) for finding in found}
     assert {("version", "torch"), ("version", "libsndfile"), ("device", "threads"), ("task", "separate-sr")} <= named
     assert {name for group, name in named if group == "model"} == set(weights.catalogue())
+
+
+def test_what_commands_would_meet_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On their device, whatever torch says of it; and of formats."""
+    devices: list[str] = []
+
+    def fail(speakers: int, options: Options) -> Pipeline:
+        devices.append(options.device)
+        raise RuntimeError("CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(api, "pick_device", {"auto": "cuda"}.get)
+    monkeypatch.setattr(api, "pick_bf16", lambda precision, name: False)
+    monkeypatch.setattr(api, "separation", fail)
+    found = doctor._tried("separate", doctor._TASKS["separate"])
+    assert (found.fine, found.value, devices) == (False, "CUDA error: no kernel image is available", ["cuda"])
+    monkeypatch.setattr(soundfile, "check_format", lambda kind, subtype: subtype != "OPUS")
+    (formats,) = [finding for finding in islice(doctor.examine(), 9) if finding.name == "written"]
+    assert (formats.fine, "opus" in formats.value, "ogg" in formats.value) == (False, False, True)
 
 
 def test_a_damaged_model_is_found(small_weights: Path) -> None:

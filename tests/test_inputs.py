@@ -57,6 +57,13 @@ def test_globs_are_expanded_where_no_file_has_that_name(recordings: Path) -> Non
     pattern = str(recordings / "[ab].*")
     assert [Path(item.source).name for item in collect([pattern])] == ["a.wav", "b.flac"]
     assert len(collect([str(recordings / "**" / "a.wav")])) == 2
+    (recordings / "empty").mkdir()
+    found = [str(Path(item.source).relative_to(recordings)) for item in collect([str(recordings / "**")])]
+    assert found == ["a.wav", "b.flac", "sub/a.wav"]
+    (recordings / "notes.txt").unlink()
+    assert [item.source for item in collect([str(recordings / "*")])] == [str(recordings / name) for name in found]
+    with pytest.raises(InputError, match="no file has such a name"):
+        collect([str(recordings / "em*")])
     Path(pattern).touch()
     assert collect([pattern]) == [Item(pattern)]
     with pytest.raises(InputError, match="no file has such a name"):

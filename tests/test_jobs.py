@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,27 +14,70 @@ import soundfile
 from conftest import noise
 
 from audiosr_cli import api, batch, jobs
+from audiosr_cli.audio import atomic
 from audiosr_cli.errors import ModelError
 from audiosr_cli.inputs import Item
 from audiosr_cli.naming import Naming
+from audiosr_cli.pipeline import Pipeline
 from audiosr_cli.stages import Options
 
-EVENTS = list[batch.Started | batch.Advanced]
+
+def scarce(taken: Path, options: Options) -> Pipeline:
+    """A pipeline that there is no memory for in the first process that makes it; others have it when that is gone."""
+    try:
+        taken.symlink_to(str(os.getpid()))
+    except FileExistsError:
+        first, deadline = int(os.fspath(taken.readlink())), time.monotonic() + 60
+        with suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.kill(first, 0)
+                time.sleep(0.02)
+        return api.upsampling(16000, "none", options)
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
 
-def test_outcomes_and_events_come_back(tmp_path: Path) -> None:
+def test_outcomes_and_events_come_back_from_those_that_have_their_models(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     items = [Item(str(tmp_path / f"{i}.wav")) for i in range(4)]
     for item in items[1:]:
         soundfile.write(item.source, noise(800).T, 8000)
-    recipe = batch.Recipe(api.upsampling, {"rate": 16000, "model": "none"}, Options())
+    recipe = batch.Recipe(scarce, {"taken": tmp_path / "taken"}, Options())
     plan = batch.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True)
-    events: EVENTS = []
-    outcomes = list(jobs.run(items, recipe, plan, 2, events.append))
+    events: list[batch.Event] = []
+    outcomes = list(jobs.run(items, recipe, plan, 3, events.append))
     assert {outcome.item: outcome.status for outcome in outcomes} == dict(
         zip(items, ["failed", "done", "done", "done"], strict=True)
     )
     assert {event.item for event in events if isinstance(event, batch.Started)} == set(items[1:])
     assert all(outcome.source and len(outcome.made) == 1 for outcome in outcomes if outcome.report)
+    said = [event.line for event in events if isinstance(event, batch.Noted)]
+    assert said == ["a worker ended with exit code 1 before it had its models; --jobs 2 from here on"]
+    assert capfd.readouterr().err == ""
+
+
+def test_what_killed_workers_leave_is_removed(tmp_path: Path) -> None:
+    """One that does not end when it is asked to."""
+
+    class Stubborn:
+        def __init__(self) -> None:
+            code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(); time.sleep(60)"
+            self.popen = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            self.popen.stdout.readline()
+            self.terminate, self.kill = self.popen.terminate, self.popen.kill
+
+        def join(self, patience: float | None = None) -> None:
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(0.1 if patience else None)
+
+        def is_alive(self) -> bool:
+            return self.popen.poll() is None
+
+    process = Stubborn()
+    (tmp_path / f".audiosr-{process.popen.pid}-{atomic._host()}0.part").touch()
+    jobs._end([jobs.Worker(process, None, folders={tmp_path})])
+    process.popen.stdout.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_that_cannot_load_their_models(tmp_path: Path) -> None:

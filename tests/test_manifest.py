@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,30 @@ def test_what_is_proven(tmp_path: Path) -> None:
         assert manifest.own == {str(tmp_path / "out" / "a.wav")}
     with pytest.raises(OutputError, match="the manifest cannot be opened"):
         Manifest(tmp_path, settings)
+
+
+def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    for name, content in (("a.wav", b"RIFF"), ("text", b"{}\n"), ("entry", b"")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("a.wav", "text"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(OutputError, match="is there and no manifest"):
+            Manifest(tmp_path / name, {})
+        assert (tmp_path / name).read_bytes() == before
+    known = (tmp_path / "entry").stat()
+    with pytest.raises(OutputError, match="is an input of this call"):
+        Manifest(tmp_path / "entry", {}, {(known.st_dev, known.st_ino)})
+
+
+def test_a_line_that_is_not_written_whole_is_an_error(tmp_path: Path) -> None:
+    with closing(Manifest(tmp_path / "m", {})) as manifest:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # stands for a disk that fills up
+        try:
+            with pytest.raises(OutputError, match="cannot be written whole"):
+                manifest.begin(batch.Started(Item("a.wav"), ["b.wav"], None, 8000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_fingerprints(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_templates_that_are_refused(template: str, said: str) -> None:
         ("x.wav", ["a.wav", "b.wav"], TWO, 1, "one file for 2 inputs"),
         (None, ["a.wav"], "{stem}.wav", 2, "need the field {speaker}"),
         (None, ["1/a.wav", "2/a.wav"], TWO, 2, "would both become a_speaker1.wav"),
+        (None, ["in/a.wav", "./in/a.wav"], TWO, 2, "in/a.wav: is given more than once"),
     ],
 )
 def test_found_before_work(output: str | None, inputs: list[str], template: str, sources: int, said: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from conftest import BWE, halves, noise, restorer, tone
 
 from audiosr_cli import api
+from audiosr_cli.audio import atomic, write
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.errors import InputError, ModelError, UsageError
@@ -152,6 +153,16 @@ def test_all_targets_or_none(small_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sample 8999 \(1\.125 s\)"):
         api.separation(2).write(tmp_path / "a.wav", [out / "1.wav", out / "2.wav"])
     assert list(out.iterdir()) == []
+
+
+def test_everything_is_on_the_disk_before_the_first_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
+    steps: list[str] = []
+    monkeypatch.setattr(write, "flush", lambda part: steps.append("flush"))
+    monkeypatch.setattr(atomic.os, "replace", lambda part, target: steps.append("name"))
+    targets = [tmp_path / "1.wav", tmp_path / "2.wav"]
+    Pipeline((halves(),), None, OPTIONS).write(tmp_path / "a.wav", targets)
+    assert steps == ["flush", "flush", "name", "name"]
 
 
 def test_what_the_tracks_say_of_the_speakers() -> None:

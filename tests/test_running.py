@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,13 @@ import soundfile
 from conftest import noise
 from typer.testing import CliRunner, Result
 
-from audiosr_cli import weights
-from audiosr_cli.cli import telling
+from audiosr_cli.batch import Outcome
+from audiosr_cli.cli import streams, telling
+from audiosr_cli.cli.common import guarded
 from audiosr_cli.cli.main import app
-from audiosr_cli.errors import UsageError
+from audiosr_cli.errors import AudioSRError, OutputError, UsageError
+from audiosr_cli.fingerprint import sha256
+from audiosr_cli.inputs import Item
 
 
 def audiosr(*arguments: object) -> Result:
@@ -67,6 +74,42 @@ def test_progress_goes_where_it_is_asked_for(folder: Path, monkeypatch: pytest.M
     assert audiosr("in", "-o", "out", "--model", "none", "--json", "--progress", "none").stdout.count("progress") == 0
 
 
+def test_a_summary_keeps_few_failures() -> None:
+    summary = telling.Summary()
+    for error in (OutputError("no room"), *(UsageError(f"{i}") for i in range(50))):
+        summary.ended(Outcome(Item("a.wav"), error=error))
+    assert (summary.count["failed"], summary.failures) == (51, ["no room", *map(str, range(19))])
+    assert summary.exit_code == 1
+    summary.ended(Outcome(Item("a.wav")))
+    assert summary.exit_code == 3
+
+
+class Full(io.StringIO):
+    """As standard output to a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_standard_output_is_named_only_where_it_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("odd")
+
+    with pytest.raises(AudioSRError, match=r"^odd$"):
+        guarded(fail)()
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(AudioSRError, match=r"^standard output: No space left on device$"):
+        guarded(streams.put)(text="a")
+
+
+def test_a_bar_takes_the_terminal_when_it_is_entered() -> None:
+    bars = telling.Bars(2)
+    assert not bars._bar.live.is_started
+    with bars:
+        assert bars._bar.live.is_started
+    assert not bars._bar.live.is_started
+
+
 def test_a_rehearsal_writes_nothing_and_finds_what_cannot_go_well(folder: Path) -> None:
     planned = audiosr("in", "-o", "out", "--model", "none", "--dry-run")
     assert planned.stdout.splitlines() == [f"in/{name}.wav → out/{name}_16000.wav" for name in "abc"]
@@ -92,10 +135,10 @@ def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
     rows: list[dict[str, Any]] = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["begun", "done", "begun", "done", "failed", "begun", "done"]
     row = rows[1]
-    assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", weights.sha256(Path("in/a.wav")))
+    assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", sha256(Path("in/a.wav")))
     (made,) = row["outputs"]
-    assert (made["path"], made["sha256"]) == (f"{folder}/out/a_16000.wav", weights.sha256(Path("out/a_16000.wav")))
-    assert list(row["models"].values()) == [weights.sha256(small_weights / "spectral_bwe.safetensors")]
+    assert (made["path"], made["sha256"]) == (f"{folder}/out/a_16000.wav", sha256(Path("out/a_16000.wav")))
+    assert list(row["models"].values()) == [sha256(small_weights / "spectral_bwe.safetensors")]
     assert (row["settings"]["cutoff_hz"], row["settings"]["clip"], row["seconds"]) == (3000, "warn", 1.0)
     assert "header ends" in rows[4]["error"]
 
@@ -106,6 +149,7 @@ def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
         (["in", "--resume"], "--manifest FILE"),
         (["in", "--shard", "3/2"], "i/N is wanted"),
         (["-", "in", "--jobs", "2"], "leave --jobs out"),
+        (["/dev/fd/63", "in", "--jobs", "2"], "/dev/fd/63 reaches no other process"),
         ([], "no inputs"),
         (["in", "--skip", "--fail"], "exclude each other"),
     ],

@@ -105,6 +105,19 @@ def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatc
     assert room or not again[0].caller.told  # it stays on the CPU, and that was said
 
 
+@pytest.mark.parametrize(
+    ("meant", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)]
+)
+def test_bf16_where_a_model_has_come_to(
+    meant: str, native: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is on the CPU, because it had to or because it was asked for."""
+    monkeypatch.setattr(stages, "computes_bf16", lambda device: native)
+    (made,) = make_stages([halves()], 8000, 8000, 1, Options(meant, bf16=True))
+    assert made.caller is not None
+    assert made.caller.bf16 == expected
+
+
 def test_a_cpu_without_memory_is_told() -> None:
     class Full(Caller):
         def _call(self, *x: torch.Tensor) -> torch.Tensor:

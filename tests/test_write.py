@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import io
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +13,10 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
-from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, atomic_path, choose_format, sweep
+from audiosr_cli.audio.write import AudioWriter, Gate, OutputFormat, choose_format
 from audiosr_cli.errors import OutputError, SampleError
 
 PCM16 = OutputFormat("wav", "PCM_16", 16000, 1)
-
-
-def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
-    code = "import os, sys; from audiosr_cli.audio.write import atomic_path; from pathlib import Path\n"
-    code += "with atomic_path(Path(sys.argv[1], 'a')) as part: part.touch(); os._exit(0)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    (left,) = tmp_path.iterdir()
-    owner, token = left.name.split("-")[1:]
-    elsewhere = tmp_path / f".audiosr-{owner}-{'0' * 14}.part"  # of a process of another machine
-    own, other = tmp_path / f".audiosr-{os.getpid()}-{token}", tmp_path / f".audiosr-x-{token}"
-    for path in (elsewhere, own, other):
-        path.touch()
-    sweep(tmp_path)
-    assert {*tmp_path.iterdir()} == {elsewhere, own, other}
 
 
 def write(
@@ -96,6 +81,18 @@ def test_clip_policies(tmp_path: Path) -> None:
     np.testing.assert_allclose(made.T, wave / np.abs(wave).max(), atol=1 / 32768)
     write(tmp_path / "d.wav", OutputFormat("wav", "FLOAT", 16000, 1), wave)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "d.wav", dtype="float32")[0], wave[0])
+
+
+def test_what_waits_and_cannot_be_read_back_is_told(tmp_path: Path) -> None:
+    class Unreadable(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with AudioWriter(tmp_path / "a.wav", PCM16, "rescale") as writer:
+        writer.write(tone(100))
+        writer._spool = Unreadable()
+        with pytest.raises(OutputError, match=r"a\.wav: cannot be written: Input/output error"):
+            writer.finish()
 
 
 def test_subtype_follows_the_input() -> None:
@@ -166,17 +163,6 @@ def test_a_disk_that_fills_up_at_the_end(container: str, missing: int, tmp_path:
         signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "whole"]
-
-
-def test_atomic_path(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "x") as part:
-        part.write_text("new")
-        assert part.parent == tmp_path
-        assert not (tmp_path / "x").exists()
-    assert (tmp_path / "x").read_text() == "new"
-    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "y"):
-        pass  # nobody made the file
-    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

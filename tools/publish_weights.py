@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from audiosr_cli import weights
+from audiosr_cli.fingerprint import sha256
 from audiosr_cli.train.run import export
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     target = place / f"{spec['name']}.safetensors"
     export(source, target)
     entries = json.loads((place / "catalogue.json").read_text(encoding="utf-8"))
-    entries[spec["name"]] = {"file": target.name, "sha256": weights.sha256(target), "tasks": [spec["task"]]}
+    entries[spec["name"]] = {"file": target.name, "sha256": sha256(target), "tasks": [spec["task"]]}
     (place / "catalogue.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     print(f"{target}: {json.dumps(weights.metadata(target)['note'])}")
 

@@ -233,7 +233,7 @@ def _ogg_is_whole(descriptor: int) -> bool:
 
 
 def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, list[str]]:
-    """A whole recording for training: its channels' mean (T,) at ``sample_rate`` Hz, its own rate, its damage."""
+    """A whole recording in memory: its channels' mean (T,) at ``sample_rate`` Hz, its own rate, its damage."""
     with AudioReader(path) as reader:
         resampler = Resampler(reader.sample_rate, sample_rate, 1)
         pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]

@@ -1,11 +1,8 @@
-"""Sound out: one finishing gate, one atomic way to disk, WAV headers of our own for files and pipes."""
+"""Sound out: one finishing gate before every encoder, WAV headers of our own for files and pipes."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import secrets
 import stat
 import sys
 import tempfile
@@ -19,6 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.atomic import flush, place, temporary
 from audiosr_cli.audio.wav import WavFormat, WavWriter
 from audiosr_cli.errors import OutputError, SampleError
 
@@ -83,6 +81,15 @@ def choose_format(
     return OutputFormat(container, chosen, sample_rate, channels)
 
 
+def writable() -> list[str]:
+    """The formats that this libsndfile encodes."""
+    return [name for name, (subtype, *_) in FORMATS.items() if soundfile.check_format(_libsndfile_name(name), subtype)]
+
+
+def _libsndfile_name(container: str) -> str:
+    return {"opus": "OGG"}.get(container, container.upper())
+
+
 def container_of(path: Path) -> str | None:
     """The output format a path's suffix asks for, None if it asks for none."""
     suffix = path.suffix.lstrip(".").lower()
@@ -136,86 +143,20 @@ class Gate:
         return np.clip(np.rint(wide * wide.dtype.type(scale)).astype(np.float64), -scale, scale - 1).astype(np.int32)
 
 
-@contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that becomes ``target`` at the end: flushed, renamed, folder synced.
-
-    On any error the temporary file is removed and ``target`` is left as it was. Raises OutputError where the
-    operating system refuses the last steps.
-    """
-    part = target.parent / f".audiosr-{owner()}{secrets.token_hex(4)}.part"
-    try:
-        yield part
-        try:
-            with open(part, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(part, target)
-            _sync_folder(target.parent)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        if part.exists():  # a read-only disk would refuse to unlink nothing, too
-            part.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose processes were killed; those of other machines stay."""
-    for part in folder.glob(f".audiosr-*-{_host()}*.part"):
-        owner = part.name.split("-")[1]
-        if owner.isdecimal() and not _is_alive(int(owner)):
-            part.unlink(missing_ok=True)
-
-
-def owner() -> str:
-    """What the names of this process's temporary files tell it by: its number, and its machine."""
-    return f"{os.getpid()}-{_host()}"
-
-
-def discard(folder: Path, dead: str) -> None:
-    """Remove what the ``owner`` of that name left in ``folder``; on any machine, so it must be known to be dead."""
-    for part in folder.glob(f".audiosr-{dead}*.part"):
-        part.unlink(missing_ok=True)
-
-
-def _host() -> str:
-    """What tells machines apart that share a folder."""
-    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some file systems cannot sync folders; the rename stands all the same
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
 class AudioWriter:
     """One output: blocks (C, T) go through the gate into a file, or to standard output for ``-``.
 
     Under ``clip = "rescale"`` samples wait in a temporary float file until ``finish`` brings the gain that
     keeps the loudest of all outputs in range. Nothing is at ``target`` before ``commit``; leaving the
-    ``with`` block without it removes what was written.
+    ``with`` block without it removes what was written. A file that is at ``target`` is replaced, unless that has to
+    be ``fresh``.
     """
 
-    def __init__(self, target: str | Path, form: OutputFormat, clip: ClipPolicy = "warn") -> None:
-        self.target, self.form = target, form
+    def __init__(self, target: str | Path, form: OutputFormat, clip: ClipPolicy = "warn", fresh: bool = False) -> None:
+        self.target, self.form, self.fresh = target, form, fresh
         self.name = "standard output" if str(target) == "-" else str(target)
         self.gate = Gate(form, clip, self.name)
-        self._files = ExitStack()  # temporary files, and the rename that is their end
+        self._files = ExitStack()  # temporary files, and what is open
         self._spool: BinaryIO | None = None
         self._sink: WavWriter | soundfile.SoundFile | None = None
         self._part: Path | None = None
@@ -223,17 +164,16 @@ class AudioWriter:
     def __enter__(self) -> Self:
         try:
             self._open()
-        except BaseException as error:  # told to the stack, which would take a plain close for success and rename
-            self._files.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self._files.close()
             raise
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if isinstance(self._sink, soundfile.SoundFile):
             self._sink.close()
-        error = error or OutputError(f"{self.name}: was not finished")
         with self._named_errors():
-            self._files.__exit__(type(error), error, error.__traceback__)  # nothing is left in it after commit
+            self._files.close()
 
     def _open(self) -> None:
         if self.gate.rescales:
@@ -254,7 +194,7 @@ class AudioWriter:
                 stream = self._files.enter_context(open(target, "wb"))
                 self._sink = WavWriter(stream, self._wav_format(), seekable=False)
                 return
-            self._part = self._files.enter_context(atomic_path(target))
+            self._part = self._files.enter_context(temporary(target))
             if self.form.container == "wav":
                 stream = self._files.enter_context(open(self._part, "xb"))
                 self._sink = WavWriter(stream, self._wav_format(), seekable=True)
@@ -267,7 +207,7 @@ class AudioWriter:
 
     def _sound_file(self, part: Path) -> soundfile.SoundFile:
         form = self.form
-        name = {"opus": "OGG"}.get(form.container, form.container.upper())
+        name = _libsndfile_name(form.container)
         extra = {"compression_level": 0.0, "bitrate_mode": "CONSTANT"} if form.container == "mp3" else {}
         try:
             return soundfile.SoundFile(
@@ -309,18 +249,21 @@ class AudioWriter:
             raise OutputError(f"{self.name}: cannot be written: {reason}{hint}") from error
 
     def finish(self, gain: float = 1.0) -> None:
-        """Write what waits (times ``gain``, under rescale) and end the file, still under its temporary name."""
-        if self._spool is not None:
-            self._spool.seek(0)
-            width = 4 * self.form.channels
-            while data := self._spool.read(width << 14):
-                block = np.frombuffer(data, np.float32).reshape(-1, self.form.channels).T
-                self._put(self.gate(block * np.float32(gain)))
+        """Write what waits (times ``gain``, under rescale) and end the file: on the disk, under its temporary name."""
         with self._named_errors():
+            if self._spool is not None:
+                self._spool.seek(0)
+                width = 4 * self.form.channels
+                while data := self._spool.read(width << 14):
+                    block = np.frombuffer(data, np.float32).reshape(-1, self.form.channels).T
+                    self._put(self.gate(block * np.float32(gain)))
             if self._sink is not None:
                 self._sink.close()
         if isinstance(self._sink, soundfile.SoundFile):
             self._check_written()
+        if self._part is not None:
+            with self._named_errors():
+                flush(self._part)
 
     def _check_written(self) -> None:
         """Read an encoded file back: libsndfile says nothing of a disk that filled up while it closed."""
@@ -335,6 +278,8 @@ class AudioWriter:
             raise OutputError(f"{self.name}: could not be written whole; is there room on the disk?")
 
     def commit(self) -> None:
-        """Put the finished file in its place."""
+        """Put the finished file in its place; nothing but its name is missing."""
         with self._named_errors():
+            if self._part is not None:
+                place(self._part, Path(self.target), self.fresh)
             self._files.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.audio.write import atomic_path
+from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.bench.folders import Quality
 from audiosr_cli.bench.memory import Memory
 from audiosr_cli.bench.report import UNITS, Environment, Row, medians

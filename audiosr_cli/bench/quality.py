@@ -54,28 +54,31 @@ def separation(folder: Path, subjects: Sequence[Subject], setting: Setting) -> I
         if subject.sources != speakers:
             raise UsageError(f"--quality {folder}: has {speakers} sources; {subject.label} parts {subject.sources}")
     condition = f"{speakers} speakers"
-    found = [_mixture(folder, name, speakers) for name in names]
-    rows = [parted(mix.expand_as(sources), sources, mix, rate) for mix, sources, rate in found]
+    rows = []
+    for name in names:  # one at a time, here and below: a set may be larger than memory
+        mix, sources, rate = _mixture(folder, name, speakers)
+        rows.append(parted(mix.expand_as(sources), sources, mix, rate))
     yield Quality("the mixture", condition, len(names), None, overall(rows))
     for subject in subjects:
-        yield _separated(subject, folder / "mix", dict(zip(names, found, strict=True)), condition, setting)
+        yield _separated(subject, folder, names, condition, setting)
 
 
 def _separated(
-    subject: Subject, mixes: Path, found: Mapping[str, _Mixture], condition: str, setting: Setting
+    subject: Subject, folder: Path, names: Sequence[str], condition: str, setting: Setting
 ) -> Quality | Failed:
-    """The figures of one subject on the mixtures in a folder, which were ``found`` there by their names."""
+    """The figures of one subject on the mixtures of a set, by their ``names``."""
     target = setting.folder / f"{_plain(subject.name)}_tracks"
     try:
-        spent = spend(audiosr(*subject.command(str(mixes), str(target), *_AS_FLOATS, *setting.options)))
+        spent = spend(audiosr(*subject.command(str(folder / "mix"), str(target), *_AS_FLOATS, *setting.options)))
     except BenchError as error:
         return Failed(subject.label, str(error))
-    rows = []
-    for name, (mix, sources, rate) in found.items():
+    rows, seconds = [], 0.0
+    for name in names:
+        mix, sources, rate = _mixture(folder, name, subject.sources)
+        seconds += len(mix) / rate
         tracks = [target / f"{Path(name).stem}_speaker{i + 1}.wav" for i in range(len(sources))]
         estimate = torch.stack([load(track)[0] for track in tracks])
         rows.append(parted(estimate[list(best_order(estimate, sources))], sources, mix, rate))
-    seconds = sum(len(mix) / rate for mix, _, rate in found.values())
     return Quality(subject.label, condition, len(rows), spent.cpu_s / seconds, overall(rows))
 
 
@@ -99,26 +102,25 @@ def upsampling(
 
     Raises UsageError where references have different rates, or one that is not above all of ``rates``.
     """
-    references = {path.stem: load(path) for path in sorted(folder.glob("*.wav"))}
-    known = sorted({rate for _, rate in references.values()})
+    references = sorted(folder.glob("*.wav"))
+    known = sorted({load(path)[1] for path in references})
     if len(known) > 1 or known[0] <= max(rates):
         raise UsageError(
             f"--quality {folder}: references at {', '.join(map(str, known))} Hz; one rate is wanted, "
             f"above the {max(rates)} Hz of --from"
         )
-    waves = {name: wave for name, (wave, _) in references.items()}
     baseline = Subject("model", "none", "soxr", "upsample", 0)
     for low in rates:
         narrow = setting.folder / f"from_{low}"
         narrow.mkdir()
-        for name, wave in waves.items():
-            save(narrow / f"{name}.wav", resampled(wave, known[0], low), low)
+        for path in references:
+            save(narrow / path.name, resampled(load(path)[0], known[0], low), low)
         for subject in (baseline, *subjects):
-            yield _restored(subject, narrow, low, waves, known[0], setting)
+            yield _restored(subject, narrow, low, references, known[0], setting)
 
 
 def _restored(
-    subject: Subject, narrow: Path, low: int, references: Mapping[str, Tensor], rate: int, setting: Setting
+    subject: Subject, narrow: Path, low: int, references: Sequence[Path], rate: int, setting: Setting
 ) -> Quality | Failed:
     """The figures of one subject on the recordings in ``narrow``, which are at ``low`` Hz."""
     target = setting.folder / f"{narrow.name}_{_plain(subject.name)}"
@@ -127,11 +129,11 @@ def _restored(
         spent = spend(audiosr(*call))
     except BenchError as error:
         return Failed(subject.label, str(error))
-    rows = []
-    for name, reference in references.items():
-        made, _ = load(target / f"{name}_{rate}.wav")
+    rows, seconds = [], 0.0
+    for path in references:
+        reference, made = (load(name)[0] for name in (path, target / f"{path.stem}_{rate}.wav"))
+        seconds += len(reference) / rate
         rows.append(widened(made, reference, rate, low / 2))
-    seconds = sum(map(len, references.values())) / rate
     return Quality(subject.label, f"{low} → {rate} Hz", len(rows), spent.cpu_s / seconds, overall(rows))
 
 

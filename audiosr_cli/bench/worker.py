@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiosr_cli.pipeline import Pipeline
-    from audiosr_cli.stages import Options, Samples
+    from audiosr_cli.stages import Options
 
     Run = Callable[[str], object]  # a recording, by its path, through a subject
 
@@ -30,17 +30,13 @@ def main() -> None:
     import torch
 
     torch_s = time.perf_counter() - begun
-    job["device"] = _device(job["device"])
+    from audiosr_cli.device import pick_device
+
+    job["device"] = pick_device(job["device"])
     torch.manual_seed(0)
     with TemporaryDirectory() as folder, torch.inference_mode(job["action"] == "time"):
         answer = {"time": timed, "count": count, "rate": rate}[job["action"]](job, Path(folder))
     print(json.dumps(answer | {"torch_s": torch_s}))
-
-
-def _device(name: str) -> str:
-    from audiosr_cli.device import pick_device
-
-    return pick_device(name)
 
 
 def timed(job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -137,31 +133,20 @@ def _peer(job: dict[str, Any]) -> Run:
     """A peer, which hears the mean of the channels at its own rate."""
     import torch
 
+    from audiosr_cli.audio.read import read_mono
     from audiosr_cli.bench.peers import PEERS
 
     peer = PEERS[job["name"]]
     forward = peer.make(job["device"])
 
     def run(path: str) -> None:
-        x = torch.from_numpy(mono(path, peer.rate)).unsqueeze(0).to(job["device"])
+        wave, _, _ = read_mono(Path(path), peer.rate)
+        x = torch.from_numpy(wave).expand(1, 1, -1).to(job["device"])
         forward(x)
         if job["device"] == "cuda":
             torch.cuda.synchronize()
 
     return run
-
-
-def mono(path: str, sample_rate: int) -> Samples:
-    """A recording whole, the mean of its channels, as (1, T) at ``sample_rate`` Hz."""
-    import numpy as np
-
-    from audiosr_cli.audio.read import AudioReader
-    from audiosr_cli.audio.resample import Resampler
-
-    with AudioReader(path) as reader:
-        resampler = Resampler(reader.sample_rate, sample_rate, 1)
-        pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
-    return np.concatenate([*pieces, resampler.push(np.zeros((1, 0), np.float32), last=True)], axis=1)
 
 
 if __name__ == "__main__":

@@ -110,12 +110,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         check_limit()
         try:
-            with memory_told("audiosr"):
+            with memory_told(command.__name__.replace("_", "-")):
                 command(**values)
         except BrokenPipeError as error:
             raise typer.Exit(141) from error
         except OSError as error:
-            raise AudioSRError(f"{error.filename or 'standard output'}: {error.strerror}") from error
+            where = f"{error.filename}: " if error.filename else ""
+            raise AudioSRError(f"{where}{error.strerror or error}") from error
 
     return run
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from audiosr_cli.cli import streams
+
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False) -> None:
     """Look whether this installation is well: versions, devices, models, and a second of every task.
@@ -20,8 +22,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
     for finding in examine():
         ill += not finding.fine
         if as_json:
-            print(json.dumps(asdict(finding)), flush=True)
+            streams.put(json.dumps(asdict(finding)))
         else:
-            print(f"{finding.group:8} {finding.name:18} {'' if finding.fine else 'WRONG: '}{finding.value}", flush=True)
+            streams.put(f"{finding.group:8} {finding.name:18} {'' if finding.fine else 'WRONG: '}{finding.value}")
     if ill:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from audiosr_cli import __version__
-from audiosr_cli.cli import bench, common, doctor, models, separate, separate_sr, telling, train, upsample
+from audiosr_cli.cli import bench, common, doctor, models, separate, separate_sr, streams, train, upsample
 from audiosr_cli.errors import AudioSRError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ def root(
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # another one must not interrupt what this one begins
     raise SystemExit(128 + number)  # unwinds, so that temporary files go
 
 
@@ -66,7 +67,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except AudioSRError as error:
-        telling.say(str(error))
+        streams.say(str(error))
         _leave(error.exit_code)
     except KeyboardInterrupt:
         _leave(130)
@@ -84,7 +85,7 @@ def _leave(code: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 141
     except OSError as error:
-        print(f"audiosr: standard output: {error.strerror}", file=sys.stderr)
+        streams.say(f"standard output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     sys.exit(code)

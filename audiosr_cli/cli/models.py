@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import common
+from audiosr_cli.cli import common, streams
 from audiosr_cli.errors import ModelError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="What models there are, and whether they are whole.")
@@ -27,12 +27,13 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="As one JSO
         known = weights.metadata(path)
         rows[name] = {"tasks": entry["tasks"], "bytes": path.stat().st_size, **known}
     if as_json:
-        print(json.dumps(rows))
+        streams.put(json.dumps(rows))
         return
     for name, row in rows.items():
         spec, tasks = row["spec"], ", ".join(row["tasks"])
         rates = f"{spec['in_rate']} → {spec['in_rate'] * spec['ratio']} Hz"
-        print(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {row['bytes'] / 1e6:.1f} MB  {row['model']}")
+        size = f"{row['bytes'] / 1e6:.1f} MB"
+        streams.put(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {size}  {row['model']}")
 
 
 @app.command("verify")
@@ -45,10 +46,10 @@ def verify() -> None:
     for name in weights.catalogue():
         try:
             weights.load_model(name)
-            print(f"{name}: ok")
+            streams.put(f"{name}: ok")
         except ModelError as error:
             broken += 1
-            print(f"{name}: {error}")
+            streams.put(f"{name}: {error}")
     if broken:
         raise typer.Exit(1)
 
@@ -76,4 +77,4 @@ def import_checkpoint(
     if source.is_dir() and sample_rate is None:
         print(f"audiosr: {source}: tells no sample rate; 8000 Hz is taken (see --sample-rate)", file=sys.stderr)
     weights.save_model(model, target, {"imported": source.name}, half=False)
-    print(target)
+    streams.put(str(target))

@@ -16,11 +16,13 @@ from audiosr_cli.cli.common import Shared
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from audiosr_cli.batch import Advanced, Existing, Outcome, Plan, Recipe, Started
+    from audiosr_cli.batch import Event, Existing, Outcome, Plan, Recipe
     from audiosr_cli.inputs import Item
     from audiosr_cli.pipeline import Pipeline
     from audiosr_cli.ray_jobs import Cluster
     from audiosr_cli.stages import Channels, Options
+
+_OWN_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # the same name is another file, or none, in each process
 
 
 def run_batch(
@@ -99,8 +101,10 @@ def _check_jobs(shared: Shared, items: Sequence[Item]) -> None:
     import torch
 
     option, given = ("--jobs", shared.jobs) if shared.ray is None else ("--ray", shared.ray)
-    if given != 1 and any(item.source == "-" for item in items):
-        raise UsageError(f"{option} {given}: standard input reaches no other process; leave {option} out")
+    own = next((item.source for item in items if item.source == "-" or item.source.startswith(_OWN_FILES)), None)
+    if given != 1 and own is not None:
+        name = "standard input" if own == "-" else own
+        raise UsageError(f"{option} {given}: {name} reaches no other process; leave {option} out")
     if shared.ray is not None and shared.output == "-":
         raise UsageError(f"--ray {given}: nothing comes from there on standard output; give -o a file")
     torch.set_num_threads(1)  # as in other processes, so that samples are the same
@@ -160,7 +164,8 @@ def _with_manifest(
     """Have the manifest hear everything, first; what it proves to be done already is returned, under --resume."""
     from audiosr_cli.manifest import Manifest, settings_of
 
-    manifest = stack.enter_context(closing(Manifest(Path(shared.manifest or ""), settings_of(recipe, plan))))
+    path = Path(shared.manifest or "")
+    manifest = stack.enter_context(closing(Manifest(path, settings_of(recipe, plan), plan.inputs)))
     parts.insert(0, telling.Kept(manifest, pipeline))
     plan = replace(plan, fingerprints=True)
     if not shared.resume:
@@ -175,7 +180,7 @@ def _outcomes(
     recipe: Recipe,
     plan: Plan,
     jobs: int | None,
-    listen: Callable[[Started | Advanced], None],
+    listen: Callable[[Event], None],
 ) -> Generator[Outcome, None, None]:
     from audiosr_cli import batch
 

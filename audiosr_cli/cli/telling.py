@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
+
+from audiosr_cli.cli.streams import put, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from audiosr_cli.batch import Advanced, Outcome, Started
+    from audiosr_cli.batch import Advanced, Event, Noted, Outcome, Started
     from audiosr_cli.cli.common import Shared
-    from audiosr_cli.errors import AudioSRError
     from audiosr_cli.manifest import Manifest
     from audiosr_cli.pipeline import Pipeline
 
@@ -25,12 +26,6 @@ _LONG_S = 60.0  # of work that is foretold
 _EVENT_S = 0.5  # between two events of one recording's progress
 _LINE_S = 5.0  # between two lines of progress
 _NAMED = 20  # failures in a summary
-
-
-def say(text: str) -> None:
-    """One line on standard error, whatever is in a file's name."""
-    line = "".join(repr(letter)[1:-1] if letter < " " or letter == "\x7f" else letter for letter in text)
-    print(f"audiosr: {line}", file=sys.stderr)
 
 
 class Listener(AbstractContextManager["Listener"]):
@@ -41,6 +36,9 @@ class Listener(AbstractContextManager["Listener"]):
 
     def advanced(self, event: Advanced) -> None:
         """A part of it was read."""
+
+    def noted(self, event: Noted) -> None:
+        """Something about the whole."""
 
     def ended(self, outcome: Outcome) -> None:
         """It is done, failed or skipped."""
@@ -61,6 +59,11 @@ class Talk(Listener):
             minutes = event.forecast_s / 60
             say(f"{event.item.source}: will take about {minutes:.0f} minutes; fewer --steps are faster")
 
+    def noted(self, event: Noted) -> None:
+        """Say it."""
+        if not self.shared.quiet:
+            say(f"warning: {event.line}")
+
     def ended(self, outcome: Outcome) -> None:
         """Say what there is to say; names come last."""
         report = outcome.report
@@ -73,7 +76,7 @@ class Talk(Listener):
         for line in [] if self.shared.quiet else report.notes + [f"warning: {line}" for line in report.warnings]:
             say(line)
         if report.outputs != ["-"] and not self.shared.as_json and not self.shared.quiet:
-            print("\n".join(report.outputs), flush=True)
+            put("\n".join(report.outputs))
         if self.shared.verbose and not self.shared.quiet:
             seconds = report.frames_in / report.rate_in
             speed = seconds / max(report.elapsed_s, 1e-9)
@@ -81,14 +84,18 @@ class Talk(Listener):
 
 
 class Events(Listener):
-    """JSON objects, one a line; ``whole`` for all of them, otherwise progress only."""
+    """JSON objects, one a line: all of them on standard output (``whole``), or progress only on standard error."""
 
-    def __init__(self, stream: TextIO, whole: bool, progress: bool = True) -> None:
-        self.stream, self.whole, self.progress = stream, whole, progress
+    def __init__(self, whole: bool, progress: bool = True) -> None:
+        self.whole, self.progress = whole, progress
         self._running: dict[str, tuple[Started, float]] = {}
 
     def _put(self, event: str, source: str, **values: Any) -> None:
-        print(json.dumps({"event": event, "input": source} | values), file=self.stream, flush=True)
+        line = json.dumps({"event": event, "input": source} | values)
+        if self.whole:
+            put(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def started(self, event: Started) -> None:
         """Which outputs are coming, and how long the recording says to be."""
@@ -161,10 +168,14 @@ class Bars(Listener):
             TimeRemainingColumn(),
         )
         self._bar: Progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-        self._bar.start()
         self._all = self._bar.add_task("all", total=count, at=f"0 of {count}") if count > 1 else None
         self._running: dict[str, tuple[TaskID, int]] = {}
         self.count, self.finished = count, 0
+
+    def __enter__(self) -> Bars:
+        """Take over the terminal."""
+        self._bar.start()
+        return self
 
     def started(self, event: Started) -> None:
         """A bar of its own."""
@@ -195,30 +206,31 @@ class Summary(Listener):
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
-        self.failures: list[AudioSRError] = []
+        self.failures: list[str] = []  # the first ones
+        self._code = 0  # the least of all
         self.seconds, self._begun = 0.0, time.monotonic()
 
     def ended(self, outcome: Outcome) -> None:
         """Count it."""
         self.count[outcome.status] += 1
         if outcome.error is not None:
-            self.failures.append(outcome.error)
+            self._code = min(self._code or outcome.error.exit_code, outcome.error.exit_code)
+            if len(self.failures) < _NAMED:
+                self.failures.append(str(outcome.error))
         if outcome.report is not None:
             self.seconds += outcome.report.frames_in / outcome.report.rate_in
 
     @property
     def exit_code(self) -> int:
         """0 where all went well, 3 where something did, otherwise what the errors say (1 as a rule)."""
-        if not self.failures:
-            return 0
-        return min(e.exit_code for e in self.failures) if len(self.failures) == self.count.total() else 3
+        return self._code if self.count["failed"] == self.count.total() or not self._code else 3
 
     def tell(self, table: bool) -> None:
         """On standard error: a table, or a line where some failed."""
         if table:
             self._table()
         elif self.failures and self.count.total() > 1:
-            say(f"{len(self.failures)} of {self.count.total()} recordings failed")
+            say(f"{self.count['failed']} of {self.count.total()} recordings failed")
 
     def _table(self) -> None:
         from rich.console import Console
@@ -231,10 +243,10 @@ class Summary(Listener):
         table.add_row(*counts, f"{self.seconds:.1f}", f"{elapsed:.1f}", f"{self.seconds / max(elapsed, 1e-9):.1f}")
         console = Console(stderr=True)
         console.print(table)
-        for line in self.failures[:_NAMED]:
+        for line in self.failures:
             console.print(Text(f"failed: {line}"))
-        if len(self.failures) > _NAMED:
-            console.print(f"failed: {len(self.failures) - _NAMED} more")
+        if (more := self.count["failed"] - len(self.failures)) > 0:
+            console.print(f"failed: {more} more")
 
 
 class Kept(Listener):
@@ -253,16 +265,18 @@ class Kept(Listener):
             self.manifest.end(outcome, self.pipeline)
 
 
-def to_all(parts: Sequence[Listener]) -> Callable[[Started | Advanced], None]:
+def to_all(parts: Sequence[Listener]) -> Callable[[Event], None]:
     """What passes events on to every one of ``parts``."""
-    from audiosr_cli.batch import Started
+    from audiosr_cli.batch import Advanced, Started
 
-    def listen(event: Started | Advanced) -> None:
+    def listen(event: Event) -> None:
         for part in parts:
             if isinstance(event, Started):
                 part.started(event)
-            else:
+            elif isinstance(event, Advanced):
                 part.advanced(event)
+            else:
+                part.noted(event)
 
     return listen
 
@@ -274,13 +288,12 @@ def tell_plan(outcome: Outcome, targets: list[str], shared: Shared) -> None:
         say(str(error))
     if shared.as_json:
         event = "failed" if error else "planned" if targets else "skipped"
-        print(
-            json.dumps({"event": event, "input": source, "outputs": targets} | ({"error": str(error)} if error else {}))
-        )
+        row = {"event": event, "input": source, "outputs": targets}
+        put(json.dumps(row | ({"error": str(error)} if error else {})))
     elif error is None and not targets:
         say(f"{source}: would be skipped, its outputs exist")
     for target in [] if shared.as_json else targets:
-        print(f"{source} → {target}")
+        put(f"{source} → {target}")
 
 
 def listeners(shared: Shared, count: int) -> list[Listener]:
@@ -288,11 +301,11 @@ def listeners(shared: Shared, count: int) -> list[Listener]:
     made: list[Listener] = [Talk(shared)]
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if shared.as_json:
-        made.append(Events(sys.stdout, whole=True, progress=shared.progress != "none" and not shared.quiet))
+        made.append(Events(whole=True, progress=shared.progress != "none" and not shared.quiet))
     if shared.quiet or sys.stderr is None:
         return made
     if shared.progress == "json":
-        made.append(Events(sys.stderr, whole=False))
+        made.append(Events(whole=False))
     elif shared.progress == "plain":
         made.append(Lines(count))
     elif shared.progress == "auto" and terminal:

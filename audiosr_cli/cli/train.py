@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from audiosr_cli.cli import streams
+
 
 def train(
     config: Annotated[Path, typer.Argument(help="The run as TOML; see examples/train/*.toml.")],
@@ -49,7 +51,7 @@ def train(
     with _reporting() as report:
         best = run(config, out or Path("runs") / config.stem, report, call)
     if int(os.environ.get("RANK", "0")) == 0:  # of all that torchrun started, one speaks
-        print(best)
+        streams.put(str(best))
 
 
 @contextmanager

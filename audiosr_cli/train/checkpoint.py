@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from audiosr_cli.audio.write import atomic_path
+from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.errors import OutputError, TrainingError
 
 _NAMES = ("state-0.pt", "state-1.pt")

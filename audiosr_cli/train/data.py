@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.audio.read import SUFFIXES, read_mono
-from audiosr_cli.audio.write import atomic_path
 from audiosr_cli.errors import InputError, TrainingError, UsageError
 from audiosr_cli.train.corpus import Corpus
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.audio.write import atomic_path
+from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.errors import TrainingError
 
 Report = Callable[[dict[str, Any]], None]

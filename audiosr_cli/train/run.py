@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from audiosr_cli import __version__
-from audiosr_cli.audio.write import atomic_path, sweep
+from audiosr_cli.audio.atomic import atomic_path, sweep
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Model, build
 from audiosr_cli.train import checkpoint

@@ -1,4 +1,4 @@
-"""The command in a process of its own, and files that mean it no good."""
+"""What the command left, and files that mean it no good."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import running
 import soundfile
 from conftest import noise
 
-COMMAND = [sys.executable, "-m", "audiosr_cli"]
 ALL = bool(os.environ.get("AUDIOSR_ALL_FAULTS"))  # the long way, where tests have a short one
 RATE = 16000
 WAV_FORMS = [(16, False), (24, False), (32, False), (32, True)]  # bits, float
@@ -48,22 +49,18 @@ class Run:
         return lines[0]
 
 
-def audiosr(
-    *arguments: object,
-    stdin: bytes | None = b"",
-    before: tuple[str, ...] = (),
-    environment: dict[str, str] | None = None,
-    cwd: Path | None = None,
-    timeout: float = 300,
-) -> Run:
-    """Run the command to its end, behind the command ``before``; never a traceback."""
-    command = [*before, *COMMAND, *map(str, arguments)]
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, env=ENVIRONMENT | (environment or {}), cwd=cwd, timeout=timeout
-    )
-    talk = done.stderr.decode(errors="replace")
-    assert "Traceback" not in talk, talk
-    return Run(done.returncode, done.stdout, talk)
+def audiosr(*arguments: object, environment: dict[str, str] | None = None, timeout: float = 300, **options: Any) -> Run:
+    """running.py's, with one thread, as a Run."""
+    return _run(running.audiosr(*arguments, env=ENVIRONMENT | (environment or {}), timeout=timeout, **options))
+
+
+def inside(*arguments: object) -> Run:
+    """The same in this process."""
+    return _run(running.inside(*arguments))
+
+
+def _run(done: subprocess.CompletedProcess[bytes]) -> Run:
+    return Run(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
 
 def measured(folder: Path, *arguments: object, timeout: float = 600) -> Run:

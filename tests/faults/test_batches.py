@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import EXAMPLES
-from running import PLAIN, audiosr, contents, endless, parts, recording, recordings, start, until, workers
+from running import PLAIN, audiosr, contents, endless, inside, parts, recording, recordings, start, until, workers
 
 
 def statuses(manifest: Path) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def test_087_signals_end_the_workers_and_their_temporaries(number: int, code: in
         process = start(*PLAIN, *arguments, start_new_session=True)
         until(lambda: len(parts(tmp_path / "out")) == 2)
         children = workers(process.pid)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        os.killpg(process.pid, number)
         told, talk = process.communicate(timeout=60)
     assert (process.returncode, told, b"Traceback" in talk) == (code, b"", False), talk
     assert len(children) == 2
@@ -122,9 +122,9 @@ def test_089_resume_after_a_kill_skips_only_what_is_proven(tmp_path: Path) -> No
 def test_089_a_touched_input_with_the_same_content_is_proven(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 2)
     arguments = (*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
-    assert audiosr(*arguments).returncode == 0
+    assert inside(*arguments).returncode == 0
     os.utime(folder / "000.wav", (1, 1))
-    done = audiosr(*arguments)
+    done = inside(*arguments)
     assert (done.returncode, done.stderr.count(b"skipped"), done.stdout) == (0, 2, b"")
 
 
@@ -133,9 +133,9 @@ def test_089_outputs_of_others_stay(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "000_16000.wav").write_bytes(b"of somebody else")
-    done = audiosr(*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
+    done = inside(*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
     assert (done.returncode, b"exists already" in done.stderr) == (3, True)
-    done = audiosr(*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
+    done = inside(*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
     assert (done.returncode, b"exists already" in done.stderr) == (3, True)
     assert (tmp_path / "out" / "000_16000.wav").read_bytes() == b"of somebody else"
 
@@ -143,12 +143,12 @@ def test_089_outputs_of_others_stay(tmp_path: Path) -> None:
 def test_090_another_option_is_another_run(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 2)
     arguments = [*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--template", "{stem}.wav"]
-    assert audiosr(*arguments).returncode == 0
+    assert inside(*arguments).returncode == 0
     for more in (("--subtype", "float"), ("--channels", "mix"), ("--rate", "24000")):
-        done = audiosr(*arguments, *more, "--resume")
+        done = inside(*arguments, *more, "--resume")
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
     assert soundfile.info(tmp_path / "out" / "000.wav").samplerate == 24000
-    assert audiosr(*arguments, "--rate", "24000", "--resume").stdout == b""
+    assert inside(*arguments, "--rate", "24000", "--resume").stdout == b""
 
 
 def test_090_another_model_is_another_run(tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_090_another_model_is_another_run(tmp_path: Path) -> None:
     arguments = ("upsample", tmp_path / "a.wav", "--model", tmp_path / "m.safetensors", "--cutoff", 3000)
     arguments = (*arguments, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
     (tmp_path / "m.safetensors").write_bytes((weights / "spectral_bwe.safetensors").read_bytes())
-    assert audiosr(*arguments).stdout.count(b"\n") == 1
-    assert audiosr(*arguments).stdout == b""
+    assert inside(*arguments).stdout.count(b"\n") == 1
+    assert inside(*arguments).stdout == b""
     (tmp_path / "m.safetensors").write_bytes((weights / "audio_unet.safetensors").read_bytes())
-    done = audiosr(*arguments)
+    done = inside(*arguments)
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 1), done.stderr
 
 
@@ -181,15 +181,15 @@ def test_103_a_half_written_line_is_ignored_and_that_recording_done_again(tmp_pa
     folder = recordings(tmp_path / "in", 3)
     manifest = tmp_path / "run.jsonl"
     arguments = (*PLAIN, folder, "-o", tmp_path / "out", "--manifest", manifest)
-    assert audiosr(*arguments).returncode == 0
+    assert inside(*arguments).returncode == 0
     data, before = manifest.read_bytes(), contents(tmp_path / "out")
     last = data.rstrip(b"\n").rindex(b"\n") + 1
     garbage = b'{"input": 3, "outputs": [], "status": []}\n\xff\xfe\nnull\n[]\n'
     for left in (data[: last + (len(data) - last) // 2], data[:last] + b"\n", data[:last] + garbage):
         manifest.write_bytes(left)
-        done = audiosr(*arguments, "--resume")
+        done = inside(*arguments, "--resume")
         assert (done.returncode, done.stdout.decode()) == (0, f"{tmp_path}/out/002_16000.wav\n"), done.stderr
         assert contents(tmp_path / "out") == before
         rows: list[dict[str, Any]] = [json.loads(line) for line in manifest.read_bytes().splitlines()[-2:]]
         assert [row["status"] for row in rows] == ["begun", "done"]
-    assert audiosr(*arguments, "--resume").stdout == b""
+    assert inside(*arguments, "--resume").stdout == b""

@@ -120,7 +120,6 @@ VALUES = [
         "cpu",
         "cuda",
         "missing.wav",
-        "/",
         "/dev/null",
         "{stem}",
         "{",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from running import COMMAND, PLAIN, audiosr, contents, endless, parts, recording, start, until
+from running import COMMAND, PLAIN, audiosr, contents, endless, inside, parts, recording, start, until
 
 NOBODY = 65534
 
@@ -43,7 +43,7 @@ def test_054_spaces_quotes_newlines_dashes(name: str, tmp_path: Path) -> None:
 
 
 def test_054_errors_stay_one_line(tmp_path: Path) -> None:
-    done = audiosr(*PLAIN, "two\nlines.wav", cwd=tmp_path)
+    done = inside(*PLAIN, "two\nlines.wav", cwd=tmp_path)
     assert done.returncode == 1
     one_line(done, r"two\nlines.wav: cannot be opened")
 
@@ -79,7 +79,7 @@ def test_057_a_name_of_255_bytes_is_shortened(tmp_path: Path) -> None:
     for last in "ab":
         recording(tmp_path / "in" / f"{'x' * 250}{last}.wav")
     arguments = (*PLAIN, tmp_path / "in", "-o", tmp_path / "out")
-    first, again = audiosr(*arguments), audiosr(*arguments, "--skip")
+    first, again = inside(*arguments), inside(*arguments, "--skip")
     assert first.returncode == again.returncode == 0, first.stderr
     names = [os.path.basename(line) for line in first.stdout.splitlines()]  # noqa: PTH119
     assert again.stdout == b""
@@ -99,7 +99,7 @@ def test_057_a_name_of_255_bytes_is_shortened(tmp_path: Path) -> None:
 def test_058_templates_that_lead_out_are_refused(name: str, template: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     recording(tmp_path / "in" / name)
-    done = audiosr(*PLAIN, tmp_path / "in" / name, "-o", tmp_path / "out", "--template", template)
+    done = inside(*PLAIN, tmp_path / "in" / name, "-o", tmp_path / "out", "--template", template)
     assert done.returncode == 2
     one_line(done, "--template", "must stay inside the output folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
@@ -119,7 +119,7 @@ def test_059_never_onto_an_input(how: str, tmp_path: Path) -> None:
         (tmp_path / "out" / "a.wav").symlink_to(tmp_path / "a.wav")
     else:
         arguments = ["-o", tmp_path / "out" / ".." / "a.wav"]
-    done = audiosr(*PLAIN, tmp_path / "a.wav", "--overwrite", *arguments)
+    done = inside(*PLAIN, tmp_path / "a.wav", "--overwrite", *arguments)
     assert done.returncode == 1
     one_line(done, "a.wav: is an input of this call; choose another name or folder")
     assert (tmp_path / "a.wav").read_bytes() == before
@@ -129,12 +129,12 @@ def test_060_two_inputs_for_one_output_are_found_before_work(tmp_path: Path) -> 
     for name in ("1", "2", "3"):
         (tmp_path / name).mkdir()
         recording(tmp_path / name / ("a.wav" if name != "3" else "A.wav"))
-    done = audiosr(*PLAIN, "3/A.wav", "1/a.wav", "2/a.wav", "-o", "out", cwd=tmp_path)
+    done = inside(*PLAIN, "3/A.wav", "1/a.wav", "2/a.wav", "-o", "out", cwd=tmp_path)
     assert done.returncode == 2
     one_line(done, "1/a.wav and 2/a.wav would both become out/a_16000.wav; use --template or -o")
     assert not (tmp_path / "out").exists()
-    assert audiosr(*PLAIN, "1/a.wav", "1/a.wav", cwd=tmp_path).returncode == 2
-    assert audiosr(*PLAIN, "3/A.wav", "1/a.wav", "-o", "out", cwd=tmp_path).returncode == 0
+    assert inside(*PLAIN, "1/a.wav", "1/a.wav", cwd=tmp_path).returncode == 2
+    assert inside(*PLAIN, "3/A.wav", "1/a.wav", "-o", "out", cwd=tmp_path).returncode == 0
 
 
 def test_061_links_in_the_output_folder_are_not_followed(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_061_links_in_the_output_folder_are_not_followed(tmp_path: Path) -> None
     (tmp_path / "out" / "a_16000.wav").symlink_to(tmp_path / "victim")
     (tmp_path / "out" / "b_16000.wav").symlink_to(tmp_path / "not there")
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
-    kept = audiosr(*PLAIN, "in", "-o", "out", cwd=tmp_path)
+    kept = inside(*PLAIN, "in", "-o", "out", cwd=tmp_path)
     assert (kept.returncode, kept.stderr.count(b"exists already")) == (1, 2), kept.stderr
-    done = audiosr(*PLAIN, "in", "-o", "out", "--overwrite", cwd=tmp_path)
+    done = inside(*PLAIN, "in", "-o", "out", "--overwrite", cwd=tmp_path)
     assert (done.returncode, b"out/sub/c_16000.wav: a symlink leads out" in done.stderr) == (3, True)
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert not (tmp_path / "not there").exists()
@@ -158,34 +158,34 @@ def test_061_links_in_the_output_folder_are_not_followed(tmp_path: Path) -> None
 
 def test_062_loops_of_symlinks(tmp_path: Path) -> None:
     (tmp_path / "loop.wav").symlink_to("loop.wav")
-    done = audiosr(*PLAIN, "loop.wav", cwd=tmp_path)
+    done = inside(*PLAIN, "loop.wav", cwd=tmp_path)
     assert done.returncode == 1
     one_line(done, "loop.wav: cannot be opened: Too many levels of symbolic links")
     (tmp_path / "in" / "deep").mkdir(parents=True)
     recording(tmp_path / "in" / "a.wav")
     (tmp_path / "in" / "deep" / "up").symlink_to(tmp_path / "in")
-    done = audiosr(*PLAIN, "in", cwd=tmp_path)
+    done = inside(*PLAIN, "in", cwd=tmp_path)
     assert done.returncode == 1
     one_line(done, "in/deep/up: a symlink that leads back to a folder above it; remove it")
     (tmp_path / "out").symlink_to("out")
-    done = audiosr(*PLAIN, "in/a.wav", "-o", "out", cwd=tmp_path)
+    done = inside(*PLAIN, "in/a.wav", "-o", "out", cwd=tmp_path)
     assert done.returncode == 1
     one_line(done, "out: cannot be made")
 
 
 def test_063_output_folders_are_made(tmp_path: Path) -> None:
     recording(tmp_path / "a.wav")
-    assert audiosr(*PLAIN, "a.wav", "-o", "x/y/z", cwd=tmp_path).stdout == b"x/y/z/a_16000.wav\n"
-    assert audiosr(*PLAIN, "a.wav", "-o", "v/w.wav", cwd=tmp_path).stdout == b"v/w.wav\n"
+    assert inside(*PLAIN, "a.wav", "-o", "x/y/z", cwd=tmp_path).stdout == b"x/y/z/a_16000.wav\n"
+    assert inside(*PLAIN, "a.wav", "-o", "v/w.wav", cwd=tmp_path).stdout == b"v/w.wav\n"
 
 
 def test_064_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
     recording(tmp_path / "a.wav")
     (tmp_path / "file").write_text("text")
-    done = audiosr(*PLAIN, "a.wav", "-o", "file", cwd=tmp_path)
+    done = inside(*PLAIN, "a.wav", "-o", "file", cwd=tmp_path)
     assert done.returncode == 2
     one_line(done, "-o file: exists and is not a folder")
-    done = audiosr(*PLAIN, "a.wav", "-o", "file/below", cwd=tmp_path)
+    done = inside(*PLAIN, "a.wav", "-o", "file/below", cwd=tmp_path)
     assert done.returncode == 1
     one_line(done, "file/below: cannot be made: Not a directory")
 
@@ -267,13 +267,13 @@ def test_069_outputs_that_exist_are_refused(tmp_path: Path) -> None:
     recording(tmp_path / "a.wav")
     (tmp_path / "a_16000.wav").write_bytes(b"old")
     for more in ([], ["--fail"]):
-        done = audiosr(*PLAIN, "a.wav", *more, cwd=tmp_path)
+        done = inside(*PLAIN, "a.wav", *more, cwd=tmp_path)
         assert done.returncode == 1
         one_line(done, "a_16000.wav: exists already; use --overwrite or --skip")
-    skipped = audiosr(*PLAIN, "a.wav", "--skip", cwd=tmp_path)
+    skipped = inside(*PLAIN, "a.wav", "--skip", cwd=tmp_path)
     assert (skipped.returncode, (tmp_path / "a_16000.wav").read_bytes()) == (0, b"old")
-    assert audiosr(*PLAIN, "a.wav", "--fail", "--skip", cwd=tmp_path).returncode == 2
-    assert audiosr(*PLAIN, "a.wav", "--overwrite", cwd=tmp_path).returncode == 0
+    assert inside(*PLAIN, "a.wav", "--fail", "--skip", cwd=tmp_path).returncode == 2
+    assert inside(*PLAIN, "a.wav", "--overwrite", cwd=tmp_path).returncode == 0
     assert soundfile.info(tmp_path / "a_16000.wav").frames == 1600
 
 

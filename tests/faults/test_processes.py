@@ -18,7 +18,8 @@ import pytest
 import soundfile
 import torch
 from conftest import noise, tone
-from hostile import ALL, COMMAND, ENVIRONMENT, RATE, audiosr, chunk, fmt, measured, need, riff, samples, sparse
+from hostile import ALL, ENVIRONMENT, RATE, audiosr, chunk, fmt, measured, need, riff, samples, sparse
+from running import COMMAND
 
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.audio.wav import WavFormat, WavReader, header

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import EXAMPLES, noise
-from hostile import RATE, Run, audiosr, content, samples
+from hostile import RATE, Run, audiosr, content, inside, samples
 
 FRAMES = 24_000
 FLIPPED = 0.98  # least correlation of what comes of a recording with what comes of its negative, turned over
@@ -75,6 +76,12 @@ def parted(folder: Path) -> Run:
     return through(folder, "parted", "separate", "--model", "spectral2_narrow")
 
 
+def reports(done: Run) -> list[dict[str, Any]]:
+    """What became of every recording, of the events that --json is."""
+    rows = map(json.loads, done.out.splitlines())
+    return [row for row in rows if row["event"] == "done"]
+
+
 def check_refused(name: str, at: int, folder: Path, *runs: Run) -> None:
     for done in runs:
         line = done.said_of(folder / f"{name}.wav")
@@ -134,7 +141,7 @@ def test_044_a_constant_stays_finite(folder: Path, raised: Run, parted: Run) -> 
 def test_045_full_scale_never_wraps(folder: Path, ints: Run, tmp_path: Path) -> None:
     made = content(folder / "ints" / f"square_{RATE}.wav")[0]
     np.testing.assert_array_equal(made, np.where(SQUARE > 0, 32767, -32768))
-    done = audiosr(  # resampled, it overshoots
+    done = inside(  # resampled, it overshoots
         "upsample", folder / "square.wav", "--model", "none", "--subtype", 16, "-o", tmp_path / "a.wav"
     )
     assert "samples clipped" in done.talk
@@ -159,7 +166,7 @@ def test_047_denormals_take_no_longer(command: tuple[object, ...], tmp_path: Pat
         soundfile.write(tmp_path / f"{i}.wav", wave * np.float32(level), RATE, "FLOAT")
     done = audiosr(*command, *sorted(tmp_path.iterdir()), "-o", tmp_path / "out", "--json")
     assert done.code == 0, done.talk
-    took = [json.loads(row)["elapsed_s"] for row in done.out.splitlines()]
+    took = [row["elapsed_s"] for row in reports(done)]
     assert min(took[2], took[4]) < 2 * min(took[1], took[3])
 
 
@@ -172,7 +179,7 @@ def test_048_turned_over_in_turned_over_out(folder: Path, raised: Run, parted: R
 def test_049_16_bits_pass_through(tmp_path: Path) -> None:
     wave = samples(100_003, 2)
     soundfile.write(tmp_path / "a.wav", wave.T, 44100)
-    done = audiosr("upsample", tmp_path / "a.wav", "--rate", 44100, "--model", "none", "-o", tmp_path / "b.wav")
+    done = inside("upsample", tmp_path / "a.wav", "--rate", 44100, "--model", "none", "-o", tmp_path / "b.wav")
     assert done.code == 0, done.talk
     np.testing.assert_array_equal(content(tmp_path / "b.wav"), wave)
 
@@ -185,20 +192,20 @@ def at_48000(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_050_already_at_the_rate(at_48000: Path) -> None:
-    done = audiosr("upsample", at_48000, "-o", at_48000.parent / "same.wav")
+    done = inside("upsample", at_48000, "-o", at_48000.parent / "same.wav")
     assert (done.code, done.talk) == (0, f"audiosr: {at_48000}: content ends at 24.0 kHz; nothing to restore\n")
     np.testing.assert_array_equal(content(at_48000.parent / "same.wav"), content(at_48000))
 
 
 def test_051_upsampling_does_not_go_down(at_48000: Path) -> None:
-    done = audiosr("upsample", at_48000, "--rate", 16000, "-o", at_48000.parent / "down.wav")
+    done = inside("upsample", at_48000, "--rate", 16000, "-o", at_48000.parent / "down.wav")
     assert done.code == 2
     assert f"--rate 16000: {at_48000} is at 48000 Hz, models go up only; see --model none" in done.talk
     assert not (at_48000.parent / "down.wav").exists()
 
 
 def test_052_more_speakers_than_any_model_parts(at_48000: Path) -> None:
-    done = audiosr("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
+    done = inside("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
     assert done.code == 2
     assert "--speakers 4: the bundled models part 2 (spectral2)" in done.talk
     assert len(done.talk.splitlines()) == 1
@@ -208,7 +215,7 @@ def test_053_one_talker_where_two_were_asked_for(tmp_path: Path) -> None:
     voice = soundfile.read(EXAMPLES / "two_speakers_reference1.flac")
     soundfile.write(tmp_path / "alone.wav", *voice)
     done = audiosr("separate", tmp_path / "alone.wav", "-o", tmp_path / "out", "--json")
-    row = json.loads(done.out)
+    (row,) = reports(done)
     quiet, loud = sorted(-200 if level is None else level for level in row["levels_db"])
     assert quiet < loud - 20
     assert any("hardly anything is on the track of speaker" in line for line in row["warnings"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
 from conftest import SMALL
-from corpora import RUN
-from hostile import RATE, Run, audiosr, need, samples
+from corpora import RUN, run
+from hostile import RATE, audiosr, inside, need, samples
 from safetensors.torch import load_file, save_file
 
 import audiosr_cli
@@ -55,7 +55,7 @@ def filled(path: Path, content: bytes) -> Path:
 
 def check_refused(bad: Path, recording: Path, said: str) -> None:
     """One line that names the file, code 1, and nothing written."""
-    done = audiosr("upsample", recording, "--cutoff", 4000, "--model", bad, "-o", recording.parent / "out")
+    done = inside("upsample", recording, "--cutoff", 4000, "--model", bad, "-o", recording.parent / "out")
     assert done.code == 1
     assert said in done.said_of(bad)
     assert len(done.talk.splitlines()) == 1
@@ -159,7 +159,7 @@ def test_099_without_any_network(command: tuple[object, ...], recording: Path) -
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e12"])
 def test_100_rates_that_are_none(rate: str, recording: Path) -> None:
-    done = audiosr("upsample", recording, "--rate", rate, "-o", recording.parent / "out")
+    done = inside("upsample", recording, "--rate", rate, "-o", recording.parent / "out")
     assert done.code == 2
     assert "--rate" in done.talk
     assert "1000 to 768000 Hz is possible" in done.talk or "a valid integer" in done.talk
@@ -177,28 +177,28 @@ def test_100_rates_that_are_none(rate: str, recording: Path) -> None:
 )
 def test_101_a_key_that_is_not_known(change: tuple[str, str], said: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(RUN.replace(*change))
-    done = audiosr("train", tmp_path / "run.toml", "--data", tmp_path, "--out", tmp_path / "out")
+    done = inside("train", tmp_path / "run.toml", "--data", tmp_path, "--out", tmp_path / "out")
     assert done.code == 2
     assert said in done.said_of("run.toml")
     assert not (tmp_path / "out").exists()
 
 
-def trained(folder: Path, steps: int, *options: str) -> Run:
-    text = RUN.replace("minutes = 0.05", f"steps = {steps}\nsave_every_min = 1e-6")
-    (folder / "run.toml").write_text(text)
-    return audiosr("train", folder / "run.toml", "--data", folder, "--out", folder / "out", *options)
-
-
 @pytest.mark.slow
 def test_102_a_half_written_checkpoint(speakers: Path) -> None:
     """The previous one is taken, and the run ends as if nothing had been."""
-    assert trained(speakers, 4).code == 0
-    state, turn = checkpoint.load(speakers / "out")
-    newest = speakers / "out" / f"state-{(turn - 1) % 2}.pt"
-    shutil.copyfile(newest, speakers / "whole.pt")
+
+    def trained(steps: int, resume: bool) -> tuple[dict[str, Any], Path, Path]:
+        """The newest state, its file, and the other one."""
+        run(speakers, RUN.replace("minutes = 0.05", f"steps = {steps}\nsave_every_min = 1e-6"), resume=resume)
+        state, turn = checkpoint.load(speakers / "out")
+        return state, *(speakers / "out" / f"state-{(turn + i) % 2}.pt" for i in (1, 0))
+
+    _, newest, _ = trained(2, resume=False)
+    earlier = newest.read_bytes()
+    whole, newest, other = trained(4, resume=True)
+    other.write_bytes(earlier)
     os.truncate(newest, newest.stat().st_size // 2)
-    before = checkpoint.load(speakers / "out")[0]
-    assert 0 < before["step"] <= state["step"] == 4
-    done = trained(speakers, 6, "--resume")
-    assert done.code == 0, done.talk
-    assert checkpoint.load(speakers / "out")[0]["step"] == 6
+    assert (checkpoint.load(speakers / "out")[0]["step"], whole["step"]) == (2, 4)
+    again, _, _ = trained(4, resume=True)
+    assert again["step"] == 4
+    assert all(torch.equal(again["model"][name], weight) for name, weight in whole["model"].items())
