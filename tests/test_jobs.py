@@ -75,7 +75,7 @@ def test_what_killed_workers_leave_is_removed(tmp_path: Path) -> None:
 
     process = Stubborn()
     (tmp_path / f".audiosr-{process.popen.pid}-{atomic._host()}0.part").touch()
-    jobs._end([jobs.Worker(process, None, folders={tmp_path})])
+    jobs._end([jobs._Process(process=process, pipe=None, folders={tmp_path})])
     process.popen.stdout.close()
     assert list(tmp_path.iterdir()) == []
 
