@@ -86,7 +86,7 @@ def alive(process: int) -> bool:
 
 def test_088_two_runs_into_one_folder(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 30, 40_000)
-    assert audiosr(*PLAIN, folder, "-o", tmp_path / "alone").returncode == 0
+    assert inside(*PLAIN, folder, "-o", tmp_path / "alone").returncode == 0
     runs = [start(*PLAIN, folder, "-o", tmp_path / "both", "--overwrite") for _ in range(2)]
     for run in runs:
         _, talk = run.communicate(timeout=120)
@@ -108,14 +108,14 @@ def test_089_resume_after_a_kill_skips_only_what_is_proven(tmp_path: Path) -> No
     (out / "002_16000.wav").unlink()
     recording(folder / "000.wav", 40_000, 99)  # same size, other time
     before = manifest.stat().st_size
-    done = audiosr(*arguments, "--resume")
+    done = inside(*arguments, "--resume")
     assert done.returncode == 0, done.stderr
     with manifest.open() as stream:
         stream.seek(before)
         again = [Path(row["input"]).name for row in map(json.loads, stream) if row["status"] == "done"]
     everything = {f"{i:03}.wav" for i in range(12)}
     assert sorted(again) == sorted((everything - proven) | {"000.wav", "001.wav", "002.wav"})
-    assert audiosr(*PLAIN, folder, "-o", tmp_path / "clean").returncode == 0
+    assert inside(*PLAIN, folder, "-o", tmp_path / "clean").returncode == 0
     assert contents(out) == contents(tmp_path / "clean")
 
 
@@ -167,13 +167,13 @@ def test_090_another_model_is_another_run(tmp_path: Path) -> None:
 
 def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
     """Separation's samples depend on the number of threads, which is one whatever there could be."""
-    folder, made = recordings(tmp_path / "in", 4, 12_000), []
-    for jobs in (1, 4):
+    folder, made = recordings(tmp_path / "in", 3, 12_000), []
+    for jobs in (1, 3):
         out, environment = tmp_path / str(jobs), os.environ | {"OMP_NUM_THREADS": "3"}
         done = audiosr("separate", folder, "-o", out, "--subtype", "float", "--jobs", jobs, env=environment)
         assert done.returncode == 0, done.stderr
         made.append(contents(out))
-    assert len(made[0]) == 8
+    assert len(made[0]) == 6
     assert made[0] == made[1]
 
 
