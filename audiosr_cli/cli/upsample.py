@@ -22,7 +22,7 @@ def upsample(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="audiosr: steps of diffusion; 0 is what is to be expected. [default: 8]"),
+        typer.Option("--steps", help="audiosr: steps of diffusion; 0 is what is to be expected. [default: 4]"),
     ] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="audiosr: above 1 exaggerates what the low band asks for.")

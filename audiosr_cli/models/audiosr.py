@@ -139,7 +139,7 @@ class Sampling:
     The same ``seed`` draws the same. ``eta`` is how much noise each step adds (1: as much as it takes out).
     """
 
-    steps: int = 8
+    steps: int = 4
     guidance: float = 1.0
     seed: int = 0
     eta: float = 0.0
