@@ -238,6 +238,17 @@ def test_header_only_and_one_sample(tmp_path: Path) -> None:
         assert soundfile.info(tmp_path / "b.wav").frames == 6 * frames
 
 
+@pytest.mark.parametrize(("given", "kept"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_spin_briefly_unless_told(given: dict[str, str], kept: str) -> None:
+    code = (
+        "import atexit, os, sys; atexit.register(lambda: print(os.environ['GOMP_SPINCOUNT'])); sys.argv[1:] = ['-h']\n"
+    )
+    code += "from audiosr_cli.cli.main import main; main()"
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout.split()[-1].decode() == kept
+
+
 def test_models_and_version() -> None:
     listed = json.loads(audiosr("models", "list", "--json").stdout)
     assert listed["spectral2"]["spec"]["sources"] == 2

@@ -146,9 +146,9 @@ def test_045_full_scale_never_wraps(folder: Path, ints: Run, tmp_path: Path) -> 
     )
     assert "samples clipped" in done.talk
     made, held = content(tmp_path / "a.wav")[0], np.repeat(SQUARE, 3)
-    inside = np.arange(len(held)) % 120 > 12  # behind the edges
-    inside &= np.arange(len(held)) % 120 < 108
-    assert (np.sign(made) == held)[inside].all()
+    settled = np.arange(len(held)) % 120 > 12  # behind the edges
+    settled &= np.arange(len(held)) % 120 < 108
+    assert (np.sign(made) == held)[settled].all()
 
 
 def test_046_above_full_scale(folder: Path, floats: Run, ints: Run) -> None:
