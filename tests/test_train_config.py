@@ -33,7 +33,7 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     assert build(config.architecture, config.model).state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["wave_u_net", "audio_unet"])
+@pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe", "audiosr", "audio_unet"])
 def test_the_bundled_models_are_what_their_examples_describe(name: str) -> None:
     described = [config for path in CONFIGS if (config := read_config(path)).model.spec.name == name]
     assert len(described) == 1
