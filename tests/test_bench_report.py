@@ -18,8 +18,8 @@ WHERE = Environment("Some CPU", 2, "2.9", "0.1.0 at abc1234", "2026-11-24")
 MACHINE = Machine(100.0, 400.0, 2)
 ROWS: list[Row] = [
     MACHINE,
-    Speed("ours", 10.0, 1, 0.5, 1.0, 300.4, 1.8, 0.9, 2.0),
-    Speed("theirs (random weights)", 10.0, 1, 4.0, 8.0, 812.0, 3.0, 0.9),
+    Speed("ours", 10.0, 1, 0.5, 1.0, 300.4, 1.8, 0.9, 2.0, bf16=True),
+    Speed("theirs (random weights)", 10.0, 1, 4.0, 8.0, 812.0, 3.0, 0.9, 2.0),
     Speed("ours", 10.0, 1, 0.7, 1.4, 310.4, 1.9, 0.9, 2.0),
     Speed("ours", 10.0, 1, 9.0, 18.0, 300.4, 2.0, 0.9, 2.0),
     Failed("broken", "no"),
@@ -35,8 +35,8 @@ Speed, medians of 3 runs; floor: 100 GFLOP/s (bf16 400), 2 threads:
 
 | model | audio s | real-time factor | CPU s per s | × ours | start-up s | of it torch s | peak RSS MB | GFLOP per s | × floor |
 |---|---|---|---|---|---|---|---|---|---|
-| ours | 10.0 | 0.0700 | 0.1400 | 1 | 1.90 | 0.90 | 310 | 2.00 | 3.5 |
-| theirs (random weights) | 10.0 | 0.4000 | 0.8000 | 5.71 | 3.00 | 0.90 | 812 | – | – |
+| ours | 10.0 | 0.0700 | 0.1400 | 1 | 1.90 | 0.90 | 310 | 2.00 | 14.0 |
+| theirs (random weights) | 10.0 | 0.4000 | 0.8000 | 5.71 | 3.00 | 0.90 | 812 | 2.00 | 20.0 |
 
 Peak resident memory, MB:
 

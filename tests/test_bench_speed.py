@@ -41,7 +41,9 @@ def test_subjects_take_turns_and_what_fails_is_told_once(monkeypatch: pytest.Mon
         jobs.append((job["action"], job["name"]))
         if job["name"] == "dprnn":
             raise BenchError("no")
-        return {"gflop_per_s": 1.0, "wall_s": 1.0, "cpu_s": 1.0, "torch_s": 1.0}, Spent(3.0, 2.0, 1_000_000, "")
+        return {"gflop_per_s": 1.0, "wall_s": 1.0, "cpu_s": 1.0, "torch_s": 1.0, "bf16": False}, Spent(
+            3.0, 2.0, 1_000_000, ""
+        )
 
     monkeypatch.setattr(speed, "work", work)
     rows = list(speed.measure(find(["audio_unet"], ["dprnn", "soxr"]), Setting(tmp_path), 2))

@@ -134,7 +134,7 @@ def _speed(rows: Sequence[Speed], machine: Machine | None) -> Table:
             f"{row.torch_s:.2f}",
             f"{row.peak_rss_mb:.0f}",
             _shown(row.gflop_per_s, 2),
-            _shown(row.above_floor(machine.float32) if machine else None, 1),
+            _shown(row.above_floor(machine.bf16 if row.bf16 else machine.float32) if machine else None, 1),
         )
         for row in found
     ]

@@ -20,7 +20,7 @@ class Speed:
 
     ``wall_s``, ``cpu_s`` are of a process that has warmed up on a second of audio. ``startup_s`` is a whole process on
     a second of audio, in which importing torch takes ``torch_s``. ``gflop_per_s`` is what is to be multiplied for a
-    second of one channel, in billions of FLOPs, if that could be counted.
+    second of one channel, in billions of FLOPs, if that could be counted; in ``bf16``, or else in float32.
     """
 
     model: str
@@ -32,6 +32,7 @@ class Speed:
     startup_s: float
     torch_s: float
     gflop_per_s: float | None = None
+    bf16: bool = False
 
     @property
     def real_time_factor(self) -> float:
@@ -107,6 +108,7 @@ def _run(subject: Subject, setting: Setting, seconds: float, channels: int, gflo
         startup_s=startup,
         torch_s=found["torch_s"],
         gflop_per_s=gflop_per_s,
+        bf16=found["bf16"],
     )
 
 

@@ -46,7 +46,8 @@ def timed(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         run(job["warm"])
     wall, cpu = time.perf_counter(), time.process_time()
     run(job["source"])
-    return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    bf16 = job["kind"] != "peer" and _options(job).bf16
+    return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bf16": bf16}
 
 
 def rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
