@@ -25,6 +25,7 @@ _KNEE_DB = 13.0  # least bend of a knee: dB of the half octave above, less those
 _FALL_DB = 30.0  # least fall of a slope in the octave above its knee
 _BEGUN_DB, _DOWN_DB = 3.0, 12.0  # where a wall begins, and where a recording is said to end at it
 _UPRIGHT = 1.03  # most that the second of these frequencies is of the first
+_NEAR = 6  # cells before a fall in which its knee is: what lies lower is the voice's own ups and downs
 _STEEP_DB = 3.0  # fall over two cells on the way down a slope
 _LINES_DB = 40.0  # how far down a slope is followed
 _FLOOR_DB = 4.0  # above the noise floor no slope is followed
@@ -96,10 +97,10 @@ def band_edge(power: NDArray[np.float64], sample_rate: int) -> float:
         begun, down = fine(*wall, _BEGUN_DB), fine(*wall, _DOWN_DB)
         if down < _UPRIGHT * begun:
             return down
-    start = _slope(level) if wall is None else _top(level, wall[0])
+    start, reach = (_slope(level), 3 * _CELLS // 4) if wall is None else (_top(level, wall[0]), _NEAR)
     if start is None:
         return nyquist
-    knee, height, fall = _lines(level, start)
+    knee, height, fall = _lines(level, start, reach)
     if fall * _CELLS > _FILTER_DB:
         return fine(int(knee), height, _EDGE_DB)
     return float(bounds[0] * 2 ** ((knee + 0.5) / _CELLS))
@@ -148,8 +149,10 @@ def _slope(level: NDArray[np.float64]) -> int | None:
     return None if best is None else best[1]
 
 
-def _lines(level: NDArray[np.float64], start: int) -> tuple[float, float, float]:
+def _lines(level: NDArray[np.float64], start: int, reach: int) -> tuple[float, float, float]:
     """The two lines that follow the levels around ``start`` best: the cell and level where they meet, the fall after.
+
+    They meet at most ``reach`` cells before ``start``.
 
     They reach from an octave before ``start`` down to the noise floor, or 40 dB; the fall is in dB a cell.
     """
@@ -159,7 +162,7 @@ def _lines(level: NDArray[np.float64], start: int) -> tuple[float, float, float]
     first, end = max(0, start - _CELLS), start + (int(low[0]) if len(low) else len(level) - 1 - start)
     cells = np.arange(first, min(len(level), max(end, start + _CELLS // 6)))
     best = np.inf, 0.0, 0.0, 0.0
-    for knee in np.arange(max(first + _CELLS // 4, start - 3 * _CELLS // 4), cells[-1] - 1, 0.25):
+    for knee in np.arange(max(first + _CELLS // 4, start - reach), cells[-1] - 1, 0.25):
         shapes = np.stack([np.ones(len(cells)), np.minimum(cells - knee, 0), np.maximum(cells - knee, 0)], axis=1)
         (height, before_it, after_it), *_ = np.linalg.lstsq(shapes, level[cells])
         error = float(np.square(level[cells] - shapes @ [height, before_it, after_it]).sum())

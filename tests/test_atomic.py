@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
         path.touch()
     sweep(tmp_path)
     assert {*tmp_path.iterdir()} == {elsewhere, own, other}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="zombies are told by /proc")
+def test_sweep_takes_zombies_for_dead(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    with atomic_path(tmp_path / "a") as part:
+        part.touch()
+        left = tmp_path / part.name.replace(str(os.getpid()), str(process.pid))
+        left.touch()
+        while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            time.sleep(0.01)
+        sweep(tmp_path)
+        assert not left.exists()
+    process.wait()
 
 
 def test_sweep_leaves_what_it_may_not_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

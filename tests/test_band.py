@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import soxr
 from numpy.typing import NDArray
 
@@ -73,6 +76,12 @@ def test_shelf_of_a_codec() -> None:
     shelf = np.where(frequency < 11000, 1, 0.2) * (frequency < 16000)
     made = np.fft.irfft(np.fft.rfft(wave) * shelf, wave.shape[1]).astype(np.float32)
     assert edge_of(dithered(made), 48000) == pytest.approx(16000, rel=0.05)
+
+
+def test_formants_are_no_edge() -> None:
+    """A voice with a gap at 3 kHz, resampled to 8 kHz: it ends where the resampler does."""
+    wave, sample_rate = soundfile.read(Path(__file__).parents[1] / "examples" / "narrowband.wav", dtype="float32")
+    assert (edge_of(wave[None], sample_rate) or 0) > 0.85 * sample_rate / 2
 
 
 def test_silence_has_no_edge() -> None:

@@ -126,4 +126,6 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:  # somebody else's
         return True
+    with suppress(OSError):  # Linux: one that was killed and whose parent has not asked yet is a zombie
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     return True
