@@ -94,3 +94,14 @@ def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             soundfile.write(folder / f"{take}.flac", wave.T, 16000)
     (tmp_path / "train" / "a" / "broken.wav").write_bytes(b"no audio at all, but a name like it")
     return tmp_path
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder with three recordings of 1,000 frames, one of them further down, and a text."""
+    folder = tmp_path / "in"
+    for name in ("a.wav", "b.flac", "sub/a.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, noise(1000).T, 8000)
+    (folder / "notes.txt").write_text("no audio")
+    return folder

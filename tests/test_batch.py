@@ -20,16 +20,6 @@ from audiosr_cli.stages import Options
 TWO = "{stem}_{speaker}.{ext}"
 
 
-@pytest.fixture
-def recordings(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    for name in ("a.wav", "b.flac", "sub/a.wav"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, noise(1000).T, 8000)
-    (folder / "notes.txt").write_text("no audio")
-    return folder
-
-
 def test_one_bad_file_does_not_stop_the_others(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
     (recordings / "a.wav").write_bytes(b"broken")
     items = collect([str(recordings)])

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import soundfile
-from conftest import noise
 
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.inputs import Item, collect, share
@@ -17,16 +15,6 @@ from audiosr_cli.naming import Naming
 
 TWO = "{stem}_{speaker}.{ext}"
 NAMES = ("speaker1", "speaker2")
-
-
-@pytest.fixture
-def recordings(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    for name in ("a.wav", "b.flac", "sub/a.wav"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, noise(1000).T, 8000)
-    (folder / "notes.txt").write_text("no audio")
-    return folder
 
 
 def test_folders_are_walked_and_keep_their_tree(recordings: Path) -> None:
