@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from audiosr_cli.errors import AudioSRError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's <malloc.h>
 _LARGEST = 32 << 20  # bytes; glibc takes no more
 
 
@@ -28,6 +28,7 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_ARENA_MAX, 1)  # what one thread has freed is for all
 
 
 _LEAST = 750 << 20  # bytes of address space that torch and a small model take

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from audiosr_cli import weights
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.device import pick_bf16, pick_device
+from audiosr_cli.device import pick_bf16, pick_device, pick_threads
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR, Sampling
@@ -24,7 +24,7 @@ _LEAST_CUTOFF_HZ = 500.0
 def default_options(device: str = "auto") -> Options:
     """What the commands have unless told otherwise, on ``device``."""
     device = pick_device(device)
-    return Options(device, bf16=pick_bf16("auto", device))
+    return Options(device, bf16=pick_bf16("auto", device), threads=pick_threads())
 
 
 def _load(task: str, model: str | None, options: Options) -> Model:

@@ -10,6 +10,8 @@ from audiosr_cli.errors import UsageError
 
 Precision = Literal["auto", "float32", "bf16"]
 
+_MOST_THREADS = 4  # each holds the feature maps of a window
+
 
 def pick_device(name: str) -> str:
     """``auto`` is CUDA where there is one. Raises UsageError on ``cuda`` without one, never falls back."""
@@ -31,3 +33,8 @@ def computes_bf16(device: str) -> bool:
 def pick_bf16(precision: Precision, device: str) -> bool:
     """Whether networks run in bf16: where it is faster, unless ``precision`` says."""
     return computes_bf16(device) if precision == "auto" else precision == "bf16"
+
+
+def pick_threads() -> int:
+    """How many windows are computed at once: as many as torch would have threads, within bounds for memory."""
+    return min(torch.get_num_threads(), _MOST_THREADS)

@@ -8,7 +8,7 @@
       │  ◀── Advanced … Outcome ─
       │  ─── None ──────────────▶  nothing left: ends
 
-What a process computes depends in the last bits on its number of threads, and so does not on the number of processes.
+Which process takes a recording makes no difference to a sample.
 """
 
 from __future__ import annotations

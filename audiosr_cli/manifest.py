@@ -116,7 +116,7 @@ class Manifest:
 
 def settings_of(recipe: Recipe, plan: Plan) -> dict[str, Any]:
     """What shapes the samples of a call, and what they are written as."""
-    how = {key: value for key, value in asdict(recipe.options).items() if key != "batch"}
+    how = {key: value for key, value in asdict(recipe.options).items() if key not in ("batch", "threads")}
     form = {"format": plan.naming.chosen_container, "subtype": plan.subtype}
     return {"version": __version__, "command": recipe.make.__name__, **_plain(recipe.values), **how, **form}
 

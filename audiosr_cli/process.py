@@ -19,6 +19,7 @@ from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice as VoiceModel
 from audiosr_cli.stages import Options, Samples, Stage, make_stages, stream, with_residual
+from audiosr_cli.workers import workers
 
 Progress = Callable[[int], None]  # frames read so far
 
@@ -74,11 +75,12 @@ def process_array(
     options.count(len(wave), "the array")
     wave = options.pick(wave)
     wave = _finite(wave, Report("the array", [], rate_in=sample_rate), options)
-    stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
-    rows = stages[-1].rows + residual * len(wave)
-    streamed = (with_residual if residual else stream)(pieces, stages)
-    made = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
+    with workers(options.workers) as executor:
+        stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice, executor)
+        rows = stages[-1].rows + residual * len(wave)
+        streamed = (with_residual if residual else stream)(pieces, stages)
+        made = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
     return made.reshape(rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
 
 
@@ -102,11 +104,12 @@ def process_file(
     begun = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
     report.rate_out, report.channels = form.sample_rate, form.channels
-    stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice)
     speakers = len(targets) - residual
-    assert stages[-1].rows == speakers * form.channels
-    made = (with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
     with ExitStack() as stack:
+        executor = stack.enter_context(workers(options.workers))
+        stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice, executor)
+        assert stages[-1].rows == speakers * form.channels
+        made = (with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
         writers = [stack.enter_context(AudioWriter(name, form, options.clip, name in fresh)) for name in targets]
         energy = _written(made, writers, report)
         if options.strict and reader.warnings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,8 @@ Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, 
 class Options:
     """How a recording is processed, whatever is done to it.
 
-    ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``.
+    ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``. On
+    the CPU ``threads`` compute such batches at the same time.
     ``strict`` makes an error of damage that is otherwise a warning; ``nonfinite`` "zero" silences samples that are no
     finite numbers, which are otherwise an error.
     """
@@ -41,6 +43,12 @@ class Options:
     strict: bool = False
     nonfinite: Literal["error", "zero"] = "error"
     bf16: bool = False
+    threads: int = 1
+
+    @property
+    def workers(self) -> int:
+        """Threads that windows are computed in; with CUDA one, as there is one device."""
+        return self.threads if self.device == "cpu" else 1
 
     def count(self, channels: int, name: str) -> int:
         """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
@@ -101,7 +109,7 @@ class Stage:
     """One model with its resamplers: blocks (C, T) at ``in_rate`` to (S * C, T') at ``out_rate``, streamed.
 
     Sources lie behind one another, each with its channels. ``model`` None only resamples; ``tracker`` puts the
-    sources of a model in order.
+    sources of a model in order; ``executor`` is where windows are computed.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class Stage:
         channels: int,
         options: Options,
         voice: Voice | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
@@ -122,19 +131,21 @@ class Stage:
         self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self.caller: Caller | None = None
-        self._engine = self._make_engine(model, channels, options) if model else None
+        self._engine = self._make_engine(model, channels, options, executor) if model else None
         between = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
         self._after = Resampler(between, out_rate, self.rows)
 
-    def _make_engine(self, model: Model, channels: int, options: Options) -> Engine:
+    def _make_engine(self, model: Model, channels: int, options: Options, executor: Executor | None) -> Engine:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
         here = model.device.type
         bf16 = options.bf16 and (here == options.device or computes_bf16(here))  # it may have had to go to the CPU
         self.caller = Caller(model, options.batch, bf16)
-        return Engine(model.spec, self.caller, channels, options.batch, self.tracker)
+        signals = channels // model.spec.channels
+        ahead = -(-options.workers // signals) if executor is not None else 0
+        return Engine(model.spec, self.caller, channels, options.batch, self.tracker, executor, ahead)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """What ``block`` completes; ``last`` brings out the rest."""
@@ -157,10 +168,12 @@ class GuidedStage(Stage):
     What comes out is as long as the shorter of the two.
     """
 
-    def __init__(self, model: Model, parting: Stage, out_rate: int, options: Options) -> None:
+    def __init__(
+        self, model: Model, parting: Stage, out_rate: int, options: Options, executor: Executor | None = None
+    ) -> None:
         if (model.spec.sources * parting.channels, model.spec.in_rate) != (parting.rows, parting.out_rate):
             raise ModelError(f"{model.spec.name} does not go with what it is to restore")
-        super().__init__(model, parting.in_rate, out_rate, parting.channels, options)
+        super().__init__(model, parting.in_rate, out_rate, parting.channels, options, executor=executor)
         self.model_rate = min(self.model_rate, parting.model_rate)
         self.tracker, self.hop_s = parting.tracker, parting.hop_s
         self._parting = parting
@@ -205,6 +218,7 @@ def make_stages(
     channels: int,
     options: Options,
     voice: VoiceModel | None = None,
+    executor: Executor | None = None,
 ) -> list[Stage]:
     """A chain of models as stages; between two of them the sound has the second one's input rate.
 
@@ -217,10 +231,10 @@ def make_stages(
         after = models[i + 1] if i + 1 < len(models) else None
         target = out_rate if after is None else after.spec.in_rate
         if model is not None and model.spec.inputs > 1:
-            stages.append(GuidedStage(model, stages.pop(), target, options))
+            stages.append(GuidedStage(model, stages.pop(), target, options, executor))
         else:
             heard = listener(voice, model.spec.out_rate if model else 0)
-            stages.append(Stage(model, rate, target, channels, options, heard))
+            stages.append(Stage(model, rate, target, channels, options, heard, executor))
         rate, channels = target, stages[-1].rows
     return stages
 

@@ -12,12 +12,16 @@ sample of the signal (the valid-padding scheme of Wave-U-Net, sec. 3.2.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from audiosr_cli.workers import Here
 
 Task = Literal["separate", "upsample", "separate-sr", "voice"]
 Forward = Callable[..., Tensor]  # (B, inputs * C, window), (B,) if placed → (B, S, C, (window - 2 * context) * ratio)
@@ -78,22 +82,32 @@ class Engine:
     A model of one channel is given every channel as a signal of its own; otherwise the counts must agree.
     ``batch`` windows go through ``forward`` at once: always the same ones, whatever blocks the input came
     in, so that its samples do not depend on them. ``align`` puts the sources of a core (S, C, T) into
-    the order of the tail before it (S, C, overlap). Holds ``window + (batch - 1) * hop`` samples a channel.
+    the order of the tail before it (S, C, overlap). ``executor`` computes: up to ``ahead`` batches stay with it while
+    what it has done is joined and handed out. Holds ``window + (batch - 1) * hop`` samples a channel, and those ahead.
     """
 
     def __init__(
-        self, spec: ModelSpec, forward: Forward, channels: int = 1, batch: int = 1, align: Align | None = None
+        self,
+        spec: ModelSpec,
+        forward: Forward,
+        channels: int = 1,
+        batch: int = 1,
+        align: Align | None = None,
+        executor: Executor | None = None,
+        ahead: int = 0,
     ) -> None:
         assert spec.channels in (1, channels) and batch >= 1
         self.spec, self.forward, self.channels, self.batch, self.align = spec, forward, channels, batch, align
+        self.executor, self.ahead = executor or Here(), ahead
+        self._computing = deque[list[Future[Tensor]]]()  # of each batch the signals that go through by themselves
         self._buffer = torch.zeros(spec.inputs * channels, spec.window + (batch - 1) * spec.hop)
         self._filled = spec.context  # the zeros before the first sample
         self._tail: Tensor | None = None
         self._frames_in = 0
-        self._windows_done = 0
+        self._begun = self._ended = 0  # windows
 
     def push(self, block: Tensor) -> Tensor:
-        """Output (S, C, T') that ``block`` (inputs * C, T) completes; T' may be 0."""
+        """Output (S, C, T') that is there by now; T' may be 0, and depends on how fast ``executor`` is, if any."""
         assert block.shape[0] == len(self._buffer)
         self._frames_in += block.shape[1]
         made = [self._empty()]
@@ -103,38 +117,48 @@ class Engine:
             self._filled += taken
             block = block[:, taken:]
             if self._filled == self._buffer.shape[1]:
-                made.append(self._run(self.batch))
+                self._begin(self.batch)
+            made += self._end(self.ahead)
         return torch.cat(made, dim=-1)
 
     def flush(self) -> Tensor:
         """The rest of the output (S, C, T'): in all, ``ratio`` samples for each that was pushed."""
-        hop_out, first = self.spec.hop * self.spec.ratio, self._windows_done
+        hop_out, first = self.spec.hop * self.spec.ratio, self._ended
         wanted = -(-self._frames_in // self.spec.hop)
         made = [self._empty()]
-        while self._windows_done < wanted:
+        while self._begun < wanted:
             self._buffer[:, self._filled :] = 0
-            made.append(self._run(min(self.batch, wanted - self._windows_done)))
+            self._begin(min(self.batch, wanted - self._begun))
+            made += self._end(self.ahead)
+        made += self._end(0)
         return torch.cat(made, dim=-1)[..., : self._frames_in * self.spec.ratio - first * hop_out]
 
     def _empty(self) -> Tensor:
         return torch.zeros(self.spec.sources, self.channels, 0)
 
-    def _run(self, count: int) -> Tensor:
-        """The next ``count`` windows, joined: (S, C, count * hop * ratio)."""
+    def _begin(self, count: int) -> None:
+        """Have the next ``count`` windows computed, and move on behind them."""
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
-        begun = torch.arange(self._windows_done, self._windows_done + count) * spec.hop - spec.context
-        where = (begun,) if spec.placed else ()
-        if spec.channels == 1:
-            each = (self.forward(windows[:, c :: self.channels].contiguous(), *where) for c in range(self.channels))
-            cores = torch.cat(list(each), dim=2)  # (B, S, C, T)
-        else:
-            cores = self.forward(windows.contiguous(), *where)
+        at = torch.arange(self._begun, self._begun + count) * spec.hop - spec.context
+        where = (at,) if spec.placed else ()
+        signals = [windows[:, c :: self.channels] for c in range(self.channels)] if spec.channels == 1 else [windows]
+        computing = [
+            self.executor.submit(self.forward, signal.clone(memory_format=torch.contiguous_format), *where)
+            for signal in signals
+        ]
+        self._computing.append(computing)
         kept = self._buffer.shape[1] - count * spec.hop
         self._buffer[:, :kept] = self._buffer[:, count * spec.hop :].clone()
         self._filled = kept
-        self._windows_done += count
-        return torch.cat([self._join(core) for core in cores], dim=-1)
+        self._begun += count
+
+    def _end(self, ahead: int) -> Iterator[Tensor]:
+        """What is computed, hop by hop (S, C, hop * ratio), in order; at most ``ahead`` batches are not waited for."""
+        while self._computing and (len(self._computing) > ahead or all(one.done() for one in self._computing[0])):
+            cores = torch.cat([one.result() for one in self._computing.popleft()], dim=2)  # (B, S, C, T)
+            self._ended += len(cores)
+            yield from map(self._join, cores)
 
     def _join(self, core: Tensor) -> Tensor:
         """The first hop of ``core`` (S, C, T), in order and faded in over the tail of the one before."""

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -89,10 +90,9 @@ def _runner(job: dict[str, Any], folder: Path) -> Run:
 
 
 def _options(job: dict[str, Any]) -> Options:
-    from audiosr_cli.device import pick_bf16
-    from audiosr_cli.stages import Options
+    from audiosr_cli.api import default_options
 
-    return Options(device=job["device"], batch=job["batch"], bf16=pick_bf16("auto", job["device"]))
+    return replace(default_options(job["device"]), batch=job["batch"])
 
 
 def _pipeline(job: dict[str, Any]) -> Pipeline:
@@ -117,13 +117,14 @@ def _model(job: dict[str, Any]) -> Run:
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.stages import Stage, listener, stream
     from audiosr_cli.weights import load_model
+    from audiosr_cli.workers import workers
 
-    model = load_model(job["name"], job["device"])
+    model, options = load_model(job["name"], job["device"]), _options(job)
     voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None
 
     def run(path: str) -> None:
-        with AudioReader(path) as reader:
-            stage = Stage(model, reader.sample_rate, model.spec.out_rate, reader.channels, _options(job), voice)
+        with AudioReader(path) as reader, workers(options.workers) as executor:
+            stage = Stage(model, reader.sample_rate, model.spec.out_rate, reader.channels, options, voice, executor)
             for _ in stream(reader.blocks(), [stage]):
                 pass
 

@@ -61,6 +61,12 @@ class Shared:
         Literal["auto", "float32", "bf16"], typer.Option("--precision", help="auto: bf16 where that is faster.")
     ] = "auto"
     batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")] = 1
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, max=256, help="Such batches at the same time, on a CPU. [default: its cores, 4 at most]"
+        ),
+    ] = None
     spectrogram: Annotated[
         str | None, typer.Option("--spectrogram", help="Draw what went in and came out into this PNG (one recording).")
     ] = None
@@ -73,7 +79,7 @@ class Shared:
     shard: Annotated[str | None, typer.Option("--shard", help="i/N: every N-th input only, from the i-th on.")] = None
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="So many processes of one thread each. [default: one of all threads]"),
+        typer.Option("--jobs", "-j", min=1, help="So many processes of one thread each. [default: one of --threads]"),
     ] = None
     ray: Annotated[
         str | None,

@@ -73,10 +73,11 @@ def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
 
 
 def _options(shared: Shared, cluster: Cluster | None) -> Options:
-    from audiosr_cli.device import pick_bf16, pick_device
+    from audiosr_cli.device import pick_bf16, pick_device, pick_threads
     from audiosr_cli.stages import Options
 
     device = pick_device(shared.device) if cluster is None else cluster.device
+    threads = shared.threads or (pick_threads() if shared.jobs is None and cluster is None else 1)
     return Options(
         device,
         shared.batch,
@@ -85,6 +86,7 @@ def _options(shared: Shared, cluster: Cluster | None) -> Options:
         shared.strict,
         shared.nonfinite,
         pick_bf16(shared.precision, device),
+        threads,
     )
 
 
@@ -98,8 +100,6 @@ def _check_call(shared: Shared) -> None:
 
 
 def _check_jobs(shared: Shared, items: Sequence[Item]) -> None:
-    import torch
-
     option, given = ("--jobs", shared.jobs) if shared.ray is None else ("--ray", shared.ray)
     own = next((item.source for item in items if item.source == "-" or item.source.startswith(_OWN_FILES)), None)
     if given != 1 and own is not None:
@@ -107,7 +107,6 @@ def _check_jobs(shared: Shared, items: Sequence[Item]) -> None:
         raise UsageError(f"{option} {given}: {name} reaches no other process; leave {option} out")
     if shared.ray is not None and shared.output == "-":
         raise UsageError(f"--ray {given}: nothing comes from there on standard output; give -o a file")
-    torch.set_num_threads(1)  # as in other processes, so that samples are the same
 
 
 def _existing(shared: Shared) -> Existing:

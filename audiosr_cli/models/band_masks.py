@@ -7,6 +7,7 @@ right, and blocks after ConvNeXt (Liu et al. 2022, arXiv 2201.03545) on bands of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,7 +45,7 @@ class BandMasksConfig:
     width: int = 64
     blocks: int = 4
     heuristic: bool = True
-    frames: int = 256
+    frames: int = 128
     margin: int = 29
     name: str = "band_masks"
 
@@ -112,6 +113,19 @@ class Block(nn.Module):
         return h + self.scale * self.narrow(F.relu(self.wide(inner)))
 
 
+def _compressed(spectrum: Tensor) -> Tensor:
+    """(B, L, F) → (B, 3, L, F): real and imaginary part and magnitude, of which the network sees a power."""
+    parts = torch.stack([spectrum.real, spectrum.imag], dim=1)
+    power = parts.square().sum(1, keepdim=True) + 1e-5
+    factor = power ** (_COMPRESSION / 2 - 0.5)
+    return torch.cat([parts * factor, power.sqrt() * factor - 1], dim=1)
+
+
+def _bands(heard: Tensor, bins: int) -> Tensor:
+    """(B, C, L, F) → (B, L, F / bins, C * bins): bands as vectors."""
+    return heard.unflatten(3, (-1, bins)).permute(0, 2, 3, 1, 4).flatten(3)
+
+
 class BandMasks(Model):
     """The network: one pass a source, in which it hears the mixture, the source's estimate and those of the others.
 
@@ -121,13 +135,12 @@ class BandMasks(Model):
     """
 
     config: BandMasksConfig
-    position: Tensor
 
     def __init__(self, config: BandMasksConfig) -> None:
         super().__init__(config)
         c = config
         self.frames = Frames(c.n_fft, c.n_fft // 2)
-        self.enter, self.enter_wide = nn.Linear(9 * c.narrow, c.width), nn.Linear(9 * c.wide, c.width)
+        self.hear, self.hear_wide = nn.Linear(9 * c.narrow, c.width), nn.Linear(9 * c.wide, c.width)
         self.place = nn.Linear(4, c.width, bias=False)
         self.blocks = nn.ModuleList(Block(c.width) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.width, eps=1e-6)
@@ -139,23 +152,28 @@ class BandMasks(Model):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``edge_hz``."""
-        c, length = self.config, x.shape[-1]
+        c, ends = self.config, min(STEADY, self.config.margin)  # frames at both ends that tell levels only
+        side = ends * c.n_fft // 2
         with torch.autocast(x.device.type, enabled=False):
             spectra = self.frames.analyse(x.float())  # (B, 1 + S, L, F)
+            level = steady_level(spectra[:, :1], c.low_bins)
+            spectra, level = (every[:, :, ends : every.shape[2] - ends] for every in (spectra, level))
             mixture, estimates = spectra[:, :1], spectra[:, 1:]
-            start, part = high_band(mixture, estimates, c.low_bins)
-            if not c.heuristic:
-                start, part = estimates, torch.ones_like(part)
-            features = self._features(mixture, start)
-        masks, claims = (x.float().unflatten(0, (-1, c.sources)) for x in self._masks(features))  # (B, S, L, F, ·)
+            start, lean = estimates, x.new_zeros(())
+            if c.heuristic:
+                start, part = high_band(mixture, estimates, c.low_bins)
+                lean = part.log()
+            heard = self._heard(mixture, start, level)
+        each = [self._masks(rows) for rows in heard]  # one by one, for memory
+        masks, claims = (torch.stack(parts, dim=1).float() for parts in zip(*each, strict=True))  # (B, S, L, F, ·)
         with torch.autocast(x.device.type, enabled=False):
-            added = torch.view_as_complex(masks.contiguous()) * mixture
-            parts = (claims[..., c.low_bins :, 0] + part.log()).softmax(1)
+            added = torch.view_as_complex(masks) * mixture
+            parts = (claims[..., c.low_bins :, 0] + lean).softmax(1)
             rest = (mixture - added.sum(1, keepdim=True))[..., c.low_bins :]
             high = added[..., c.low_bins :] + parts * rest
             made = torch.cat([(estimates + added)[..., : c.low_bins], high], dim=-1)
-            wave = self.frames.synthesise(made, length)
-        return wave[:, :, None, c.context : length - c.context]
+            wave = self.frames.synthesise(made, x.shape[-1] - 2 * side)
+        return wave[:, :, None, c.context - side : wave.shape[-1] - (c.context - side)]
 
     def fitted(self, sample_rate: int, sources: int) -> BandMasks:
         """At the lowest rate that holds the recording's band; never above the one trained at, whose bands it knows."""
@@ -169,22 +187,20 @@ class BandMasks(Model):
         made.sha256 = self.sha256
         return made.to(self.norm.weight.device).requires_grad_(False).eval()
 
-    def _features(self, mixture: Tensor, start: Tensor) -> Tensor:
-        """Compressed bins of the mixture, of each source and of its rivals: (B * S, L, bins, 9)."""
+    def _heard(self, mixture: Tensor, start: Tensor, level: Tensor) -> Iterator[Tensor]:
+        """Compressed bins of the mixture, of each source and of its rivals: (B, 9, L, bins), a source at a time."""
         bins = self.config.bins
-        rivals = start.sum(1, keepdim=True) - start
-        heard = torch.stack([mixture.expand_as(start), start, rivals], dim=-1)[:, :, :, :bins]  # (B, S, L, bins, 3)
-        parts = torch.view_as_real(heard / steady_level(mixture, self.config.low_bins).unsqueeze(-1))
-        size = (parts.square().sum(-1, keepdim=True) + 1e-5) ** 0.5
-        small = size**_COMPRESSION
-        return torch.cat([parts * (small / size), small - 1], dim=-1).flatten(4).flatten(0, 1)
+        whole, every = (spectra[..., :bins] / level for spectra in (mixture, start))
+        total, heard = every.sum(1), _compressed(whole[:, 0])
+        for own in every.unbind(1):
+            yield torch.cat([heard, _compressed(own), _compressed(total - own)], dim=1)
 
-    def _masks(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L, bins, 9) → masks' real and imaginary parts (B, L, bins + 1, 2), and claims (B, L, bins + 1, 1)."""
+    def _masks(self, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 9, L, bins) → masks' real and imaginary parts (B, L, bins + 1, 2), and claims (B, L, bins + 1, 1)."""
         c, cut = self.config, self.config.narrow_bins
-        narrow = self.enter(features[:, :, :cut].unflatten(2, (-1, c.narrow)).flatten(3))
-        wide = self.enter_wide(features[:, :, cut:].unflatten(2, (-1, c.wide)).flatten(3))
-        h = torch.cat([narrow, wide], dim=2) + self.place(self._places(features))  # (B, L, bands, C)
+        narrow = self.hear(_bands(heard[..., :cut], c.narrow))
+        wide = self.hear_wide(_bands(heard[..., cut:], c.wide))
+        h = torch.cat([narrow, wide], dim=2) + self.place(self._places(heard))  # (B, L, bands, C)
         for block in self.blocks:
             h = block(h, c.low_bins // c.narrow)
         h = self.norm(h)

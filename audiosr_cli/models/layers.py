@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -148,12 +149,17 @@ class Frames(nn.Module):
 
     def synthesise(self, spectra: Tensor, length: int) -> Tensor:
         """Spectra (..., L, F) → (..., ``length``): windowed again and overlapped."""
-        n_fft, hop = self.n_fft, self.hop_length
-        frames = torch.fft.irfft(spectra, n_fft) * (self.window * (2 * hop / n_fft))  # (..., L, n_fft)
-        count, side = frames.shape[-2], n_fft - hop
-        columns = frames.reshape(-1, count, n_fft).transpose(1, 2)  # (N, n_fft, L)
-        whole = F.fold(columns, (1, (count - 1) * hop + n_fft), (1, n_fft), stride=(1, hop))
-        return whole.flatten(1)[:, side : side + length].reshape(*frames.shape[:-2], length)
+        hop, side = self.hop_length, self.n_fft - self.hop_length
+        frames = torch.fft.irfft(spectra, self.n_fft) * (self.window * (2 * hop / self.n_fft))  # (..., L, n_fft)
+        parts = frames.unflatten(-1, (-1, hop))  # (..., L, n_fft / hop, hop)
+        late = parts.shape[-2] - 1  # hops that the last part of a frame lies behind its first
+        whole = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
+        return whole.flatten(-2)[..., side : side + length]
+
+
+def squared(spectrum: Tensor) -> Tensor:
+    """Squared magnitudes of complex values; a fifth of the cost of ``abs`` and ``square``."""
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def rotate(x: Tensor) -> Tensor:

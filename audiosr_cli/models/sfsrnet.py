@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model, restorer_spec
-from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.layers import Frames, squared
 from audiosr_cli.windows import ModelSpec
 
 STEADY = 15  # frames on both sides that a frame's level is measured over
@@ -76,7 +76,7 @@ def high_band(mixture: Tensor, estimates: Tensor, low_bins: int) -> tuple[Tensor
     being the mixture's by how much of the mixture below a source is, at most all (SFSRNet's heuristic, written so that
     nothing is divided by an estimate); and parts (B, S, L, 1), which sum to one.
     """
-    low, mix = (torch.view_as_real(x[..., :low_bins]).square().sum((-1, -2)) for x in (estimates, mixture))  # (B, ·, L)
+    low, mix = (squared(x[..., :low_bins]).sum(-1) for x in (estimates, mixture))  # (B, ·, L)
     share = ((low + 1e-12) / (mix + 1e-10)).sqrt().clamp_max(1).unsqueeze(-1)
     part = (share + 1e-4) / (share + 1e-4).sum(1, keepdim=True)
     return torch.cat([estimates[..., :low_bins], share * mixture[..., low_bins:]], dim=-1), part
@@ -84,7 +84,7 @@ def high_band(mixture: Tensor, estimates: Tensor, low_bins: int) -> tuple[Tensor
 
 def steady_level(mixture: Tensor, low_bins: int) -> Tensor:
     """RMS of a bin, over the low ones and the frames around each: (B, 1, L, F) complex → (B, 1, L, 1)."""
-    power = mixture[..., :low_bins].abs().square().mean(3)
+    power = squared(mixture[..., :low_bins]).mean(3)
     smooth = F.avg_pool1d(power, 2 * STEADY + 1, 1, STEADY, count_include_pad=False)
     return smooth.add(1e-10).sqrt().unsqueeze(3)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model
-from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.layers import Frames, squared
 from audiosr_cli.windows import ModelSpec
 
 _OCTAVES = 8  # waves that tell the network where the edge is
@@ -138,7 +138,7 @@ class SpectralBWE(Model):
         h = self.norm(h)
         size, flatness = self.size(h), self.flatness(h)
         with torch.autocast(x.device.type, enabled=False):
-            power = torch.view_as_real(raised).square().sum(-1) + 1e-4
+            power = squared(raised) + 1e-4
             gain = size.float().clamp_max(3) - 0.5 * flatness.float().sigmoid() * power.log()
             made = level * gain.exp() * raised
             wave = self.frames.synthesise(spectrum * (1 - share) + made * share, length)
@@ -162,7 +162,7 @@ class SpectralBWE(Model):
     def _level(self, spectrum: Tensor) -> Tensor:
         """RMS of a bin over the frames around each: (B, L, F) → (B, L, 1)."""
         steady = self.config.steady
-        power = spectrum.abs().square().mean(2).unsqueeze(1)
+        power = squared(spectrum).mean(2).unsqueeze(1)
         smooth = F.avg_pool1d(power, 2 * steady + 1, 1, steady, count_include_pad=False)
         return smooth.sqrt()[:, 0, :, None]
 
@@ -172,7 +172,8 @@ class SpectralBWE(Model):
         By even numbers of bins: with frames that overlap by half only those make a wave's spectrum another wave's.
         """
         bins = self.config.bins
-        power = F.avg_pool1d(spectrum.abs().square(), 2 * _WHITE + 1, 1, _WHITE, count_include_pad=False)
+        frames_last = squared(spectrum).mT.contiguous().mT  # a quarter of the pooling's cost
+        power = F.avg_pool1d(frames_last, 2 * _WHITE + 1, 1, _WHITE, count_include_pad=False).contiguous()
         white = spectrum * (power + (1e-3 * level).square() + 1e-12).rsqrt()
         start = (first // 4 * 2).unsqueeze(1)  # (B, 1)
         k = torch.arange(bins, device=first.device)
@@ -181,7 +182,7 @@ class SpectralBWE(Model):
 
     def _features(self, spectrum: Tensor, level: Tensor, share: Tensor) -> Tensor:
         """Log magnitudes of what is kept, against the level: (B, L, F)."""
-        power = torch.view_as_real(spectrum / (level + 1e-8)).square().sum(-1)
+        power = squared(spectrum / (level + 1e-8))
         return (0.5 * torch.log10(power + 1e-6) + 1) * (1 - share)
 
     def _where(self, edge: Tensor) -> Tensor:
