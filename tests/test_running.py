@@ -143,6 +143,12 @@ def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
     assert "header ends" in rows[4]["error"]
 
 
+def test_what_changes_no_sample_makes_no_other_run(folder: Path) -> None:
+    arguments = ("in", "-o", "out", "--model", "none", "--manifest", "run.jsonl", "--resume")
+    assert len(audiosr(*arguments).stdout.splitlines()) == 3
+    assert audiosr(*arguments, "--threads", "7", "--batch", "2").stdout == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -52,6 +52,15 @@ def test_a_restorer_streams() -> None:
     assert all(np.array_equal(made, runs[0]) for made in runs)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_threads_never_change_a_sample(channels: int) -> None:
+    """Speakers that are put in order and then restored, at other rates than their own."""
+    chain, wave = [halves(), restorer()], noise(90_011, channels)
+    runs = [process_array(wave, 22050, chain, 44100, replace(OPTIONS, threads=threads)) for threads in (1, 2, 5)]
+    assert runs[0].shape == (2, channels, 180_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
 @pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe"])
 def test_bf16_changes_little(name: str) -> None:
     wave, _ = soundfile.read(EXAMPLE, dtype="float32", frames=32000)

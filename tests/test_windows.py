@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch.nn import functional as F
 
 from audiosr_cli.tracking import Tracker
 from audiosr_cli.windows import Engine, ModelSpec
+from audiosr_cli.workers import workers
 
 WINDOW, CONTEXT = 1300, 150
 CORE = WINDOW - 2 * CONTEXT
@@ -100,6 +104,59 @@ def test_batches_and_overlaps_change_nothing(batch: int, overlap: int, length: i
     assert all(torch.equal(made, runs[0]) for made in runs)
     expected = whole(forward, x) if length else torch.zeros(1, 1, 0)
     torch.testing.assert_close(runs[0], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_windows_that_are_ready_out_of_order_change_nothing(length: int, batch: int, ahead: int) -> None:
+    spec, x = make_spec(2, 1, 100), signal(length, 2)
+    forward = convolution(spec)
+    calls = count()
+
+    def early_ones_late(windows: Tensor) -> Tensor:
+        time.sleep(0.002 * (3 - next(calls) % 4))
+        return forward(windows)
+
+    expected = stream(Engine(spec, forward, 2, batch), x, 509)
+    for block in (509, 44100):
+        with workers(4) as executor:
+            engine = Engine(spec, early_ones_late, 2, batch, executor=executor, ahead=ahead)
+            assert torch.equal(stream(engine, x, block), expected)
+
+
+def test_what_is_ready_is_not_held_back() -> None:
+    """However many windows may be ahead: a pipe may not bring more for a while."""
+    spec = make_spec()
+    engine = Engine(spec, identity(spec), ahead=100)
+    assert engine.push(signal(3 * CORE + CONTEXT)).shape == (1, 1, 3 * CORE)
+
+
+def test_no_more_are_ahead_than_may_be() -> None:
+    spec, wait, begun = make_spec(), threading.Event(), count()
+
+    def forward(windows: Tensor) -> Tensor:
+        next(begun)
+        wait.wait(10)
+        return identity(spec)(windows)
+
+    with workers(8) as executor:
+        engine = Engine(spec, forward, executor=executor, ahead=2)
+        assert not engine.push(signal(2 * CORE + CONTEXT)).numel()
+        threading.Timer(0.2, wait.set).start()
+        engine.push(signal(CORE))  # waits for the first
+        assert wait.is_set()
+        assert next(begun) == 3
+
+
+def test_a_window_that_fails_is_told_of() -> None:
+    spec = make_spec()
+
+    def forward(windows: Tensor) -> Tensor:
+        raise MemoryError
+
+    with workers(2) as executor, pytest.raises(MemoryError):
+        stream(Engine(spec, forward, executor=executor, ahead=2), signal(10_000), 509)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

@@ -166,15 +166,15 @@ def test_090_another_model_is_another_run(tmp_path: Path) -> None:
 
 
 def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
-    """Separation's samples depend on the number of threads, which is one whatever there could be."""
-    folder, made = recordings(tmp_path / "in", 3, 12_000), []
-    for jobs in (1, 3):
-        out, environment = tmp_path / str(jobs), os.environ | {"OMP_NUM_THREADS": "3"}
-        done = audiosr("separate", folder, "-o", out, "--subtype", "float", "--jobs", jobs, env=environment)
+    """And any number of threads, as an operator has one whatever there could be."""
+    folder, made = recordings(tmp_path / "in", 3, 36_000), []
+    for number, how in enumerate([("--jobs", 1), ("--jobs", 3), ("--threads", 3), ()]):
+        out, environment = tmp_path / str(number), os.environ | {"OMP_NUM_THREADS": "3"}
+        done = audiosr("separate", folder, "-o", out, "--subtype", "float", *how, env=environment)
         assert done.returncode == 0, done.stderr
         made.append(contents(out))
     assert len(made[0]) == 6
-    assert made[0] == made[1]
+    assert all(one == made[0] for one in made)
 
 
 def test_103_a_half_written_line_is_ignored_and_that_recording_done_again(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""workers.py: threads that compute, one thread to an operator, and nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from audiosr_cli.workers import workers
+
+
+@pytest.fixture(autouse=True)
+def of_three() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_single_worker_is_the_caller() -> None:
+    with workers(1) as executor:
+        seen = executor.submit(lambda: (threading.current_thread(), torch.get_num_threads()))
+        assert seen.done()
+        assert seen.result() == (threading.current_thread(), 1)
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(lambda: 1 // 0)
+    assert torch.get_num_threads() == 3
+
+
+def test_several_compute_at_once_in_one_thread_each() -> None:
+    meeting = threading.Barrier(3, timeout=10)
+
+    def meet() -> int:
+        meeting.wait()  # breaks where not all three are there
+        return torch.get_num_threads()
+
+    with workers(3) as executor:
+        assert torch.get_num_threads() == 1
+        assert [seen.result() for seen in [executor.submit(meet) for _ in range(3)]] == [1, 1, 1]
+    assert torch.get_num_threads() == 3
+
+
+def test_what_has_not_begun_is_dropped_when_something_fails() -> None:
+    begun, wait = list[int](), threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        wait.wait(10)
+
+    with pytest.raises(KeyboardInterrupt), workers(2) as executor:
+        computing = [executor.submit(work, number) for number in range(20)]
+        while len(begun) < 2:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+    wait.set()
+    assert sorted(begun) == [0, 1]
+    assert sum(one.cancelled() for one in computing) == 18
+    assert torch.get_num_threads() == 3
