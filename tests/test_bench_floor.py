@@ -62,8 +62,11 @@ def test_peers_run(name: str) -> None:
         PEERS[name].make("cpu")(torch.zeros(1, 1, 800))
 
 
+_AS_USUAL = {"device": "cpu", "batch": 1, "threads": None, "precision": "auto"}
+
+
 def test_counting_jobs() -> None:
-    job = {"kind": "model", "name": "spectral_bwe", "device": "cpu", "batch": 1, "rate": 48000}
+    job = {"kind": "model", "name": "spectral_bwe", "rate": 48000} | _AS_USUAL
     model = worker.count(job, worker.Path())["gflop_per_s"]
     assert model == pytest.approx(floor.chain_gflop([load_model("spectral_bwe")]))
     command = worker.count(job | {"kind": "command", "name": "upsample", "rate": 8000}, worker.Path())

@@ -9,9 +9,11 @@ import pytest
 import soundfile
 
 from audiosr_cli import weights
+from audiosr_cli.api import default_options
 from audiosr_cli.bench import peers
 from audiosr_cli.bench.run import Plan, choose
-from audiosr_cli.bench.subjects import COMMANDS, all_names, find, length, sound
+from audiosr_cli.bench.subjects import COMMANDS, Setting, all_names, find, length, sound
+from audiosr_cli.bench.worker import _options
 from audiosr_cli.errors import ModelError, UsageError
 
 
@@ -28,6 +30,16 @@ def test_a_subject_knows_its_command() -> None:
     assert model.command("a.wav", "out")[-4:] == ["--model", "spectral3", "--speakers", "3"]
     assert (whole.label, model.label) == ("audiosr upsample", "spectral3")
     assert peer.label == "SepFormer, our code (random weights)"
+
+
+def test_how_subjects_run_reaches_commands_and_models(tmp_path: Path) -> None:
+    setting, (subject,) = Setting(tmp_path, batch=3, threads=2, precision="float32"), find(["upsample"], [])
+    assert " ".join(setting.options) == "--device auto --batch 3 --precision float32 --threads 2"
+    options = _options(setting.job(subject, "time") | {"device": "cpu"})
+    assert (options.batch, options.threads, options.bf16) == (3, 2, False)
+    usual = Setting(tmp_path)
+    assert "--threads" not in usual.options
+    assert _options(usual.job(subject, "time") | {"device": "cpu"}) == default_options("cpu")
 
 
 @pytest.mark.parametrize("name", ["voice", "band_masks_wide"])

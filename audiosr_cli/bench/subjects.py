@@ -16,6 +16,8 @@ from audiosr_cli.audio.write import AudioWriter, OutputFormat
 from audiosr_cli.bench.peers import PEERS
 from audiosr_cli.errors import UsageError
 
+Precision = Literal["auto", "float32", "bf16"]
+
 COMMANDS = {"separate": 16000, "separate-sr": 16000, "upsample": 8000}  # and the rate that each is measured at, in Hz
 
 
@@ -54,16 +56,20 @@ class Setting:
     seconds: float = 1.0
     device: str = "auto"
     batch: int = 1
+    threads: int | None = None
+    precision: Precision = "auto"
 
     @property
     def options(self) -> tuple[str, ...]:
         """What commands are told of it."""
-        return ("--device", self.device, "--batch", str(self.batch))
+        threads = () if self.threads is None else ("--threads", str(self.threads))
+        return ("--device", self.device, "--batch", str(self.batch), "--precision", self.precision, *threads)
 
     def job(self, subject: Subject, action: str) -> dict[str, Any]:
         """What the worker is told of a subject."""
         told = {"kind": subject.kind, "name": subject.name, "rate": subject.rate}
-        return {"action": action, "device": self.device, "batch": self.batch} | told
+        how = {"device": self.device, "batch": self.batch, "threads": self.threads, "precision": self.precision}
+        return {"action": action} | how | told
 
 
 def find(names: list[str], against: list[str]) -> list[Subject]:

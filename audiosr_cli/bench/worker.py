@@ -91,8 +91,11 @@ def _runner(job: dict[str, Any], folder: Path) -> Run:
 
 def _options(job: dict[str, Any]) -> Options:
     from audiosr_cli.api import default_options
+    from audiosr_cli.device import pick_bf16
 
-    return replace(default_options(job["device"]), batch=job["batch"])
+    options = default_options(job["device"])
+    threads, bf16 = job["threads"] or options.threads, pick_bf16(job["precision"], job["device"])
+    return replace(options, batch=job["batch"], threads=threads, bf16=bf16)
 
 
 def _pipeline(job: dict[str, Any]) -> Pipeline:

@@ -51,6 +51,8 @@ _Lengths = Annotated[str, typer.Option("--lengths", help="Seconds for --memory."
 _Runs = Annotated[int, typer.Option("--runs", min=1, help="Runs of each, in turn; the median counts.")]
 _Batch = Annotated[int, typer.Option("--batch", min=1, max=256, help="Windows through the model at once.")]
 _Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where the models run.")]
+_Threads = Annotated[int | None, typer.Option("--threads", min=1, max=256, help="As the commands'.")]
+_Precision = Annotated[Literal["auto", "float32", "bf16"], typer.Option("--precision", help="As the commands'.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a run instead of tables.")]
 _Markdown = Annotated[bool, typer.Option("--markdown", help="Tables in Markdown, with machine and commit.")]
 _Picture = Annotated[
@@ -69,6 +71,8 @@ def bench(
     lengths: _Lengths = "1,10,60,600",
     runs: _Runs = 3,
     batch: _Batch = 1,
+    threads: _Threads = None,
+    precision: _Precision = "auto",
     device: _Device = "auto",
     as_json: _AsJson = False,
     markdown: _Markdown = False,
@@ -96,7 +100,8 @@ def bench(
     )
     chosen = choose(plan)
     with TemporaryDirectory(prefix="audiosr-bench-") as folder:
-        _run(plan, chosen, Setting(Path(folder), source, synthetic or 1.0, device, batch), as_json, markdown, picture)
+        setting = Setting(Path(folder), source, synthetic or 1.0, device, batch, threads, precision)
+        _run(plan, chosen, setting, as_json, markdown, picture)
 
 
 def _check_call(source: str | None, synthetic: float | None, more: bool, both_forms: bool) -> None:
