@@ -153,6 +153,9 @@ def test_what_changes_no_sample_makes_no_other_run(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["in", "--resume"], "--manifest FILE"),
+        (["in", "a\0b"], "inputs: holds a NUL byte"),
+        (["in", "-o", "a\0b"], "output: holds a NUL byte"),
+        (["in", "--manifest", "a\0b"], "manifest: holds a NUL byte"),
         (["in", "--shard", "3/2"], "i/N is wanted"),
         (["-", "in", "--jobs", "2"], "leave --jobs out"),
         (["/dev/fd/63", "in", "--jobs", "2"], "/dev/fd/63 reaches no other process"),

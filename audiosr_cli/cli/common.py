@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from audiosr_cli.allocator import check_limit, memory_told
-from audiosr_cli.errors import AudioSRError
+from audiosr_cli.errors import AudioSRError, UsageError
 
 Inputs = Annotated[
     list[str] | None,
@@ -115,6 +115,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: Any) -> None:
         check_limit()
+        for name, value in values.items():
+            if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):  # no shell's
+                raise UsageError(f"{name.replace('_', '-')}: holds a NUL byte, as no path does")
         try:
             with memory_told(command.__name__.replace("_", "-")):
                 command(**values)
