@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next window; nothing happens with other C libraries.
 
     Otherwise it gives blocks of over 128 KiB back to the system at once, and the kernel clears fresh pages for every
-    feature map of every window. Peak memory stays what it was.
+    feature map of every window. The peak is that of one heap which all threads share.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
 
 
 _LEAST = 750 << 20  # bytes of address space that torch and a small model take
-_RAN_OUT = ("can't allocate memory", "Cannot allocate memory", "out of memory")  # torch's words
+_RAN_OUT = ("can't allocate memory", "Cannot allocate memory", "out of memory", "can't start new thread")
 
 
 def check_limit() -> None:
@@ -57,4 +57,6 @@ def memory_told(name: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise AudioSRError(f"{name}: not enough memory; try --batch 1, or raise the limit (ulimit -v)") from error
+        raise AudioSRError(
+            f"{name}: not enough memory; try --batch 1 --threads 1, or raise the limit (ulimit -v)"
+        ) from error

@@ -16,6 +16,7 @@ import torch
 from audiosr_cli import __version__, api, weights
 from audiosr_cli.audio.read import codecs
 from audiosr_cli.audio.write import FORMATS, writable
+from audiosr_cli.device import pick_threads
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.pipeline import Pipeline
 from audiosr_cli.stages import Options
@@ -61,7 +62,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding("device", "cpu", ", ".join(name for name, flag in _FLAGS.items() if flag in flags) or "no vectors")
     yield Finding("device", "torch's kernels", torch.backends.cpu.get_cpu_capability())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("device", "threads", f"{torch.get_num_threads()} of {cores} cores")
+    yield Finding("device", "threads", f"{pick_threads()} by default, {cores} cores")
 
 
 def _cpu_flags() -> set[str]:

@@ -1,4 +1,4 @@
-"""A batch in several processes: each has its own models and one thread, and takes a recording when it is free.
+"""A batch in several processes: each has its own models and takes a recording when it is free.
 
     parent                       worker (spawned, one pipe each)
       │  ◀── Ready ──────────────  models loaded

@@ -21,7 +21,8 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice
 from audiosr_cli.process import Progress, Report, process_array, process_file
-from audiosr_cli.stages import Options, Samples
+from audiosr_cli.stages import Caller, Options, Samples
+from audiosr_cli.threads import thread_pool
 
 Source = str | os.PathLike[str]
 
@@ -123,10 +124,10 @@ class Pipeline:
         windows = self.options.count(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
         if windows < _FEW_WINDOWS:
             return None
-        begun = time.monotonic()
-        with torch.inference_mode():
-            drawing(torch.zeros(1, 1, spec.window, device=drawing.device), torch.zeros(1, dtype=torch.long))
-        return (time.monotonic() - begun) * windows
+        draw, begun = Caller(drawing, 1, self.options.bf16), time.monotonic()
+        with thread_pool(1):
+            draw(torch.zeros(1, 1, spec.window), torch.zeros(1, dtype=torch.long))
+        return (time.monotonic() - begun) * windows / (self.options.threads if drawing.device.type == "cpu" else 1)
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""

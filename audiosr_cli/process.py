@@ -19,7 +19,7 @@ from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice as VoiceModel
 from audiosr_cli.stages import Options, Samples, Stage, make_stages, stream, with_residual
-from audiosr_cli.workers import workers
+from audiosr_cli.threads import thread_pool
 
 Progress = Callable[[int], None]  # frames read so far
 
@@ -76,7 +76,7 @@ def process_array(
     wave = options.pick(wave)
     wave = _finite(wave, Report("the array", [], rate_in=sample_rate), options)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
-    with workers(options.workers) as executor:
+    with thread_pool(options.threads) as executor:
         stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice, executor)
         rows = stages[-1].rows + residual * len(wave)
         streamed = (with_residual if residual else stream)(pieces, stages)
@@ -106,7 +106,7 @@ def process_file(
     report.rate_out, report.channels = form.sample_rate, form.channels
     speakers = len(targets) - residual
     with ExitStack() as stack:
-        executor = stack.enter_context(workers(options.workers))
+        executor = stack.enter_context(thread_pool(options.threads))
         stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice, executor)
         assert stages[-1].rows == speakers * form.channels
         made = (with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
@@ -148,7 +148,7 @@ def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
 def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.float64]) -> None:
     """Enter the outputs' levels, of their ``energy``, and the confidence of their order."""
     samples = max(report.frames_out * report.channels, 1)
-    report.levels_db = [10 * math.log10(e / samples) if e else None for e in energy.tolist()]
+    report.levels_db = [round(10 * math.log10(e / samples), 6) if e else None for e in energy.tolist()]
     for stage in stages:
         if stage.tracker is not None:
             report.confidence, report.confidence_hop_s = stage.tracker.confidence, stage.hop_s

@@ -45,11 +45,6 @@ class Options:
     bf16: bool = False
     threads: int = 1
 
-    @property
-    def workers(self) -> int:
-        """Threads that windows are computed in; with CUDA one, as there is one device."""
-        return self.threads if self.device == "cpu" else 1
-
     def count(self, channels: int, name: str) -> int:
         """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
         if isinstance(self.channels, int) and self.channels > channels:
@@ -143,8 +138,8 @@ class Stage:
         here = model.device.type
         bf16 = options.bf16 and (here == options.device or computes_bf16(here))  # it may have had to go to the CPU
         self.caller = Caller(model, options.batch, bf16)
-        signals = channels // model.spec.channels
-        ahead = -(-options.workers // signals) if executor is not None else 0
+        executor = executor if here == "cpu" else None  # CUDA has threads of its own
+        ahead = -(-options.threads // (channels // model.spec.channels)) if executor is not None else 0
         return Engine(model.spec, self.caller, channels, options.batch, self.tracker, executor, ahead)
 
     def push(self, block: Samples, last: bool = False) -> Samples:

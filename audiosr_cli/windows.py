@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from audiosr_cli.workers import Here
+from audiosr_cli.threads import SerialExecutor
 
 Task = Literal["separate", "upsample", "separate-sr", "voice"]
 Forward = Callable[..., Tensor]  # (B, inputs * C, window), (B,) if placed → (B, S, C, (window - 2 * context) * ratio)
@@ -98,7 +98,7 @@ class Engine:
     ) -> None:
         assert spec.channels in (1, channels) and batch >= 1
         self.spec, self.forward, self.channels, self.batch, self.align = spec, forward, channels, batch, align
-        self.executor, self.ahead = executor or Here(), ahead
+        self.executor, self.ahead = executor or SerialExecutor(), ahead
         self._computing = deque[list[Future[Tensor]]]()  # of each batch the signals that go through by themselves
         self._buffer = torch.zeros(spec.inputs * channels, spec.window + (batch - 1) * spec.hop)
         self._filled = spec.context  # the zeros before the first sample
@@ -107,7 +107,7 @@ class Engine:
         self._begun = self._ended = 0  # windows
 
     def push(self, block: Tensor) -> Tensor:
-        """Output (S, C, T') that is there by now; T' may be 0, and depends on how fast ``executor`` is, if any."""
+        """Output (S, C, T') that is ready by now, maybe of earlier blocks; T' may be 0."""
         assert block.shape[0] == len(self._buffer)
         self._frames_in += block.shape[1]
         made = [self._empty()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,17 @@ import pytest
 import soundfile
 import torch
 from conftest import BWE, halves, noise, restorer, tone
+from torch import Tensor
 
 from audiosr_cli import api
 from audiosr_cli.audio import atomic, write
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import resampled_length
+from audiosr_cli.audio.write import OutputFormat
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.pipeline import Pipeline
-from audiosr_cli.process import Report, _speaker_warnings, process_array
+from audiosr_cli.process import Report, _speaker_warnings, process_array, process_file
 from audiosr_cli.stages import Options
 from audiosr_cli.weights import load_model
 
@@ -210,3 +213,29 @@ def test_cuda_gives_what_the_cpu_gives() -> None:
         api.separation(2, options=Options(device=device, batch=4)).array(wave, 8000) for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-3)  # TF32 convolutions
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_windows_are_computed_at_once(channels: int, tmp_path: Path) -> None:
+    """By as many threads as told: each window waits for another one, and is none too many."""
+    model, meeting, inside = halves(), threading.Barrier(2, timeout=20), list[int]()
+    forward = type(model).forward
+
+    def meet(x: Tensor) -> Tensor:
+        inside.append(meeting.wait())
+        return forward(model, x)
+
+    model.forward = meet
+    wave = noise(4 * model.spec.hop // channels - 10, channels)  # zeros follow
+    made = process_array(wave, 8000, [model], 8000, Options(threads=2))
+    assert sorted(inside) == [0, 0, 1, 1]
+    inside.clear()
+    soundfile.write(tmp_path / "a.wav", wave.T, 8000, subtype="FLOAT")
+    with AudioReader(tmp_path / "a.wav") as reader:
+        targets = [tmp_path / f"{i}.wav" for i in range(2)]
+        process_file(targets, reader, [model], OutputFormat("wav", "FLOAT", 8000, channels), Options(threads=2))
+    assert sorted(inside) == [0, 0, 1, 1]
+    assert np.array_equal(soundfile.read(targets[0], dtype="float32", always_2d=True)[0].T, made[0])
+    meeting = threading.Barrier(2, timeout=0.1)
+    with pytest.raises(threading.BrokenBarrierError):
+        process_array(wave, 8000, [model], 8000, Options(threads=1))

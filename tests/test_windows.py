@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiosr_cli.threads import thread_pool
 from audiosr_cli.tracking import Tracker
 from audiosr_cli.windows import Engine, ModelSpec
-from audiosr_cli.workers import workers
 
 WINDOW, CONTEXT = 1300, 150
 CORE = WINDOW - 2 * CONTEXT
@@ -120,7 +120,7 @@ def test_windows_that_are_ready_out_of_order_change_nothing(length: int, batch: 
 
     expected = stream(Engine(spec, forward, 2, batch), x, 509)
     for block in (509, 44100):
-        with workers(4) as executor:
+        with thread_pool(4) as executor:
             engine = Engine(spec, early_ones_late, 2, batch, executor=executor, ahead=ahead)
             assert torch.equal(stream(engine, x, block), expected)
 
@@ -140,7 +140,7 @@ def test_no_more_are_ahead_than_may_be() -> None:
         wait.wait(10)
         return identity(spec)(windows)
 
-    with workers(8) as executor:
+    with thread_pool(8) as executor:
         engine = Engine(spec, forward, executor=executor, ahead=2)
         assert not engine.push(signal(2 * CORE + CONTEXT)).numel()
         threading.Timer(0.2, wait.set).start()
@@ -155,7 +155,7 @@ def test_a_window_that_fails_is_told_of() -> None:
     def forward(windows: Tensor) -> Tensor:
         raise MemoryError
 
-    with workers(2) as executor, pytest.raises(MemoryError):
+    with thread_pool(2) as executor, pytest.raises(MemoryError):
         stream(Engine(spec, forward, executor=executor, ahead=2), signal(10_000), 509)
 
 

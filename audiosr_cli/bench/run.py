@@ -66,7 +66,7 @@ def _heard(plan: Plan) -> list[Subject]:
 def run(plan: Plan, chosen: Chosen, setting: Setting) -> Iterator[Row]:
     """Rows as they are measured: the machine's, then speed, memory, quality."""
     if chosen.speed:
-        yield speed.machine(setting.device)
+        yield speed.machine(setting.device, setting.threads)
         yield from speed.measure(chosen.speed, setting, plan.runs)
     if chosen.memory:
         yield from memory.measure(chosen.memory, plan.lengths, setting)

@@ -63,9 +63,9 @@ class Machine:
         return f"floor: {self.float32:.0f} GFLOP/s (bf16 {self.bf16:.0f}), {self.threads} threads"
 
 
-def machine(device: str = "auto") -> Machine:
+def machine(device: str = "auto", threads: int | None = None) -> Machine:
     """Measure the machine: a second and a half."""
-    found, _ = work(action="rate", device=device)
+    found, _ = work(action="rate", device=device, threads=threads)
     return Machine(found["float32"], found["bf16"], found["threads"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from audiosr_cli.audio.write import AudioWriter, OutputFormat
 from audiosr_cli.bench.peers import PEERS
 from audiosr_cli.errors import UsageError
 
-Precision = Literal["auto", "float32", "bf16"]
+if TYPE_CHECKING:
+    from audiosr_cli.device import Precision
 
 COMMANDS = {"separate": 16000, "separate-sr": 16000, "upsample": 8000}  # and the rate that each is measured at, in Hz
 

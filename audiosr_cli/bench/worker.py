@@ -35,6 +35,8 @@ def main() -> None:
 
     job["device"] = pick_device(job["device"])
     torch.manual_seed(0)
+    if job.get("threads"):
+        torch.set_num_threads(job["threads"])
     with TemporaryDirectory() as folder, torch.inference_mode(job["action"] == "time"):
         answer = {"time": timed, "count": count, "rate": rate}[job["action"]](job, Path(folder))
     print(json.dumps(answer | {"torch_s": torch_s}))
@@ -119,14 +121,14 @@ def _model(job: dict[str, Any]) -> Run:
     from audiosr_cli.api import load_voice
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.stages import Stage, listener, stream
+    from audiosr_cli.threads import thread_pool
     from audiosr_cli.weights import load_model
-    from audiosr_cli.workers import workers
 
     model, options = load_model(job["name"], job["device"]), _options(job)
     voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None
 
     def run(path: str) -> None:
-        with AudioReader(path) as reader, workers(options.workers) as executor:
+        with AudioReader(path) as reader, thread_pool(options.threads) as executor:
             stage = Stage(model, reader.sample_rate, model.spec.out_rate, reader.channels, options, voice, executor)
             for _ in stream(reader.blocks(), [stage]):
                 pass

@@ -79,7 +79,7 @@ class Shared:
     shard: Annotated[str | None, typer.Option("--shard", help="i/N: every N-th input only, from the i-th on.")] = None
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="So many processes of one thread each. [default: one of --threads]"),
+        typer.Option("--jobs", "-j", min=1, help="So many processes; each has --threads, or its share. [default: one]"),
     ] = None
     ray: Annotated[
         str | None,
@@ -116,7 +116,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         check_limit()
         for name, value in values.items():
-            if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):  # no shell's
+            if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):  # not from a shell
                 raise UsageError(f"{name.replace('_', '-')}: holds a NUL byte, as no path does")
         try:
             with memory_told(command.__name__.replace("_", "-")):

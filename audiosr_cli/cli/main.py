@@ -15,6 +15,8 @@ from audiosr_cli import __version__
 from audiosr_cli.cli import bench, common, doctor, models, separate, separate_sr, streams, train, upsample
 from audiosr_cli.errors import AudioSRError
 
+_SIGNALLED = 128  # exit codes above are of signals and broken pipes
+
 app = typer.Typer(
     name="audiosr",
     no_args_is_help=True,
@@ -91,4 +93,6 @@ def _leave(code: int) -> NoReturn:
         streams.say(f"standard output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
+    if code > _SIGNALLED:
+        os._exit(code)  # threads that compute what nobody wants any more are not waited for; all else has unwound
     sys.exit(code)

@@ -48,7 +48,7 @@ def run_batch(
     if shared.jobs is not None or shared.ray is not None:
         _check_jobs(shared, items)
     with _cluster(shared) as cluster:
-        recipe = batch.Recipe(make, values, _options(shared, cluster))
+        recipe = batch.Recipe(make, values, _options(shared, cluster, len(items)))
         pipeline = recipe.pipeline() if cluster is None else cluster.described(recipe)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
         plan = batch.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
@@ -72,12 +72,13 @@ def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
     return ray_jobs.connected(shared.ray, shared.jobs, shared.device)
 
 
-def _options(shared: Shared, cluster: Cluster | None) -> Options:
+def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Options:
     from audiosr_cli.device import pick_bf16, pick_device, pick_threads
     from audiosr_cli.stages import Options
 
     device = pick_device(shared.device) if cluster is None else cluster.device
-    threads = shared.threads or (pick_threads() if shared.jobs is None and cluster is None else 1)
+    processes = max(1, min(shared.jobs or 1, recordings))
+    threads = shared.threads or (max(1, pick_threads() // processes) if cluster is None else 1)
     return Options(
         device,
         shared.batch,

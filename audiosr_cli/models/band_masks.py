@@ -140,6 +140,7 @@ class BandMasks(Model):
         super().__init__(config)
         c = config
         self.frames = Frames(c.n_fft, c.n_fft // 2)
+        # not `enter`, as when inputs had another order: checkpoints of then must not load
         self.hear, self.hear_wide = nn.Linear(9 * c.narrow, c.width), nn.Linear(9 * c.wide, c.width)
         self.place = nn.Linear(4, c.width, bias=False)
         self.blocks = nn.ModuleList(Block(c.width) for _ in range(c.blocks))
@@ -159,18 +160,18 @@ class BandMasks(Model):
             level = steady_level(spectra[:, :1], c.low_bins)
             spectra, level = (every[:, :, ends : every.shape[2] - ends] for every in (spectra, level))
             mixture, estimates = spectra[:, :1], spectra[:, 1:]
-            start, lean = estimates, x.new_zeros(())
+            start, prior = estimates, x.new_zeros(())
             if c.heuristic:
                 start, part = high_band(mixture, estimates, c.low_bins)
-                lean = part.log()
-            heard = self._heard(mixture, start, level)
-        each = [self._masks(rows) for rows in heard]  # one by one, for memory
-        masks, claims = (torch.stack(parts, dim=1).float() for parts in zip(*each, strict=True))  # (B, S, L, F, ·)
+                prior = part.log()
+            features = self._features(mixture, start, level)
+        each = [self._masks(heard) for heard in features]  # one by one, for memory
+        masks, claims = (torch.stack(one, dim=1).float() for one in zip(*each, strict=True))  # (B, S, L, F, ·)
         with torch.autocast(x.device.type, enabled=False):
             added = torch.view_as_complex(masks) * mixture
-            parts = (claims[..., c.low_bins :, 0] + lean).softmax(1)
+            shares = (claims[..., c.low_bins :, 0] + prior).softmax(1)
             rest = (mixture - added.sum(1, keepdim=True))[..., c.low_bins :]
-            high = added[..., c.low_bins :] + parts * rest
+            high = added[..., c.low_bins :] + shares * rest
             made = torch.cat([(estimates + added)[..., : c.low_bins], high], dim=-1)
             wave = self.frames.synthesise(made, x.shape[-1] - 2 * side)
         return wave[:, :, None, c.context - side : wave.shape[-1] - (c.context - side)]
@@ -187,7 +188,7 @@ class BandMasks(Model):
         made.sha256 = self.sha256
         return made.to(self.norm.weight.device).requires_grad_(False).eval()
 
-    def _heard(self, mixture: Tensor, start: Tensor, level: Tensor) -> Iterator[Tensor]:
+    def _features(self, mixture: Tensor, start: Tensor, level: Tensor) -> Iterator[Tensor]:
         """Compressed bins of the mixture, of each source and of its rivals: (B, 9, L, bins), a source at a time."""
         bins = self.config.bins
         whole, every = (spectra[..., :bins] / level for spectra in (mixture, start))

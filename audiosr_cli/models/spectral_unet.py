@@ -23,7 +23,7 @@ from audiosr_cli.windows import ModelSpec
 _SLOPE = 0.1
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
 _GROUP = 8  # channels that are normalised together
-_VECTOR = 16  # of them
+_VECTOR = 16  # bf16 numbers in 256 bits
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int,
 class Norm(nn.GroupNorm):
     """Over the window and a few channels (Wu & He 2018), so that training and use agree.
 
-    In float32 where channels do not fill vectors of bf16: torch takes four times as long over those on CPUs.
+    On CPUs in float32 where channels do not fill vectors of bf16, over which torch takes four times as long.
     """
 
     def __init__(self, width: int) -> None:
@@ -94,7 +94,9 @@ class Norm(nn.GroupNorm):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, L, F) → the same shape."""
-        return super().forward(h) if h.shape[1] % _VECTOR == 0 else super().forward(h.float()).to(h.dtype)
+        if h.device.type == "cpu" and h.shape[1] % _VECTOR:
+            return super().forward(h.float()).to(h.dtype)
+        return super().forward(h)
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""workers.py: threads that compute, one thread to an operator, and nothing left behind."""
+"""threads.py: threads that compute, one thread to an operator, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from audiosr_cli.workers import workers
+from audiosr_cli.threads import thread_pool
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def of_three() -> Iterator[None]:
 
 
 def test_a_single_worker_is_the_caller() -> None:
-    with workers(1) as executor:
+    with thread_pool(1) as executor:
         seen = executor.submit(lambda: (threading.current_thread(), torch.get_num_threads()))
         assert seen.done()
         assert seen.result() == (threading.current_thread(), 1)
@@ -37,7 +37,7 @@ def test_several_compute_at_once_in_one_thread_each() -> None:
         meeting.wait()  # breaks where not all three are there
         return torch.get_num_threads()
 
-    with workers(3) as executor:
+    with thread_pool(3) as executor:
         assert torch.get_num_threads() == 1
         assert [seen.result() for seen in [executor.submit(meet) for _ in range(3)]] == [1, 1, 1]
     assert torch.get_num_threads() == 3
@@ -50,7 +50,7 @@ def test_what_has_not_begun_is_dropped_when_something_fails() -> None:
         begun.append(number)
         wait.wait(10)
 
-    with pytest.raises(KeyboardInterrupt), workers(2) as executor:
+    with pytest.raises(KeyboardInterrupt), thread_pool(2) as executor:
         computing = [executor.submit(work, number) for number in range(20)]
         while len(begun) < 2:
             time.sleep(0.001)
