@@ -165,14 +165,10 @@ class BandMasks(Model):
                 start, part = high_band(mixture, estimates, c.low_bins)
                 prior = part.log()
             features = self._features(mixture, start, level)
-        each = [self._masks(heard) for heard in features]  # one by one, for memory
-        masks, claims = (torch.stack(one, dim=1).float() for one in zip(*each, strict=True))  # (B, S, L, F, ·)
+        masks = [self._masks(heard) for heard in features]  # a source at a time, for memory
         with torch.autocast(x.device.type, enabled=False):
-            added = torch.view_as_complex(masks) * mixture
-            shares = (claims[..., c.low_bins :, 0] + prior).softmax(1)
-            rest = (mixture - added.sum(1, keepdim=True))[..., c.low_bins :]
-            high = added[..., c.low_bins :] + shares * rest
-            made = torch.cat([(estimates + added)[..., : c.low_bins], high], dim=-1)
+            made = self._masked(masks, mixture, estimates, prior)
+            del masks
             wave = self.frames.synthesise(made, x.shape[-1] - 2 * side)
         return wave[:, :, None, c.context - side : wave.shape[-1] - (c.context - side)]
 
@@ -208,6 +204,15 @@ class BandMasks(Model):
         narrow, wide = h[:, :, : cut // c.narrow], h[:, :, cut // c.narrow :]
         masks = self._bins(self.head(narrow), self.head_wide(wide), 2)
         return masks, self._bins(self.claim(narrow), self.claim_wide(wide), 1)
+
+    def _masked(self, each: list[tuple[Tensor, Tensor]], mixture: Tensor, estimates: Tensor, prior: Tensor) -> Tensor:
+        """The sources' spectra (B, S, L, F), by the masks and claims of each; ``prior`` is added to the claims."""
+        low = self.config.low_bins
+        masks, claims = (torch.stack(one, dim=1).float() for one in zip(*each, strict=True))  # (B, S, L, F, ·)
+        added = torch.view_as_complex(masks) * mixture
+        shares = (claims[..., low:, 0] + prior).softmax(1)
+        rest = (mixture - added.sum(1, keepdim=True))[..., low:]
+        return torch.cat([(estimates + added)[..., :low], added[..., low:] + shares * rest], dim=-1)
 
     def _bins(self, narrow: Tensor, wide: Tensor, values: int) -> Tensor:
         """What bands (B, L, bands, bins of a band * values) say, as (B, L, bins + 1, values)."""
