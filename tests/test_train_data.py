@@ -54,6 +54,8 @@ def test_a_table_names_speakers_and_bands(speakers: Path) -> None:
     assert [name[-8:] for name in made.names[-2:]] == ["a/0.flac", "b/0.flac"]
     assert made.speakers.tolist() == [0, 1, 2, 2, 3, 3]
     assert sorted(made.bandwidth.tolist()) == [3000.0, 3500.0, 4000.0, 4000.0, 4000.0, 4000.0]
+    wider = load_corpus([speakers / "train"], 32000, speakers / "cache", table)  # files are at 16 kHz
+    assert sorted(wider.bandwidth.tolist()) == pytest.approx([3000, 3500, *[0.94 * 8000] * 4])
     narrower = load_corpus([speakers / "train"], 8000, speakers / "cache", table, min_bandwidth=3200)
     assert len(narrower.names) == 5
 

@@ -20,6 +20,8 @@ from audiosr_cli.audio.read import SUFFIXES, read_mono
 from audiosr_cli.errors import InputError, TrainingError, UsageError
 from audiosr_cli.train.corpus import Corpus
 
+_PASSED = 0.94  # of half a file's rate: where resamplers that made it begin to fade out
+
 
 @dataclass(frozen=True)
 class Table:
@@ -55,6 +57,15 @@ def read_table(path: Path) -> Table:
     return Table(speakers, bandwidth)
 
 
+def _band(told: float | None, own_rate: int, sample_rate: int) -> float:
+    """Where the content of a file ends, in Hz.
+
+    What lies in the roll-off of the resampler that made it is no target: a model of many cutoffs would learn the dip.
+    """
+    passed = own_rate / 2 if own_rate >= sample_rate else _PASSED * own_rate / 2
+    return passed if told is None else min(told, passed)
+
+
 def load_corpus(
     folders: Sequence[Path],
     sample_rate: int,
@@ -65,8 +76,8 @@ def load_corpus(
 ) -> Corpus:
     """All audio files under ``folders`` at ``sample_rate``, mono; the speaker is the parent folder.
 
-    ``table`` may name other speakers, and where the content of a file ends (else: at half its own rate);
-    files below ``min_bandwidth`` (Hz) are left out, and those without any band.
+    ``table`` may name other speakers, and where the content of a file ends (else, and at most, where a file at a
+    lower rate begins to fade out); files below ``min_bandwidth`` (Hz) are left out, and those without any band.
     ``shares`` weighs the folders against each other; without
     it, every speaker of them all is as likely. What is decoded stays under ``cache``, named by the content of
     the files: moved or renamed folders need no second decoding. Raises TrainingError where nothing is there.
@@ -83,7 +94,7 @@ def load_corpus(
     people = {person: k for k, person in enumerate(sorted({name for _, name in who}))}
     order = sorted(range(len(kept)), key=lambda k: (people[who[k][1]], kept[k][0]))
     pieces = [kept[k][2] for k in order]
-    band = [table.bandwidth.get(kept[k][0].resolve(), kept[k][2]["sample_rate"] / 2) for k in order]
+    band = [_band(table.bandwidth.get(kept[k][0].resolve()), kept[k][2]["sample_rate"], sample_rate) for k in order]
     return Corpus(
         sample_rate=sample_rate,
         samples=pack.samples(),
