@@ -166,7 +166,7 @@ def test_the_recording_of_a_node_that_is_lost_waits_for_another_node(folder: Pat
     process = start("in", "-o", "out", "--ray", frail)
     busy = until(lambda: parts(folder / "out", 2))
     (victim,) = (worker for worker in busy if b"--head" not in Path(f"/proc/{parent(worker)}/cmdline").read_bytes())
-    lost = next(i for i in range(2) if holds(victim, paths[i]))
+    (lost,) = until(lambda: [i for i in range(2) if holds(victim, paths[i])])
     (folder / "whole.wav").write_bytes(whole[lost])
     (folder / "whole.wav").replace(paths[lost])
     os.kill(parent(victim), signal.SIGKILL)
