@@ -147,7 +147,7 @@ def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
 
 def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.float64]) -> None:
     """Enter the outputs' levels, of their ``energy``, and the confidence of their order."""
-    samples = max(report.frames_out * report.channels, 1)
+    samples = max(report.frames_out * report.channels, 1)  # rounded below: how blocks fall depends on threads
     report.levels_db = [round(10 * math.log10(e / samples), 6) if e else None for e in energy.tolist()]
     for stage in stages:
         if stage.tracker is not None:

@@ -35,7 +35,7 @@ def main() -> None:
 
     job["device"] = pick_device(job["device"])
     torch.manual_seed(0)
-    if job.get("threads"):
+    if job["threads"]:
         torch.set_num_threads(job["threads"])
     with TemporaryDirectory() as folder, torch.inference_mode(job["action"] == "time"):
         answer = {"time": timed, "count": count, "rate": rate}[job["action"]](job, Path(folder))

@@ -87,8 +87,7 @@ def bench(
     from audiosr_cli.bench.run import Plan, choose
     from audiosr_cli.bench.subjects import Setting
 
-    _check_picture(picture)
-    _check_device(device)
+    _check_here(picture, device)
     plan = Plan(
         tuple(models.split(",")) if models else (),
         _peers(against),
@@ -98,10 +97,9 @@ def bench(
         quality,
         tuple(dict.fromkeys(round(rate) for rate in _numbers("--from", rates))),
     )
-    chosen = choose(plan)
     with TemporaryDirectory(prefix="audiosr-bench-") as folder:
         setting = Setting(Path(folder), source, synthetic or 1.0, device, batch, threads, precision)
-        _run(plan, chosen, setting, as_json, markdown, picture)
+        _run(plan, choose(plan), setting, as_json, markdown, picture)
 
 
 def _check_call(source: str | None, synthetic: float | None, more: bool, both_forms: bool) -> None:
@@ -116,19 +114,16 @@ def _check_call(source: str | None, synthetic: float | None, more: bool, both_fo
         raise UsageError("--json and --markdown exclude each other")
 
 
-def _check_device(name: str) -> None:
-    """Raise UsageError on ``cuda`` without one; what ``auto`` is, the worker finds, who has torch anyway."""
-    if name == "cuda":
-        from audiosr_cli.device import pick_device
-
-        pick_device(name)
-
-
-def _check_picture(path: Path | None) -> None:
-    if path is not None:
+def _check_here(picture: Path | None, device: str) -> None:
+    """Raise UsageError where no picture can be drawn, or on ``cuda`` without one; ``auto`` the worker finds."""
+    if picture is not None:
         from audiosr_cli.picture import check
 
-        check(path, "--picture")
+        check(picture, "--picture")
+    if device == "cuda":
+        from audiosr_cli.device import pick_device
+
+        pick_device(device)
 
 
 def _peers(text: str | None) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.dsp import squared
 from audiosr_cli.models.base import Model
-from audiosr_cli.models.layers import Frames, squared
+from audiosr_cli.models.layers import Frames
 from audiosr_cli.windows import ModelSpec
 
 _OCTAVES = 8  # waves that tell the network where the edge is

@@ -30,6 +30,14 @@ class Table:
     speakers: dict[Path, str]
     bandwidth: dict[Path, float]
 
+    def band(self, path: Path, own_rate: int, sample_rate: int) -> float:
+        """Where the content of a file at ``own_rate`` ends when it is at ``sample_rate``, in Hz.
+
+        The roll-off of the resampler that made it is no target: a model of many cutoffs would learn the dip.
+        """
+        passed = sample_rate / 2 if own_rate >= sample_rate else _PASSED * own_rate / 2
+        return min(self.bandwidth.get(path.resolve(), passed), passed)
+
 
 def read_table(path: Path) -> Table:
     """A CSV with the columns path (from the CSV's folder on), and speaker, bandwidth_hz or both.
@@ -57,15 +65,6 @@ def read_table(path: Path) -> Table:
     return Table(speakers, bandwidth)
 
 
-def _band(told: float | None, own_rate: int, sample_rate: int) -> float:
-    """Where the content of a file ends, in Hz.
-
-    What lies in the roll-off of the resampler that made it is no target: a model of many cutoffs would learn the dip.
-    """
-    passed = own_rate / 2 if own_rate >= sample_rate else _PASSED * own_rate / 2
-    return passed if told is None else min(told, passed)
-
-
 def load_corpus(
     folders: Sequence[Path],
     sample_rate: int,
@@ -78,9 +77,8 @@ def load_corpus(
 
     ``table`` may name other speakers, and where the content of a file ends (else, and at most, where a file at a
     lower rate begins to fade out); files below ``min_bandwidth`` (Hz) are left out, and those without any band.
-    ``shares`` weighs the folders against each other; without
-    it, every speaker of them all is as likely. What is decoded stays under ``cache``, named by the content of
-    the files: moved or renamed folders need no second decoding. Raises TrainingError where nothing is there.
+    ``shares`` weighs the folders against each other; without it, every speaker of them all is as likely. What is
+    decoded stays under ``cache``, named by content. Raises TrainingError where nothing is there.
     """
     table = table or Table({}, {})
     found = _find(folders, table, max(min_bandwidth, 1.0))
@@ -94,14 +92,13 @@ def load_corpus(
     people = {person: k for k, person in enumerate(sorted({name for _, name in who}))}
     order = sorted(range(len(kept)), key=lambda k: (people[who[k][1]], kept[k][0]))
     pieces = [kept[k][2] for k in order]
-    band = [_band(table.bandwidth.get(kept[k][0].resolve()), kept[k][2]["sample_rate"], sample_rate) for k in order]
     return Corpus(
         sample_rate=sample_rate,
         samples=pack.samples(),
         starts=torch.tensor([piece["start"] for piece in pieces]),
         lengths=torch.tensor([piece["length"] for piece in pieces]),
         speakers=torch.tensor([people[who[k][1]] for k in order]),
-        bandwidth=torch.tensor(band).clamp_max(sample_rate / 2),
+        bandwidth=torch.tensor([table.band(kept[k][0], kept[k][2]["sample_rate"], sample_rate) for k in order]),
         level=torch.tensor([piece["level"] for piece in pieces]),
         chance=_chance(who, people, shares or None, len(folders)),
         names=[str(kept[k][0]) for k in order],
