@@ -74,7 +74,8 @@ class Block(nn.Module):
         inner = norm_act(depthwise(inner, self.depthwise), self.norm2, inner=self.act2.weight)
         # One product for both, which reads its input once, and whose gradient is not a sum of two.
         weight = torch.cat([self.residual.weight, self.skip.weight])[:, :, 0]
-        both = F.linear(inner, weight, torch.cat([self.residual.bias, self.skip.bias]))
+        bias = torch.cat([part.bias for part in (self.residual, self.skip) if part.bias is not None])
+        both = F.linear(inner, weight, bias)
         residual, skip = both.split([h.shape[2], total.shape[2]], dim=2)
         return h + residual, total + skip
 

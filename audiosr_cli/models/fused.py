@@ -1,7 +1,7 @@
 """Operations that would otherwise be several passes over memory: norm + residual + activation, depthwise convolution.
 
 On the CPU they are compiled loops where numba is installed (`kernels`); elsewhere, and where it is not, they are the
-torch operations that they stand for, against which they are tested.
+torch operations that they stand for, against which they are tested. Figures: docs/experiments/training-speed.md.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -45,8 +46,7 @@ def norm_act(
     Returns:
         Of the shape and type of ``x``.
     """
-    loops = _loops(x)
-    if loops is None:
+    if _loops(x) is None:
         return _plain_norm_act(x, norm, residual, inner, outer)
     x = x.contiguous()
     residual = None if residual is None else residual.to(x.dtype).contiguous()
@@ -81,10 +81,13 @@ def kernels() -> ModuleType | None:
 
 
 def _loops(x: Tensor) -> ModuleType | None:
-    """The loops for a map, where there are any."""
+    """The loops for a map, where there are any and they pay.
+
+    Without gradients they do so in bfloat16 only; so in use float32 has the same samples with numba and without.
+    """
     if x.device.type != "cpu" or x.dtype not in _NUMBERS or torch.compiler.is_compiling():
         return None
-    return kernels()
+    return kernels() if x.dtype == torch.bfloat16 or torch.is_grad_enabled() else None
 
 
 def _plain_norm_act(
@@ -125,7 +128,7 @@ def _each(items: int, compute: Callable[[int, int], None]) -> None:
         compute(0, items)
         return
     bounds = [round(i * items / threads) for i in range(threads + 1)]
-    for done in [_pool(threads).submit(compute, *part) for part in zip(bounds, bounds[1:], strict=False)]:
+    for done in [_pool(threads).submit(compute, *part) for part in pairwise(bounds)]:
         done.result()
 
 
@@ -153,8 +156,8 @@ class _NormAct(torch.autograd.Function):
         _each(
             len(x),
             lambda begin, end: compute(
-                rows, other, residual is not None, gains, biases, groups, eps, slope, np.float32(outer), out, mean, rstd,
-                begin, end,
+                rows, other, residual is not None, gains, biases, groups, eps, slope, np.float32(outer),
+                out, mean, rstd, begin, end,
             ),
         )  # fmt: skip
         ctx.save_for_backward(x, y if outer != 1 else x, weight)
@@ -163,7 +166,7 @@ class _NormAct(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the map, the parameters, the residual and the inner slope."""
         x, y, weight = ctx.saved_tensors
@@ -201,7 +204,7 @@ class _Depthwise(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the map, the kernel and the bias."""
         x, weight = ctx.saved_tensors

@@ -5,12 +5,14 @@ bound by memory, and its bfloat16 group norm is slow besides. Here each is two p
 backward, with sums in float32. Maps are features-last. bfloat16 has no type in numba: its numbers arrive as the uint16
 that holds their bits, which are the upper half of a float32's.
 
-Rows are short (24 features, say), and loops over single rows would not fill vectors: all loops run over *tiles*, several
-rows end to end, beside which scales and shifts lie repeated as often.
+Rows are short (24 features, say), and loops over single rows would not fill vectors: all loops run over *tiles*,
+several rows end to end, beside which scales and shifts lie repeated as often. Choices are written as factors (1 or the
+slope), as LLVM makes no vectors of the same thing written as alternatives: a quarter of the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,18 @@ _TILE = 1024  # numbers in a tile, about: 4 KB for each array of float32, so tha
 # Without nnan and ninf: what is not finite has to stay so, as the training loop looks for it.
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
-    "cache": True,
     "fastmath": {"contract", "nsz", "reassoc"},
     "error_model": "numpy",
 }
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` by numba, kept on disk where there is a folder for that (seconds of compiling, once)."""
+    try:
+        compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder that can be written to
+        compiled = njit(**_OPTIONS)(function)
+    return compiled
 
 
 @intrinsic
@@ -66,7 +76,7 @@ def _store(row, k, number):  # type: ignore[no-untyped-def]
 
 
 @overload(_store)
-def _store_typed(row, k, number):  # type: ignore[no-untyped-def]
+def _store_typed(row, k, number):  # type: ignore[no-untyped-def]  # noqa: ARG001
     if row.dtype == types.uint16:
 
         def rounded(row, k, number):  # type: ignore[no-untyped-def]
@@ -81,13 +91,13 @@ def _store_typed(row, k, number):  # type: ignore[no-untyped-def]
     return plain
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _tile_length(features, length):  # type: ignore[no-untyped-def]
     """Whole rows of ``features`` numbers, about _TILE together, and no more than there are."""
     return min(max(_TILE // features, 1) * features, length)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _tiled(values, tile):  # type: ignore[no-untyped-def]
     """``values`` (features,) again and again: (tile,)."""
     features = len(values)
@@ -97,7 +107,7 @@ def _tiled(values, tile):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _by_feature(sums, features):  # type: ignore[no-untyped-def]
     """The sums of a tile by feature: (tile,) → (features,) float64."""
     out = np.zeros(features, np.float64)
@@ -106,12 +116,12 @@ def _by_feature(sums, features):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(**_OPTIONS)
+@_compiled
 def norm_act_forward(x, residual, has_residual, weight, bias, groups, eps, inner, outer, y, mean, rstd, begin, end):  # type: ignore[no-untyped-def]
     """``y = act(norm(act(x)) + residual)`` for the items from ``begin`` to before ``end``.
 
-    ``x``, ``residual`` and ``y`` (B, N · features) with the features of a position together; ``inner`` and ``outer`` are
-    the slopes of the two leaky ReLUs below zero. Writes the groups' ``mean`` and ``rstd`` (B, groups), too.
+    ``x``, ``residual`` and ``y`` (B, N · features) with the features of a position together; ``inner`` and ``outer``
+    are the slopes of the two leaky ReLUs below zero. Writes the groups' ``mean`` and ``rstd`` (B, groups), too.
     """
     length, features = x.shape[1], len(weight)
     tile, size = _tile_length(features, length), features // groups
@@ -156,7 +166,7 @@ def norm_act_forward(x, residual, has_residual, weight, bias, groups, eps, inner
                     _store(out, k, normal * slope)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def norm_act_backward(  # type: ignore[no-untyped-def]
     dy, x, y, has_residual, weight, groups, inner, outer, mean, rstd, dx, dresidual, dweight, dbias, dinner, begin, end
 ):
@@ -171,7 +181,11 @@ def norm_act_backward(  # type: ignore[no-untyped-def]
     for item in range(begin, end):
         sums, products = np.zeros(tile, np.float32), np.zeros(tile, np.float32)
         for start in range(0, length, tile):
-            grad, row, out = dy[item, start : start + tile], x[item, start : start + tile], y[item, start : start + tile]
+            grad, row, out = (
+                dy[item, start : start + tile],
+                x[item, start : start + tile],
+                y[item, start : start + tile],
+            )
             for k in range(len(row)):
                 g, value = _load(grad[k]), _load(row[k])
                 g *= np.float32(1) if _load(out[k]) > 0 else outer
@@ -194,7 +208,11 @@ def norm_act_backward(  # type: ignore[no-untyped-def]
         at, bt, ct = _tiled(a, tile), _tiled(b, tile), _tiled(c, tile)
         slopes = np.zeros(tile, np.float32)
         for start in range(0, length, tile):
-            grad, row, out = dy[item, start : start + tile], x[item, start : start + tile], y[item, start : start + tile]
+            grad, row, out = (
+                dy[item, start : start + tile],
+                x[item, start : start + tile],
+                y[item, start : start + tile],
+            )
             into = dx[item, start : start + tile]
             if has_residual:
                 beside = dresidual[item, start : start + tile]
@@ -204,6 +222,7 @@ def norm_act_backward(  # type: ignore[no-untyped-def]
                     _store(beside, k, g)
                     side = np.float32(1) if value > 0 else inner
                     change = at[k] * g + bt[k] * (value * side) + ct[k]
+                    slopes[k] += change * min(value, np.float32(0))
                     _store(into, k, change * side)
             else:
                 for k in range(len(row)):
@@ -216,13 +235,13 @@ def norm_act_backward(  # type: ignore[no-untyped-def]
         dinner[item] = slopes.sum()
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _valid(offset, first, last, rows):  # type: ignore[no-untyped-def]
     """Of the rows from ``first`` to before ``last`` those whose neighbour at ``offset`` is one of ``rows``."""
     return max(first, -offset), min(last, rows - offset)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def depthwise_forward(x, taps, bias, dilation, y, begin, end):  # type: ignore[no-untyped-def]
     """``y[l] = bias + sum over k of taps[k] · x[l + (k - K // 2) · dilation]``, zeros outside, for some items.
 
@@ -255,7 +274,7 @@ def depthwise_forward(x, taps, bias, dilation, y, begin, end):  # type: ignore[n
                 _store(out, k, sums[k])
 
 
-@njit(**_OPTIONS)
+@_compiled
 def depthwise_backward(dy, x, taps, dilation, dx, dtaps, dbias, begin, end):  # type: ignore[no-untyped-def]
     """The gradients of ``depthwise_forward`` for some items; ``dtaps`` (B, K, features), ``dbias`` (B, features)."""
     features, kernel = taps.shape[1], len(taps)
