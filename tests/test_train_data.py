@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -125,3 +127,25 @@ def test_the_real_recordings(data: Path, tmp_path: Path) -> None:
     made = load_corpus([data / "speech16k" / "valid"], 8000, tmp_path / "cache", read_table(data / "manifest.csv"))
     assert len(made.chance) == 24
     assert made.skipped == []
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a full disk"])
+def test_a_cache_that_cannot_be_written_names_its_setting(
+    place: str, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = speakers / "train/a/0.flac"
+    if place == "below a file":
+        cache /= "cache"
+    if place == "a full disk":
+        cache = speakers / "cache"
+        monkeypatch.setattr(data, "atomic_path", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(TrainingError, match=r"set \$AUDIOSR_CACHE to a folder that can be written") as error:
+        load_corpus([speakers / "valid"], 8000, cache)
+    assert str(cache) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_cache_need_not_be_writable(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_corpus([speakers / "valid"], 8000, speakers / "cache")
+    monkeypatch.setattr(Path, "mkdir", mock.Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
+    assert torch.equal(load_corpus([speakers / "valid"], 8000, speakers / "cache").samples, first.samples)
