@@ -84,6 +84,28 @@ def test_atomic_path(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
+def test_a_name_is_given_to_what_the_disk_holds_and_is_held_by_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a rename before its content, nor one that a power cut undoes."""
+    sync, rename, steps = os.fsync, os.replace, list[tuple[str, int]]()
+
+    def synced(descriptor: int) -> None:
+        steps.append(("sync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def renamed(part: Path, target: Path) -> None:
+        steps.append(("name", part.stat().st_ino))
+        rename(part, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    with atomic_path(tmp_path / "a") as part:
+        part.write_text("new")
+    file, folder = (tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino
+    assert steps == [("sync", file), ("name", file), ("sync", folder)]
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_fresh_name_is_taken_from_nobody(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, target: Path) -> None:

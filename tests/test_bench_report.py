@@ -84,7 +84,9 @@ def test_the_environment_is_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> 
     assert where.torch == torch.__version__
     assert where.cores >= 1
     assert where.cpu
-    monkeypatch.setattr(report, "_said", lambda *_: "")
+    monkeypatch.setattr(report, "commit", lambda: "abc1234")
+    assert report.environment().commit == f"{report.__version__} at abc1234"
+    monkeypatch.setattr(report, "commit", lambda: "")
     assert report.environment().commit == report.__version__
 
 

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "audiosr_cli"
 ROWS = [
     {"errors"},
-    {"allocator", "device", "fingerprint", "settings", "threads"},
+    {"allocator", "device", "fingerprint", "provenance", "settings", "threads"},
     {"audio", "band", "dsp", "windows", "tracking"},
     {"models"},
     {"importing", "metrics", "weights"},

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
-from conftest import BWE, halves, noise, restorer, tone
+from conftest import BWE, SMALL, halves, noise, restorer, tone
 from torch import Tensor
 
-from audiosr_cli import api
+from audiosr_cli import api, weights
 from audiosr_cli.audio import atomic, write
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.audio.write import OutputFormat
 from audiosr_cli.errors import InputError, ModelError, UsageError
+from audiosr_cli.fingerprint import sha256
 from audiosr_cli.models import build, make_config
 from audiosr_cli.pipeline import Pipeline
 from audiosr_cli.process import Report, _speaker_warnings, process_array, process_file
@@ -112,6 +115,34 @@ def test_cutoff_is_believed_and_the_rest_found(tmp_path: Path) -> None:
     assert api.upsampling(16000, "none").array(wave, 48000).shape == (1, 2, 32000)
 
 
+@pytest.mark.parametrize("cutoff_hz", [1000.0, 3000.0, 9000.0])
+def test_the_network_is_told_the_cutoff(cutoff_hz: float) -> None:
+    pipeline = upsampling(cutoff_hz)
+    (model,) = pipeline.chain(48000, cutoff_hz)
+    assert model.edge_hz == pytest.approx(cutoff_hz, rel=0.02)
+    expected = process_array(noise(9600), 48000, [pipeline.models[0].at_edge(model.edge_hz)], 48000, OPTIONS)
+    np.testing.assert_array_equal(pipeline.array(noise(9600), 48000), expected)
+
+
+@pytest.mark.parametrize("low_rate", [8000, 16000, 24000])
+def test_the_network_is_told_where_a_resampled_recording_has_lost_3_db(low_rate: int) -> None:
+    """Not where the last of its content is found, which lies behind: the roll-off would stay as a dip."""
+    wide = noise(4 * 48000)[0]
+    low = soxr.resample(soxr.resample(wide, 48000, low_rate), low_rate, 48000)[: len(wide)]
+    power = [np.square(np.abs(np.fft.rfft(wave))).reshape(-1)[:-1].reshape(-1, 200).sum(1) for wave in (low, wide)]
+    three_db = float(np.argmax(power[0] < power[1] / 2) * 200 / 4)  # in bands of 50 Hz
+    pipeline = upsampling()
+    (model,) = pipeline.chain(48000, pipeline.edge([low[None]], 48000))
+    assert 0.98 * three_db - 50 < model.edge_hz < three_db + 25
+
+
+def test_an_upsampler_behind_a_separator_is_told_where_that_one_ends() -> None:
+    pipeline = Pipeline((halves(8000), *upsampling().models), 48000, OPTIONS)
+    separator, upsampler = pipeline.chain(44100)
+    assert separator.spec.out_rate == 8000
+    assert 0.9 * 4000 < upsampler.edge_hz < 4000
+
+
 def test_a_pipe_is_heard_for_a_while_and_loses_nothing(tmp_path: Path) -> None:
     wave = narrow(5000, 16000, 4)
     soundfile.write(tmp_path / "a.wav", wave.T, 16000, "FLOAT")
@@ -184,6 +215,29 @@ def test_residual_of_an_array(small_weights: Path) -> None:
     assert made.shape == (3, 2, 5000)
     np.testing.assert_allclose(made.sum(0), wave, atol=1e-6)
     assert api.separation(2, residual=True).array(wave[:, :0], 16000).shape == (3, 2, 0)
+
+
+def test_separate_sr_takes_the_separator_at_the_lowest_rate(small_weights: Path) -> None:
+    """Its sources' highs come from the restorer; `separate` takes the catalogue's first."""
+    wide = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"] | {"name": "wide", "sample_rate": 16000}))
+    weights.save_model(wide, small_weights / "wide.safetensors", {"data": "none"})
+    entry = {"file": "wide.safetensors", "sha256": sha256(small_weights / "wide.safetensors"), "tasks": ["separate"]}
+    catalogue = small_weights / "catalogue.json"
+    catalogue.write_text(json.dumps({"wide": entry} | json.loads(catalogue.read_text())))
+    assert api.separation(2).models[0].spec.name == "wide"
+    assert api.restoration(2).models[0].spec.name == "wave_u_net"
+
+
+def test_a_restorer_begins_where_the_separator_ends(small_weights: Path, tmp_path: Path) -> None:
+    """The bundled one, for sources that end at 4 kHz, is no use behind a separator at 16 kHz, or at 4."""
+    assert [model.spec.task for model in api.restoration(2).models] == ["separate", "separate-sr"]
+    for rate, end in ((16000, 8000), (4000, 2000)):
+        path = tmp_path / f"{rate}.safetensors"
+        model = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"] | {"sample_rate": rate}))
+        weights.save_model(model, path, {"data": "none"})
+        assert [model.spec.task for model in api.restoration(2, model=str(path)).models] == ["separate", "upsample"]
+        with pytest.raises(UsageError, match=rf"restores what lies above 3750 Hz; the speakers of .* end at {end} Hz"):
+            api.restoration(2, model=str(path), restorer="band_masks")
 
 
 def test_usage_errors(small_weights: Path) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import noise
+from corpora import RUN
 
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.train import data
 from audiosr_cli.train.data import load_corpus, read_table
+from audiosr_cli.train.run import cache_folder
 
 
 def test_decodes_resamples_and_names_what_it_cannot_read(speakers: Path) -> None:
@@ -125,3 +132,53 @@ def test_the_real_recordings(data: Path, tmp_path: Path) -> None:
     made = load_corpus([data / "speech16k" / "valid"], 8000, tmp_path / "cache", read_table(data / "manifest.csv"))
     assert len(made.chance) == 24
     assert made.skipped == []
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a full disk"])
+def test_a_cache_that_cannot_be_written_names_its_setting(
+    place: str, speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = speakers / "train/a/0.flac"
+    if place == "below a file":
+        cache /= "cache"
+    if place == "a full disk":
+        cache = speakers / "cache"
+        monkeypatch.setattr(data, "atomic_path", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(TrainingError, match=r"set \$AUDIOSR_CACHE to a folder that can be written") as error:
+        load_corpus([speakers / "valid"], 8000, cache)
+    assert str(cache) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_cache_need_not_be_writable(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_corpus([speakers / "valid"], 8000, speakers / "cache")
+    monkeypatch.setattr(Path, "mkdir", mock.Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
+    assert torch.equal(load_corpus([speakers / "valid"], 8000, speakers / "cache").samples, first.samples)
+
+
+def test_without_a_home_the_cache_needs_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AUDIOSR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "audiosr"
+    monkeypatch.setattr(Path, "home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    with pytest.raises(TrainingError, match=r"\$HOME is not set\); set \$AUDIOSR_CACHE to a folder"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    assert cache_folder() == tmp_path / "shared" / "audiosr"
+    monkeypatch.setenv("AUDIOSR_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nobody can write")
+def test_a_cache_that_cannot_be_written_is_one_line_of_the_command(speakers: Path) -> None:
+    (speakers / "run.toml").write_text(RUN)
+    command = [sys.executable, "-m", "audiosr_cli", "train", speakers / "run.toml", "--data", speakers]
+    environment = os.environ | {"AUDIOSR_CACHE": "/proc/cache", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--out", speakers / "out"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "/proc/cache: decoded recordings cannot be kept there" in line
+    assert "set $AUDIOSR_CACHE to a folder that can be written" in line

@@ -65,6 +65,24 @@ def test_the_game_separates_noise_from_tones_and_moves_the_generator() -> None:
     assert all(p.grad is None or p.grad.shape == p.shape for p in opponent.critics.parameters())
 
 
+@pytest.mark.parametrize("adversary", [Adversary(SMALL, 1.0, 2.0), Adversary(SMALL, 0.3, 0.0)])
+def test_the_generator_pays_by_its_weights(adversary: Adversary) -> None:
+    torch.manual_seed(0)
+    opponent = Opponent(adversary, 0.0, Ranks())  # critics that do not learn meanwhile
+    estimate, reference = nn.Parameter(torch.randn(4, 2000)), torch.randn(4, 2000)
+    with torch.no_grad():
+        made, true = opponent.critics(estimate), opponent.critics(reference)
+    terms = opponent.play(estimate, reference, bf16=False)
+    expected = {
+        "adversarial": adversary.adversarial * adversarial_loss(made),
+        "features": adversary.features * feature_matching(made, true),
+    }
+    for name, term in terms.items():
+        torch.testing.assert_close(term.detach(), expected[name], rtol=1e-4, atol=1e-6)
+    terms["adversarial"].backward()
+    assert estimate.grad.abs().sum() > 0
+
+
 def test_a_resumed_opponent_is_the_same() -> None:
     torch.manual_seed(0)
     first = Opponent(Adversary(SMALL, 1.0, 0.0), 1e-3, Ranks())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from corpora import generator, voices
+from corpora import corpus_of, generator, voices
 
 from audiosr_cli.train import mixing
 from audiosr_cli.train.mixing import Mixing
@@ -35,6 +36,18 @@ def test_levels_are_those_asked_for_and_sources_sum_to_the_mixture(sources: int)
     assert whole.min() > -30.1
     assert whole.max() < -9.9
     assert whole.max() - whole.min() > 15
+
+
+def test_every_source_has_a_polarity_of_its_own() -> None:
+    """Recordings that lie above zero throughout: their signs tell."""
+    corpus = corpus_of(
+        [np.full(8000, 0.1) + 0.05 * np.random.default_rng(i).random(8000) for i in range(5)], [*range(5)]
+    )
+    recipe = mixing.draw(Mixing(), corpus, 2, COUNT, LENGTH, generator())
+    _, parts = mixing.render(recipe, corpus, LENGTH, CPU)
+    inverted = parts.mean(-1) < 0  # (B, S)
+    assert 0.3 < float(inverted.float().mean()) < 0.7
+    assert 0.3 < float((inverted[:, 0] == inverted[:, 1]).float().mean()) < 0.7  # nor is it the other's
 
 
 def test_every_batch_is_another_and_every_seed_the_same() -> None:

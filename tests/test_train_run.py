@@ -105,17 +105,6 @@ def test_sigterm_saves_and_says_143(speakers: Path) -> None:
     assert checkpoint.load(speakers / "out")[0]["step"] > 0
 
 
-def test_a_damaged_state_falls_back_to_the_other(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
-        checkpoint.save(tmp_path, {"step": step}, step)
-    assert checkpoint.load(tmp_path) == ({"step": 3}, 2)
-    (tmp_path / "state-1.pt").write_bytes((tmp_path / "state-1.pt").read_bytes()[:100])
-    assert checkpoint.load(tmp_path) == ({"step": 2}, 1)  # the next one replaces the damaged one
-    (tmp_path / "state-0.pt").write_bytes(b"")
-    with pytest.raises(TrainingError, match="no state can be read"):
-        checkpoint.load(tmp_path)
-
-
 def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: Any) -> tuple[Trainer, Recordings, Rows]:
     torch.manual_seed(0)
     config = make_config(architecture, SMALL.get(architecture, {}) | values)

@@ -106,6 +106,24 @@ def test_batches_and_overlaps_change_nothing(batch: int, overlap: int, length: i
     torch.testing.assert_close(runs[0], expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("overlap", [1, 7, CORE // 2])
+def test_crossfade_is_linear_and_symmetric(overlap: int, ratio: int) -> None:
+    """Window j answers j everywhere; half way through the overlap both neighbours count alike."""
+    spec, calls = make_spec(ratio, 1, overlap), count()
+
+    def forward(windows: Tensor) -> Tensor:
+        return torch.full((1, 1, 1, CORE * ratio), float(next(calls)))
+
+    made = stream(Engine(spec, forward), signal(5 * spec.hop), 509)[0, 0]
+    ramp = [(k + 0.5) / (overlap * ratio) for k in range(overlap * ratio)]
+    plateau = (spec.hop - overlap) * ratio
+    expected = [0.0] * spec.hop * ratio
+    for j in range(1, 5):
+        expected += [j - 1 + share for share in ramp] + [float(j)] * plateau
+    torch.testing.assert_close(made, torch.tensor(expected), rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("length", LENGTHS)

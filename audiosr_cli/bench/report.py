@@ -19,6 +19,7 @@ from audiosr_cli.bench.folders import Quality
 from audiosr_cli.bench.memory import Memory
 from audiosr_cli.bench.speed import Machine, Speed, middle
 from audiosr_cli.bench.subjects import Failed
+from audiosr_cli.provenance import commit
 
 Row = Machine | Speed | Memory | Quality | Failed
 
@@ -51,7 +52,7 @@ class Environment:
 
 def environment() -> Environment:
     """Of this machine, now; torch is not loaded."""
-    return Environment(_cpu(), os.cpu_count() or 1, version("torch"), _commit(), date.today().isoformat())
+    return Environment(_cpu(), os.cpu_count() or 1, version("torch"), _version(), date.today().isoformat())
 
 
 def _cpu() -> str:
@@ -65,11 +66,10 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
-    """The version, with the commit where the package lies in a checkout of its own."""
-    root = Path(__file__).parents[2]
-    commit = _said("git", "-C", str(root), "describe", "--always", "--dirty") if (root / ".git").exists() else ""
-    return f"{__version__} at {commit}" if commit else __version__
+def _version() -> str:
+    """Return this package's version, with the commit where it runs from a checkout."""
+    code = commit()
+    return f"{__version__} at {code}" if code else __version__
 
 
 def _said(*command: str) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.audio.read import SUFFIXES, read_mono
-from audiosr_cli.errors import InputError, TrainingError, UsageError
+from audiosr_cli.errors import InputError, OutputError, TrainingError, UsageError
 from audiosr_cli.train.corpus import Corpus
 
 _PASSED = 0.94  # of half a file's rate: where resamplers that made it begin to fade out
@@ -153,17 +153,24 @@ class _Pack:
 
     @classmethod
     def of(cls, files: list[Path], sample_rate: int, cache: Path) -> _Pack:
-        """The pack of these files, decoded now unless ``cache`` has it."""
+        """The pack of these files, decoded now unless ``cache`` has it; TrainingError where it cannot be kept there."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digests = dict(zip(files, pool.map(_digest, files), strict=True))
         once = {digest: path for path, digest in sorted(digests.items(), reverse=True)}
         key = hashlib.sha256("\n".join(["1", str(sample_rate), *sorted(once)]).encode()).hexdigest()[:24]
         store = cache / f"{key}.s16"
         index = store.with_suffix(".json")
-        if not (index.exists() and store.exists()):
-            cache.mkdir(parents=True, exist_ok=True)
-            _decode(once, sample_rate, store, index)
-        return cls(store, json.loads(index.read_text(encoding="utf-8")), digests)
+        try:
+            if not (index.exists() and store.exists()):
+                cache.mkdir(parents=True, exist_ok=True)
+                _decode(once, sample_rate, store, index)
+            return cls(store, json.loads(index.read_text(encoding="utf-8")), digests)
+        except (OSError, OutputError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise TrainingError(
+                f"{cache}: decoded recordings cannot be kept there ({reason}); set $AUDIOSR_CACHE to a folder that "
+                "can be written"
+            ) from error
 
     def piece(self, path: Path) -> dict[str, Any]:
         return self.pieces[self.digests[path]]

@@ -23,6 +23,7 @@ from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.optimizers import make_optimizer, restore
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.resuming import Settings, changed_settings
 from audiosr_cli.train.signals import Interrupts
 from audiosr_cli.train.tasks import Batch, Recordings, Task
 
@@ -91,7 +92,7 @@ class Trainer:
 
     ``deployed`` has the same weights in the form that users run (padding may differ, weights may be
     averaged); it is what gets scored and exported. Batches are a function of the seed and the step.
-    ``identity`` is what a state must agree with to be resumed.
+    ``identity`` is what a state must agree with to be resumed, ``settings`` what it may differ from with a warning.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Trainer:
         log: Log,
         note: dict[str, Any],
         identity: str = "",
+        settings: Settings | None = None,
     ) -> None:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
-        self.ranks, self.log, self.note, self.identity = ranks, log, note, identity
+        self.ranks, self.log, self.note, self.identity, self.settings = ranks, log, note, identity, settings or {}
         self.deployed = deployed.to(ranks.device).requires_grad_(False).eval()
         self.partner = task.partner.to(ranks.device) if task.partner else None
         learners = nn.ModuleList([self.model, *([self.partner] if self.partner else [])])
@@ -134,14 +136,23 @@ class Trainer:
             "opponent": self.opponent.state() if self.opponent else None,
             "partner": self.partner.state_dict() if self.partner else None,
             "identity": self.identity,
+            "settings": self.settings,
             "init": self.note.get("init"),
         }
         checkpoint.save(self.out, state, self.progress.turn)
         self.progress.turn += 1
 
-    def load(self) -> None:
-        """Go on from the newest state in ``out``. Raises TrainingError where it is of another run."""
-        state, turn = checkpoint.load(self.out)
+    def load(self) -> list[str]:
+        """Go on from the newest state in ``out``.
+
+        Returns:
+            Warnings, a line each: that this state is not the newest one, or was trained with other settings.
+
+        Raises:
+            TrainingError: The state is of another run, or there is none.
+        """
+        warnings: list[str] = []
+        state, turn = checkpoint.load(self.out, warnings.append)
         if state.get("identity") != self.identity:
             raise TrainingError(f"{self.out}: holds a run of another [model] or [task]; train to a new --out")
         try:
@@ -160,6 +171,9 @@ class Trainer:
         self.note = ({"init": state["init"]} if state["init"] else {}) | self.note
         if self.ranks.told(self.progress.step) != self.progress.step:
             raise TrainingError(f"{self.out}: this machine's state is not the leader's; share the run's folder")
+        if changes := changed_settings(state.get("settings") or {}, self.settings):  # earlier versions kept none
+            warnings.append(changes)
+        return warnings
 
     def share_done(self) -> float:
         """How much of the budget is spent, from 0 on."""

@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from audiosr_cli import __version__
 from audiosr_cli.audio.atomic import atomic_path, sweep
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Model, build
+from audiosr_cli.provenance import commit
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.config import RunConfig, read_config
 from audiosr_cli.train.corpus import Corpus
@@ -25,6 +25,7 @@ from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.ranks import Ranks, join
+from audiosr_cli.train.resuming import training_settings
 from audiosr_cli.train.tasks import Recordings
 
 
@@ -46,9 +47,21 @@ class Call:
 
 
 def cache_folder() -> Path:
-    """Where decoded corpora are kept: ``$AUDIOSR_CACHE``, else audiosr in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("AUDIOSR_CACHE") or Path(home) / "audiosr")
+    """Where decoded corpora are kept: ``$AUDIOSR_CACHE``, else audiosr in the user's cache folder.
+
+    Raises TrainingError where the user has no home.
+    """
+    if chosen := os.environ.get("AUDIOSR_CACHE"):
+        return Path(chosen)
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "audiosr"
+    try:
+        return Path.home() / ".cache" / "audiosr"
+    except RuntimeError as error:  # neither $HOME nor an entry in the list of users, as in some containers
+        raise TrainingError(
+            "no home folder to keep decoded recordings in ($HOME is not set); set $AUDIOSR_CACHE to a folder that can "
+            "be written"
+        ) from error
 
 
 def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
@@ -93,21 +106,23 @@ def _train(
         "folders": list(config.data.train),
         "command": shlex.join(["audiosr", *sys.argv[1:]]),
         "machine": _machine(ranks.device),
-        "commit": _commit(),
+        "commit": commit(),
         "version": __version__,
         **({"init": call.init} if call.init else {}),
     }
     identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
     loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity)
-    if checkpoint.exists(out):
-        trainer.load()
+    settings = training_settings(config, recordings, ranks.world)
+    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity, settings)
+    warnings = trainer.load() if checkpoint.exists(out) else []
     if ranks.leads:
         sweep(out)
         _keep_config(config_path, out)
     ranks.wait()
     log.open(out, trainer.progress.step, call.tensorboard)
+    for text in warnings:
+        log.write({"event": "warning", "step": trainer.progress.step, "text": text})
     trainer.run(recordings)
 
 
@@ -241,15 +256,3 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def _commit() -> str:
-    """The commit of the checkout this runs from, empty elsewhere."""
-    here = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return found.stdout.strip()
