@@ -17,7 +17,7 @@ _EVERY = 50  # steps between two lines of metrics.jsonl
 
 
 class Log:
-    """Rows of one run; each has an ``event``: data, skipped, damaged, train, valid, warning or step.
+    """Rows of one run; each has an ``event``: data, skipped, damaged, grown, train, valid, warning or step.
 
     No file gets steps, nor what is said of the data. Only the leading rank's rows go anywhere.
     """

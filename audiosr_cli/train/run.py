@@ -17,6 +17,7 @@ from audiosr_cli import __version__
 from audiosr_cli.audio.atomic import atomic_path, sweep
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Model, build
+from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.provenance import commit
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.config import RunConfig, read_config
@@ -25,8 +26,9 @@ from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.ranks import Ranks, join
+from audiosr_cli.train.resize import grow
 from audiosr_cli.train.resuming import training_settings
-from audiosr_cli.train.tasks import Recordings
+from audiosr_cli.train.tasks import Recordings, Separation, Task
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
     _check_crop(model, config.task.crop_s)
-    if call.init is not None:
-        _warm_start(model, call.init)
     with join(call.device) as ranks:
-        _train(config, model, deployed, config_path, out, Log(report, ranks.leads), call, ranks)
+        log = Log(report, ranks.leads)
+        if call.init is not None:
+            _warm_start(model, config.task, call.init, log)
+        _train(config, model, deployed, config_path, out, log, call, ranks)
     best = out / f"{config.model.spec.name}.safetensors"
     return best if call.export is None or not ranks.leads else export(best, call.export)
 
@@ -216,15 +219,44 @@ def _keep_config(config_path: Path, out: Path) -> None:
         shutil.copyfile(config_path, kept)
 
 
-def _warm_start(model: Model, name: str) -> None:
+def _warm_start(model: Model, task: Task, name: str, log: Log) -> None:
     """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit.
 
-    A model of more sources takes what there is for the first ones; what is for the others starts fresh.
+    A larger SpectralUNet grows from a smaller one; UsageError where ``task`` could not train what is new in it. Any
+    other model of more sources takes what there is for the first ones; what is for the others starts fresh.
     """
     from audiosr_cli.weights import load_model
 
-    given, own = load_model(name), model.state_dict()
-    theirs = given.state_dict()
+    trained = load_model(name)
+    if isinstance(model, SpectralUNet) and isinstance(trained, SpectralUNet):
+        try:
+            grown = grow(trained, model.config)
+        except ModelError as error:
+            raise ModelError(f"--init {name}: {error}") from error
+        if model.spec.sources > trained.spec.sources:
+            _check_silent_sources(task, model.config)
+        model.load_state_dict(grown.state_dict())
+        before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
+        if before != after:
+            log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
+        return
+    _copy_weights(model, trained, name)
+
+
+def _check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
+    """Raise UsageError where new sources, which start silent, would stay so: SI-SNR of silence has no gradient.
+
+    The level's error and the share of what the sources lack of the mixture do have one.
+    """
+    loss = task.loss if isinstance(task, Separation) else ""
+    if loss in ("si_snr", "thresholded_si_snr") and config.consistency == "use":
+        raise UsageError(
+            f"[task] loss = {loss!r}: new sources start silent and would stay silent; use loss = 'si_snr_and_level'"
+        )
+
+
+def _copy_weights(model: Model, given: Model, name: str) -> None:
+    own, theirs = model.state_dict(), given.state_dict()
     more = model.spec.sources > given.spec.sources
     for key in sorted(set(own) | set(theirs)):
         there = theirs[key].shape if key in theirs else None
