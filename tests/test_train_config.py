@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from corpora import generator, voices
 
 from audiosr_cli import weights
 from audiosr_cli.models import build
-from audiosr_cli.train.config import read_config
+from audiosr_cli.train.config import DataConfig, read_config
 from audiosr_cli.train.data import folder_paths
 from audiosr_cli.train.measured_rooms import MeasuredRooms
 from audiosr_cli.train.ranks import Ranks
@@ -65,3 +66,10 @@ def test_examples_that_list_shares_list_one_for_each_folder(path: Path) -> None:
     wanted = read_config(path).data
     assert len(wanted.shares) in (0, len(wanted.train))
     assert wanted.table or len(wanted.train) == 1  # a speaker of two folders is one speaker
+
+
+def test_the_page_on_data_names_every_field() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    section = page.split("## The `[data]` section")[1].split("\n## ")[0]
+    for field in fields(DataConfig):
+        assert f"`{field.name}`" in section

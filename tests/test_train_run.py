@@ -283,6 +283,7 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
     soundfile.write(speakers / "rir" / "hall.flac", noise(8000)[0] * np.exp(-np.arange(8000) / 1000), 16000)
     best, rows = run(speakers, text)
     assert weights.load_model(str(best)).spec.sources == 3
+    assert {row["rooms"] for row in rows if "rooms" in row} == {1}
     figures = {key for row in rows if row["event"] == "valid" for key in row if key.startswith("SI-SDRi")}
     assert figures == {"SI-SDRi (dB)", "SI-SDRi turns (dB)", "SI-SDRi noise (dB)", "SI-SDRi rooms (dB)"}
 

@@ -25,7 +25,7 @@ from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
-from audiosr_cli.train.measured_rooms import load_rooms
+from audiosr_cli.train.measured_rooms import MeasuredRooms, load_rooms
 from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.tasks import Recordings
 
@@ -161,9 +161,15 @@ def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Re
         ),
         load(wanted.valid),
         load(wanted.noise) if wanted.noise else None,
-        load_rooms(folder_paths(data, wanted.rir), rate) if wanted.rir else None,
+        _load_rooms(folder_paths(data, wanted.rir), rate, log) if wanted.rir else None,
         load(wanted.valid_noise) if wanted.valid_noise else None,
     )
+
+
+def _load_rooms(folders: list[Path], rate: int, log: Log) -> MeasuredRooms:
+    rooms = load_rooms(folders, rate)
+    log.write({"event": "data", "folders": list(map(str, folders)), "rooms": len(rooms.responses)})
+    return rooms
 
 
 def _load(
