@@ -312,7 +312,7 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
             r"real_rooms = 0.5: \[data\] rir names no folder",
         ),
         (('train = ["train"]', 'train = ["train"]\nrir = ["rir"]'), TrainingError, "rir: no such folder; --data names"),
-        (('train = ["train"]', 'train = ["train"]\nbalance = 2'), UsageError, "balance = 2: must be between 0 and 1"),
+        (('train = ["train"]', 'train = ["train"]\nbalance = 2'), UsageError, "balance = 2.0: must be between 0 and 1"),
         (('train = ["train"]', 'train = ["train"]\nmin_seconds = 9.0'), TrainingError, "every recording is shorter"),
         (("minutes = 0.05", "minutes = true"), UsageError, "a number is wanted"),
         (("warmup_steps = 5", "betas = [0.9, 1.0]"), UsageError, "below 1"),
