@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
@@ -20,6 +21,7 @@ from corpora import RUN
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.train import data
 from audiosr_cli.train.data import load_corpus, read_table
+from audiosr_cli.train.measured_rooms import load_rooms
 from audiosr_cli.train.run import cache_folder
 
 
@@ -65,6 +67,54 @@ def test_a_table_names_speakers_and_bands(speakers: Path) -> None:
     assert sorted(wider.bandwidth.tolist()) == pytest.approx([3000, 3500, *[0.94 * 8000] * 4])
     narrower = load_corpus([speakers / "train"], 8000, speakers / "cache", table, min_bandwidth=3200)
     assert len(narrower.names) == 5
+
+
+def test_a_speaker_of_two_folders_is_one_by_the_table(speakers: Path) -> None:
+    """``speaker_or_class`` is read as ``speaker`` is; nobody is mixed with themselves."""
+    rows = ["path,speaker_or_class"] + [
+        f"{folder}/{take}.flac,ann" for folder in ("train/a", "valid/d") for take in (0, 1)
+    ]
+    (speakers / "table.csv").write_text("\n".join(rows))
+    folders, table = [speakers / "train", speakers / "valid"], read_table(speakers / "table.csv")
+    made = load_corpus(folders, 8000, speakers / "cache", table, shares=(0.5, 0.5))
+    assert len(made.chance) == 4
+    ann = int(made.speakers[[name.endswith("train/a/0.flac") for name in made.names].index(True)])
+    assert [Path(made.names[k]).parent.name for k in (made.speakers == ann).nonzero()[:, 0]] == ["a", "a", "d", "d"]
+    assert float(made.chance[ann]) == pytest.approx(0.5 / 3 + 0.5 / 2)  # from either folder
+    drawn = made.speakers[made.draw(200, 100, torch.Generator().manual_seed(0), 2)["recording"]]
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(0.0, 1.0), (0.5, 2.0), (1.0, 4.0)])
+def test_balance_weighs_speakers_by_their_length(balance: float, expected: float, speakers: Path) -> None:
+    """a has four times the audio of b and c; shares of folders stay what they are."""
+    for take in range(2, 8):
+        soundfile.write(speakers / "train" / "a" / f"{take}.flac", noise(16000, seed=50 + take)[0], 16000)
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache", balance=balance)
+    assert float(made.chance[0] / made.chance[1]) == pytest.approx(expected)
+    assert float(made.chance.sum()) == pytest.approx(1.0)
+    folders = [speakers / "train", speakers / "valid"]
+    both = load_corpus(folders, 8000, speakers / "cache", shares=(1.0, 1.0), balance=balance)
+    assert float(both.chance[:3].sum()) == pytest.approx(0.5)
+    assert float(both.chance[0] / both.chance[1]) == pytest.approx(expected)
+
+
+def test_short_recordings_are_left_out_where_asked(speakers: Path) -> None:
+    soundfile.write(speakers / "train" / "a" / "long.flac", noise(32000)[0], 16000)
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache", min_seconds=1.5)
+    assert [Path(name).name for name in made.names] == ["long.flac"]
+    assert len(made.chance) == 1
+    with pytest.raises(TrainingError, match="min_seconds"):
+        load_corpus([speakers / "train"], 8000, speakers / "cache", min_seconds=3.0)
+
+
+def test_training_reads_audio_without_pyav(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("train/a", "valid/d"):
+        soundfile.write(speakers / folder / "more.ogg", noise(16000)[0], 16000)
+    monkeypatch.setitem(sys.modules, "av", None)  # importing it raises ImportError
+    made = load_corpus([speakers / "train"], 8000, speakers / "cache")
+    assert len(made.names) == 7
+    assert len(load_rooms([speakers / "valid" / "d"], 8000).responses) == 3
 
 
 def test_shares_weigh_folders(speakers: Path) -> None:
@@ -126,6 +176,33 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(100), 8000)
     with pytest.raises(TrainingError, match=r"none of 1 files could be read; .*silent throughout"):
         load_corpus([tmp_path], 8000, tmp_path / "cache")
+
+
+def test_nobody_of_the_real_valid_speakers_is_in_training(data: Path) -> None:
+    """And 13 people are in two folders of the training data, as the table says."""
+    table, folders = read_table(data / "manifest.csv"), {}
+    for path, name in table.speakers.items():
+        place = path.relative_to(data.resolve()).parts
+        if place[0] in ("speech16k", "voices16k", "speech48k"):
+            folders.setdefault(place[1], {}).setdefault(place[0], set()).add(name)
+    train, valid = (set().union(*folders[split].values()) for split in ("train", "valid"))
+    assert not train & valid
+    assert len(folders["train"]["speech48k"] & folders["train"]["voices16k"]) == 13
+    assert [len(folders["train"][name]) for name in ("speech16k", "voices16k", "speech48k")] == [227, 2080, 48]
+
+
+def test_no_real_target_reaches_above_its_band(data: Path) -> None:
+    """At 48 kHz: files at 44.1 kHz end where their resampler fades, others where the table says."""
+    table, ends = read_table(data / "manifest.csv"), {}
+    with (data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            rate, band = int(row["sample_rate"]), float(row["bandwidth_hz"])
+            found = table.band(data / row["path"], rate, 48000)
+            assert found <= band
+            ends.setdefault(rate, []).append(found)
+    assert max(ends[44100]) == pytest.approx(0.94 * 22050)
+    assert max(ends[16000]) == pytest.approx(0.94 * 8000)
+    assert max(ends[48000]) == 24000
 
 
 def test_the_real_recordings(data: Path, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
-from conftest import SMALL
+from conftest import SMALL, noise
 from corpora import RUN, Rows, interrupt_at, run, voices
 
 from audiosr_cli import weights
@@ -261,10 +263,18 @@ def test_more_speakers_start_from_fewer(speakers: Path) -> None:
 
 def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
     text = STEPS.replace("steps = 50", "steps = 3").replace("depth = 3", "depth = 3\nsources = 3")
-    text = text.replace('valid = ["valid"]', 'valid = ["train"]\nnoise = ["valid"]')
+    text = text.replace(
+        'valid = ["valid"]', 'valid = ["train"]\nnoise = ["valid"]\nvalid_noise = ["valid"]\nrir = ["rir"]'
+    )
     text = text.replace("level_db", "turns = 0.5\nabsent = 0.2\nreverberation = 0.5\nnoisy = 0.5\nlevel_db")
-    best, _ = run(speakers, text)
+    text = text.replace("reverberation = 0.5", "reverberation = 0.5\nreal_rooms = 0.5")
+    (speakers / "rir").mkdir()
+    soundfile.write(speakers / "rir" / "hall.flac", noise(8000)[0] * np.exp(-np.arange(8000) / 1000), 16000)
+    best, rows = run(speakers, text)
     assert weights.load_model(str(best)).spec.sources == 3
+    assert {row["rooms"] for row in rows if "rooms" in row} == {1}
+    figures = {key for row in rows if row["event"] == "valid" for key in row if key.startswith("SI-SDRi")}
+    assert figures == {"SI-SDRi (dB)", "SI-SDRi turns (dB)", "SI-SDRi noise (dB)", "SI-SDRi rooms (dB)"}
 
 
 @pytest.mark.parametrize(
@@ -285,6 +295,14 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
         (("level_db", "turns = 1.5\nlevel_db"), UsageError, "turns = 1.5: must be between 0 and 1"),
         (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "lower value comes first"),
         (("level_db", "noisy = 0.5\nlevel_db"), UsageError, r"noisy = 0.5: \[data\] noise names no folder"),
+        (
+            ("level_db", "reverberation = 0.5\nreal_rooms = 0.5\nlevel_db"),
+            UsageError,
+            r"real_rooms = 0.5: \[data\] rir names no folder",
+        ),
+        (('train = ["train"]', 'train = ["train"]\nrir = ["rir"]'), TrainingError, "rir: no such folder; --data names"),
+        (('train = ["train"]', 'train = ["train"]\nbalance = 2'), UsageError, "balance = 2.0: must be between 0 and 1"),
+        (('train = ["train"]', 'train = ["train"]\nmin_seconds = 9.0'), TrainingError, "every recording is shorter"),
         (("minutes = 0.05", "minutes = true"), UsageError, "a number is wanted"),
         (("warmup_steps = 5", "betas = [0.9, 1.0]"), UsageError, "below 1"),
         (("filters = 8", "filters = 8.0"), UsageError, "a whole number is wanted"),

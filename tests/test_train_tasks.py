@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from corpora import generator, voices
+from conftest import noise
+from corpora import corpus_of, generator, voices
 from torch import Tensor
 
+from audiosr_cli.dsp import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train.losses import pair_figures
+from audiosr_cli.train.measured_rooms import MeasuredRooms
+from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Recordings, Restoration, Separation, Voices
+from audiosr_cli.train.tasks import Recordings, Restoration, Separation, Upsampling, Voices
 from audiosr_cli.train.tasks.restoration import Shares
+from audiosr_cli.train.tasks.upsampling import Weights
 
 SPEC = make_config("dual_path", {"context": 0}).spec
 RECORDINGS = Recordings(voices(4), voices(3))
@@ -154,3 +159,68 @@ def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) ->
     task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     with pytest.raises(UsageError, match="one process"):
         task.batch(recordings, generator(), Ranks(0, 2))
+
+
+def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weights: Path) -> None:
+    task, valid = restoration(), voices(3, 5.0, 16000)
+    model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
+    truth: list[Tensor] = []
+    part = Restoration.part
+
+    def keep(self: Restoration, mix: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+        heard, ordered = part(self, mix, sources)
+        truth.append(ordered)
+        return heard, ordered
+
+    def perfect_below_5_khz(_: Tensor) -> Tensor:
+        edge = torch.full((truth[-1][:, 0].numel() // truth[-1].shape[-1],), 5000.0)
+        return low_pass(truth[-1].flatten(0, 1), edge.repeat(2), 0.02 * torch.ones(2 * len(edge)), 16000).view_as(
+            truth[-1]
+        )[:, :, None]
+
+    model.forward = perfect_below_5_khz  # type: ignore[method-assign,assignment]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Restoration, "part", keep)
+        whole = task.score(model, valid)
+        valid.bandwidth[:] = 4800.0
+        narrow = task.score(model, valid)
+    assert whole < -1 < -0.01 < narrow
+
+
+@pytest.mark.parametrize("task", ["separate", "separate-sr"])
+def test_rooms_reach_the_batches_of_both_tasks_that_mix(task: str, small_weights: Path) -> None:
+    response = torch.zeros(1, 4000)
+    response[0, [0, 800]] = torch.tensor([1.0, 0.7])
+    recordings = Recordings(
+        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rooms=MeasuredRooms(16000, (response,))
+    )
+    spec = make_config("dual_path", {"context": 0, "sample_rate": 16000}).spec
+    inputs = []
+    for reverberation in (0.0, 1.0):
+        mixing = Mixing(reverberation=reverberation, real_rooms=1.0)
+        made = Separation(spec, 2, 0.512, mixing) if task == "separate" else restoration(mixing=mixing)
+        batch = made.batch(recordings, generator(), Ranks())
+        torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
+        inputs.append(batch["input"][:, 0])
+    own = [torch.fft.irfft(torch.fft.rfft(wave, 16384).abs().square())[:, 740:861].amax(1) for wave in inputs]
+    energy = [wave.square().sum(-1) for wave in inputs]
+    assert (own[0] / energy[0]).max() < 0.1 < (own[1] / energy[1]).min()  # an echo after 50 ms, give or take 5 %
+
+
+def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:
+    """Files at 44.1 kHz end at 20.7 kHz: noise above is as good as none, below it is worse."""
+    recordings = Recordings(
+        corpus_of([noise(96000, seed=k)[0] for k in range(3)], [0, 1, 2], 48000, 20727.0), voices(1)
+    )
+    task = Upsampling(make_config("audio_unet", {"sample_rate": 48000, "ratio": 1}).spec, 2, 0.5)
+    task = replace(task, weights=Weights(lsd=1.0, stft=1.0, complex=1.0, mel=1.0))
+    batch = task.batch(recordings, generator(), Ranks())
+    assert (batch["band"] <= 1.06 * 20727).all()
+    target, hiss = batch["target"], 0.1 * torch.randn(batch["target"].shape, generator=generator(1))
+    edge, steep = torch.full((2,), 22300.0), torch.full((2,), 0.001)
+    above, below = hiss - low_pass(hiss, edge, steep, 48000), low_pass(hiss, edge - 8000, steep, 48000)
+    losses = [
+        float(sum(task.losses(lambda *_, x=x: x.unsqueeze(1), batch).terms.values()))
+        for x in (target, target + above, target + below)
+    ]
+    assert losses[1] < losses[0] + 0.05 < 0.1 < 1.0 < losses[2]

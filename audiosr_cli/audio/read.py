@@ -21,7 +21,7 @@ from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.wav import CodecError, WavReader, check_shape
 from audiosr_cli.errors import InputError
 
-__all__ = ["SUFFIXES", "AudioReader", "codecs", "read_mono"]
+__all__ = ["SUFFIXES", "AudioReader", "codecs", "read_channels", "read_mono"]
 
 _NAMES = "wav wave rf64 w64 bwf flac ogg oga opus mp3 aif aiff aifc au caf"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
@@ -240,6 +240,15 @@ def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, l
         pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
     wave: NDArray[np.float32] = np.concatenate(pieces, axis=1)[0]
     return wave, reader.sample_rate, reader.warnings
+
+
+def read_channels(path: Path, sample_rate: int) -> NDArray[np.float32]:
+    """Read a whole recording into memory, every channel at ``sample_rate`` Hz: (C, T). Raises InputError."""
+    with AudioReader(path) as reader:
+        resampler = Resampler(reader.sample_rate, sample_rate, reader.channels)
+        pieces = [resampler.push(block) for block in reader.blocks()]
+        pieces.append(resampler.push(np.zeros((reader.channels, 0), np.float32), last=True))
+    return np.concatenate(pieces, axis=1)
 
 
 def codecs() -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import ARCHITECTURES, Config, make_config
 from audiosr_cli.settings import fill, hint
+from audiosr_cli.train.checks import within
 from audiosr_cli.train.loop import LoopConfig
 from audiosr_cli.train.tasks import TASKS, Task
 
@@ -20,16 +21,26 @@ _SECTIONS = ("model", "data", "task", "loop", "card")
 class DataConfig:
     """Folders below the data folder.
 
-    ``shares`` weighs the folders of ``train`` against each other. ``table`` is a CSV below the data folder:
-    see ``data.read_table``; ``min_bandwidth_hz`` leaves out files that it says end lower.
+    ``shares`` weighs the folders of ``train`` against each other, ``balance`` the speakers within each by their
+    length (0: all alike, 1: every second of audio alike). ``rir`` holds impulse responses of rooms. ``valid_noise`` is
+    for scores only. ``table`` is a CSV below the data folder: see ``data.read_table``; ``min_bandwidth_hz`` leaves out
+    files of ``train`` that it says end lower, ``min_seconds`` those that are shorter.
     """
 
     train: tuple[str, ...]
     valid: tuple[str, ...]
     noise: tuple[str, ...] = ()
+    rir: tuple[str, ...] = ()
+    valid_noise: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
+    balance: float = 0.0
     table: str = ""
     min_bandwidth_hz: float = 0.0
+    min_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        within(self, 0, 1, "balance")
+        within(self, 0, float("inf"), "min_bandwidth_hz", "min_seconds")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from audiosr_cli.errors import InputError, OutputError, TrainingError, UsageErro
 from audiosr_cli.train.corpus import Corpus
 
 _PASSED = 0.94  # of half a file's rate: where resamplers that made it begin to fade out
+_SPEAKER_COLUMNS = ("speaker", "speaker_or_class")  # of a table, the first one that is filled in
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Table:
 def read_table(path: Path) -> Table:
     """A CSV with the columns path (from the CSV's folder on), and speaker, bandwidth_hz or both.
 
+    ``speaker_or_class`` is another name for the column ``speaker``, for tables that list music and noise as well.
+
     Raises TrainingError where it cannot be read, UsageError where the columns are missing.
     """
     speakers, bandwidth = {}, {}
@@ -49,12 +52,12 @@ def read_table(path: Path) -> Table:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             columns = set(rows.fieldnames or ())
-            if "path" not in columns or not columns & {"speaker", "bandwidth_hz"}:
+            if "path" not in columns or not columns & {*_SPEAKER_COLUMNS, "bandwidth_hz"}:
                 raise UsageError(f"{path}: wants the columns path, and speaker or bandwidth_hz")
             for number, row in enumerate(rows, 2):
                 at = (path.parent / (row["path"] or "")).resolve()
-                if row.get("speaker"):
-                    speakers[at] = row["speaker"]
+                if speaker := next((row[name] for name in _SPEAKER_COLUMNS if row.get(name)), None):
+                    speakers[at] = speaker
                 if row.get("bandwidth_hz"):
                     try:
                         bandwidth[at] = float(row["bandwidth_hz"])
@@ -72,26 +75,28 @@ def load_corpus(
     table: Table | None = None,
     min_bandwidth: float = 0.0,
     shares: Sequence[float] = (),
+    balance: float = 0.0,
+    min_seconds: float = 0.0,
 ) -> Corpus:
     """All audio files under ``folders`` at ``sample_rate``, mono; the speaker is the parent folder.
 
     ``table`` may name other speakers, and where the content of a file ends (else, and at most, where a file at a
     lower rate begins to fade out); files below ``min_bandwidth`` (Hz) are left out, and those without any band.
-    ``shares`` weighs the folders against each other; without it, every speaker of them all is as likely. What is
-    decoded stays under ``cache``, named by content. Raises TrainingError where nothing is there.
+    ``shares`` weighs the folders against each other; without it, every speaker of them all is as likely. Within a
+    folder, or among all without ``shares``, a speaker of n seconds is drawn in proportion to n ** ``balance``.
+    Recordings shorter than ``min_seconds`` are left out. What is decoded stays under ``cache``, named by content.
+    Raises TrainingError where nothing is there.
     """
     table = table or Table({}, {})
     found = _find(folders, table, max(min_bandwidth, 1.0))
     pack = _Pack.of([path for path, _ in found], sample_rate, cache)
-    kept = [(path, i, piece) for path, i in found if "error" not in (piece := pack.piece(path))]
-    skipped = [f"{path}: {pack.piece(path)['error']}" for path, _ in found if "error" in pack.piece(path)]
+    kept, skipped = _usable(found, pack, min_seconds * sample_rate)
     damaged = [f"{path}: {text}" for path, _, piece in kept for text in piece.get("damage", ())]
-    if not kept:
-        raise TrainingError(f"none of {len(found)} files could be read; the first: {skipped[0]}")
     who = [(i, table.speakers.get(path.resolve()) or str(path.parent)) for path, i, _ in kept]
     people = {person: k for k, person in enumerate(sorted({name for _, name in who}))}
     order = sorted(range(len(kept)), key=lambda k: (people[who[k][1]], kept[k][0]))
     pieces = [kept[k][2] for k in order]
+    recordings = [(people[name], i, piece["length"]) for (i, name), (_, _, piece) in zip(who, kept, strict=True)]
     return Corpus(
         sample_rate=sample_rate,
         samples=pack.samples(),
@@ -100,7 +105,7 @@ def load_corpus(
         speakers=torch.tensor([people[who[k][1]] for k in order]),
         bandwidth=torch.tensor([table.band(kept[k][0], kept[k][2]["sample_rate"], sample_rate) for k in order]),
         level=torch.tensor([piece["level"] for piece in pieces]),
-        chance=_chance(who, people, shares or None, len(folders)),
+        chance=_chance(recordings, shares, len(folders), balance),
         names=[str(kept[k][0]) for k in order],
         skipped=skipped,
         damaged=damaged,
@@ -109,15 +114,32 @@ def load_corpus(
 
 def _find(folders: Sequence[Path], table: Table, lowest: float) -> list[tuple[Path, int]]:
     """Audio files whose band ends at ``lowest`` Hz or above, each with its folder's index. Raises TrainingError."""
-    found = [(path, i) for i, folder in enumerate(folders) for path in _audio_files(folder)]
+    found = [(path, i) for i, folder in enumerate(folders) for path in audio_files(folder)]
     found = [(path, i) for path, i in found if table.bandwidth.get(path.resolve(), lowest) >= lowest]
     if not found:
         raise TrainingError(f"no audio files under {', '.join(map(str, folders))}")
     return found
 
 
-def _audio_files(folder: Path) -> list[Path]:
-    """All below ``folder``, links to other folders included, each of those once."""
+def _usable(
+    found: list[tuple[Path, int]], pack: _Pack, shortest: float
+) -> tuple[list[tuple[Path, int, dict[str, Any]]], list[str]]:
+    """Files that were read and have ``shortest`` samples or more, with their pieces; why others were not read.
+
+    Raises TrainingError where none is left.
+    """
+    pieces = [(path, i, pack.piece(path)) for path, i in found]
+    skipped = [f"{path}: {piece['error']}" for path, _, piece in pieces if "error" in piece]
+    if len(skipped) == len(found):
+        raise TrainingError(f"none of {len(found)} files could be read; the first: {skipped[0]}")
+    usable = [item for item in pieces if "error" not in item[2] and item[2]["length"] >= shortest]
+    if not usable:
+        raise TrainingError("[data] min_seconds: every recording is shorter; lower it")
+    return usable, skipped
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """All audio files below ``folder``, links to other folders included, each of those once."""
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
@@ -127,20 +149,25 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _chance(
-    who: list[tuple[int, str]], people: dict[str, int], shares: Sequence[float] | None, folders: int
+    recordings: Sequence[tuple[int, int, int]], shares: Sequence[float], folders: int, balance: float
 ) -> torch.Tensor:
-    """How likely each speaker is drawn: alike, or by the share of the folders they are in."""
-    if shares is None:
-        return torch.full((len(people),), 1 / len(people))
-    if len(shares) != folders or min(shares) < 0 or not sum(shares) > 0:
+    """How likely each speaker is drawn (P,), from (speaker, folder, samples) of every recording.
+
+    A speaker of several folders has the sum of what each gives. Raises UsageError and TrainingError on ``shares``
+    that do not fit the folders.
+    """
+    if shares and (len(shares) != folders or min(shares) < 0 or not sum(shares) > 0):
         raise UsageError(f"[data] shares = {list(shares)}: one number of 0 or more for each of {folders} folders")
-    chance = torch.zeros(len(people))
-    for folder, share in enumerate(shares):
-        members = sorted({people[name] for i, name in who if i == folder})
-        chance[members] += share / sum(shares) / max(len(members), 1)
+    speaker, folder, samples = torch.tensor(recordings).unbind(1)  # (recordings,) each
+    chance = torch.zeros(int(speaker.max()) + 1, dtype=torch.float64)
+    for number, share in enumerate(shares or (1.0,)):
+        here = (folder == number) | (not shares)
+        total = torch.zeros_like(chance).index_add(0, speaker[here], samples[here].double())
+        weight = total.pow(balance) * (total > 0)
+        chance += share / sum(shares or (1.0,)) * weight / weight.sum().clamp_min(1e-9)
     if not (chance > 0).any():
         raise TrainingError("the folders with a share above 0 hold no audio files")
-    return chance
+    return chance.float()
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,9 @@ class Trainer:
                 self.export(score)
             if p.stale >= self.config.patience:
                 p.halvings, p.stale = p.halvings + 1, 0
-            self.log.write({"event": "valid", **self._position(), self.task.figure: round(score, 4)})
+            extra = self.task.extra_scores(self.deployed, recordings)
+            figures = {name: round(value, 4) for name, value in ({self.task.figure: score} | extra).items()}
+            self.log.write({"event": "valid", **self._position(), **figures})
         self.progress.halvings = int(self.ranks.told(self.progress.halvings))
 
     def _position(self) -> dict[str, Any]:

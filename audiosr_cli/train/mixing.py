@@ -27,7 +27,8 @@ class Mixing:
     share of one, so that who is first or last has more of the crop than the others. With the chance ``short`` the
     crop is silent but for a piece of 30 % of it or more, as windows are at a recording's ends. With the chance
     ``absent`` a source is silent for the whole crop (never all of them). With the chance ``reverberation`` all stand
-    in one room; with the chance ``noisy`` noise is added at an SNR within ``snr_db``.
+    in one room, which for a share ``real_rooms`` of those is a measured one (see measured_rooms.py); with the chance
+    ``noisy`` noise is added at an SNR within ``snr_db``.
     """
 
     spread_db: float = 5.0
@@ -39,11 +40,12 @@ class Mixing:
     short: float = 0.0
     absent: float = 0.0
     reverberation: float = 0.0
+    real_rooms: float = 0.0
     noisy: float = 0.0
     snr_db: tuple[float, float] = (0.0, 25.0)
 
     def __post_init__(self) -> None:
-        within(self, 0, 1, "turns", "shift", "short", "absent", "reverberation", "noisy")
+        within(self, 0, 1, "turns", "shift", "short", "absent", "reverberation", "real_rooms", "noisy")
         within(self, 0, 0.5, "speed")
         within(self, 0, 120, "spread_db")
         ascending(self, "level_db", "overlap", "snr_db")

@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.measured_rooms import MeasuredRooms, load_rooms
 from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.resize import grow
 from audiosr_cli.train.resuming import training_settings
@@ -162,28 +164,39 @@ def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Re
     table = read_table(data / config.data.table) if config.data.table else None
     rate = config.training_model.spec.out_rate
 
-    def load(folders: tuple[str, ...], bandwidth: float, shares: tuple[float, ...]) -> Corpus:
-        return _load(folder_paths(data, folders), rate, table, bandwidth, shares, ranks, log)
+    wanted = config.data
+
+    def load(folders: tuple[str, ...], **choice: Any) -> Corpus:
+        return _load(folder_paths(data, folders), rate, table, choice, ranks, log)
 
     return Recordings(
-        load(config.data.train, config.data.min_bandwidth_hz, config.data.shares),
-        load(config.data.valid, 0.0, ()),
-        load(config.data.noise, 0.0, ()) if config.data.noise else None,
+        load(
+            wanted.train,
+            min_bandwidth=wanted.min_bandwidth_hz,
+            shares=wanted.shares,
+            balance=wanted.balance,
+            min_seconds=wanted.min_seconds,
+        ),
+        load(wanted.valid),
+        load(wanted.noise) if wanted.noise else None,
+        _load_rooms(folder_paths(data, wanted.rir), rate, log) if wanted.rir else None,
+        load(wanted.valid_noise) if wanted.valid_noise else None,
     )
 
 
+def _load_rooms(folders: list[Path], rate: int, log: Log) -> MeasuredRooms:
+    rooms = load_rooms(folders, rate)
+    log.write({"event": "data", "folders": list(map(str, folders)), "rooms": len(rooms.responses)})
+    return rooms
+
+
 def _load(
-    folders: list[Path],
-    rate: int,
-    table: Table | None,
-    bandwidth: float,
-    shares: tuple[float, ...],
-    ranks: Ranks,
-    log: Log,
+    folders: list[Path], rate: int, table: Table | None, choice: dict[str, Any], ranks: Ranks, log: Log
 ) -> Corpus:
+    """``choice``: what else ``load_corpus`` takes."""
     if not ranks.leads:
         ranks.wait()  # the leader decodes, the others find it done
-    corpus = load_corpus(folders, rate, cache_folder(), table, bandwidth, shares)
+    corpus = load_corpus(folders, rate, cache_folder(), table, **choice)
     if ranks.leads:
         ranks.wait()
     for line in corpus.skipped:

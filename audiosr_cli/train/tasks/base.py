@@ -12,6 +12,7 @@ from torch import Tensor
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.discriminators import Critics
+from audiosr_cli.train.measured_rooms import MeasuredRooms
 from audiosr_cli.train.ranks import Ranks
 
 Batch = dict[str, Tensor]  # "input" is what the network hears, the rest is the task's own
@@ -22,11 +23,13 @@ VALID_SEED = 20261120
 
 @dataclass(frozen=True)
 class Recordings:
-    """What a run draws from; ``noise`` where the config names some."""
+    """What a run draws from; ``noise``, ``measured_rooms`` and ``valid_noise`` where the config names some."""
 
     train: Corpus
     valid: Corpus
     noise: Corpus | None = None
+    measured_rooms: MeasuredRooms | None = None
+    valid_noise: Corpus | None = None
 
 
 class Losses(NamedTuple):
@@ -73,4 +76,8 @@ class Task(Protocol):
 
     def score(self, model: Model, valid: Corpus) -> float:
         """The held-out figure; higher is better."""
+        ...
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
+        """Further held-out figures by name, to be read beside ``score``; nothing is chosen by them."""
         ...

@@ -26,6 +26,7 @@ from audiosr_cli.train.losses import (
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.tasks.surroundings import surroundings
 from audiosr_cli.weights import load_model
 
 _FLOOR = 1e-3  # of magnitudes whose logarithms are compared: silence is no ten times worse to miss than speech
@@ -100,13 +101,11 @@ class Restoration:
         if self.joint and ranks.world > 1:
             raise UsageError("[task] joint = true: the separator learns in one process only")
         length, train = round(self.crop_s * self.spec.in_rate), recordings.train
-        noise = recordings.noise if self.mixing.noisy else None
-        if self.mixing.noisy and noise is None:
-            raise UsageError(f"[task.mixing] noisy = {self.mixing.noisy}: [data] noise names no folder")
+        noise, rooms = surroundings(self.mixing, recordings, self.spec)
         count = self.batch_size * ranks.world
-        recipe = mixing.draw(self.mixing, train, self.spec.sources, count, length, generator, noise)
+        recipe = mixing.draw(self.mixing, train, self.spec.sources, count, length, generator, noise, rooms)
         recipe = ranks.share(recipe, self.batch_size)
-        mix, sources = mixing.render(recipe, train, length, ranks.device, noise)
+        mix, sources = mixing.render(recipe, train, length, ranks.device, noise, rooms)
         band = (train.bandwidth[recipe["recording"]] * recipe["rate"].float()).amin(1).to(ranks.device)  # (B,)
         if bool((band < self.spec.in_rate / 2).any()):
             waves = torch.cat([mix.unsqueeze(1), sources], dim=1)  # (B, 1 + S, T)
@@ -149,17 +148,25 @@ class Restoration:
         return Losses(terms, estimate.flatten(0, 1), target.flatten(0, 1))
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """Mean negative LSD over 20 fixed mixtures of the valid speakers, ± 2.5 dB, 4 s each."""
+        """Mean negative LSD over 20 fixed mixtures of the valid speakers, ± 2.5 dB, 4 s each.
+
+        Up to where the band of the narrower recording ends, as in training.
+        """
         spec, length = model.spec, 4 * model.spec.in_rate
         generator = torch.Generator().manual_seed(VALID_SEED)
         plain = Mixing(speed=0.0, level_db=(-20.0, -20.0))
         recipe = mixing.draw(plain, valid, spec.sources, 20, length, generator)
         mix, sources = mixing.render(recipe, valid, length, next(model.parameters()).device)
+        band = (valid.bandwidth[recipe["recording"]].amin(1) / (spec.in_rate / 2)).clamp_max(1)  # (B,)
         found: list[float] = []
         with torch.no_grad():
-            for part, true in zip(torch.split(mix, 4), torch.split(sources, 4), strict=True):
+            for part, true, high in zip(*(torch.split(x, 4) for x in (mix, sources, band)), strict=True):
                 heard, ordered = self.part(part, true)
-                made = model(F.pad(heard, (spec.context, spec.context)))
-                pairs = zip(made.flatten(0, 2), ordered.flatten(0, 1), strict=True)
-                found += [float(lsd(estimate, target)) for estimate, target in pairs]
+                made = model(F.pad(heard, (spec.context, spec.context)))[:, :, 0]  # (B, S, T)
+                for estimate, target, end in zip(made, ordered, high.tolist(), strict=True):
+                    found += [float(lsd(*pair, high=end)) for pair in zip(estimate, target, strict=True)]
         return -sum(found) / len(found)
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
+        """None."""
+        return {}

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from audiosr_cli.dsp import low_pass
 from audiosr_cli.errors import UsageError
-from audiosr_cli.metrics import si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive
@@ -20,10 +17,10 @@ from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.losses import FIGURES, multi_stage, pit
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.rooms import impulse_responses
-from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.tasks.base import Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.tasks.surroundings import surroundings
+from audiosr_cli.train.tasks.valid_sets import set_improvement
 
-_ROOMS, _POSITIONS = 128, 4
 _ROLL_OFF = 0.1  # of the stages' targets
 
 
@@ -53,14 +50,6 @@ class Separation:
         """None: voices are there already."""
         return None
 
-    @cached_property
-    def rooms(self) -> Tensor | None:
-        """Impulse responses (rooms, positions, T) to draw from, if any are wanted."""
-        if not self.mixing.reverberation:
-            return None
-        generator = torch.Generator().manual_seed(VALID_SEED)
-        return impulse_responses(_ROOMS, max(_POSITIONS, self.spec.sources), self.spec.in_rate, generator)
-
     @property
     def partner(self) -> Model | None:
         """None."""
@@ -69,15 +58,11 @@ class Separation:
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The crop is what the model hears: its context is cut from the target."""
         length, context, train = self._length, self.spec.context, recordings.train
-        noise = recordings.noise if self.mixing.noisy else None
-        if self.mixing.noisy and noise is None:
-            raise UsageError(f"[task.mixing] noisy = {self.mixing.noisy}: [data] noise names no folder")
+        noise, rooms = surroundings(self.mixing, recordings, self.spec)
         recipe = mixing.draw(
-            self.mixing, train, self.spec.sources, self.batch_size * ranks.world, length, generator, noise, self.rooms
+            self.mixing, train, self.spec.sources, self.batch_size * ranks.world, length, generator, noise, rooms
         )
-        mix, sources = mixing.render(
-            ranks.share(recipe, self.batch_size), train, length, ranks.device, noise, self.rooms
-        )
+        mix, sources = mixing.render(ranks.share(recipe, self.batch_size), train, length, ranks.device, noise, rooms)
         return {"input": mix.unsqueeze(1), "target": sources[..., context : length - context]}
 
     @property
@@ -113,16 +98,10 @@ class Separation:
 
         A model without context takes whole windows only, so its mixtures are as many of those as fit.
         """
-        spec, device = model.spec, next(model.parameters()).device
-        length = round(5.12 * spec.in_rate)
-        if not spec.context:
-            length = max(length // spec.core, 1) * spec.core
-        generator = torch.Generator().manual_seed(VALID_SEED)
-        plain = Mixing(speed=0.0, level_db=(-20.0, -20.0))
-        recipe = mixing.draw(plain, valid, spec.sources, 40, length, generator)
-        mix, sources = mixing.render(recipe, valid, length, device)
-        sides = (spec.context, spec.context)
-        with torch.no_grad():
-            made = torch.cat([model(F.pad(part.unsqueeze(1), sides)) for part in torch.split(mix, 4)])
-        before = si_sdr(mix.unsqueeze(1), sources).mean()
-        return float(-pit(made.flatten(2), sources, si_sdr, best_db=100.0) - before)
+        return set_improvement("plain", model, valid)
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
+        """The same over 24 mixtures each with turns, in rooms, and with valid noise where the config names some."""
+        valid, noise = recordings.valid, recordings.valid_noise
+        names = ("turns", "noise", "rooms") if noise else ("turns", "rooms")
+        return {f"SI-SDRi {name} (dB)": set_improvement(name, model, valid, noise) for name in names}

@@ -150,3 +150,7 @@ class Upsampling:
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
                 found.append(float(lsd(estimate.flatten(), wave[0], high=band)))
         return -sum(found) / len(found)
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
+        """None."""
+        return {}

@@ -88,3 +88,7 @@ class Voices:
             above = torch.ones_like(margin, dtype=torch.bool).triu(1)
             right, total = right + int((margin[above] > 0).sum()), total + int(above.sum())
         return 100 * right / total
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
+        """None."""
+        return {}

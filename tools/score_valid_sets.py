@@ -1,0 +1,61 @@
+"""Separators against each other on the fixed valid sets: plain, with turns, with noise, in rooms.
+
+`python tools/score_valid_sets.py spectral2 spectral2_narrow runs/mine/mine.safetensors --data ../shared/data`. All
+models get the same mixtures, rendered at the highest of their rates and resampled to each model's own. The first table
+scores every model at its own rate, the second all at the lowest of their rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from audiosr_cli.dsp import change_rate
+from audiosr_cli.models import Model
+from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.data import load_corpus, read_table
+from audiosr_cli.train.run import cache_folder
+from audiosr_cli.train.tasks.valid_sets import CLIP_S, SETS, improvement, render_set, separated
+from audiosr_cli.weights import load_model
+
+CPU = torch.device("cpu")
+
+
+def scores(model: Model, valid: Corpus, noise: Corpus, lowest: int) -> tuple[list[float], list[float]]:
+    """SI-SDRi in dB on every set, at the model's own rate and at ``lowest`` Hz."""
+    own, low = [], []
+    for name in SETS:
+        sources, length, rate = model.spec.sources, round(CLIP_S * valid.sample_rate), model.spec.in_rate
+        mix, parts = render_set(name, valid, sources, length, CPU, noise, rate)
+        estimates = separated(model, mix)
+        own.append(improvement(estimates, mix, parts))
+        low.append(improvement(*(change_rate(waves, rate, lowest) for waves in (estimates, mix, parts))))
+    return own, low
+
+
+def main() -> None:
+    """Print both tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="+", help="bundled names or .safetensors files, all for as many speakers")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--valid", default="speech16k/valid")
+    parser.add_argument("--noise", default="noise48k/valid")
+    options = parser.parse_args()
+    models = {name: load_model(name).eval() for name in options.models}
+    rates = [model.spec.in_rate for model in models.values()]
+    table = read_table(options.data / "manifest.csv")
+    valid, noise = (
+        load_corpus([options.data / folder], max(rates), cache_folder(), table)
+        for folder in (options.valid, options.noise)
+    )
+    found = {name: scores(model, valid, noise, min(rates)) for name, model in models.items()}
+    for title, at in (("own rate", 0), (f"all at {min(rates)} Hz", 1)):
+        print(f"\n| SI-SDRi (dB), {title} | {' | '.join(SETS)} |\n|---|{'---|' * len(SETS)}")
+        for name, figures in found.items():
+            print(f"| {name} | {' | '.join(f'{value:.2f}' for value in figures[at])} |")
+
+
+if __name__ == "__main__":
+    main()
