@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,30 @@ from conftest import SMALL
 from corpora import voices
 
 from audiosr_cli.models import build, make_config
+from audiosr_cli.train.heads import Clustering
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import LoopConfig, Trainer
 from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.tasks import Recordings, Separation, Upsampling
 
-CASES: dict[str, tuple[type[Any], dict[str, Any], float]] = {
+SPECTRAL = {
+    "sample_rate": 8000,
+    "n_fft": 128,
+    "hop_length": 64,
+    "fine": 32,
+    "widths": [8, 16],
+    "time_strides": [2],
+    "hidden": 16,
+    "layers": 1,
+    "heads": 2,
+    "context": 0,
+    "core": 1024,
+    "overlap": 0,
+}
+CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], float]] = {
     "wave_u_net": (Separation, {"norm": True, "bias": False, "difference": False, "valid": False}, 0.128),
     "audio_unet": (Upsampling, {"dropout": 0.0}, 0.1),
+    "spectral_unet": (partial(Separation, clustering=Clustering(1.0, 4), half_resolution_weight=0.5), SPECTRAL, 0.128),
 }
 
 
@@ -27,18 +45,18 @@ def gradients(ranks: Ranks, batch_size: int) -> dict[str, torch.Tensor]:
     made = {}
     for architecture, (task, values, crop_s) in CASES.items():
         torch.manual_seed(0)
-        config = make_config(architecture, SMALL[architecture] | values)
+        config = make_config(architecture, SMALL.get(architecture, {}) | values)
         model = build(architecture, config)
         loop = LoopConfig(precision="fp32")
         job = task(model.spec, batch_size, crop_s)
         trainer = Trainer(model, build(architecture, config), job, loop, Path(), ranks, Log(print), {})
-        trainer.network = ranks.wrap(model)
+        trainer.network = ranks.wrap(trainer.aids.learner)
         model.train()
         corpus = voices(4, 1.0, model.spec.out_rate)
         batch = trainer.batch(Recordings(corpus, corpus))
         assert len(batch["input"]) == batch_size
-        torch.stack(list(job.losses(trainer.forward, batch).terms.values())).sum().backward()
-        made |= {f"{architecture}.{name}": p.grad for name, p in model.named_parameters()}
+        torch.stack(list(trainer.aids.losses(job, trainer.forward, batch).terms.values())).sum().backward()
+        made |= {f"{architecture}.{name}": p.grad for name, p in trainer.aids.learner.named_parameters()}
     return made
 
 

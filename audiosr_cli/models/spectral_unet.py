@@ -161,18 +161,19 @@ class SpectralUNet(Model):
                 nn.init.constant_(bias.view(c.sources, 2, -1)[:, 0], 1 / c.sources)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, T) → (B, S, 1, T - 2 * context)."""
+    def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
+        """(B, 1, T) → (B, S, 1, T - 2 * context).
+
+        ``maps`` receives the decoder's feature maps (B, widths[l], L, rows / 2^l), the full resolution last, for heads
+        that only training has; their frames are padded to a multiple of the strides.
+        """
         c, length = self.config, x.shape[-1]
         with torch.autocast(x.device.type, enabled=False):
             mix = x[:, 0].float()
             spectrum = self.frames.analyse(mix)  # (B, L, F) complex
             level = mix.square().mean(-1).add(1e-10).sqrt()
             features = self._features(spectrum / level[:, None, None])
-        masks = self._masks(features)  # (B, 2S, L, F - 1)
-        with torch.autocast(x.device.type, enabled=False):
-            pairs = F.pad(masks.float(), (0, 1)).unflatten(1, (c.sources, 2)).movedim(2, -1)  # (B, S, L, F, 2)
-            made = self.frames.synthesise(torch.view_as_complex(pairs.contiguous()) * spectrum.unsqueeze(1), length)
+        made = apply_masks(self._masks(features, maps), spectrum, self.frames, length)  # (B, S, T)
         if not self.training or c.consistency == "always":
             power = made.square().mean(-1, keepdim=True) + 1e-14  # (B, S, 1)
             made = made + power / power.sum(1, keepdim=True) * (mix - made.sum(1)).unsqueeze(1)
@@ -185,7 +186,7 @@ class SpectralUNet(Model):
         magnitude = power ** (_COMPRESSION / 2)
         return torch.cat([parts * magnitude * power.rsqrt(), magnitude - 1], dim=-1).movedim(-1, 1)
 
-    def _masks(self, features: Tensor) -> Tensor:
+    def _masks(self, features: Tensor, maps: list[Tensor] | None = None) -> Tensor:
         """(B, 3, L, F) → (B, 2S, L, F): real and imaginary parts of every source's mask."""
         c, frames = self.config, features.shape[2]
         features = F.pad(features, (0, 0, 0, -frames % prod(c.time_strides)))
@@ -200,10 +201,35 @@ class SpectralUNet(Model):
             h = norm(down(skips[-1]))
         h = self.after(self.sequence(self.before(h)))
         for i in reversed(range(len(skips))):
+            if maps is not None:
+                maps.append(h)
             h = self.decode[i](self.up_norm[i](self.up[i](h), skips[i]))
-        masks = self.head(h[..., : c.fine])
-        if self.head_high is not None:
-            high = self.head_high(h[..., c.fine :]).unflatten(1, (-1, c.group))  # (B, 2S, group, L, groups)
-            masks = torch.cat([masks, high.movedim(2, -1).flatten(3)], dim=-1)
-        made: Tensor = masks[:, :, :frames]
-        return made
+        if maps is not None:
+            maps.append(h)
+        return masks_of(h, c.fine, self.head, self.head_high)[:, :, :frames]
+
+
+def masks_of(h: Tensor, fine: int, head: nn.Conv2d, head_high: nn.Conv2d | None) -> Tensor:
+    """Masks of a feature map's bins: its first ``fine`` rows are one bin each, the others a group of bins each.
+
+    Args:
+        h: (B, C, L, rows).
+        fine: how many rows ``head`` is for.
+        head: C → 2S channels, the real and imaginary part of each source's mask.
+        head_high: C → 2S * group channels, for the rows from ``fine`` on; None where there are no groups.
+
+    Returns:
+        (B, 2S, L, fine + (rows - fine) * group).
+    """
+    masks: Tensor = head(h[..., :fine])
+    if head_high is None:
+        return masks
+    high = head_high(h[..., fine:]).unflatten(1, (masks.shape[1], -1))  # (B, 2S, group, L, groups)
+    return torch.cat([masks, high.movedim(2, -1).flatten(3)], dim=-1)
+
+
+def apply_masks(masks: Tensor, spectrum: Tensor, frames: Frames, length: int) -> Tensor:
+    """Waveforms (B, S, ``length``): masks (B, 2S, L, F - 1) on ``spectrum`` (B, L, F), whose last bin is left out."""
+    with torch.autocast(spectrum.device.type, enabled=False):
+        pairs = F.pad(masks.float(), (0, 1)).unflatten(1, (-1, 2)).movedim(2, -1)  # (B, S, L, F, 2)
+        return frames.synthesise(torch.view_as_complex(pairs.contiguous()) * spectrum.unsqueeze(1), length)

@@ -53,20 +53,36 @@ class Corpus:
             return self
         return replace(self, samples=self.samples.to(device))
 
-    def draw(self, rows: int, length: int, generator: torch.Generator, speakers: int = 1, speed: float = 0.0) -> Recipe:
+    def draw_speakers(self, rows: int, count: int, generator: torch.Generator) -> Tensor:
+        """``rows`` of ``count`` distinct speakers by ``chance``: (rows, count) int64.
+
+        Raises TrainingError where the corpus has too few.
+        """
+        people = int((self.chance > 0).sum())
+        if people < count:
+            raise TrainingError(f"{people} speaker(s) found, {count} wanted in a mixture: one folder a speaker")
+        race = -torch.rand(rows, len(self.chance), generator=generator).log() / self.chance  # first come, first drawn
+        return race.topk(count, dim=1, largest=False).indices
+
+    def draw(
+        self,
+        rows: int,
+        length: int,
+        generator: torch.Generator,
+        speakers: int = 1,
+        speed: float = 0.0,
+        who: Tensor | None = None,
+    ) -> Recipe:
         """``rows`` of crops of distinct ``speakers``; every entry is (rows, speakers).
 
-        Speakers are drawn by ``chance``, a speaker's recordings by their length; ``rate`` is the factor of
+        Speakers are drawn by ``chance`` or are those of ``who`` (rows, speakers), a speaker's recordings are drawn by
+        their length; ``rate`` is the factor of
         speed and pitch, within about 1 ± ``speed`` and one a column; ``first`` is where in its ``recording``
         the crop starts, and negative for a recording shorter than the crop, which lies at a random place in
         zeros. Raises TrainingError where the corpus has too few speakers.
         """
-        people = int((self.chance > 0).sum())
-        if people < speakers:
-            raise TrainingError(f"{people} speaker(s) found, {speakers} wanted in a mixture: one folder a speaker")
         shape = (rows, speakers)
-        race = -torch.rand(rows, len(self.chance), generator=generator).log() / self.chance  # first come, first drawn
-        who = race.topk(speakers, dim=1, largest=False).indices  # (rows, speakers)
+        who = self.draw_speakers(rows, speakers, generator) if who is None else who
         ends = self.lengths.cumsum(0)
         last = torch.searchsorted(self.speakers, who, right=True) - 1
         total = torch.zeros(len(self.chance), dtype=torch.long).index_add(0, self.speakers, self.lengths)

@@ -19,6 +19,7 @@ from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
+from audiosr_cli.train.aids import Aids
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.optimizers import make_optimizer, restore
@@ -116,11 +117,12 @@ class Trainer:
         self.optimizer = make_optimizer(
             config.optimizer, learners, config.learning_rate, config.weight_decay, config.betas
         )
-        self._learning = list(learners.parameters())
+        self.aids = Aids(task, self.model, self.optimizer, ranks)
+        self._learning = [*learners.parameters(), *self.aids.parameters()]
         self.opponent = Opponent(task.adversary, config.critic_rate, ranks) if task.adversary else None
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
-        self.network: Callable[..., Tensor] = self.model
+        self.network: Callable[..., Any] = self.aids.learner
         self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device.type)
         self._nonfinite = 0
 
@@ -135,6 +137,7 @@ class Trainer:
             "average": self.average,
             "opponent": self.opponent.state() if self.opponent else None,
             "partner": self.partner.state_dict() if self.partner else None,
+            "aids": self.aids.state(),
             "identity": self.identity,
             "settings": self.settings,
             "init": self.note.get("init"),
@@ -157,7 +160,7 @@ class Trainer:
             raise TrainingError(f"{self.out}: holds a run of another [model] or [task]; train to a new --out")
         try:
             self.model.load_state_dict(state["model"])
-            restore(self.optimizer, state["optimizer"])
+            restore(self.optimizer, self.aids.load(state.get("aids") or {}, state["optimizer"]))
             if self.average is not None:
                 self.average = {k: v.to(self.ranks.device) for k, v in (state["average"] or state["model"]).items()}
             if self.opponent and state["opponent"]:
@@ -198,16 +201,17 @@ class Trainer:
         """The batch of the current step, as much of it as is for this rank."""
         return self.task.batch(recordings, torch.Generator().manual_seed(self._seed()), self.ranks)
 
-    def forward(self, *x: Any) -> Tensor:
-        """The network's output as float32."""
+    def forward(self, *x: Any) -> Any:
+        """The network's output as float32, or what ``Assisted`` returns."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16):
-            return self.network(*x).float()
+            output = self.network(*x)
+        return output.float() if isinstance(output, Tensor) else output
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step; returns the terms of its loss. A batch whose gradient is not finite changes nothing."""
         torch.manual_seed(self._seed(self.ranks.rank))  # dropout
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        terms, estimate, reference = self.task.losses(self.forward, batch)
+        terms, estimate, reference, items = self.aids.losses(self.task, self.forward, batch)
         if self.opponent:
             terms = terms | self.opponent.play(estimate, reference, self.bf16)
         self.optimizer.zero_grad()
@@ -223,6 +227,7 @@ class Trainer:
             for buffer, kept in zip(self.model.buffers(), buffers, strict=True):  # running statistics
                 buffer.copy_(kept)
             self._warn_not_finite(batch)
+        self.aids.observe(batch, items)
         self.progress.step += 1
         self.progress.heard_s += self.ranks.world * batch["input"].shape[0] * self.task.crop_s
         values: list[float] = torch.stack(list(terms.values())).tolist()
@@ -292,7 +297,7 @@ class Trainer:
         Raises TrainingError where it cannot go on, with the state saved, too.
         """
         self.model.train()
-        self.network = self.ranks.wrap(self.model)
+        self.network = self.ranks.wrap(self.aids.learner)
         if self.config.compile:
             self.network = torch.compile(self.network)
         with Interrupts() as interrupts:

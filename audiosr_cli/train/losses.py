@@ -21,6 +21,14 @@ _SILENT = 1e-6  # of the mixture's energy: a source below does not speak
 def pit(estimate: Tensor, reference: Tensor, figure: Figure, best_db: float = 30.0) -> Tensor:
     """Negative ``figure`` in dB of the best assignment of sources, mean over the batch; (B, S, T) both.
 
+    See ``pit_items``.
+    """
+    return pit_items(estimate, reference, figure, best_db).mean()
+
+
+def pit_items(estimate: Tensor, reference: Tensor, figure: Figure, best_db: float = 30.0) -> Tensor:
+    """Negative ``figure`` in dB of the best assignment of sources in each item; (B, S, T) both → (B,).
+
     uPIT (Kolbæk et al. 2017). Above ``best_db`` nothing is gained, so that solved mixtures do not outweigh
     the others. For a source that is silent throughout, the figure is how far the estimate lies below the
     mixture, up to 30 dB (Wisdom et al. 2021, sec. 3.2).
@@ -28,7 +36,7 @@ def pit(estimate: Tensor, reference: Tensor, figure: Figure, best_db: float = 30
     pairs = pair_figures(estimate, reference, figure)  # (B, S estimates, S references)
     order = best_assignment(pairs.detach())  # (B, S): the estimate for each reference
     best = pairs.gather(1, order.unsqueeze(1)).squeeze(1)  # (B, S)
-    return -best.mean(1).clamp_max(best_db).mean()
+    return -best.mean(1).clamp_max(best_db)
 
 
 def pair_figures(estimate: Tensor, reference: Tensor, figure: Figure) -> Tensor:

@@ -62,8 +62,12 @@ def draw(
     generator: torch.Generator,
     noise: Corpus | None = None,
     rooms: Tensor | None = None,
+    who: Tensor | None = None,
 ) -> Recipe:
-    """The random choices of ``count`` mixtures of ``sources`` speakers, ``length`` samples each."""
+    """The random choices of ``count`` mixtures of ``sources`` speakers, ``length`` samples each.
+
+    ``who`` (count, sources): the speakers, where they are chosen already.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator)
@@ -71,7 +75,7 @@ def draw(
     def between(limits: tuple[float, float], *shape: int) -> Tensor:
         return limits[0] + (limits[1] - limits[0]) * uniform(*shape)
 
-    recipe = corpus.draw(count, length, generator, sources, mixing.speed)
+    recipe = corpus.draw(count, length, generator, sources, mixing.speed, who)
     recipe["gain_db"] = (uniform(sources) - 0.5) * mixing.spread_db
     recipe["sign"] = (uniform(sources) < 0.5) * 2.0 - 1
     recipe["joint_db"] = between(mixing.level_db)
@@ -87,6 +91,12 @@ def draw(
         recipe["snr_db"] = torch.where(uniform() < mixing.noisy, snr, float("inf"))
         recipe |= {f"noise_{key}": value for key, value in noise.draw(count, length, generator).items()}
     return recipe
+
+
+def fully_overlapped(recipe: Recipe, length: int) -> Tensor:
+    """Which mixtures have all speakers at once from the first to the last of ``length`` samples: (B,) bool."""
+    always = (recipe["begin"] <= 0) & (recipe["end"] >= length)
+    return (always & recipe["heard"]).all(1)
 
 
 def _turns(

@@ -46,6 +46,14 @@ class Ranks:
         distributed.broadcast(box, 0)
         return float(box)
 
+    def gather(self, value: Tensor) -> Tensor:
+        """Every process's ``value``, one after the other: (n, ...) → (world * n, ...)."""
+        if self.world == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.world)]
+        distributed.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
     def wait(self) -> None:
         """Until all are here."""
         if self.world > 1:

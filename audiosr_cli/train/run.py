@@ -24,6 +24,7 @@ from audiosr_cli.train import checkpoint
 from audiosr_cli.train.config import RunConfig, read_config
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
+from audiosr_cli.train.heads import Assisted, losses_with_heads
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.measured_rooms import MeasuredRooms, load_rooms
@@ -141,9 +142,13 @@ def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Reco
         ) from error
     batch = config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)
     rehearsed = copy.deepcopy(model).to(ranks.device).train()  # its running statistics move
+    heads = config.task.heads(rehearsed)
     try:
         with torch.no_grad():
-            config.task.losses(rehearsed, batch)
+            if heads:
+                losses_with_heads(config.task, heads, Assisted(rehearsed, heads.to(ranks.device)), batch)
+            else:
+                config.task.losses(rehearsed, batch)
     except RuntimeError as error:
         reason = f"{error}".splitlines()[0]
         raise UsageError(f"[task] crop_s = {config.task.crop_s}: the loss cannot be computed: {reason}") from error

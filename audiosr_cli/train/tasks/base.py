@@ -12,7 +12,9 @@ from torch import Tensor
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.discriminators import Critics
+from audiosr_cli.train.heads import Heads
 from audiosr_cli.train.measured_rooms import MeasuredRooms
+from audiosr_cli.train.pairs import PairDifficulty
 from audiosr_cli.train.ranks import Ranks
 
 Batch = dict[str, Tensor]  # "input" is what the network hears, the rest is the task's own
@@ -33,11 +35,15 @@ class Recordings:
 
 
 class Losses(NamedTuple):
-    """The weighted terms whose sum is minimised, and the waveforms (B, T) that discriminators compare."""
+    """The weighted terms whose sum is minimised, and the waveforms (B, T) that discriminators compare.
+
+    ``items`` (B,): how hard each item was, in dB, where the task's ``difficulty`` learns from that.
+    """
 
     terms: dict[str, Tensor]
     estimate: Tensor
     reference: Tensor
+    items: Tensor | None = None
 
 
 class Adversary(NamedTuple):
@@ -64,6 +70,15 @@ class Task(Protocol):
     @property
     def partner(self) -> Model | None:
         """A second network that learns, too, if any."""
+        ...
+
+    @property
+    def difficulty(self) -> PairDifficulty | None:
+        """How hard speakers are together, where batches depend on it."""
+        ...
+
+    def heads(self, model: Model) -> Heads | None:
+        """Fresh heads for ``model`` that only training has, if any. Raises UsageError where it cannot have them."""
         ...
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:

@@ -49,6 +49,15 @@ class Latents(Upsampling):
         """The vocoder's, where its weights want one."""
         return super().adversary if self.part == "vocoder" else None
 
+    @property
+    def difficulty(self) -> None:
+        """None."""
+        return None
+
+    def heads(self, model: Model) -> None:
+        """None."""
+        del model
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """As for an upsampler, with ``step`` (B,), ``told`` (B,) and a ``seed`` for the diffusion."""
         if ranks.world > 1:

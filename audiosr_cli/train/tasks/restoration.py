@@ -92,6 +92,15 @@ class Restoration:
         """None: what is restored lies in the mixture."""
         return None
 
+    @property
+    def difficulty(self) -> None:
+        """None."""
+        return None
+
+    def heads(self, model: Model) -> None:
+        """None."""
+        del model
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """``input`` (B, 1, T): the mixture; ``target`` (B, S, T).
 

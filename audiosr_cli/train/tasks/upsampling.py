@@ -77,6 +77,15 @@ class Upsampling:
         """None."""
         return None
 
+    @property
+    def difficulty(self) -> None:
+        """None."""
+        return None
+
+    def heads(self, model: Model) -> None:
+        """None."""
+        del model
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The target is as long as what the model returns for the crop.
 

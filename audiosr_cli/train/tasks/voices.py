@@ -48,6 +48,15 @@ class Voices:
         """None."""
         return None
 
+    @property
+    def difficulty(self) -> None:
+        """None."""
+        return None
+
+    def heads(self, model: Model) -> None:
+        """None."""
+        del model
+
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """``input`` (2 · speakers, 1, T): first crops, then second ones."""
         length, count, people = round(self.crop_s * self.spec.in_rate), self.batch_size, recordings.valid.chance > 0
