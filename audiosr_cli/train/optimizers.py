@@ -86,7 +86,6 @@ class Muon(torch.optim.Optimizer):
         bf16: whether bf16 may be used where it pays (see ``orthogonalise``).
         stacked: whether matrices of one shape are updated together. None is "on CUDA", where a step otherwise is
             thousands of small launches; on a CPU thread it takes a fifth longer.
-
     """
 
     def __init__(
@@ -235,7 +234,6 @@ def orthogonalise(matrix: Tensor, bf16: bool = False) -> Tensor:
 
     Returns:
         The same shape, float32.
-
     """
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
