@@ -53,11 +53,11 @@ def irfft(spectrum: Tensor, length: int) -> Tensor:
 @constant
 def _real_ends(bins: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return factors (bins, 2) of real and imaginary parts: 0 for the imaginary ones that no real signal has."""
-    factors = torch.ones(bins, 2, dtype=dtype)
-    factors[0, 1] = 0
+    factors = torch.ones(bins, 2, dtype=dtype, device=device)
+    factors[0, 1].zero_()
     if length % 2 == 0 and bins == length // 2 + 1:
-        factors[-1, 1] = 0
-    return factors.to(device)
+        factors[-1, 1].zero_()
+    return factors
 
 
 def stft(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:

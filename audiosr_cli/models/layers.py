@@ -40,6 +40,12 @@ def to_map(x: Tensor) -> Tensor:
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
+def layout(weight: Tensor) -> torch.memory_format:
+    """Return the layout of a 2-D convolution's ``weight``, which its input should have, too."""
+    last = torch.channels_last
+    return last if weight.is_contiguous(memory_format=last) else torch.contiguous_format
+
+
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, valid: bool = True, bias: bool = True) -> nn.Conv2d:
     """A 1-D convolution on feature maps; ``valid`` means no padding, otherwise zeros keep the length."""
     padding = (0, 0) if valid else (0, kernel // 2)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audiosr_cli.device import computes_bf16
+from audiosr_cli.device import computes_bf16, float32_products
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
@@ -36,12 +36,14 @@ class LoopConfig:
     """How long and how fast.
 
     The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then the weights
-    are a function of config and data alone (but under ``plateau``, as validations follow the clock). The rate
+    are a function of config and data alone on a CPU (but under ``plateau``, as validations follow the clock), and
+    nearly so on CUDA, which adds in no fixed order. The rate
     warms up for ``warmup_steps``; under the ``linear`` schedule it then stays and falls to zero over the last
     ``cooldown`` share of the budget, under ``cosine`` it falls all along, under ``plateau`` it halves after
     ``patience`` validations without a better score. ``ema`` is the decay of the averaged weights that are
     validated and exported, 0 for none. ``compile`` pays for itself within minutes on CPUs. ``precision`` is what
-    matrix products and convolutions run in: bf16 becomes fp32 on processors that only emulate it.
+    matrix products and convolutions run in: bf16 becomes fp32 on processors that only emulate it; on CUDA fp32 is
+    without TF32. ``channels_last`` false has CUDA train a ``spectral_unet`` in torch's plain layout: time both.
     """
 
     minutes: float = 30.0
@@ -59,6 +61,7 @@ class LoopConfig:
     ema: float = 0.0
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
+    channels_last: bool = True
     valid_every_min: float = 5.0
     save_every_min: float = 1.0
     seed: int = 0
@@ -109,6 +112,8 @@ class Trainer:
     ) -> None:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
         self.ranks, self.log, self.note, self.identity = ranks, log, note, identity
+        if ranks.device.type == "cuda" and not config.channels_last:
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.deployed = deployed.to(ranks.device).requires_grad_(False).eval()
         self.partner = task.partner.to(ranks.device) if task.partner else None
         learners = nn.ModuleList([self.model, *([self.partner] if self.partner else [])])
@@ -298,7 +303,8 @@ class Trainer:
         self.network = self.ranks.wrap(self.model)
         if self.config.compile:
             self.network = torch.compile(self.network)
-        with Interrupts() as interrupts:
+        products = float32_products(self.ranks.device.type, exact=self.config.precision == "fp32")
+        with Interrupts() as interrupts, products:
             try:
                 self._run(recordings, interrupts)
             except TrainingError:
