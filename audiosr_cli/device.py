@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 
@@ -38,3 +40,24 @@ def pick_bf16(precision: Precision, device: str) -> bool:
 def pick_threads() -> int:
     """How many windows are computed at once: as many as torch would have threads, within bounds for memory."""
     return min(torch.get_num_threads(), _MOST_THREADS)
+
+
+@contextmanager
+def float32_products(device: str, exact: bool) -> Iterator[None]:
+    """Have CUDA round the factors of float32 products to TF32's 10 bits unless ``exact``.
+
+    By default torch does so in convolutions. Where networks run in bf16 anyway (7 bits), what is left in float32 may
+    as well; where float32 was asked for, it is what a user gets. Nothing changes on other devices.
+    """
+    if device != "cuda":
+        yield
+        return
+    products: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in products]
+    try:
+        for backend in products:
+            backend.allow_tf32 = not exact
+        yield
+    finally:
+        for backend, allowed in zip(products, before, strict=True):
+            backend.allow_tf32 = allowed

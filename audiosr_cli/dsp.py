@@ -1,16 +1,68 @@
-"""Tensor maths without state: spectrograms, mels, filters."""
+"""Tensor maths: spectrograms, mels, filters. Its only state is a cache of constants."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def constant(function: Function) -> Function:
+    """Call ``function`` once for each set of arguments and return the same tensors ever after: do not write to them.
+
+    Small constants cost a launch and often a copy every time they are made on a GPU.
+    """
+
+    @lru_cache(maxsize=64)
+    def cached(*args: Hashable) -> Any:
+        with torch.inference_mode(False):  # or training could not use what inference has cached
+            return function(*args)
+
+    @wraps(function)
+    def call(*args: Hashable) -> Any:
+        # torch.compile warns of caches, and needs none.
+        return function(*args) if torch.compiler.is_compiling() else cached(*args)
+
+    return cast(Function, call)
+
+
+@constant
+def hann_window(length: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the periodic Hann window (length,)."""
+    return torch.hann_window(length, device=device, dtype=dtype)
+
+
+def irfft(spectrum: Tensor, length: int) -> Tensor:
+    """Inverse real FFT (..., F) → (..., length) that ignores imaginary parts of DC and half the rate everywhere.
+
+    No real signal has those. FFTs on CPUs ignore them, cuFFT does not at some lengths (pytorch issue 154496).
+    """
+    if spectrum.device.type != "cpu":
+        parts = torch.view_as_real(spectrum)
+        spectrum = torch.view_as_complex(parts * _real_ends(spectrum.shape[-1], length, parts.dtype, parts.device))
+    made: Tensor = torch.fft.irfft(spectrum, length)
+    return made
+
+
+@constant
+def _real_ends(bins: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return factors (bins, 2) of real and imaginary parts: 0 for the imaginary ones that no real signal has."""
+    factors = torch.ones(bins, 2, dtype=dtype, device=device)
+    factors[0, 1].zero_()
+    if length % 2 == 0 and bins == length // 2 + 1:
+        factors[-1, 1].zero_()
+    return factors
+
 
 def stft(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """Centred Hann STFT, (..., T) → (..., F, L) complex; not normalised."""
-    window = torch.hann_window(n_fft, device=waves.device, dtype=waves.dtype)
+    window = hann_window(n_fft, waves.device, waves.dtype)
     made = torch.stft(waves.reshape(-1, waves.shape[-1]), n_fft, hop_length, window=window, return_complex=True)
     return made.reshape(*waves.shape[:-1], *made.shape[-2:])
 
@@ -57,8 +109,7 @@ def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) ->
     length = waves.shape[-1]
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
     response = raised_cosine(frequency / edge[:, None].clamp_min(1e-3), roll_off[:, None])
-    made: Tensor = torch.fft.irfft(torch.fft.rfft(waves) * response, length)
-    return made
+    return irfft(torch.fft.rfft(waves) * response, length)
 
 
 def change_rate(waves: Tensor, before: int, after: int, roll_off: float = 0.1) -> Tensor:
@@ -75,10 +126,8 @@ def change_rate(waves: Tensor, before: int, after: int, roll_off: float = 0.1) -
     bins = min(spectrum.shape[-1], wanted // 2 + 1)
     edge = min(before, after) / 2
     frequency = torch.arange(bins, device=waves.device) * (before / length)
-    made: Tensor = torch.fft.irfft(
-        spectrum[..., :bins] * raised_cosine(frequency / edge, torch.tensor(roll_off)), wanted
-    ) * (wanted / length)
-    return made
+    response = raised_cosine(frequency / edge, torch.tensor(roll_off))
+    return irfft(spectrum[..., :bins] * response, wanted) * (wanted / length)
 
 
 def raised_cosine(relative: Tensor, roll_off: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiosr_cli.audio.resample import Resampler, resampled_length
 from audiosr_cli.audio.write import ClipPolicy
-from audiosr_cli.device import computes_bf16
+from audiosr_cli.device import computes_bf16, float32_products
 from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.voice import Voice as VoiceModel
@@ -30,8 +30,8 @@ Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, 
 class Options:
     """How a recording is processed, whatever is done to it.
 
-    ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``. On
-    the CPU ``threads`` compute such batches at the same time.
+    ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``, or
+    else in float32 (on CUDA without TF32). On the CPU ``threads`` compute such batches at the same time.
     ``strict`` makes an error of damage that is otherwise a warning; ``nonfinite`` "zero" silences samples that are no
     finite numbers, which are otherwise an error.
     """
@@ -83,7 +83,10 @@ class Caller:
 
     def _call(self, *x: Tensor) -> Tensor:
         device = self.model.device
-        with torch.autocast(device.type, torch.bfloat16, self.bf16):
+        with (
+            float32_products(device.type, exact=not self.bf16),
+            torch.autocast(device.type, torch.bfloat16, self.bf16),
+        ):
             made: Tensor = self.model(*(part.to(device) for part in x))
         return made.float().cpu()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiosr_cli.device import computes_bf16, pick_bf16, pick_device
+from audiosr_cli.device import computes_bf16, float32_products, pick_bf16, pick_device
 from audiosr_cli.errors import UsageError
 
 
@@ -32,3 +32,18 @@ def test_bf16_where_the_processor_has_it(
 def test_bf16_where_the_card_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert computes_bf16("cuda") == native
+
+
+def test_tf32_is_for_cuda_without_a_wish_for_float32() -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = allowed()
+    for device, exact, expected in (
+        ("cpu", True, before),
+        ("cuda", True, (False, False)),
+        ("cuda", False, (True, True)),
+    ):
+        with float32_products(device, exact):
+            assert allowed() == expected
+        assert allowed() == before

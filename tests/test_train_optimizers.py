@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from corpora import generator
-from torch import nn
+from torch import Tensor, nn
 
-from audiosr_cli.train.optimizers import Muon, make_optimizer, orthogonalise
+from audiosr_cli.train.optimizers import Muon, make_optimizer, orthogonalise, restore, step_if
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (32, 200), (200, 32)])
@@ -64,3 +64,128 @@ def test_a_resumed_optimizer_goes_on_the_same(name: str) -> None:
     optimizers[2].load_state_dict(optimizers[1].state_dict())
     steps(second, optimizers[2], range(3, 6))
     torch.testing.assert_close(second.weight, whole.weight, atol=1e-6, rtol=1e-6)
+
+
+def off(made: Tensor, matrix: Tensor) -> float:
+    """How far ``made`` is from the iteration's polynomial on the exact singular values, relative."""
+    u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    exact = (u * values) @ vh
+    return float((made - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize(("shape", "most"), [((64, 576), 1e-3), ((576, 64), 1e-3), ((256, 256), 0.05)])
+def test_only_large_matrices_are_orthogonalised_in_bf16(shape: tuple[int, int], most: float) -> None:
+    matrix = torch.randn(shape, generator=generator())
+    assert off(orthogonalise(matrix), matrix) < 1e-3
+    error = off(orthogonalise(matrix, bf16=True), matrix)
+    assert error < most
+    assert (error > 1e-3) == (most > 1e-3)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24), (200, 210)])
+def test_a_stack_is_orthogonalised_as_its_matrices_are(shape: tuple[int, int], bf16: bool) -> None:
+    stack = torch.randn(3, *shape, generator=generator())
+    each = torch.stack([orthogonalise(matrix, bf16) for matrix in stack])
+    torch.testing.assert_close(orthogonalise(stack, bf16), each, atol=2e-3 if bf16 else 1e-5, rtol=0)
+
+
+class Mixed(nn.Module):
+    """Kernels of several shapes and layouts, some of one shape, and what AdamW updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.plain = nn.ModuleList(nn.Conv1d(16, 24, 3) for _ in range(3))
+        self.square = nn.ModuleList(nn.Conv2d(16, 16, 3) for _ in range(3))
+        self.square[:2].to(memory_format=torch.channels_last)
+        self.linear, self.last = nn.Linear(200, 200), nn.Conv2d(16, 2, 1)
+
+
+def pass_gradients(model: nn.Module, seed: int, value: float | None = None) -> None:
+    for i, p in enumerate(model.parameters()):
+        p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator(100 * seed + i)))
+        if value is not None:
+            p.grad.fill_(value)
+
+
+def muon(model: nn.Module, stacked: bool) -> Muon:
+    optimizer = make_optimizer("muon", model, 0.01, 0.1, (0.9, 0.98))
+    assert isinstance(optimizer, Muon)
+    assert not optimizer.stacked  # on CPUs
+    optimizer.stacked = stacked
+    return optimizer
+
+
+def test_stacked_updates_are_those_of_each_matrix() -> None:
+    models = [Mixed(), Mixed()]
+    optimizers = [muon(model, stacked) for model, stacked in zip(models, (False, True), strict=True)]
+    start = [p.detach().clone() for p in models[0].parameters()]
+    for seed in range(4):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            pass_gradients(model, seed)
+            optimizer.step()
+    for one, other, before in zip(*(model.parameters() for model in models), start, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=0)
+        assert (one - before).abs().max() > 1e-3
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    for index, state in states[0].items():
+        assert state.keys() == states[1][index].keys()
+        for key, value in state.items():
+            torch.testing.assert_close(value, states[1][index][key], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_that_is_not_finite_changes_nothing(name: str, value: float) -> None:
+    models = [Mixed(), Mixed()]
+    optimizers = [make_optimizer(name, model, 0.01, 0.1, (0.9, 0.98)) for model in models]
+    for seed, bad in ((0, None), (1, value), (2, None)):
+        for skips, (model, optimizer) in enumerate(zip(models, optimizers, strict=True)):
+            if skips or bad is None:
+                pass_gradients(model, seed, bad)
+                step_if(torch.tensor(bad is None), optimizer)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other)
+    assert not hasattr(optimizers[0], "found_inf")
+
+
+def test_a_state_of_the_first_versions_can_be_resumed() -> None:
+    """Its step counts were on the CPU; its keys are momentum, and mean, square and step."""
+    model = Mixed()
+    optimizer = muon(model, stacked=True)
+    state, count = optimizer.state_dict(), len(list(model.parameters()))
+    matrices = len(state["param_groups"][0]["params"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state["state"] = {
+        i: {"momentum": torch.full_like(p, 0.5)}
+        if i < matrices
+        else {"mean": torch.full_like(p, 0.5), "square": torch.full_like(p, 0.25), "step": torch.tensor(9.0)}
+        for i, p in enumerate(parameters)
+    }
+    restore(optimizer, state)
+    pass_gradients(model, 0)
+    optimizer.step()
+    found = optimizer.state_dict()["state"]
+    assert len(found) == count
+    assert {frozenset(one) for one in found.values()} == {
+        frozenset({"momentum"}),
+        frozenset({"mean", "square", "step"}),
+    }
+    assert float(found[count - 1]["step"]) == 10
+    torch.testing.assert_close(found[0]["momentum"], 0.5 * 0.95 + 0.05 * parameters[0].grad)
+
+
+def test_settings_are_those_of_the_run_that_goes_on() -> None:
+    model = Mixed()
+    before = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0, foreach=True)
+    pass_gradients(model, 0)
+    before.step()
+    after = make_optimizer("adamw", model, 0.01, 0.1, (0.9, 0.98))
+    restore(after, before.state_dict())
+    assert (after.param_groups[0]["lr"], after.param_groups[0]["fused"]) == (0.01, True)
+    with pytest.raises(ValueError, match="parameter groups"):
+        restore(muon(model, stacked=False), before.state_dict())

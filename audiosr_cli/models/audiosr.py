@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import mel_filters
+from audiosr_cli.dsp import hann_window, mel_filters
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.diffusion import STEPS, ddim, keyed_noise
@@ -44,7 +44,7 @@ def log_mels(waves: Tensor, filters: Tensor, n_fft: int = 2048, hop_length: int 
     """
     side = (n_fft - hop_length) // 2
     padded = F.pad(waves.unsqueeze(1), (side, side), mode="reflect")[:, 0]
-    window = torch.hann_window(n_fft, device=waves.device)
+    window = hann_window(n_fft, waves.device)
     spectra = torch.stft(padded, n_fft, hop_length, window=window, center=False, return_complex=True)
     power = torch.view_as_real(spectra).square().sum(-1)
     size = power.clamp_min(1e-20).sqrt()  # its gradient at silence is zero
@@ -57,7 +57,7 @@ def join_bands(low: Tensor, high: Tensor, first: Tensor | float, width: float = 
     Over ``width`` bins up to ``first`` one gives way to the other; without, bins change at once.
     """
     bins = torch.arange(low.shape[-1], device=low.device)
-    above = bins - torch.as_tensor(first, device=low.device).reshape(-1, 1, 1)
+    above = (bins - (first.reshape(-1, 1, 1) if isinstance(first, Tensor) else first)).float()
     share = ((above + width) / width).clamp(0, 1) if width else (above >= 0).float()
     return low + share * (high - low)
 

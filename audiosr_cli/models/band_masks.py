@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.dsp import constant
 from audiosr_cli.models.base import Model, restorer_spec
 from audiosr_cli.models.layers import Frames
 from audiosr_cli.models.sfsrnet import STEADY, high_band, steady_level
@@ -197,7 +198,7 @@ class BandMasks(Model):
         c, cut = self.config, self.config.narrow_bins
         narrow = self.hear(_bands(heard[..., :cut], c.narrow))
         wide = self.hear_wide(_bands(heard[..., cut:], c.wide))
-        h = torch.cat([narrow, wide], dim=2) + self.place(self._places(heard))  # (B, L, bands, C)
+        h = torch.cat([narrow, wide], dim=2) + self.place(_places(c, heard.device).to(heard.dtype))  # (B, L, bands, C)
         for block in self.blocks:
             h = block(h, c.low_bins // c.narrow)
         h = self.norm(h)
@@ -219,9 +220,11 @@ class BandMasks(Model):
         parts = [band.unflatten(3, (-1, values)).flatten(2, 3) for band in (narrow, wide)]
         return F.pad(torch.cat(parts, dim=2), (0, 0, 0, 1))
 
-    def _places(self, like: Tensor) -> Tensor:
-        """Where each band lies: (bands, 4), smooth functions of its frequency."""
-        c, cut = self.config, self.config.narrow_bins
-        centres = [*range(c.narrow // 2, cut, c.narrow), *range(cut + c.wide // 2, c.bins, c.wide)]
-        octave = torch.log2(torch.tensor(centres, device=like.device) / c.low_bins)
-        return torch.stack([octave, octave.square(), torch.sin(3 * octave), torch.cos(3 * octave)], dim=1).to(like)
+
+@constant
+def _places(config: BandMasksConfig, device: torch.device) -> Tensor:
+    """Where each band lies: (bands, 4), smooth functions of its frequency."""
+    c, cut = config, config.narrow_bins
+    centres = [*range(c.narrow // 2, cut, c.narrow), *range(cut + c.wide // 2, c.bins, c.wide)]
+    octave = torch.log2(torch.tensor(centres, device=device) / c.low_bins)
+    return torch.stack([octave, octave.square(), torch.sin(3 * octave), torch.cos(3 * octave)], dim=1)

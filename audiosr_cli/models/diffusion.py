@@ -61,7 +61,7 @@ def ddim(velocity: Velocity, noise: Noise, steps: int, eta: float = 0.0) -> Tens
     Steps are spaced evenly from STEPS down ("trailing": the first one sees noise alone, as in training).
     """
     x = noise(0)
-    times = torch.linspace(STEPS, 0, steps + 1)
+    times = torch.linspace(STEPS, 0, steps + 1, device=x.device)
     for i, (now, after) in enumerate(pairwise(times)):
         here, there = now.expand(len(x)), after.expand(len(x))
         v = velocity(x, here)

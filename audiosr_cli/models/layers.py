@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from audiosr_cli.dsp import constant, irfft
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -36,6 +38,12 @@ class Grid:
 def to_map(x: Tensor) -> Tensor:
     """Waveforms (B, C, T) as a feature map (B, C, 1, T)."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+def layout(weight: Tensor) -> torch.memory_format:
+    """Return the layout of a 2-D convolution's ``weight``, which its input should have, too."""
+    last = torch.channels_last
+    return last if weight.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, valid: bool = True, bias: bool = True) -> nn.Conv2d:
@@ -161,18 +169,23 @@ class Frames(nn.Module):
     def synthesise(self, spectra: Tensor, length: int) -> Tensor:
         """Spectra (..., L, F) → (..., ``length``): windowed again and overlapped."""
         hop, side = self.hop_length, self.n_fft - self.hop_length
-        frames = torch.fft.irfft(spectra, self.n_fft) * (self.window * (2 * hop / self.n_fft))  # (..., L, n_fft)
+        frames = irfft(spectra, self.n_fft) * (self.window * (2 * hop / self.n_fft))  # (..., L, n_fft)
         return overlap_add(frames, hop)[..., side : side + length]
 
 
 def rotate(x: Tensor) -> Tensor:
     """(..., L, H) with each pair of features turned by an angle that grows with the position (Su et al. 2021)."""
-    half = x.shape[-1] // 2
-    rate = 1000.0 ** (-torch.arange(half, device=x.device) / half)
-    angle = torch.arange(x.shape[-2], device=x.device)[:, None] * rate  # (L, H / 2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = _rotations(x.shape[-2], x.shape[-1] // 2, x.dtype, x.device)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+@constant
+def _rotations(length: int, half: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines (length, half) of the angles; every layer of every step needs the same ones."""
+    rate = 1000.0 ** (-torch.arange(half, device=device) / half)
+    angle = torch.arange(length, device=device)[:, None] * rate
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 class TransformerLayer(nn.Module):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import norm_act
-from audiosr_cli.models.layers import Frames, TransformerLayer
+from audiosr_cli.models.layers import Frames, TransformerLayer, layout
 from audiosr_cli.windows import ModelSpec
 
 _SLOPE = 0.1
@@ -190,7 +190,7 @@ class SpectralUNet(Model):
         """(B, 3, L, F) → (B, 2S, L, F): real and imaginary parts of every source's mask."""
         c, frames = self.config, features.shape[2]
         features = F.pad(features, (0, 0, 0, -frames % prod(c.time_strides)))
-        features = features.contiguous(memory_format=torch.channels_last)
+        features = features.contiguous(memory_format=layout(self.enter.weight))
         h = self.enter(features[..., : c.fine])
         if self.enter_high is not None:
             h = torch.cat([h, self.enter_high(features[..., c.fine :])], dim=-1)  # (B, C, L, rows)

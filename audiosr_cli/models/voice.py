@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import mel_filters, power_spectrogram
+from audiosr_cli.dsp import constant, mel_filters, power_spectrogram
 from audiosr_cli.models.base import Model
 from audiosr_cli.windows import ModelSpec
 
@@ -76,7 +76,7 @@ class Voice(Model):
         power = power_spectrogram(waves, n_fft, hop)  # (B, F, L)
         level = power.mean(1)  # (B, L)
         spoken = (level >= _QUIET * level.amax(1, keepdim=True)).float().unsqueeze(1)  # (B, 1, L)
-        filters = mel_filters(n_fft, self.config.mels, sample_rate, _LOW_HZ, _HIGH_HZ).to(waves.device)
+        filters = _filters(n_fft, self.config.mels, sample_rate, waves.device)
         mels = (filters @ power).clamp_min(1e-8 * level.amax(1)[:, None, None] + 1e-20).log()
         mean = (mels * spoken).sum((1, 2), keepdim=True) / (spoken.sum((1, 2), keepdim=True) * self.config.mels)
         h = (mels - mean) / 3
@@ -87,3 +87,9 @@ class Voice(Model):
         spread = (((h - mean).square() * weight).sum(2) + 1e-5).sqrt()
         vector = F.normalize(self.leave(torch.cat([mean[..., 0], spread], dim=1)).float(), dim=1)
         return vector * (waves.square().mean(1, keepdim=True) > _SILENT)
+
+
+@constant
+def _filters(n_fft: int, mels: int, sample_rate: int, device: torch.device) -> Tensor:
+    """Return the mel filters (mels, F), made once."""
+    return mel_filters(n_fft, mels, sample_rate, _LOW_HZ, _HIGH_HZ).to(device)

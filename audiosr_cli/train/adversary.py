@@ -14,7 +14,7 @@ from audiosr_cli.train.discriminators import (
     discriminator_loss,
     feature_matching,
 )
-from audiosr_cli.train.optimizers import restore
+from audiosr_cli.train.optimizers import restore, step_if
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Adversary
 
@@ -28,18 +28,23 @@ class Opponent:
         self.adversary, self.device = adversary, ranks.device
         self.critics = Discriminators(adversary.critics).to(ranks.device)
         self.shared = ranks.wrap(self.critics)
-        self.optimizer = torch.optim.AdamW(self.critics.parameters(), lr=learning_rate, betas=(0.8, 0.99))
+        self.optimizer = torch.optim.AdamW(self.critics.parameters(), lr=learning_rate, betas=(0.8, 0.99), fused=True)
 
-    def play(self, estimate: Tensor, reference: Tensor, bf16: bool) -> dict[str, Tensor]:
-        """One step of the critics, and the generator's weighted terms; (B, T) both."""
+    def play(self, estimate: Tensor, reference: Tensor, bf16: bool, late: bool = False) -> dict[str, Tensor]:
+        """One step of the critics, and the generator's weighted terms; (B, T) both.
+
+        ``late``: whether the device decides if the critics' gradient is finite, so that the host need not wait.
+        """
         count = len(estimate)
         self.critics.requires_grad_(True)
         with torch.autocast(self.device.type, torch.bfloat16, bf16):
             made, true = _halves(self.shared(torch.cat([estimate.detach(), reference])), count)
         self.optimizer.zero_grad()
         discriminator_loss(made, true).backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.critics.parameters(), _CLIP_NORM)
-        if bool(torch.isfinite(norm)):
+        finite = torch.isfinite(nn.utils.clip_grad_norm_(self.critics.parameters(), _CLIP_NORM))
+        if late:
+            step_if(finite, self.optimizer)
+        elif bool(finite):
             self.optimizer.step()
         self.critics.requires_grad_(False)
         with torch.autocast(self.device.type, torch.bfloat16, bf16):

@@ -8,16 +8,20 @@ and on every rank; rendering turns a part of it into waveforms on the device tha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 
 import torch
 from torch import Tensor
 
+from audiosr_cli.dsp import irfft
 from audiosr_cli.errors import TrainingError
+from audiosr_cli.train.transfer import upload, upload_all
 
 Recipe = dict[str, Tensor]  # every entry has one row an item of the batch
 
 _MARGIN = 64  # samples on both sides of a stretched crop, where the spectrum's ends meet
+_SPEEDS = 16  # that there are: each is an FFT length, for which a GPU makes and keeps a plan
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Corpus:
         """``rows`` of crops of distinct ``speakers``; every entry is (rows, speakers).
 
         Speakers are drawn by ``chance`` or are those of ``who`` (rows, speakers), a speaker's recordings are drawn by
-        their length; ``rate`` is the factor of
-        speed and pitch, within about 1 ± ``speed`` and one a column; ``first`` is where in its ``recording``
+        their length; ``rate`` is the factor of speed and pitch, one of 16 within about 1 ± ``speed`` and one a column;
+        ``first`` is where in its ``recording``
         the crop starts, and negative for a recording shorter than the crop, which lies at a random place in
         zeros. Raises TrainingError where the corpus has too few speakers.
         """
@@ -90,7 +94,8 @@ class Corpus:
         recording = torch.searchsorted(ends, (ends[last] - total[who] + into).long(), right=True)
         rate = torch.ones(speakers, dtype=torch.float64)
         if speed:
-            wanted = 1 + speed * (2 * torch.rand(speakers, generator=generator, dtype=torch.float64) - 1)
+            share = (torch.rand(speakers, generator=generator, dtype=torch.float64) * _SPEEDS).floor() / (_SPEEDS - 1)
+            wanted = 1 + speed * (2 * share - 1)
             pairs = [_stretch(length, float(factor)) for factor in wanted]
             rate = torch.tensor([before / after for after, before in pairs], dtype=torch.float64)
         room = self.lengths[recording] - length * rate
@@ -103,32 +108,43 @@ class Corpus:
         Speed changes by resampling the spectrum of the whole crop, which leaves no image and no alias; so all
         items of a column share their rate.
         """
-        columns = range(recipe["recording"].shape[1])
-        return torch.stack([self._column(recipe, column, length, device) for column in columns], dim=1)
+        shape = recipe["recording"].shape
+        alike: dict[float, list[int]] = {}  # columns by their rate
+        for column, rate in enumerate(recipe["rate"][:1].flatten().tolist()):
+            alike.setdefault(rate, []).append(column)
+        crops: dict[int, Tensor] = {}
+        for rate, columns in alike.items():
+            recording, first = (recipe[key][:, columns].flatten() for key in ("recording", "first"))
+            waves = self._stretched(recording, first, rate, length, device).view(shape[0], len(columns), length)
+            crops |= dict(zip(columns, waves.unbind(1), strict=True))
+        if not crops:  # no items, so no rates
+            return torch.zeros(*shape, length, device=device)
+        return torch.stack([crops[column] for column in range(shape[1])], dim=1)
 
-    def _column(self, recipe: Recipe, column: int, length: int, device: torch.device) -> Tensor:
-        """One speaker's crops (rows, length)."""
-        recording, first, rate = (recipe[key][:, column] for key in ("recording", "first", "rate"))
-        if not len(rate) or float(rate[0]) == 1:
-            return self._cut(recording, first, length).to(device).float() / 32768
-        stretched, reach = _stretch(length, float(rate[0]))
-        waves = self._cut(recording, first - round(_MARGIN * float(rate[0])), reach).to(device).float() / 32768
+    def _stretched(self, recording: Tensor, first: Tensor, rate: float, length: int, device: torch.device) -> Tensor:
+        """Crops (rows, length) at one ``rate``."""
+        if rate == 1:
+            return upload(self._cut(recording, first, length), device).float() / 32768
+        stretched, reach = _stretch(length, rate)
+        waves = upload(self._cut(recording, first - round(_MARGIN * rate), reach), device).float() / 32768
         ramp = torch.sin(torch.linspace(0, torch.pi / 2, _MARGIN - 8, device=device)).square()
         waves[:, : len(ramp)] *= ramp  # in the margins, so that the ends meet in silence
         waves[:, -len(ramp) :] *= ramp.flip(0)
         spectrum = torch.fft.rfft(waves)[:, : stretched // 2 + 1] * (stretched / reach)
-        made: Tensor = torch.fft.irfft(spectrum, stretched)[:, _MARGIN : _MARGIN + length]
-        return made
+        return irfft(spectrum, stretched)[:, _MARGIN : _MARGIN + length]
 
     def _cut(self, recording: Tensor, first: Tensor, reach: int) -> Tensor:
         """Samples (rows, reach) of the recordings from ``first`` on, zeros outside; on the corpus's device."""
         place = self.samples.device
-        position = first.long()[:, None].to(place) + torch.arange(reach, device=place)
-        inside = (position >= 0) & (position < self.lengths[recording, None].to(place))
-        index = (position + self.starts[recording, None].to(place)).clamp_(0, len(self.samples) - 1)
+        values = {"first": first.long(), "length": self.lengths[recording], "start": self.starts[recording]}
+        row = {key: value[:, None] for key, value in upload_all(values, place).items()}  # (rows, 1)
+        position = row["first"] + torch.arange(reach, device=place)
+        inside = (position >= 0) & (position < row["length"])
+        index = (position + row["start"]).clamp_(0, len(self.samples) - 1)
         return self.samples[index] * inside
 
 
+@cache
 def _stretch(length: int, rate: float) -> tuple[int, int]:
     """Lengths of a crop with its margins after and before a change of speed by about ``rate``: good for FFTs."""
     stretched = next(n for n in count(length + 2 * _MARGIN) if _is_smooth(n))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from audiosr_cli.dsp import raised_cosine
+from audiosr_cli.dsp import constant, irfft, raised_cosine
 from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import ascending, within
 from audiosr_cli.train.corpus import Recipe
+from audiosr_cli.train.transfer import upload_all
 
 FAMILIES = ("butterworth", "chebyshev", "elliptic", "bessel", "sinc")
 ORDERS = tuple(range(2, 12))
@@ -84,7 +84,7 @@ def band_limit(waves: Tensor, recipe: Recipe, sample_rate: int) -> Tensor:
 
     The filters' magnitudes are applied to the spectrum of the whole crop, whose ends so wrap around.
     """
-    r = {key: value.to(waves.device).unsqueeze(-1) for key, value in recipe.items()}  # (B, 1)
+    r = {key: value.unsqueeze(-1) for key, value in upload_all(recipe, waves.device).items()}  # (B, 1)
     length = waves.shape[-1]
     spectrum = torch.fft.rfft(waves)
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
@@ -99,15 +99,14 @@ def band_limit(waves: Tensor, recipe: Recipe, sample_rate: int) -> Tensor:
     wall = torch.where(r["plain"] | r["folded"], raised_cosine(relative, r["roll_off"]), 1.0)
     octaves = (relative / r["shelf_from"]).clamp_min(1e-9).log2() * 4  # a quarter of an octave from none to all
     shelf = _gain(r["shelf_db"] * octaves.clamp(0, 1))
-    made: Tensor = torch.fft.irfft((filtered + folded) * wall * shelf, length)
-    return made
+    return irfft((filtered + folded) * wall * shelf, length)
 
 
 def _gain(level_db: Tensor) -> Tensor:
     return torch.pow(10, level_db / 20)
 
 
-@cache
+@constant
 def _table(device: torch.device) -> Tensor:
     """Magnitudes in dB of every family and order over the grid: (families * orders, _POINTS) float32."""
     x = torch.pow(2.0, torch.arange(_POINTS, dtype=torch.float64) / _POINTS_PER_OCTAVE + _LOWEST)

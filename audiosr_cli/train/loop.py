@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audiosr_cli.device import computes_bf16
+from audiosr_cli.device import computes_bf16, float32_products
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
@@ -22,10 +22,11 @@ from audiosr_cli.train.adversary import Opponent
 from audiosr_cli.train.aids import Aids
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.optimizers import make_optimizer, restore
+from audiosr_cli.train.optimizers import make_optimizer, restore, step_if
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.resuming import Settings, changed_settings
 from audiosr_cli.train.signals import Interrupts
+from audiosr_cli.train.stepping import Average, Report, Reports, take_back
 from audiosr_cli.train.tasks import Batch, Recordings, Task
 
 _PATIENCE_NONFINITE = 10  # steps in a row whose gradient is not finite before a run gives up
@@ -37,12 +38,14 @@ class LoopConfig:
     """How long and how fast.
 
     The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then the weights
-    are a function of config and data alone (but under ``plateau``, as validations follow the clock). The rate
+    are a function of config and data alone on a CPU (but under ``plateau``, as validations follow the clock), and
+    nearly so on CUDA, which adds in no fixed order. The rate
     warms up for ``warmup_steps``; under the ``linear`` schedule it then stays and falls to zero over the last
     ``cooldown`` share of the budget, under ``cosine`` it falls all along, under ``plateau`` it halves after
     ``patience`` validations without a better score. ``ema`` is the decay of the averaged weights that are
     validated and exported, 0 for none. ``compile`` pays for itself within minutes on CPUs. ``precision`` is what
-    matrix products and convolutions run in: bf16 becomes fp32 on processors that only emulate it.
+    matrix products and convolutions run in: bf16 becomes fp32 on processors that only emulate it; on CUDA fp32 is
+    without TF32. ``channels_last`` false has CUDA train a ``spectral_unet`` in torch's plain layout: time both.
     """
 
     minutes: float = 30.0
@@ -60,6 +63,7 @@ class LoopConfig:
     ema: float = 0.0
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
+    channels_last: bool = True
     valid_every_min: float = 5.0
     save_every_min: float = 1.0
     seed: int = 0
@@ -111,11 +115,14 @@ class Trainer:
     ) -> None:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
         self.ranks, self.log, self.note, self.identity, self.settings = ranks, log, note, identity, settings or {}
+        if ranks.device.type == "cuda" and not config.channels_last:
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.deployed = deployed.to(ranks.device).requires_grad_(False).eval()
         self.partner = task.partner.to(ranks.device) if task.partner else None
         learners = nn.ModuleList([self.model, *([self.partner] if self.partner else [])])
+        self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device.type)
         self.optimizer = make_optimizer(
-            config.optimizer, learners, config.learning_rate, config.weight_decay, config.betas
+            config.optimizer, learners, config.learning_rate, config.weight_decay, config.betas, self.bf16
         )
         self.aids = Aids(task, self.model, self.optimizer, ranks)
         self._learning = [*learners.parameters(), *self.aids.parameters()]
@@ -123,7 +130,8 @@ class Trainer:
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
         self.network: Callable[..., Any] = self.aids.learner
-        self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device.type)
+        self.reports = Reports(late=ranks.device.type == "cuda")
+        self._average: Average | None = None
         self._nonfinite = 0
 
     def save(self) -> None:
@@ -208,46 +216,62 @@ class Trainer:
         return output.float() if isinstance(output, Tensor) else output
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step; returns the terms of its loss. A batch whose gradient is not finite changes nothing."""
+        """One step. A batch whose gradient is not finite changes nothing.
+
+        Returns:
+            The terms of its loss; on CUDA those of the step before, none at the first.
+
+        Raises:
+            TrainingError: Ten gradients in a row are not finite.
+        """
         torch.manual_seed(self._seed(self.ranks.rank))  # dropout
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         terms, estimate, reference, items = self.aids.losses(self.task, self.forward, batch)
         if self.opponent:
-            terms = terms | self.opponent.play(estimate, reference, self.bf16)
+            terms = terms | self.opponent.play(estimate, reference, self.bf16, self.reports.late)
         self.optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._learning, self.config.clip_norm)
-        if bool(torch.isfinite(norm)):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate() * group["scale"]
-            self.optimizer.step()
-            self._follow()
-            self._nonfinite = 0
-        else:
-            for buffer, kept in zip(self.model.buffers(), buffers, strict=True):  # running statistics
-                buffer.copy_(kept)
-            self._warn_not_finite(batch)
+        finite = torch.isfinite(nn.utils.clip_grad_norm_(self._learning, self.config.clip_norm))
+        self._update(finite, buffers)
         self.aids.observe(batch, items)
+        due = self.reports.send(self.progress.step, terms, finite, batch)
         self.progress.step += 1
         self.progress.heard_s += self.ranks.world * batch["input"].shape[0] * self.task.crop_s
-        values: list[float] = torch.stack(list(terms.values())).tolist()
-        return dict(zip(terms, values, strict=True))
+        return self._settle(due)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
+    def _update(self, finite: Tensor, buffers: list[Tensor]) -> None:
+        """Change weights and averages if the gradient is ``finite`` (); give back running statistics if not."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate() * group["scale"]
+        if self.reports.late:
+            step_if(finite, self.optimizer)
+            take_back(self.model.buffers(), buffers, finite)
+            self._follow(finite)
+        elif bool(finite):
+            self.optimizer.step()
+            self._follow()
+        else:
+            take_back(self.model.buffers(), buffers)
+
+    def _follow(self, finite: Tensor | None = None) -> None:
         """Move the averaged weights towards the model's; faster at first (Adam's reasoning on bias)."""
         if self.average is None:
             return
+        if self._average is None or self._average.average is not self.average:
+            self._average = Average(self.average, self.model.state_dict())
         weight = 1 - min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
-        for mine, new in zip(self.average.values(), self.model.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(new, weight)
-            else:
-                mine.copy_(new)
+        self._average.follow(weight, finite)
 
-    def _warn_not_finite(self, batch: Batch) -> None:
-        self._nonfinite += 1
-        step = self.progress.step
+    def _settle(self, report: Report | None) -> dict[str, float]:
+        """Act on a step that was not finite; returns the terms of its loss, or none without ``report``."""
+        if report is None:
+            return {}
+        self._nonfinite = 0 if report.finite else self._nonfinite + 1
+        if not report.finite:
+            self._warn_not_finite(report.step, report.batch)
+        return report.terms
+
+    def _warn_not_finite(self, step: int, batch: Batch) -> None:
         text = f"step {step}: the gradient is not finite; the step is skipped"
         if len(list(self.out.glob(f"nonfinite-*-rank{self.ranks.rank}.pt"))) < _BATCHES_KEPT:
             kept = self.out / f"nonfinite-{step}-rank{self.ranks.rank}.pt"
@@ -300,12 +324,14 @@ class Trainer:
         self.network = self.ranks.wrap(self.aids.learner)
         if self.config.compile:
             self.network = torch.compile(self.network)
-        with Interrupts() as interrupts:
+        products = float32_products(self.ranks.device.type, exact=self.config.precision == "fp32")
+        with Interrupts() as interrupts, products:
             try:
                 self._run(recordings, interrupts)
             except TrainingError:
                 self.save()
                 raise
+            self._settle(self.reports.last())
             self.save()
         interrupts.end()
 
@@ -324,8 +350,8 @@ class Trainer:
                 save_due = p.minutes + c.save_every_min
             if finished:
                 break
-            terms = self.train_step(self.batch(recordings))
-            self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
+            if terms := self.train_step(self.batch(recordings)):
+                self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
             now = time.monotonic()
             p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
 

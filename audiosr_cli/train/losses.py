@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import permutations
 
 import torch
 from torch import Tensor
 
-from audiosr_cli.dsp import mel_filters, power_spectrogram, stft
+from audiosr_cli.dsp import constant, mel_filters, power_spectrogram, stft
 from audiosr_cli.metrics import si_sdr, snr
 
 Figure = Callable[[Tensor, Tensor], Tensor]  # (..., T) both → (...), dB
 
-_ENUMERATED = 3  # up to so many sources all orders are tried
+_ENUMERATED = 5  # up to so many sources all orders are tried
 _SILENT = 1e-6  # of the mixture's energy: a source below does not speak
 
 
@@ -52,14 +51,20 @@ def pair_figures(estimate: Tensor, reference: Tensor, figure: Figure) -> Tensor:
 def best_assignment(pairs: Tensor) -> Tensor:
     """Which estimate each reference gets so that the sum is highest: (B, S, S) → (B, S) int64.
 
-    All orders are tried for up to three sources, for more the Hungarian algorithm decides.
+    All orders are tried for up to five sources; for more the Hungarian algorithm decides, which a GPU has to wait for.
     """
     count = pairs.shape[-1]
     if count > _ENUMERATED:
         return torch.tensor([hungarian((-item.T).tolist()) for item in pairs.double().cpu()], device=pairs.device)
-    orders = torch.tensor(list(permutations(range(count))), device=pairs.device)  # (orders, S)
+    orders = _orders(count, pairs.device)
     sums = pairs[:, orders, torch.arange(count, device=pairs.device)].sum(-1)  # (B, orders)
     return orders[sums.argmax(1)]
+
+
+@constant
+def _orders(count: int, device: torch.device) -> Tensor:
+    """Return all orders of ``count`` sources: (orders, S) int64."""
+    return torch.tensor(list(permutations(range(count))), device=device)
 
 
 def hungarian(cost: list[list[float]]) -> list[int]:
@@ -220,7 +225,7 @@ def log_mel(
     return (error * inside).mean((1, 2)).div(inside.mean((1, 2)).clamp_min(1e-6)).mean()
 
 
-@cache
+@constant
 def _mel_filters(n_fft: int, n_mels: int, sample_rate: int, device: torch.device) -> Tensor:
     return mel_filters(n_fft, n_mels, sample_rate).to(device)
 

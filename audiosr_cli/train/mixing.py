@@ -11,6 +11,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import ascending, within
 from audiosr_cli.train.corpus import Corpus, Recipe
 from audiosr_cli.train.rooms import reverberate
+from audiosr_cli.train.transfer import upload, upload_all
 
 _RAMP_S = 0.01  # how fast a turn starts and ends
 _SHORTEST = 0.3  # of a crop, that is the least there is to hear
@@ -139,20 +140,22 @@ def render(
     """
     waves = corpus.render(recipe, length, device)
     time = torch.arange(length, device=device)
-    begin, end, heard = (recipe[key].to(device).unsqueeze(-1) for key in ("begin", "end", "heard"))
+    gain = torch.pow(10, recipe["gain_db"] / 20) * recipe["sign"] / corpus.level[recipe["recording"]]
+    own = upload_all({key: recipe[key] for key in ("begin", "end", "heard", "joint_db")} | {"gain": gain}, device)
+    begin, end, heard = (own[key].unsqueeze(-1) for key in ("begin", "end", "heard"))
     ramp = _RAMP_S * corpus.sample_rate
     waves = waves * (((time - begin) / ramp).clamp(0, 1) * ((end - time) / ramp).clamp(0, 1) * heard)
     if rooms is not None and len(inside := (recipe["room"] >= 0).nonzero()[:, 0]):
-        responses = rooms[recipe["room"][inside, None], recipe["position"][inside]].to(device)  # (b, S, T')
-        waves[inside.to(device)] = reverberate(waves[inside.to(device)], responses)
-    gain = torch.pow(10, recipe["gain_db"] / 20) * recipe["sign"] / corpus.level[recipe["recording"]]
-    waves = waves * gain.to(device).unsqueeze(-1)
+        responses = rooms[recipe["room"][inside, None], recipe["position"][inside]]  # (b, S, T')
+        inside = upload(inside, device)
+        waves[inside] = reverberate(waves[inside], upload(responses, device))
+    waves = waves * own["gain"].unsqueeze(-1)
     mix = waves.sum(1)  # (B, T)
     if noise is not None:
         added = noise.render({key: recipe[f"noise_{key}"] for key in ("recording", "first", "rate")}, length, device)
-        level = torch.pow(10, -recipe["snr_db"] / 20).to(device)  # (B,)
+        level = upload(torch.pow(10, -recipe["snr_db"] / 20), device)  # (B,)
         mix = mix + added[:, 0] * (level * _rms(mix) / _rms(added[:, 0])).unsqueeze(-1)
-    joint = (torch.pow(10, recipe["joint_db"] / 20).to(device) / _rms(mix)).unsqueeze(-1)  # (B, 1)
+    joint = (torch.pow(10, own["joint_db"] / 20) / _rms(mix)).unsqueeze(-1)  # (B, 1)
     return mix * joint, waves * joint.unsqueeze(-1)
 
 

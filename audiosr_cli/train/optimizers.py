@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 NAMES = ("adamw", "muon")
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: steep at 0, no need to end at exactly 1
 _ITERATIONS = 5
+# Rows from which the iteration in bf16 is used on CPUs, measured: docs/experiments/muon.md.
+_LARGE_ROWS = 192
 
 
 def make_optimizer(
-    name: str, model: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+    name: str,
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    bf16: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimizer ``name`` for all parameters of ``model``; each group's ``scale`` multiplies the rate of a run.
 
-    Under ``muon`` weights that mix channels are orthogonalised, whatever is left (gains, biases, a first or
-    last layer of few channels) has AdamW's update.
+    Under ``muon`` weights that mix channels are orthogonalised (in bf16 where that pays, if ``bf16``), whatever is left
+    (gains, biases, a first or last layer of few channels) has AdamW's update.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in parameters if name == "muon" and _mixes(p)]
@@ -28,15 +37,31 @@ def make_optimizer(
     if not matrices:
         groups = [{"params": rest, "scale": 1.0}]
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, betas=betas, fused=True)
-    return Muon(matrices, rest, learning_rate, weight_decay, betas)
+    return Muon(matrices, rest, learning_rate, weight_decay, betas, bf16=bf16)
+
+
+def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Step where ``finite`` () bool, on the optimizer's device, is true; otherwise change nothing.
+
+    The device decides, so the host need not wait for it. The protocol is that of ``torch.amp.GradScaler``, which
+    torch's fused optimizers and Muon follow.
+    """
+    skipping: Any = optimizer
+    skipping.grad_scale, skipping.found_inf = None, (~finite).float()
+    try:
+        optimizer.step()
+    finally:
+        del skipping.grad_scale, skipping.found_inf
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what the optimizer has gathered, not its settings: those are this run's. Raises ValueError on a misfit."""
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
+    if len(settings) != len(state["param_groups"]):
+        raise ValueError("the state has other parameter groups")
+    # Before the state is loaded: where a parameter's step count has to lie depends on the settings.
+    groups = [group | own for group, own in zip(state["param_groups"], settings, strict=True)]
+    optimizer.load_state_dict(state | {"param_groups": groups})
 
 
 def _mixes(parameter: Tensor) -> bool:
@@ -50,6 +75,17 @@ class Muon(torch.optim.Optimizer):
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon), scaled after Liu et al. 2025 (arXiv 2502.16982,
     sec. 2.2) so that rates and weight decay are AdamW's. A convolution's kernel counts as a matrix of its
     outputs by everything it sums over. ``rest`` is updated by AdamW.
+
+    Args:
+        matrices: weights of two dimensions or more.
+        rest: all other weights.
+        lr: learning rate of both.
+        weight_decay: share of the weights, times ``lr``, that a step takes away.
+        betas: AdamW's.
+        momentum: of the matrices' gradients.
+        bf16: whether bf16 may be used where it pays (see ``orthogonalise``).
+        stacked: whether matrices of one shape are updated together. None is "on CUDA", where a step otherwise is
+            thousands of small launches; on a CPU thread it takes a fifth longer.
     """
 
     def __init__(
@@ -60,11 +96,15 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         betas: tuple[float, float],
         momentum: float = 0.95,
+        bf16: bool = False,
+        stacked: bool | None = None,
     ) -> None:
         groups: list[dict[str, Any]] = [{"params": list(matrices), "muon": True, "scale": 1.0}]
         if rest:
             groups.append({"params": list(rest), "muon": False, "scale": 1.0})
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "momentum": momentum})
+        self.bf16 = bf16
+        self.stacked = matrices[0].device.type == "cuda" if stacked is None else stacked
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -72,51 +112,162 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; none where ``step_if`` says so."""
         loss = closure() if closure is not None else None
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    (self._orthogonal_step if group["muon"] else self._adamw_step)(p, p.grad, group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not group["muon"]:
+                self._adamw_step(parameters, group, found_inf)
+            elif self.stacked or found_inf is not None:
+                for alike in _by_shape(parameters):
+                    self._stacked_step(alike, group, found_inf)
+            else:
+                for p in parameters:
+                    self._orthogonal_step(p, group)
         return loss
 
-    def _orthogonal_step(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)  # Nesterov's
-        update = orthogonalise(ahead) * (0.2 * max(ahead.shape) ** 0.5)  # RMS 0.2, as AdamW's usually is
+        momentum: Tensor = state["momentum"]
+        return momentum
+
+    def _orthogonal_step(self, p: Tensor, group: dict[str, Any]) -> None:
+        assert p.grad is not None
+        momentum = self._momentum(p).lerp_(p.grad, 1 - group["momentum"])
+        ahead = p.grad.lerp(momentum, group["momentum"]).flatten(1)  # Nesterov's
+        update = orthogonalise(ahead, self.bf16) * _size(ahead)
         p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(p), alpha=group["lr"])
 
-    def _adamw_step(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, (first, second) = self.state[p], group["betas"]
-        if not state:
-            state |= {"mean": torch.zeros_like(p), "square": torch.zeros_like(p), "step": torch.zeros(())}
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].lerp_(gradient.square(), 1 - second)
-        step = float(state["step"])
-        size = (state["square"] / (1 - second**step)).sqrt().add_(1e-8)
-        p.mul_(1 - group["lr"] * group["weight_decay"]).addcdiv_(
-            state["mean"], size, value=-group["lr"] / (1 - first**step)
+    def _stacked_step(self, alike: list[Tensor], group: dict[str, Any], found_inf: Tensor | None) -> None:
+        """The same for parameters of one shape and layout at once."""
+        momenta = [self._momentum(p) for p in alike]
+        gradient = torch.stack([_matrix(p.grad, p) for p in alike if p.grad is not None])  # (N, rows, columns)
+        before = torch.stack([_matrix(momentum, p) for momentum, p in zip(momenta, alike, strict=True)])
+        after = before.lerp(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp_(after, group["momentum"])
+        update = orthogonalise(ahead, self.bf16).mul_(_size(ahead))
+        decay: float | Tensor = 1 - group["lr"] * group["weight_decay"]
+        if found_inf is not None:
+            finite = found_inf == 0
+            after, update = torch.where(finite, after, before), torch.where(finite, update, 0.0)
+            decay = torch.where(finite, decay, 1.0)
+        torch._foreach_copy_(momenta, [_unmatrix(m, p) for m, p in zip(after.unbind(), alike, strict=True)])
+        torch._foreach_mul_(alike, decay)
+        torch._foreach_sub_(
+            alike, [_unmatrix(u, p) for u, p in zip(update.unbind(), alike, strict=True)], alpha=group["lr"]
+        )
+
+    def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any], found_inf: Tensor | None) -> None:
+        for p in parameters:
+            state = self.state[p]
+            if not state:
+                state |= {"mean": torch.zeros_like(p), "square": torch.zeros_like(p), "step": torch.zeros(())}
+            # States of CUDA runs once had it on the CPU.
+            state["step"] = state["step"].to(p.device, torch.float32)
+        means, squares, steps = ([self.state[p][key] for p in parameters] for key in ("mean", "square", "step"))
+        first, second = group["betas"]
+        adamw(
+            parameters,
+            [p.grad for p in parameters if p.grad is not None],
+            means,
+            squares,
+            [],
+            steps,
+            fused=True,
+            found_inf=found_inf,
+            amsgrad=False,
+            beta1=first,
+            beta2=second,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
         )
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest matrix with singular values near one (0.7 to 1.2), by five Newton-Schulz iterations.
+def _size(matrix: Tensor) -> float:
+    """What an update (..., rows, columns) of singular values near one is scaled by: RMS 0.2, as AdamW's usually is."""
+    return 0.2 * math.sqrt(max(matrix.shape[-2:]))
 
-    They run on the smaller Gram matrix: x ← (a + b·xxᵀ + c·(xxᵀ)²)·x only ever multiplies from the left, so
-    the factors are gathered (in bf16 rounding would grow with every one) and applied once.
+
+def _by_shape(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """Parameters of one shape and layout together."""
+    groups: dict[Any, list[Tensor]] = {}
+    for p in parameters:
+        groups.setdefault((p.shape, _is_channels_last(p)), []).append(p)
+    return list(groups.values())
+
+
+def _is_channels_last(p: Tensor) -> bool:
+    return p.ndim == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
+
+
+def _matrix(value: Tensor, p: Tensor) -> Tensor:
+    """``value``, laid out as ``p``, as (outputs, everything summed over); in the order in memory, which copies nothing.
+
+    What the columns' order is makes no difference to an orthogonal matrix.
+    """
+    return (value.permute(0, 2, 3, 1) if _is_channels_last(p) else value).flatten(1)
+
+
+def _unmatrix(matrix: Tensor, p: Tensor) -> Tensor:
+    """The inverse of ``_matrix``."""
+    if not _is_channels_last(p):
+        return matrix.view_as(p)
+    outputs, inputs, height, width = p.shape
+    return matrix.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+def orthogonalise(matrix: Tensor, bf16: bool = False) -> Tensor:
+    """Matrices near the given ones whose singular values are near one (0.7 to 1.2), by Newton-Schulz iterations.
+
+    Five of them (Jordan et al. 2024). Small matrices, and all where ``bf16`` is false, are iterated on the smaller Gram
+    matrix in float32, which is exact; large ones, and all on CUDA, as published in bf16, 1 to 3 % off. Which it is
+    depends on the shape, the device's type and ``bf16`` alone.
+
+    Args:
+        matrix: (..., rows, columns) float32, one matrix or a stack.
+        bf16: whether bf16 may be used where it pays.
+
+    Returns:
+        The same shape, float32.
+    """
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    large = x.device.type == "cuda" or x.shape[-2] >= _LARGE_ROWS
+    made = _iterate(x.bfloat16()).to(x.dtype) if bf16 and large else _gram_iterate(x)
+    return made.mT if tall else made
+
+
+def _iterate(x: Tensor) -> Tensor:
+    """As published: x ← a·x + (b·A + c·A²)·x with A = x·xᵀ."""
+    a, b, c = _NEWTON_SCHULZ
+    add = torch.addmm if x.ndim == 2 else torch.baddbmm
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _gram_iterate(x: Tensor) -> Tensor:
+    """The same on the Gram matrix, which is small where x is long.
+
+    x ← (a + b·A + c·A²)·x only ever multiplies from the left, so the factors are gathered and applied once. Rounding
+    grows with every one of them: in bf16 nothing is left of the result.
     """
     a, b, c = _NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
-    gram, factors = x @ x.T, torch.eye(len(x), device=x.device)
-    for _ in range(_ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        factors, gram = factor @ factors, factor @ (gram @ factor)
-    made: Tensor = factors @ x
-    return made.T if tall else made
+    add = torch.addmm if x.ndim == 2 else torch.baddbmm
+    gram = x @ x.mT
+    factors: Tensor | None = None
+    for step in range(_ITERATIONS):
+        factor = add(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        factors = factor if factors is None else factor @ factors
+        if step + 1 < _ITERATIONS:
+            gram = factor @ (gram @ factor)
+    assert factors is not None
+    return factors @ x

@@ -22,6 +22,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    control: distributed.ProcessGroup | None = None  # on which the leader talks; None is the group of the gradients
 
     @property
     def leads(self) -> bool:
@@ -42,8 +43,8 @@ class Ranks:
         """What the leader says."""
         if self.world == 1:
             return value
-        box = torch.tensor([value], dtype=torch.float64, device=self.device)
-        distributed.broadcast(box, 0)
+        box = torch.tensor([value], dtype=torch.float64)
+        distributed.broadcast(box, 0, group=self.control)
         return float(box)
 
     def gather(self, value: Tensor) -> Tensor:
@@ -75,7 +76,9 @@ def join(device: str) -> Iterator[Ranks]:
     extra["timeout"] = timedelta(hours=6)  # the others wait while the leader decodes and validates
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", **extra)
     try:
-        yield Ranks(distributed.get_rank(), world, place)
+        # Words between hosts through the card would wait for all that it has to do.
+        control = distributed.new_group(backend="gloo", timeout=extra["timeout"]) if place.type == "cuda" else None
+        yield Ranks(distributed.get_rank(), world, place, control)
         distributed.barrier()  # nobody leaves while another still hears from it
     finally:
         gc.collect()  # wrapped modules hold on to the group, whose threads would be cut off at exit

@@ -18,6 +18,7 @@ from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
 from audiosr_cli.train.tasks.upsampling import Upsampling
+from audiosr_cli.train.transfer import upload, upload_all
 
 _VALID_BATCHES = 4
 _EASE = 0.05  # how fast the spread of latents is followed
@@ -67,7 +68,7 @@ class Latents(Upsampling):
         step = STEPS * (torch.arange(count) + torch.rand(count, generator=generator)) / count
         told = torch.rand(count, generator=generator) >= self.dropped
         seed = torch.randint(2**31, (1,), generator=generator)
-        return batch | {"step": step.to(ranks.device), "told": told.to(ranks.device), "seed": seed}
+        return batch | upload_all({"step": step, "told": told}, ranks.device) | {"seed": seed}
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """Those of the part in training."""
@@ -150,4 +151,4 @@ def _voiced(model: AudioSR, batch: Batch) -> Tensor:
 def _noise(like: Tensor, batch: Batch) -> Tensor:
     """Standard normal noise of the batch's seed."""
     generator = torch.Generator().manual_seed(int(batch["seed"]))
-    return torch.randn(like.shape, generator=generator).to(like.device, like.dtype)
+    return upload(torch.randn(like.shape, generator=generator), like.device).to(like.dtype)

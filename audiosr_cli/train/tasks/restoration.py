@@ -27,6 +27,7 @@ from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
 from audiosr_cli.train.tasks.surroundings import surroundings
+from audiosr_cli.train.transfer import upload
 from audiosr_cli.weights import load_model
 
 _FLOOR = 1e-3  # of magnitudes whose logarithms are compared: silence is no ten times worse to miss than speech
@@ -115,10 +116,10 @@ class Restoration:
         recipe = mixing.draw(self.mixing, train, self.spec.sources, count, length, generator, noise, rooms)
         recipe = ranks.share(recipe, self.batch_size)
         mix, sources = mixing.render(recipe, train, length, ranks.device, noise, rooms)
-        band = (train.bandwidth[recipe["recording"]] * recipe["rate"].float()).amin(1).to(ranks.device)  # (B,)
+        band = (train.bandwidth[recipe["recording"]] * recipe["rate"].float()).amin(1)  # (B,)
         if bool((band < self.spec.in_rate / 2).any()):
             waves = torch.cat([mix.unsqueeze(1), sources], dim=1)  # (B, 1 + S, T)
-            edge = band.repeat_interleave(waves.shape[1])
+            edge = upload(band.repeat_interleave(waves.shape[1]), ranks.device)
             narrow = low_pass(waves.flatten(0, 1), edge, torch.full_like(edge, _ROLL_OFF), self.spec.in_rate)
             mix, sources = narrow.view_as(waves)[:, 0], narrow.view_as(waves)[:, 1:]
         return {"input": mix.unsqueeze(1), "target": sources}

@@ -22,6 +22,7 @@ from audiosr_cli.train.discriminators import Critics
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.transfer import upload
 
 _SPEED = 0.05
 _GAIN_DB = (-18.0, 6.0)
@@ -99,7 +100,7 @@ class Upsampling:
         recipe["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
         recipe["misjudged"] = 1 + _MISJUDGED * (2 * torch.rand(count, generator=generator) - 1)
         recipe = ranks.share(recipe, self.batch_size)
-        waves = corpus.render(recipe, length, ranks.device)[:, 0] * recipe["gain"].to(ranks.device).unsqueeze(1)
+        waves = corpus.render(recipe, length, ranks.device)[:, 0] * upload(recipe["gain"], ranks.device).unsqueeze(1)
         recipe["edge"] = recipe["edge"].clamp_max(spec.in_rate / 2)
         narrow = degrade.band_limit(waves, {key: recipe[key] for key in degrade.KEYS}, spec.out_rate)
         band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
@@ -107,9 +108,9 @@ class Upsampling:
         batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
         if spec.hears_edge:
             judged = degrade.where_content_ends(recipe) * recipe["misjudged"]
-            batch["edge"] = torch.minimum(judged, band).to(ranks.device)
+            batch["edge"] = upload(torch.minimum(judged, band), ranks.device)
         if bool((band < spec.out_rate / 2).any()):
-            batch["band"] = band.to(ranks.device)
+            batch["band"] = upload(band, ranks.device)
         return batch
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:

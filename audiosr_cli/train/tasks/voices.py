@@ -13,6 +13,7 @@ from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.transfer import upload
 
 _DRAWS = 8  # of two crops of every valid speaker
 
@@ -66,7 +67,7 @@ class Voices:
             recipe = recordings.train.draw(1, 2 * length, generator, count, self.speed)
             share = torch.rand(count, generator=generator)
         low, high = self.leak_db
-        gain = torch.pow(10, -(low + (high - low) * share) / 20).to(ranks.device)
+        gain = upload(torch.pow(10, -(low + (high - low) * share) / 20), ranks.device)
         waves = recordings.train.render(recipe, 2 * length, ranks.device)[0]  # (speakers, 2T)
         waves = waves / waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
         crops = torch.split(waves, length, 1)  # each with somebody else behind it, or the leak would tell who it is
