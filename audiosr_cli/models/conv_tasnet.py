@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiosr_cli.models.base import Model, separator_spec
+from audiosr_cli.models.fused import depthwise, norm_act
 from audiosr_cli.models.layers import Decoder, Encoder
 from audiosr_cli.windows import ModelSpec
 
@@ -67,11 +68,21 @@ class Block(nn.Module):
         self.act2, self.norm2 = nn.PReLU(), _norm(c.hidden)
         self.residual, self.skip = nn.Conv1d(c.hidden, c.width, 1), nn.Conv1d(c.hidden, c.skip, 1)
 
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, width, L) → what is added to it, and (B, skip, L)."""
-        h = self.norm1(self.act1(self.widen(h)))
-        h = self.norm2(self.act2(self.depthwise(h)))
-        return self.residual(h), self.skip(h)
+    def forward(self, h: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Add what this block has for the next one, and for the masks: (B, L, width), (B, L, skip) → the same."""
+        inner = norm_act(pointwise(h, self.widen), self.norm1, inner=self.act1.weight)
+        inner = norm_act(depthwise(inner, self.depthwise), self.norm2, inner=self.act2.weight)
+        # One product for both, which reads its input once, and whose gradient is not a sum of two.
+        weight = torch.cat([self.residual.weight, self.skip.weight])[:, :, 0]
+        bias = torch.cat([part.bias for part in (self.residual, self.skip) if part.bias is not None])
+        both = F.linear(inner, weight, bias)
+        residual, skip = both.split([h.shape[2], total.shape[2]], dim=2)
+        return h + residual, total + skip
+
+
+def pointwise(h: Tensor, conv: nn.Conv1d) -> Tensor:
+    """A convolution of kernel 1 on a features-last map: (B, L, C) → (B, L, C')."""
+    return F.linear(h, conv.weight[:, :, 0], conv.bias)
 
 
 class ConvTasNet(Model):
@@ -91,12 +102,12 @@ class ConvTasNet(Model):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T) → (B, S, 1, T - 2 * context)."""
         c, encoded = self.config, self.encoder(x)  # (B, L, N)
-        h = self.bottleneck(self.norm(encoded.transpose(1, 2)))
-        total = h.new_zeros(())
+        h = pointwise(norm_act(encoded, self.norm), self.bottleneck)
+        total = h.new_zeros((*h.shape[:2], c.skip))
         for block in self.blocks:
-            added, skip = block(h)
-            h, total = h + added, total + skip
-        mask = self.mask(self.prelu(total)).unflatten(1, (c.sources, -1)).transpose(2, 3)  # (B, S, L, N)
+            h, total = block(h, total)
+        mask = pointwise(F.prelu(total, self.prelu.weight.to(total.dtype)), self.mask)
+        mask = mask.unflatten(2, (c.sources, -1)).transpose(1, 2)  # (B, S, L, N)
         mask = torch.sigmoid(mask) if c.mask == "sigmoid" else F.relu(mask)
         made = self.decoder((mask * encoded.unsqueeze(1)).flatten(0, 1), x.shape[-1])  # (B * S, T)
         return made.unflatten(0, mask.shape[:2])[:, :, None, c.context : x.shape[-1] - c.context]

@@ -122,7 +122,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T) → (B, L, filters); zeros complete the last frame."""
         missing = -(x.shape[-1] - self.kernel) % self.stride
-        return F.conv1d(F.pad(x, (0, missing)), self.weight, stride=self.stride).transpose(1, 2)
+        frames = F.pad(x[:, 0], (0, missing)).unfold(1, self.kernel, self.stride)  # (B, L, kernel)
+        return F.linear(frames, self.weight[:, 0])
 
 
 class Decoder(nn.Module):
@@ -136,7 +137,17 @@ class Decoder(nn.Module):
 
     def forward(self, h: Tensor, length: int) -> Tensor:
         """(B, L, filters) → (B, length); what completed the last frame is cut."""
-        return F.conv_transpose1d(h.transpose(1, 2), self.weight, stride=self.stride)[:, 0, :length]
+        frames = F.linear(h, self.weight[:, 0].T)  # (B, L, kernel)
+        return overlap_add(frames, self.stride)[:, :length]
+
+
+def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
+    """Add up frames that start every ``hop_length`` samples: (..., L, n_fft) → (..., (L - 1) * hop_length + n_fft)."""
+    length = (frames.shape[-2] - 1) * hop_length + frames.shape[-1]
+    parts = F.pad(frames, (0, -frames.shape[-1] % hop_length)).unflatten(-1, (-1, hop_length))  # (..., L, parts, hop)
+    late = parts.shape[-2] - 1  # hops that the last part of a frame lies behind its first
+    whole = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
+    return whole.flatten(-2)[..., :length]
 
 
 class Frames(nn.Module):
@@ -159,10 +170,7 @@ class Frames(nn.Module):
         """Spectra (..., L, F) → (..., ``length``): windowed again and overlapped."""
         hop, side = self.hop_length, self.n_fft - self.hop_length
         frames = irfft(spectra, self.n_fft) * (self.window * (2 * hop / self.n_fft))  # (..., L, n_fft)
-        parts = frames.unflatten(-1, (-1, hop))  # (..., L, n_fft / hop, hop)
-        late = parts.shape[-2] - 1  # hops that the last part of a frame lies behind its first
-        whole = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
-        return whole.flatten(-2)[..., side : side + length]
+        return overlap_add(frames, hop)[..., side : side + length]
 
 
 def rotate(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from audiosr_cli.dsp import squared
 from audiosr_cli.models.base import Model
+from audiosr_cli.models.fused import depthwise
 from audiosr_cli.models.layers import Frames
 from audiosr_cli.windows import ModelSpec
 
@@ -92,7 +93,7 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, H) → the same shape."""
-        inner = self.norm(self.depthwise(h.transpose(1, 2)).transpose(1, 2))
+        inner = self.norm(depthwise(h, self.depthwise))
         return h + self.scale * self.narrow(F.relu(self.wide(inner)))
 
 
