@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from audiosr_cli.dsp import low_pass, power_spectrogram, stft
+from audiosr_cli.dsp import _real_ends, constant, irfft, low_pass, power_spectrogram, stft
 
 
 def test_power_of_a_tone() -> None:
@@ -38,3 +39,32 @@ def test_batches_of_waves_are_as_each_alone() -> None:
     made = stft(waves, 256, 64)
     assert made.shape == (2, 3, 129, 32)
     torch.testing.assert_close(made[1, 2], stft(waves[1, 2], 256, 64))
+
+
+def test_constants_are_made_once_and_serve_training_after_inference() -> None:
+    calls = list[int]()
+
+    @constant
+    def ones(length: int, device: torch.device) -> torch.Tensor:
+        calls.append(length)
+        return torch.ones(length, device=device)
+
+    device = torch.device("cpu")
+    with torch.inference_mode():
+        first = ones(3, device)
+    assert ones(3, device) is first
+    assert len(ones(4, device)) == 4
+    assert calls == [3, 4]
+    weight = torch.ones(3, requires_grad=True)
+    (weight * first).sum().backward()  # fails for a tensor of inference
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize(("bins", "length", "zeros"), [(9, 16, [0, 8]), (8, 15, [0]), (5, 16, [0])])
+def test_imaginary_parts_that_no_real_wave_has(bins: int, length: int, zeros: list[int]) -> None:
+    factors = _real_ends(bins, length, torch.float32, torch.device("cpu"))
+    assert factors[:, 0].tolist() == [1] * bins
+    assert (factors[:, 1] == 0).nonzero().flatten().tolist() == zeros
+    spectrum = torch.randn(bins, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    real = torch.view_as_complex(torch.view_as_real(spectrum) * factors)
+    torch.testing.assert_close(irfft(real, length), irfft(spectrum, length))

@@ -92,3 +92,28 @@ def test_chance_weighs_speakers() -> None:
     drawn = made.speakers[made.draw(4000, 5, generator())["recording"]]
     shares = torch.bincount(drawn.flatten(), minlength=3) / 4000
     torch.testing.assert_close(shares, made.chance, atol=0.03, rtol=0)
+
+
+def test_there_are_sixteen_speeds() -> None:
+    """Each is an FFT length, for which a GPU keeps a plan."""
+    made = corpus_of([np.ones(9000, np.float32)] * 60, list(range(60)))
+    rates = made.draw(1, 4000, generator(), 50, speed=0.1)["rate"][0].tolist()
+    assert 10 < len(set(rates)) <= 16
+    assert min(rates) == pytest.approx(0.9, abs=0.01)
+    assert max(rates) == pytest.approx(1.1, abs=0.01)
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.1])
+def test_columns_of_one_speed_are_rendered_together_and_stay_in_place(
+    speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = corpus_of([tone(9000, 20 * (i + 3), 8000)[0] for i in range(40)], list(range(40)))
+    recipe = made.draw(2, 2000, generator(), 40, speed)
+    one_by_one = [
+        made.render({key: value[:, i : i + 1] for key, value in recipe.items()}, 2000, CPU) for i in range(40)
+    ]
+    calls, real = list[int](), Corpus._cut
+    monkeypatch.setattr(Corpus, "_cut", lambda self, *rest: calls.append(1) or real(self, *rest))
+    torch.testing.assert_close(made.render(recipe, 2000, CPU), torch.cat(one_by_one, dim=1))
+    assert len(calls) == len(recipe["rate"].unique())
+    assert made.render({key: value[:0] for key, value in recipe.items()}, 2000, CPU).shape == (0, 40, 2000)

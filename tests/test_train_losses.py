@@ -31,7 +31,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator(seed))
 
 
-@pytest.mark.parametrize("sources", [2, 3, 5])
+@pytest.mark.parametrize("sources", [2, 3, 5, 6])
 def test_pit_finds_the_order(sources: int) -> None:
     reference = randn(4, sources, 1000)
     order = torch.randperm(sources, generator=generator(2))
