@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from audiosr_cli.allocator import ran_out
 from audiosr_cli.device import computes_bf16
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model
@@ -21,8 +22,10 @@ from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
+from audiosr_cli.train.memory import go_on_smaller
 from audiosr_cli.train.optimizers import make_optimizer, restore
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.session import Progress, Session, snapshot
 from audiosr_cli.train.signals import Interrupts
 from audiosr_cli.train.tasks import Batch, Recordings, Task
 
@@ -71,21 +74,6 @@ class LoopConfig:
         positive(self, "minutes", "patience", "clip_norm", "valid_every_min", "save_every_min")
 
 
-@dataclass
-class Progress:
-    """How far a run is; everything here survives a resume."""
-
-    step: int = 0
-    minutes: float = 0.0
-    heard_s: float = 0.0
-    best: float = float("-inf")
-    stale: int = 0  # validations since the best one, or since the rate was halved
-    halvings: int = 0
-    validated_step: int = -1
-    validated_minutes: float = 0.0
-    turn: int = 0  # which of the two states is written next
-
-
 class Trainer:
     """A model in training, with everything a later process needs to go on where this one stopped.
 
@@ -105,6 +93,7 @@ class Trainer:
         log: Log,
         note: dict[str, Any],
         identity: str = "",
+        session: Session | None = None,
     ) -> None:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
         self.ranks, self.log, self.note, self.identity = ranks, log, note, identity
@@ -118,9 +107,11 @@ class Trainer:
         self.opponent = Opponent(task.adversary, config.critic_rate, ranks) if task.adversary else None
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
+        self.session, self.minutes = session or Session(), config.minutes  # the deadline's where there is one
         self.network: Callable[..., Tensor] = self.model
         self.bf16 = config.precision == "bf16" and computes_bf16(ranks.device.type)
         self._nonfinite = 0
+        self.scored: dict[str, float] = {}  # by the last validation
 
     def save(self) -> None:
         """Write the whole state, atomically, over the older of two."""
@@ -164,7 +155,7 @@ class Trainer:
     def share_done(self) -> float:
         """How much of the budget is spent, from 0 on."""
         c, p = self.config, self.progress
-        return p.step / c.steps if c.steps else p.minutes / c.minutes
+        return p.step / c.steps if c.steps else p.minutes / max(self.minutes, 1e-9)
 
     def learning_rate(self) -> float:
         """The rate at this step and minute."""
@@ -247,6 +238,7 @@ class Trainer:
             score = self.task.score(self.deployed, recordings.valid)
             p = self.progress
             p.stale, p.validated_step, p.validated_minutes = p.stale + 1, p.step, p.minutes
+            self.scored = {self.task.figure: round(score, 3)}
             if not math.isfinite(score):
                 self.log.write({"event": "warning", "step": p.step, "text": f"{self.task.figure} is not finite"})
             if score > p.best:
@@ -254,10 +246,11 @@ class Trainer:
                 self.export(score)
             if p.stale >= self.config.patience:
                 p.halvings, p.stale = p.halvings + 1, 0
-            self.log.write({"event": "valid", **self._position(), self.task.figure: round(score, 4)})
+            self.log.write({"event": "valid", **self.position(), self.task.figure: round(score, 4)})
         self.progress.halvings = int(self.ranks.told(self.progress.halvings))
 
-    def _position(self) -> dict[str, Any]:
+    def position(self) -> dict[str, Any]:
+        """How far the run is, for rows and notes."""
         p = self.progress
         return {"step": p.step, "minutes": round(p.minutes, 2), "hours_heard": round(p.heard_s / 3600, 3)}
 
@@ -265,7 +258,7 @@ class Trainer:
         """The best weights so far, as a checkpoint that the commands can use."""
         from audiosr_cli.weights import save_model
 
-        note = self.note | self._position() | {self.task.figure: round(score, 3)}
+        note = self.note | self.position() | {self.task.figure: round(score, 3)}
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
         if self.partner:
             save_model(self.partner, self.out / f"{self.partner.spec.name}.safetensors", note)
@@ -285,32 +278,56 @@ class Trainer:
             except TrainingError:
                 self.save()
                 raise
+            snapshot(self)
             self.save()
         interrupts.end()
 
     def _run(self, recordings: Recordings, interrupts: Interrupts) -> None:
         """Validates before the first step, too: so does whatever would fail there."""
-        p, c, mark = self.progress, self.config, time.monotonic()
+        p, c, s, mark = self.progress, self.config, self.session, time.monotonic()
         save_due = p.minutes + c.save_every_min
         while not self.ranks.told(interrupts.wanted):
-            finished = self.share_done() >= 1
+            self.minutes = self.ranks.told(s.budget(p.minutes, c.minutes))
+            finished = self.ranks.told(self.share_done() >= 1 or s.is_over())
             validate = p.validated_step < 0 or p.minutes >= p.validated_minutes + c.valid_every_min
-            if self.ranks.told((validate or finished) and p.validated_step != p.step):
-                self.validate(recordings)
+            validate = (validate or bool(finished)) and p.validated_step != p.step
+            if s.exporter and s.exporter.due():
+                snapshot(self)
+            if self.ranks.told((validate or s.must_measure()) and s.has_time_for("validate")):
+                with s.timed("validate"):
+                    self.validate(recordings)
                 save_due = 0.0
             if p.minutes >= save_due:
-                self._save_or_warn()
+                self.save_or_warn()
                 save_due = p.minutes + c.save_every_min
             if finished:
                 break
-            terms = self.train_step(self.batch(recordings))
-            self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
+            if terms := self._try_step(recordings):
+                self.log.step(self.position() | {"lr": self.learning_rate()}, terms, self.share_done())
             now = time.monotonic()
             p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
 
-    def _save_or_warn(self) -> None:
+    def _try_step(self, recordings: Recordings) -> dict[str, float]:
+        """One step; where memory runs out, nothing but a smaller batch for the steps to come.
+
+        Raises TrainingError where no batch is smaller, or other ranks wait for the gradients of this one.
+        """
+        size = self.task.batch_size
+        try:
+            with self.session.timed("step"):
+                return self.train_step(self.batch(recordings))
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if size == 1 or self.ranks.world > 1:
+                raise TrainingError(f"not enough memory for a batch of {size}; use a smaller --batch-size") from error
+        go_on_smaller(self, size // 2)  # outside of the handler, as the traceback holds the tensors of the step
+        return {}
+
+    def save_or_warn(self) -> None:
         """A state that cannot be written now may be later; the last one has to."""
         try:
-            self.save()
+            with self.session.timed("save"):
+                self.save()
         except TrainingError as error:
             self.log.write({"event": "warning", "step": self.progress.step, "text": str(error)})

@@ -19,12 +19,15 @@ from audiosr_cli.audio.atomic import atomic_path, sweep
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Model, build
 from audiosr_cli.train import checkpoint
+from audiosr_cli.train.batch_size import Trials, best_batch_size, remember, remembered
 from audiosr_cli.train.config import RunConfig, read_config
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.memory import resized
 from audiosr_cli.train.ranks import Ranks, join
+from audiosr_cli.train.session import Deadline, Exporter, Session
 from audiosr_cli.train.tasks import Recordings
 
 
@@ -33,7 +36,10 @@ class Call:
     """What the command line adds to a config.
 
     ``minutes`` overrides the config's budget; ``init`` is a bundled model or checkpoint to start from;
-    ``export`` is where a copy of the best weights goes in the end.
+    ``export`` is where a copy of the best weights goes in the end. ``until`` (seconds from the start of the process)
+    is when everything has to be done, in place of the budget. With ``export_every`` (seconds) the folder ``export``
+    has the current weights instead of the best ones, in files of at most ``part_bytes``. ``batch_size`` overrides the
+    config's; 0 measures which is fastest.
     """
 
     data: Path = Path()
@@ -43,6 +49,23 @@ class Call:
     init: str | None = None
     export: Path | None = None
     tensorboard: bool = False
+    until: float | None = None
+    export_every: float | None = None
+    part_bytes: int = 15 << 20
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.until is not None and self.minutes is not None:
+            raise UsageError("--until and --minutes both set the budget; use one of them")
+        if self.export_every is not None and (self.export is None or self.export.suffix == ".safetensors"):
+            raise UsageError("--export-every needs --export with a folder")
+
+    def session(self) -> Session:
+        """What this process adds to the run: its deadline, and where it writes weights meanwhile."""
+        exporter = None
+        if self.export is not None and self.export_every is not None:
+            exporter = Exporter(self.export, self.export_every, self.part_bytes)
+        return Session(None if self.until is None else Deadline(self.until), exporter)
 
 
 def cache_folder() -> Path:
@@ -61,6 +84,11 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     config = read_config(config_path)
     if call.minutes is not None:
         config = replace(config, loop=replace(config.loop, minutes=call.minutes, steps=0))
+    if call.until is not None:
+        config = replace(config, loop=replace(config.loop, steps=0))
+    if call.batch_size:
+        config = replace(config, task=resized(config.task, call.batch_size))
+    session = call.session()
     if checkpoint.exists(out) and not call.resume:
         raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
     torch.manual_seed(config.loop.seed)
@@ -70,9 +98,11 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     if call.init is not None:
         _warm_start(model, call.init)
     with join(call.device) as ranks:
-        _train(config, model, deployed, config_path, out, Log(report, ranks.leads), call, ranks)
+        _train(config, model, deployed, config_path, out, Log(report, ranks.leads), call, ranks, session)
     best = out / f"{config.model.spec.name}.safetensors"
-    return best if call.export is None or not ranks.leads else export(best, call.export)
+    if call.export is None or not ranks.leads:
+        return best
+    return call.export / best.name if session.exporter else export(best, call.export)
 
 
 def _train(
@@ -84,6 +114,7 @@ def _train(
     log: Log,
     call: Call,
     ranks: Ranks,
+    session: Session,
 ) -> None:
     recordings = load_recordings(config, call.data, ranks, log)
     _rehearse(config, model, deployed, recordings, ranks)
@@ -100,7 +131,11 @@ def _train(
     identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
     loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity)
+    task = config.task
+    if call.batch_size == 0:
+        trials = Trials(model, deployed, task, loop, recordings, ranks.device, session.trial_s())
+        task = resized(task, _find_batch_size(trials, out, log, ranks))
+    trainer = Trainer(model, deployed, task, loop, out, ranks, log, note, identity, session)
     if checkpoint.exists(out):
         trainer.load()
     if ranks.leads:
@@ -109,6 +144,20 @@ def _train(
     ranks.wait()
     log.open(out, trainer.progress.step, call.tensorboard)
     trainer.run(recordings)
+
+
+def _find_batch_size(trials: Trials, out: Path, log: Log, ranks: Ranks) -> int:
+    """Measure which batch size is fastest, unless an earlier sitting did so on this machine."""
+    if ranks.world > 1:
+        raise UsageError("--batch-size auto: measures in one process only; under torchrun give a number")
+    machine = _machine(ranks.device)
+    if (known := remembered(out, machine)) is not None:
+        return known
+    found, speeds = best_batch_size(trials, trials.task.batch_size)
+    remember(out, machine, found, speeds)
+    rounded = {size: round(speed, 3) for size, speed in sorted(speeds.items())}
+    log.write({"event": "batch_size", "batch_size": found, "hours_per_minute": rounded})
+    return found
 
 
 def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
@@ -244,8 +293,11 @@ def _machine(device: torch.device) -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout this runs from, empty elsewhere."""
+    """The commit of the checkout this runs from, or a kit was packed from; empty elsewhere."""
     here = Path(__file__).resolve().parent
+    packed = here.parents[1] / "COMMIT"
+    if packed.is_file():
+        return packed.read_text(encoding="utf-8").strip()
     try:
         found = subprocess.run(
             ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
