@@ -23,6 +23,7 @@ from audiosr_cli.errors import InputError
 # keeps its band of 8 kHz (through Vorbis at 0.3 it ends at 17 kHz); below 16 kbit/s encoders begin to cut it.
 LADDER = ((96_000, 0.7), (64_000, 0.6), (48_000, 0.5), (40_000, 0.45), (32_000, 0.4), (24_000, 0.3))
 _FILL = 0.98  # of the room, by sizes that were predicted
+_GAIN = 0.8  # of its bytes: a file is encoded only if it gets so small; most are lossy already, and twice is worse
 _CALIBRATION_FILES, _CALIBRATION_S = 4, 6.0
 
 
@@ -85,9 +86,10 @@ class Sizes:
         self._known: dict[tuple[str, int, Codec], tuple[float, float]] = {}
 
     def predict(self, source: Source, rung: int) -> float:
-        """Return the bytes of ``source`` at ``rung``; those it has where that is less."""
+        """Return the bytes of ``source`` at ``rung``; those it has where encoding it would gain too little."""
         overhead, rate = self._measured(source, codec_for(source, rung))
-        return min(source.size, overhead + rate * source.seconds)
+        size = overhead + rate * source.seconds
+        return size if size < _GAIN * source.size else source.size
 
     def _measured(self, source: Source, codec: Codec) -> tuple[float, float]:
         key = (source.codec_name, source.rate)
@@ -163,7 +165,7 @@ def encoded(
 
 
 def _plan(source: Source, rung: int, sizes: Sizes) -> Codec | None:
-    """How to encode, None where the file as it is will not be larger."""
+    """How to encode, None where the file goes along as it is."""
     return None if sizes.predict(source, rung) >= source.size else codec_for(source, rung)
 
 
