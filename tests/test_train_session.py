@@ -66,9 +66,7 @@ def test_a_deadline_keeps_time_for_what_comes_last(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_everything_is_done_before_the_deadline(
-    resumed: bool, speakers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_is_done_before_the_deadline(resumed: bool, speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if resumed:
         run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 1"))
     clock = Clock(monkeypatch)
@@ -156,7 +154,9 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     sizes = memory_for(2, monkeypatch)
     saved: Rows = []
     real = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda folder, state, turn: (saved.append(state), real(folder, state, turn)))
+    monkeypatch.setattr(
+        checkpoint, "save", lambda folder, state, turn: (saved.append(state), real(folder, state, turn))
+    )
     _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 3"), batch_size=8)
     assert sizes == [8, 4, 2, 2, 2]
     said = [row["text"] for row in rows if row["event"] == "warning"]

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from audiosr_cli import parts, weights
@@ -140,7 +140,7 @@ def fixed_recordings(runs: Sequence[Run], data: Path) -> list[Path]:
 def sources(runs: Sequence[Run], data: Path, tables: dict[str, Table]) -> tuple[list[Source], list[str]]:
     """What may be encoded and left out, and the files that cannot be read, with the reason."""
     fixed = set(fixed_recordings(runs, data))
-    rates, least, where = dict[Path, int](), dict[Path, float](), dict[Path, str]()
+    rates, least, where, voices = dict[Path, int](), dict[Path, float](), dict[Path, str](), set[Path]()
     for run in runs:
         settings, rate = run.config.data, run.config.training_model.spec.out_rate
         for folder in run.folders(encoded=True):
@@ -150,10 +150,12 @@ def sources(runs: Sequence[Run], data: Path, tables: dict[str, Table]) -> tuple[
                     rates[path] = max(rate, rates.get(path, 0))
                     least[path] = max(lowest, least.get(path, 0.0))
                     where.setdefault(path, folder)
+                    voices |= {path} if folder in settings.train else set()
     found, skipped = [], []
     for path, rate in sorted(rates.items()):
         try:
-            found.append(source(path, data, tables.values(), rate, least[path], where[path]))
+            facts = source(path, data, tables.values(), rate, least[path], where[path])
+            found.append(replace(facts, is_noise=path not in voices))
         except InputError as error:
             skipped.append(str(error))
     return found, skipped

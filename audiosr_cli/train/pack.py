@@ -124,7 +124,7 @@ def _add_recordings(
     def fits(one: Source) -> bool:
         return predicted[one] < kit.room
 
-    for one, packed in encoded(in_order(found, predicted), rung, sizes, stage / "encoded", fits):
+    for one, packed in encoded(in_order(found, predicted, kit.room), rung, sizes, stage / "encoded", fits):
         if isinstance(packed, str):
             skipped.append(packed)
             continue
@@ -162,8 +162,8 @@ def _summary(found: Sequence[Source], inside: Sequence[Source], rung: int | None
         "quality": "unchanged" if rung is None else f"Opus {LADDER[rung][0] // 1000} kbit/s, Vorbis {LADDER[rung][1]}",
         "recordings": len(inside),
         "recordings_of_all": len(found),
-        "speakers": len({one.speaker for one in inside}),
-        "speakers_of_all": len({one.speaker for one in found}),
+        "speakers": len({one.speaker for one in inside if not one.is_noise}),
+        "speakers_of_all": len({one.speaker for one in found if not one.is_noise}),
         "hours": hours(inside),
         "hours_of_all": hours(found),
     }

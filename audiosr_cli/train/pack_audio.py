@@ -24,6 +24,7 @@ from audiosr_cli.errors import InputError
 LADDER = ((96_000, 0.7), (64_000, 0.6), (48_000, 0.5), (40_000, 0.45), (32_000, 0.4), (24_000, 0.3))
 _FILL = 0.98  # of the room, by sizes that were predicted
 _GAIN = 0.8  # of its bytes: a file is encoded only if it gets so small; most are lossy already, and twice is worse
+_NOISE_SHARE = 0.1  # of the room; every recording of noise is another, as every speaker is
 _CALIBRATION_FILES, _CALIBRATION_S = 4, 6.0
 
 
@@ -45,6 +46,7 @@ class Source:
     least_hz: float
     speaker: str
     folder: str
+    is_noise: bool = False
 
     @property
     def codec_name(self) -> str:
@@ -130,20 +132,23 @@ def choose_rung(sources: Sequence[Source], sizes: Sizes, room: int, overhead: in
     return len(LADDER) - 1
 
 
-def in_order(sources: Sequence[Source], bytes_of: dict[Source, float]) -> list[Source]:
+def in_order(sources: Sequence[Source], bytes_of: dict[Source, float], room: float) -> list[Source]:
     """Sort so that a prefix of the list, however short, has as many speakers as possible, and as evenly.
 
-    One recording of each folder, then the shortest one of every speaker, then whatever is needed to bring all
-    speakers forward alike.
+    One recording of each folder, then noise in a tenth of the ``room`` (bytes), then the shortest recording of every
+    speaker, then whatever is needed to bring all speakers forward alike, and at last the other noise.
     """
     keys: dict[Source, tuple[int, float, str]] = {}
-    folders, total = set(), defaultdict[str, float](float)
+    folders, total, noise = set(), defaultdict[str, float](float), 0.0
     for source in sorted(sources, key=lambda s: (bytes_of[s], s.relative)):
-        first = source.speaker not in total
-        total[source.speaker] += bytes_of[source]
-        place = 0 if source.folder not in folders else 1 if first else 2
+        if source.is_noise:
+            noise += bytes_of[source]
+            place, rank = 1 if noise < _NOISE_SHARE * room else 4, bytes_of[source]
+        else:
+            place = 3 if source.speaker in total else 2
+            rank = total[source.speaker] = total[source.speaker] + bytes_of[source]
+        keys[source] = (0 if source.folder not in folders else place, rank, source.relative)
         folders.add(source.folder)
-        keys[source] = (place, total[source.speaker], source.relative)
     return sorted(sources, key=keys.__getitem__)
 
 

@@ -10,7 +10,12 @@ export PYTHONPATH="$kit/site:$kit/code${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRI
 complete() {
     "$python" - <<'END'
 import importlib.util, sys
-missing = [name for name in ("torch", "numpy") if importlib.util.find_spec(name) is None]
+def has(name):
+    try:
+        return importlib.util.find_spec(name) is not None  # importing torch takes seconds
+    except ImportError:
+        return False
+missing = [name for name in ("torch", "numpy") if not has(name)]
 if missing:
     sys.exit(f"run.sh: {sys.executable} has no {' and no '.join(missing)}; set PYTHON to one that has")
 try:
