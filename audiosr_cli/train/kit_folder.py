@@ -45,8 +45,11 @@ class KitFolder:
     files: dict[str, str] = field(default_factory=dict)
     rows: dict[str, tuple[str, float]] = field(default_factory=dict)
     size: int = _ARCHIVE
-    reserved: int = 0
+    reserved: int = field(init=False)
     _folders: set[Path] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.reserved = 4 * _BLOCK * self.tables
 
     @property
     def room(self) -> int:
@@ -64,7 +67,7 @@ class KitFolder:
         return self.cost(f"data/{packed.relative}", packed.size) + self._rows_cost(packed) <= self.room
 
     def _rows_cost(self, packed: Packed) -> int:
-        return self.tables * (len(packed.relative.encode()) + len(packed.source.speaker.encode()) + 16)
+        return self.tables * (len(packed.relative.encode()) + len(packed.source.speaker.encode()) + 32)
 
     def add(self, relative: str, content: Path | bytes) -> None:
         """Copy or write a file of the kit, and count it."""

@@ -177,7 +177,7 @@ def source(
         seconds=seconds,
         own_rate=own,
         rate=rate,
-        band_hz=known.band(path, own, rate),
+        band_hz=known.band(path, own, own),
         least_hz=least_hz,
         speaker=next(speakers, "") or relative.parent.as_posix(),
         folder=folder,

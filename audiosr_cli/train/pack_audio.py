@@ -24,7 +24,7 @@ from audiosr_cli.errors import InputError
 LADDER = ((96_000, 0.7), (64_000, 0.6), (48_000, 0.5), (40_000, 0.45), (32_000, 0.4), (24_000, 0.3))
 _FILL = 0.98  # of the room, by sizes that were predicted
 _GAIN = 0.8  # of its bytes: a file is encoded only if it gets so small; most are lossy already, and twice is worse
-_NOISE_SHARE = 0.1  # of the room; every recording of noise is another, as every speaker is
+_NOISE_SHARE = 0.05  # of the room; every recording of noise is another, as every speaker is
 _CALIBRATION_FILES, _CALIBRATION_S = 4, 6.0
 
 
@@ -72,7 +72,7 @@ def codec_for(source: Source, rung: int) -> Codec:
         return Codec("opus", bits * source.rate / 16_000)
     for _, better in reversed(LADDER[: rung + 1]):
         quality = better
-        if bandwidth(Codec("vorbis", better), source.rate) >= min(source.least_hz, source.band_hz):
+        if bandwidth(Codec("vorbis", better), source.rate) >= min(source.least_hz, source.band_hz, source.rate / 2):
             break
     return Codec("vorbis", quality)
 
@@ -135,7 +135,7 @@ def choose_rung(sources: Sequence[Source], sizes: Sizes, room: int, overhead: in
 def in_order(sources: Sequence[Source], bytes_of: dict[Source, float], room: float) -> list[Source]:
     """Sort so that a prefix of the list, however short, has as many speakers as possible, and as evenly.
 
-    One recording of each folder, then noise in a tenth of the ``room`` (bytes), then the shortest recording of every
+    One recording of each folder, then noise in a twentieth of the ``room`` (bytes), then the shortest recording of every
     speaker, then whatever is needed to bring all speakers forward alike, and at last the other noise.
     """
     keys: dict[Source, tuple[int, float, str]] = {}
@@ -192,7 +192,7 @@ def _encode(source: Source, codec: Codec | None, work: Path) -> Packed | str:
     if (size := path.stat().st_size) >= source.size:
         return unchanged(source)
     relative = str(Path(source.relative).with_suffix(codec.suffix))
-    return Packed(source, path, relative, size, min(source.band_hz, bandwidth(codec, source.rate)))
+    return Packed(source, path, relative, size, min(source.band_hz, source.rate / 2, bandwidth(codec, source.rate)))
 
 
 def unchanged(source: Source) -> Packed:
