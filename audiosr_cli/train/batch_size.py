@@ -8,7 +8,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from audiosr_cli.train.tasks import Recordings, Task
 _FILE = "batch_size.json"
 _LARGEST = 512
 _WORTH = 1.05  # a larger batch has to bring so much more; otherwise the smaller one learns more from the same hours
+_TRIALS = 10  # for which there is time
 _MOST_STEPS = 100  # in one trial
 
 Measure = Callable[[int], float | None]  # batch size → hours of audio a minute, None where it does not work
@@ -68,7 +69,10 @@ def best_batch_size(measure: Measure, first: int, largest: int = _LARGEST) -> tu
 
 @dataclass(frozen=True)
 class Trials:
-    """Real training steps on copies of the networks, ``seconds`` for each batch size; the run itself stays as it is."""
+    """Real training steps on copies of the networks, ``seconds`` for each batch size; the run itself stays as it is.
+
+    No trial but the first begins later than ten times that.
+    """
 
     model: Model
     deployed: Model
@@ -77,14 +81,19 @@ class Trials:
     recordings: Recordings
     device: torch.device
     seconds: float
+    _begin: float = field(default_factory=time.monotonic)
+    _done: list[int] = field(default_factory=list)
 
     def __call__(self, batch_size: int) -> float | None:
-        """Return the hours of audio a minute, None where memory or the recordings do not suffice for such batches."""
-        if not self._fits(batch_size):
+        """Return the hours of audio a minute; None where memory, recordings or time do not suffice for such batches."""
+        late = bool(self._done) and time.monotonic() > self._begin + _TRIALS * self.seconds
+        if late or not self._fits(batch_size):
             return None
         try:
             with tempfile.TemporaryDirectory() as folder:
-                return self._measure(batch_size, Path(folder))
+                speed = self._measure(batch_size, Path(folder))
+                self._done.append(batch_size)
+                return speed
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise

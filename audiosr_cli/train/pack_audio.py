@@ -135,7 +135,7 @@ def choose_rung(sources: Sequence[Source], sizes: Sizes, room: int, overhead: in
 def in_order(sources: Sequence[Source], bytes_of: dict[Source, float], room: float) -> list[Source]:
     """Sort so that a prefix of the list, however short, has as many speakers as possible, and as evenly.
 
-    One recording of each folder, then noise in a twentieth of the ``room`` (bytes), then the shortest recording of every
+    One recording of each folder, then noise in a twentieth of the ``room`` (bytes), then the shortest recording of each
     speaker, then whatever is needed to bring all speakers forward alike, and at last the other noise.
     """
     keys: dict[Source, tuple[int, float, str]] = {}

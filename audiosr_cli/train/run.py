@@ -27,7 +27,7 @@ from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.memory import resized
 from audiosr_cli.train.ranks import Ranks, join
-from audiosr_cli.train.session import Deadline, Exporter, Session
+from audiosr_cli.train.session import Deadline, Exporter, Session, snapshot
 from audiosr_cli.train.tasks import Recordings
 
 
@@ -131,11 +131,7 @@ def _train(
     identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
     loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
     out.mkdir(parents=True, exist_ok=True)
-    task = config.task
-    if call.batch_size == 0:
-        trials = Trials(model, deployed, task, loop, recordings, ranks.device, session.trial_s())
-        task = resized(task, _find_batch_size(trials, out, log, ranks))
-    trainer = Trainer(model, deployed, task, loop, out, ranks, log, note, identity, session)
+    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity, session)
     if checkpoint.exists(out):
         trainer.load()
     if ranks.leads:
@@ -143,6 +139,10 @@ def _train(
         _keep_config(config_path, out)
     ranks.wait()
     log.open(out, trainer.progress.step, call.tensorboard)
+    snapshot(trainer)  # so that there is a whole set of weights whenever this process ends
+    if call.batch_size == 0:
+        trials = Trials(model, deployed, config.task, loop, recordings, ranks.device, session.trial_s())
+        trainer.task = resized(config.task, _find_batch_size(trials, out, log, ranks))
     trainer.run(recordings)
 
 

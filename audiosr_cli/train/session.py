@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _EXIT_S = 2.0  # from the last line of training to the end of the process: CUDA and threads are shut down
 _SAFETY = 1.2  # the last validation may take longer than those before
 _FORGET = 0.7  # of a duration that was once measured: the first step of all takes seconds
+_UNKNOWN = 0.15  # of all the time, for what was never measured
 _LONGEST_TRIAL_S, _TRIAL_SHARE = 4.0, 0.008  # of what is left, for each of some six batch sizes
 _LAST_WORKS = {"step": 1, "validate": 1, "export": 1, "save": 2}  # how often each still comes when time is up
 
@@ -59,7 +60,7 @@ class Deadline:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() - process_age() + seconds
+        self._end, self._total = time.monotonic() - process_age() + seconds, seconds
         self.durations: dict[str, float] = {}
 
     def left(self) -> float:
@@ -72,8 +73,8 @@ class Deadline:
         return max(0.0, self.left() - _SAFETY * last - _EXIT_S)
 
     def has_time_for(self, name: str) -> bool:
-        """Whether one of the ``name`` that were measured would end in time."""
-        return self.left() > _SAFETY * self.durations.get(name, 0.0) + _EXIT_S
+        """Whether one more ``name`` would end in time; one that was never measured may take long."""
+        return self.left() > _SAFETY * self.durations.get(name, _UNKNOWN * self._total) + _EXIT_S
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -126,8 +127,9 @@ class Session:
         return self.deadline is not None and not self.deadline.training_left()
 
     def trial_s(self) -> float:
-        """Return how long the trial of one batch size may take, in seconds."""
-        return min(_LONGEST_TRIAL_S, _TRIAL_SHARE * self.deadline.left()) if self.deadline else _LONGEST_TRIAL_S
+        """Return how long the trial of one batch size should take, in seconds; no other begins after ten times that."""
+        left = max(self.deadline.left(), 0.0) if self.deadline else float("inf")
+        return min(_LONGEST_TRIAL_S, _TRIAL_SHARE * left)
 
     def must_measure(self) -> bool:
         """Whether there is a deadline, and it is unknown how long a validation takes."""
