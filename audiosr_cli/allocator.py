@@ -32,7 +32,13 @@ def keep_freed_memory() -> None:
 
 
 _LEAST = 750 << 20  # bytes of address space that torch and a small model take
-_RAN_OUT = ("can't allocate memory", "Cannot allocate memory", "out of memory", "can't start new thread")
+_RAN_OUT = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "out of memory",
+    "can't start new thread",
+    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
+)
 
 
 def check_limit() -> None:

@@ -2,17 +2,20 @@
 
 A checkpoint is a safetensors file whose metadata hold ``format``, ``model`` (the architecture), ``config``
 (every number that shapes the weights), ``spec`` and ``note`` (where the weights come from), all JSON. What
-is bundled is listed with its SHA-256 in ``weights/catalogue.json``.
+is bundled is listed with its SHA-256 in ``weights/catalogue.json``. One in parts (see ``parts``) is read like a file.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import struct
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from audiosr_cli import parts
 from audiosr_cli.errors import ModelError, OutputError
 from audiosr_cli.fingerprint import sha256
 
@@ -52,7 +55,7 @@ def find(model: str) -> tuple[Path, str | None]:
     if model in entries:
         return folder() / entries[model]["file"], entries[model]["sha256"]
     path = Path(model)
-    if path.suffix != ".safetensors" and not path.exists():
+    if path.suffix != ".safetensors" and not path.exists() and not parts.exists(path):
         raise ModelError(f"no model {model!r}; bundled: {', '.join(entries)}; or give a .safetensors file's path")
     return path, None
 
@@ -60,7 +63,7 @@ def find(model: str) -> tuple[Path, str | None]:
 def metadata(path: Path) -> dict[str, Any]:
     """The metadata of a checkpoint, parsed; torch is not needed. Raises ModelError on anything else."""
     try:
-        with path.open("rb") as stream:
+        with io.BytesIO(parts.read(path)) if parts.exists(path) else path.open("rb") as stream:
             size = struct.unpack("<Q", stream.read(8))[0]
             if size > _MAX_HEADER_BYTES:
                 raise ModelError(f"{path}: its header claims {size} bytes; not a checkpoint of ours")
@@ -82,7 +85,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     from audiosr_cli.models import build, make_config
 
@@ -98,7 +101,8 @@ def load_model(model: str, device: str = "cpu") -> Model:
     except RuntimeError as error:
         raise ModelError(f"{path}: its config makes no network: {error}".splitlines()[0]) from error
     try:
-        tensors = {key: value.float() for key, value in load_file(path).items()}
+        stored = load(parts.read(path)) if parts.exists(path) else load_file(path)
+        tensors = {key: value.float() for key, value in stored.items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
@@ -114,7 +118,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
 def _proven(path: Path, digest: str | None) -> str:
     """The SHA-256 of a checkpoint, which has to be ``digest`` if that is known. Raises ModelError."""
     try:
-        found = sha256(path)
+        found = hashlib.sha256(parts.read(path)).hexdigest() if parts.exists(path) else sha256(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     if digest is not None and found != digest:
@@ -124,10 +128,21 @@ def _proven(path: Path, digest: str | None) -> str:
 
 def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
     """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; fp16 if ``half``."""
+    from audiosr_cli.audio.atomic import atomic_path
+
+    content = serialise(model, note, half)
+    try:
+        with atomic_path(path) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def serialise(model: Model, note: dict[str, Any], half: bool = True) -> bytes:
+    """Return the checkpoint of ``model`` as the bytes of a safetensors file, in float16 if ``half``."""
     import torch
     from safetensors.torch import save
 
-    from audiosr_cli.audio.atomic import atomic_path
     from audiosr_cli.models import ARCHITECTURES
 
     names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}
@@ -143,8 +158,4 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
         "spec": model.spec.as_dict(),
         "note": note,
     }
-    try:
-        with atomic_path(path) as part:
-            part.write_bytes(save(tensors, {key: json.dumps(value) for key, value in packed.items()}))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    return save(tensors, {key: json.dumps(value) for key, value in packed.items()})

@@ -15,7 +15,8 @@ from corpora import voices
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train.heads import Clustering
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.loop import LoopConfig, Trainer
+from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.tasks import Recordings, Separation, Upsampling
 

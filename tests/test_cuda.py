@@ -24,7 +24,8 @@ from audiosr_cli.models import build, make_config
 from audiosr_cli.models.diffusion import ddim
 from audiosr_cli.train import checkpoint, degrade
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.loop import LoopConfig, Trainer
+from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.optimizers import Muon, orthogonalise
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Recordings, Separation, Upsampling, Voices

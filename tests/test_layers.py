@@ -14,7 +14,7 @@ ROWS = [
     {"errors"},
     {"allocator", "device", "fingerprint", "provenance", "settings", "threads"},
     {"audio", "band", "dsp", "windows", "tracking"},
-    {"models"},
+    {"models", "parts"},
     {"importing", "metrics", "weights"},
     {"stages"},
     {"picture", "process"},

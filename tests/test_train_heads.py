@@ -18,7 +18,8 @@ from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.heads import Assisted, Clustering, Heads
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.loop import LoopConfig, Trainer
+from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Recordings, Separation
 

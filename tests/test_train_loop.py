@@ -13,7 +13,8 @@ from corpora import Rows, voices
 from audiosr_cli import weights
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.loop import LoopConfig, Trainer
+from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Recordings, Separation
 

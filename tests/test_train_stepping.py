@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.loop import LoopConfig, Trainer
+from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.stepping import Average, Reports, take_back
 from audiosr_cli.train.tasks import Recordings, Separation, Upsampling

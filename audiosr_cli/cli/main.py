@@ -61,6 +61,11 @@ def _terminate(number: int, _: FrameType | None) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    call(app)
+
+
+def call(app: typer.Typer) -> NoReturn:
+    """Run the command line of ``app`` and leave with its exit code."""
     # Threads that wait for each other spin for long otherwise (GCC's OpenMP, read when torch is loaded): with two of
     # them on a core that is shared, `separate` took up to ten times longer; on cores of their own nothing is lost.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

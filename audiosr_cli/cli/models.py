@@ -38,12 +38,24 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="As one JSO
 
 @app.command("verify")
 @common.guarded
-def verify() -> None:
-    """Check every bundled model: its SHA-256, its metadata, and that its weights are finite and fit."""
+def verify(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODELS...",
+            show_default=False,
+            help="Names, .safetensors files, or parts of them. [default: all bundled models]",
+        ),
+    ] = None,
+) -> None:
+    """Check models: the SHA-256 of bundled ones and of parts, their metadata, and that the weights are finite and fit.
+
+    Give a checkpoint in parts by any of its parts, or by the name that it would have in one file.
+    """
     from audiosr_cli import weights
 
     broken = 0
-    for name in weights.catalogue():
+    for name in models or weights.catalogue():
         try:
             weights.load_model(name)
             streams.put(f"{name}: ok")

@@ -13,27 +13,72 @@ from typing import Annotated, Any, Literal
 import typer
 
 from audiosr_cli.cli import streams
+from audiosr_cli.errors import UsageError
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The run as TOML; see examples/train/*.toml.")],
+    configs: Annotated[
+        list[Path],
+        typer.Argument(metavar="CONFIG...", help="The run as TOML; see examples/train/*.toml. Several with --pack."),
+    ],
     data: Annotated[Path, typer.Option("--data", help="The folder that the config's folders lie in.")] = Path(),
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/CONFIG]")] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Budget over all resumes, for the config's.")
     ] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(
+            "--until",
+            metavar="SECONDS",
+            min=1,
+            help="Finish everything, validation and files included, so many seconds after this process started.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")] = False,
     init: Annotated[
-        str | None, typer.Option("--init", help="Start from these weights: a bundled model or a .safetensors file.")
+        list[str] | None,
+        typer.Option(
+            "--init",
+            help="Start from these weights: a bundled model or a .safetensors file. With --pack once for each CONFIG, "
+            "or once for all; none for fresh weights.",
+        ),
     ] = None,
     export: Annotated[
         Path | None,
         typer.Option("--export", help="Copy the best weights here in the end: a folder or a .safetensors file."),
     ] = None,
+    export_every: Annotated[
+        float | None,
+        typer.Option(
+            "--export-every",
+            metavar="SECONDS",
+            min=1,
+            help="Write the current weights to the folder --export this often, and at the end, instead of the best.",
+        ),
+    ] = None,
+    part_mib: Annotated[
+        float, typer.Option("--part-mib", min=0.001, help="Largest file of --export-every; weights may be in parts.")
+    ] = 15.0,
+    batch_size: Annotated[
+        str | None,
+        typer.Option("--batch-size", metavar="N|auto", help="For the config's; auto measures which is fastest here."),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Curves for TensorBoard in --out, too (an extra).")
     ] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to train.")] = "auto",
+    pack: Annotated[
+        Path | None,
+        typer.Option(
+            "--pack",
+            metavar="DIR",
+            help="Do not train: put all that these runs need into the folder DIR, for a machine without network.",
+        ),
+    ] = None,
+    pack_mib: Annotated[
+        float, typer.Option("--pack-mib", min=1, help="Largest size of --pack; what does not fit goes to DIR-rest.")
+    ] = 55.0,
 ) -> None:
     """Train a model on your own recordings: a JSON object on standard error at every validation.
 
@@ -42,20 +87,55 @@ def train(
     several processes or machines train together.
     """
     from audiosr_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    if pack is not None:
+        _pack(configs, data, pack, pack_mib, init or [])
+        return
     from audiosr_cli.device import pick_device
     from audiosr_cli.train.run import Call
     from audiosr_cli.train.run import train as run
 
-    keep_freed_memory()
-    call = Call(data, minutes, resume, pick_device(device), init, export, tensorboard)
-    with _reporting() as report:
-        best = run(config, out or Path("runs") / config.stem, report, call)
+    if len(configs) > 1 or len(init or []) > 1:
+        raise UsageError("one CONFIG and one --init train at a time; several are for --pack")
+    call = Call(
+        data,
+        minutes,
+        resume,
+        pick_device(device),
+        init[0] if init else None,
+        export,
+        tensorboard,
+        until,
+        export_every,
+        round(part_mib * 2**20),
+        None if batch_size is None else batch_size_of(batch_size),
+    )
+    with reporting() as report:
+        best = run(configs[0], out or Path("runs") / configs[0].stem, report, call)
     if int(os.environ.get("RANK", "0")) == 0:  # of all that torchrun started, one speaks
         streams.put(str(best))
 
 
+def batch_size_of(text: str) -> int:
+    """The number of ``--batch-size``, 0 for auto. Raises UsageError on anything else."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text}: must be a whole number of at least 1, or auto")
+    return int(text)
+
+
+def _pack(configs: list[Path], data: Path, target: Path, mib: float, init: list[str]) -> None:
+    from audiosr_cli.train.pack import pack
+
+    with reporting() as report:
+        pack(configs, data, target, round(mib * 2**20), init, report)
+    streams.put(str(target))
+
+
 @contextmanager
-def _reporting() -> Iterator[Callable[[dict[str, Any]], None]]:
+def reporting() -> Iterator[Callable[[dict[str, Any]], None]]:
     """Rows as lines of JSON on standard error; the steps between them as a bar where that is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda row: None if row["event"] == "step" else print(json.dumps(row), file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import ARCHITECTURES, Config, make_config
 from audiosr_cli.settings import fill, hint
 from audiosr_cli.train.checks import within
-from audiosr_cli.train.loop import LoopConfig
+from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.tasks import TASKS, Task
 
 _SECTIONS = ("model", "data", "task", "loop", "card")

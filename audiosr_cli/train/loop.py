@@ -7,89 +7,32 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from audiosr_cli.allocator import ran_out
 from audiosr_cli.device import computes_bf16, float32_products
-from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
 from audiosr_cli.train.aids import Aids
-from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.log import Log
+from audiosr_cli.train.loop_config import LoopConfig
+from audiosr_cli.train.memory import go_on_smaller
 from audiosr_cli.train.optimizers import make_optimizer, restore, step_if
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.resuming import Settings, changed_settings
+from audiosr_cli.train.session import Progress, Session, snapshot
 from audiosr_cli.train.signals import Interrupts
 from audiosr_cli.train.stepping import Average, Report, Reports, take_back
 from audiosr_cli.train.tasks import Batch, Recordings, Task
 
 _PATIENCE_NONFINITE = 10  # steps in a row whose gradient is not finite before a run gives up
 _BATCHES_KEPT = 3
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long and how fast.
-
-    The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then the weights
-    are a function of config and data alone on a CPU (but under ``plateau``, as validations follow the clock), and
-    nearly so on CUDA, which adds in no fixed order. The rate
-    warms up for ``warmup_steps``; under the ``linear`` schedule it then stays and falls to zero over the last
-    ``cooldown`` share of the budget, under ``cosine`` it falls all along, under ``plateau`` it halves after
-    ``patience`` validations without a better score. ``ema`` is the decay of the averaged weights that are
-    validated and exported, 0 for none. ``compile`` pays for itself within minutes on CPUs. ``precision`` is what
-    matrix products and convolutions run in: bf16 becomes fp32 on processors that only emulate it; on CUDA fp32 is
-    without TF32. ``channels_last`` false has CUDA train a ``spectral_unet`` in torch's plain layout: time both.
-    """
-
-    minutes: float = 30.0
-    steps: int = 0
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.98)
-    critic_rate: float = 2e-4
-    warmup_steps: int = 200
-    schedule: Literal["linear", "cosine", "plateau"] = "linear"
-    cooldown: float = 0.3
-    patience: int = 3
-    clip_norm: float = 5.0
-    ema: float = 0.0
-    precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False
-    channels_last: bool = True
-    valid_every_min: float = 5.0
-    save_every_min: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(self, 0, 1e9, "steps", "learning_rate", "critic_rate", "weight_decay", "warmup_steps", "seed")
-        within(self, 0, 1, "cooldown")
-        if not 0 <= min(self.betas) <= max(self.betas) < 1:
-            raise UsageError(f"betas = {list(self.betas)}: each must be at least 0 and below 1")
-        within(self, 0, 0.999999, "ema")
-        positive(self, "minutes", "patience", "clip_norm", "valid_every_min", "save_every_min")
-
-
-@dataclass
-class Progress:
-    """How far a run is; everything here survives a resume."""
-
-    step: int = 0
-    minutes: float = 0.0
-    heard_s: float = 0.0
-    best: float = float("-inf")
-    stale: int = 0  # validations since the best one, or since the rate was halved
-    halvings: int = 0
-    validated_step: int = -1
-    validated_minutes: float = 0.0
-    turn: int = 0  # which of the two states is written next
 
 
 class Trainer:
@@ -112,6 +55,7 @@ class Trainer:
         note: dict[str, Any],
         identity: str = "",
         settings: Settings | None = None,
+        session: Session | None = None,
     ) -> None:
         self.model, self.task, self.config, self.out = model.to(ranks.device), task, config, out
         self.ranks, self.log, self.note, self.identity, self.settings = ranks, log, note, identity, settings or {}
@@ -129,10 +73,12 @@ class Trainer:
         self.opponent = Opponent(task.adversary, config.critic_rate, ranks) if task.adversary else None
         self.average = copy.deepcopy(model.state_dict()) if config.ema else None
         self.progress = Progress()
+        self.session, self.minutes = session or Session(), config.minutes  # the deadline's where there is one
         self.network: Callable[..., Any] = self.aids.learner
         self.reports = Reports(late=ranks.device.type == "cuda")
         self._average: Average | None = None
         self._nonfinite = 0
+        self.scored: dict[str, float] = {}  # by the last validation
 
     def save(self) -> None:
         """Write the whole state, atomically, over the older of two."""
@@ -189,7 +135,7 @@ class Trainer:
     def share_done(self) -> float:
         """How much of the budget is spent, from 0 on."""
         c, p = self.config, self.progress
-        return p.step / c.steps if c.steps else p.minutes / c.minutes
+        return p.step / c.steps if c.steps else p.minutes / max(self.minutes, 1e-9)
 
     def learning_rate(self) -> float:
         """The rate at this step and minute."""
@@ -290,6 +236,7 @@ class Trainer:
             score = self.task.score(self.deployed, recordings.valid)
             p = self.progress
             p.stale, p.validated_step, p.validated_minutes = p.stale + 1, p.step, p.minutes
+            self.scored = {self.task.figure: round(score, 3)}
             if not math.isfinite(score):
                 self.log.write({"event": "warning", "step": p.step, "text": f"{self.task.figure} is not finite"})
             if score > p.best:
@@ -299,10 +246,11 @@ class Trainer:
                 p.halvings, p.stale = p.halvings + 1, 0
             extra = self.task.extra_scores(self.deployed, recordings)
             figures = {name: round(value, 4) for name, value in ({self.task.figure: score} | extra).items()}
-            self.log.write({"event": "valid", **self._position(), **figures})
+            self.log.write({"event": "valid", **self.position(), **figures})
         self.progress.halvings = int(self.ranks.told(self.progress.halvings))
 
-    def _position(self) -> dict[str, Any]:
+    def position(self) -> dict[str, Any]:
+        """How far the run is, for rows and notes."""
         p = self.progress
         return {"step": p.step, "minutes": round(p.minutes, 2), "hours_heard": round(p.heard_s / 3600, 3)}
 
@@ -310,7 +258,7 @@ class Trainer:
         """The best weights so far, as a checkpoint that the commands can use."""
         from audiosr_cli.weights import save_model
 
-        note = self.note | self._position() | {self.task.figure: round(score, 3)}
+        note = self.note | self.position() | {self.task.figure: round(score, 3)}
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)
         if self.partner:
             save_model(self.partner, self.out / f"{self.partner.spec.name}.safetensors", note)
@@ -332,32 +280,56 @@ class Trainer:
                 self.save()
                 raise
             self._settle(self.reports.last())
+            snapshot(self)
             self.save()
         interrupts.end()
 
     def _run(self, recordings: Recordings, interrupts: Interrupts) -> None:
         """Validates before the first step, too: so does whatever would fail there."""
-        p, c, mark = self.progress, self.config, time.monotonic()
+        p, c, s, mark = self.progress, self.config, self.session, time.monotonic()
         save_due = p.minutes + c.save_every_min
         while not self.ranks.told(interrupts.wanted):
-            finished = self.share_done() >= 1
+            self.minutes = self.ranks.told(s.budget(p.minutes, c.minutes))
+            finished = self.ranks.told(self.share_done() >= 1 or s.is_over())
             validate = p.validated_step < 0 or p.minutes >= p.validated_minutes + c.valid_every_min
-            if self.ranks.told((validate or finished) and p.validated_step != p.step):
-                self.validate(recordings)
+            validate = (validate or bool(finished)) and p.validated_step != p.step
+            if s.exporter and s.exporter.due():
+                snapshot(self)
+            if self.ranks.told((validate or s.must_measure()) and s.has_time_for("validate")):
+                with s.timed("validate"):
+                    self.validate(recordings)
                 save_due = 0.0
             if p.minutes >= save_due:
-                self._save_or_warn()
+                self.save_or_warn()
                 save_due = p.minutes + c.save_every_min
             if finished:
                 break
-            if terms := self.train_step(self.batch(recordings)):
-                self.log.step(self._position() | {"lr": self.learning_rate()}, terms, self.share_done())
+            if terms := self._try_step(recordings):
+                self.log.step(self.position() | {"lr": self.learning_rate()}, terms, self.share_done())
             now = time.monotonic()
             p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
 
-    def _save_or_warn(self) -> None:
+    def _try_step(self, recordings: Recordings) -> dict[str, float]:
+        """One step; where memory runs out, nothing but a smaller batch for the steps to come.
+
+        Raises TrainingError where no batch is smaller, or other ranks wait for the gradients of this one.
+        """
+        size = self.task.batch_size
+        try:
+            with self.session.timed("step"):
+                return self.train_step(self.batch(recordings))
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if size == 1 or self.ranks.world > 1:
+                raise TrainingError(f"not enough memory for a batch of {size}; use a smaller --batch-size") from error
+        go_on_smaller(self, size // 2)  # outside of the handler, as the traceback holds the tensors of the step
+        return {}
+
+    def save_or_warn(self) -> None:
         """A state that cannot be written now may be later; the last one has to."""
         try:
-            self.save()
+            with self.session.timed("save"):
+                self.save()
         except TrainingError as error:
             self.log.write({"event": "warning", "step": self.progress.step, "text": str(error)})

@@ -16,11 +16,11 @@ import torch
 
 from audiosr_cli import __version__
 from audiosr_cli.audio.atomic import atomic_path, sweep
-from audiosr_cli.errors import ModelError, TrainingError, UsageError
+from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model, build
-from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.provenance import commit
 from audiosr_cli.train import checkpoint
+from audiosr_cli.train.batch_size import Trials, best_batch_size, remember, remembered
 from audiosr_cli.train.config import RunConfig, read_config
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
@@ -28,10 +28,12 @@ from audiosr_cli.train.heads import Assisted, losses_with_heads
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.measured_rooms import MeasuredRooms, load_rooms
+from audiosr_cli.train.memory import resized
 from audiosr_cli.train.ranks import Ranks, join
-from audiosr_cli.train.resize import grow
 from audiosr_cli.train.resuming import training_settings
-from audiosr_cli.train.tasks import Recordings, Separation, Task
+from audiosr_cli.train.session import Deadline, Exporter, Session, snapshot
+from audiosr_cli.train.tasks import Recordings
+from audiosr_cli.train.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Call:
     """What the command line adds to a config.
 
     ``minutes`` overrides the config's budget; ``init`` is a bundled model or checkpoint to start from;
-    ``export`` is where a copy of the best weights goes in the end.
+    ``export`` is where a copy of the best weights goes in the end. ``until`` (seconds from the start of the process)
+    is when everything has to be done, in place of the budget. With ``export_every`` (seconds) the folder ``export``
+    has the current weights instead of the best ones, in files of at most ``part_bytes``. ``batch_size`` overrides the
+    config's; 0 measures which is fastest.
     """
 
     data: Path = Path()
@@ -49,6 +54,23 @@ class Call:
     init: str | None = None
     export: Path | None = None
     tensorboard: bool = False
+    until: float | None = None
+    export_every: float | None = None
+    part_bytes: int = 15 << 20
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.until is not None and self.minutes is not None:
+            raise UsageError("--until and --minutes both set the budget; use one of them")
+        if self.export_every is not None and (self.export is None or self.export.suffix == ".safetensors"):
+            raise UsageError("--export-every needs --export with a folder")
+
+    def session(self) -> Session:
+        """What this process adds to the run: its deadline, and where it writes weights meanwhile."""
+        exporter = None
+        if self.export is not None and self.export_every is not None:
+            exporter = Exporter(self.export, self.export_every, self.part_bytes)
+        return Session(None if self.until is None else Deadline(self.until), exporter)
 
 
 def cache_folder() -> Path:
@@ -79,6 +101,11 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     config = read_config(config_path)
     if call.minutes is not None:
         config = replace(config, loop=replace(config.loop, minutes=call.minutes, steps=0))
+    if call.until is not None:
+        config = replace(config, loop=replace(config.loop, steps=0))
+    if call.batch_size:
+        config = replace(config, task=resized(config.task, call.batch_size))
+    session = call.session()
     if checkpoint.exists(out) and not call.resume:
         raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
     torch.manual_seed(config.loop.seed)
@@ -88,10 +115,12 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     with join(call.device) as ranks:
         log = Log(report, ranks.leads)
         if call.init is not None:
-            _warm_start(model, config.task, call.init, log)
-        _train(config, model, deployed, config_path, out, log, call, ranks)
+            warm_start(model, config.task, call.init, log)
+        _train(config, model, deployed, config_path, out, log, call, ranks, session)
     best = out / f"{config.model.spec.name}.safetensors"
-    return best if call.export is None or not ranks.leads else export(best, call.export)
+    if call.export is None or not ranks.leads:
+        return best
+    return call.export / best.name if session.exporter else export(best, call.export)
 
 
 def _train(
@@ -103,6 +132,7 @@ def _train(
     log: Log,
     call: Call,
     ranks: Ranks,
+    session: Session,
 ) -> None:
     recordings = load_recordings(config, call.data, ranks, log)
     _rehearse(config, model, deployed, recordings, ranks)
@@ -120,7 +150,7 @@ def _train(
     loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
     out.mkdir(parents=True, exist_ok=True)
     settings = training_settings(config, recordings, ranks.world)
-    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity, settings)
+    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity, settings, session)
     warnings = trainer.load() if checkpoint.exists(out) else []
     if ranks.leads:
         sweep(out)
@@ -129,7 +159,25 @@ def _train(
     log.open(out, trainer.progress.step, call.tensorboard)
     for text in warnings:
         log.write({"event": "warning", "step": trainer.progress.step, "text": text})
+    snapshot(trainer)  # so that there is a whole set of weights whenever this process ends
+    if call.batch_size == 0:
+        trials = Trials(model, deployed, config.task, loop, recordings, ranks.device, session.trial_s())
+        trainer.task = resized(config.task, _find_batch_size(trials, out, log, ranks))
     trainer.run(recordings)
+
+
+def _find_batch_size(trials: Trials, out: Path, log: Log, ranks: Ranks) -> int:
+    """Measure which batch size is fastest, unless an earlier sitting did so on this machine."""
+    if ranks.world > 1:
+        raise UsageError("--batch-size auto: measures in one process only; under torchrun give a number")
+    machine = _machine(ranks.device)
+    if (known := remembered(out, machine)) is not None:
+        return known
+    found, speeds = best_batch_size(trials, trials.task.batch_size)
+    remember(out, machine, found, speeds)
+    rounded = {size: round(speed, 3) for size, speed in sorted(speeds.items())}
+    log.write({"event": "batch_size", "batch_size": found, "hours_per_minute": rounded})
+    return found
 
 
 def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
@@ -235,58 +283,6 @@ def _keep_config(config_path: Path, out: Path) -> None:
     kept = out / "config.toml"
     if config_path.resolve() != kept.resolve():
         shutil.copyfile(config_path, kept)
-
-
-def _warm_start(model: Model, task: Task, name: str, log: Log) -> None:
-    """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit.
-
-    A larger SpectralUNet grows from a smaller one; UsageError where ``task`` could not train what is new in it. Any
-    other model of more sources takes what there is for the first ones; what is for the others starts fresh.
-    """
-    from audiosr_cli.weights import load_model
-
-    trained = load_model(name)
-    if isinstance(model, SpectralUNet) and isinstance(trained, SpectralUNet):
-        try:
-            grown = grow(trained, model.config)
-        except ModelError as error:
-            raise ModelError(f"--init {name}: {error}") from error
-        if model.spec.sources > trained.spec.sources:
-            _check_silent_sources(task, model.config)
-        model.load_state_dict(grown.state_dict())
-        before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
-        if before != after:
-            log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
-        return
-    _copy_weights(model, trained, name)
-
-
-def _check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
-    """Raise UsageError where new sources, which start silent, would stay so: SI-SNR of silence has no gradient.
-
-    The level's error and the share of what the sources lack of the mixture do have one.
-    """
-    loss = task.loss if isinstance(task, Separation) else ""
-    if loss in ("si_snr", "thresholded_si_snr") and config.consistency == "use":
-        raise UsageError(
-            f"[task] loss = {loss!r}: new sources start silent and would stay silent; use loss = 'si_snr_and_level'"
-        )
-
-
-def _copy_weights(model: Model, given: Model, name: str) -> None:
-    own, theirs = model.state_dict(), given.state_dict()
-    more = model.spec.sources > given.spec.sources
-    for key in sorted(set(own) | set(theirs)):
-        there = theirs[key].shape if key in theirs else None
-        wanted = own[key].shape if key in own else None
-        grows = more and there and wanted and there[0] < wanted[0] and there[1:] == wanted[1:]
-        if there != wanted and not grows:
-            text = f"{key!r} is {tuple(there or ()) or 'missing'} there, {tuple(wanted or ()) or 'missing'} here"
-            raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}")
-    with torch.no_grad():
-        for key, value in theirs.items():
-            taken = own[key] if own[key].shape == value.shape else own[key][: len(value)]
-            taken.copy_(value)
 
 
 def _check_crop(model: Model, crop_s: float) -> None:

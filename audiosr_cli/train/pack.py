@@ -1,0 +1,192 @@
+"""A kit: everything that runs need, in one folder of a given size, for a machine without network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from audiosr_cli import __version__
+from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.fingerprint import sha256
+from audiosr_cli.provenance import commit
+from audiosr_cli.train.data import Table
+from audiosr_cli.train.kit_folder import OVERHEAD, KitFolder, write_manifest
+from audiosr_cli.train.kit_runs import Run, add_weights, fixed_recordings, read_runs, source, sources
+from audiosr_cli.train.log import Report
+from audiosr_cli.train.pack_audio import (
+    LADDER,
+    Packed,
+    Sizes,
+    Source,
+    choose_rung,
+    encoded,
+    in_order,
+    place,
+    renamed,
+    unchanged,
+)
+
+_MIB = 1 << 20
+
+
+def pack(configs: Sequence[Path], data: Path, target: Path, limit: int, init: Sequence[str], report: Report) -> None:
+    """Make the kit ``target`` of at most ``limit`` bytes for ``configs`` on folders below ``data``.
+
+    What does not fit is in a second folder beside it, as it is; its name ends in ``-rest``. Both appear when they are
+    complete; after an interruption the same call goes on.
+
+    Args:
+        configs: The runs' TOML files.
+        data: The folder that the configs' folders lie in.
+        target: The kit to make; must not exist.
+        limit: Bytes that the kit may have, as a tar archive.
+        init: Initial weights, one for all configs or one for each, ``none`` for fresh ones; may be empty.
+        report: Gets rows with an ``event``.
+
+    Raises:
+        UsageError: If the kit exists, or the limit is too small.
+        TrainingError: If data are missing.
+        ModelError: If initial weights do not fit.
+
+    """
+    rest = target.with_name(f"{target.name}-rest")
+    for path in (target, rest):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path}: exists already; remove it, or pack into another folder")
+    runs = read_runs(configs, init)
+    stage = target.with_name(f".{target.name}.packing")
+    for name in ("kit", "rest"):
+        shutil.rmtree(stage / name, ignore_errors=True)
+    (stage / "encoded").mkdir(parents=True, exist_ok=True)
+    tables = {run.table: run.read_table(data) for run in runs}
+    kit = KitFolder(stage / "kit", limit, len(tables))
+    known = {"format": 1, "audiosr": __version__, "commit": commit(), "runs": _add_fixed(kit, runs, data, tables)}
+    left_out, summary, skipped = _add_recordings(kit, runs, data, tables, stage)
+    _add_tables(kit, tables, left_out, stage / "rest")
+    if kit.size > limit:
+        raise TrainingError(f"{kit.folder}: has {kit.size} bytes, more than the {limit} that were asked for")
+    write_manifest(kit.folder, known | {"data": summary}, kit.files)
+    if left_out:
+        made = stage / "rest"
+        others = {path.relative_to(made).as_posix(): sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
+        write_manifest(made, known | {"data": summary}, kit.files | others)
+        os.replace(made, rest)
+    os.replace(kit.folder, target)
+    shutil.rmtree(stage)
+    for line in skipped:
+        report({"event": "skipped", "file": line})
+    report({"event": "packed", "mib": round(kit.size / _MIB, 2), "files": len(kit.files) + 1, **summary})
+
+
+def _add_fixed(
+    kit: KitFolder, runs: Sequence[Run], data: Path, tables: dict[str, Table]
+) -> list[dict[str, str | None]]:
+    """Add all that has to be in. Raises UsageError where that is too much already."""
+    sizes = {"bare": kit.size}
+    kit.add_code()
+    sizes["code"] = kit.size
+    known = add_weights(kit, runs)
+    sizes["weights and configs"] = kit.size
+    for path in fixed_recordings(runs, data):
+        facts = source(path, data, tables.values())
+        kit.add_recording(unchanged(facts))
+    sizes["recordings to validate on"] = kit.size
+    if kit.room < 0:
+        each = [f"{name} {(sizes[name] - sizes[before]) / _MIB:.2f}" for before, name in pairwise(sizes)]
+        raise UsageError(
+            f"--pack-mib {kit.limit / _MIB:g}: holds no recording to train on; {', '.join(each)} MiB have to be in"
+        )
+    return known
+
+
+def _add_recordings(
+    kit: KitFolder, runs: Sequence[Run], data: Path, tables: dict[str, Table], stage: Path
+) -> tuple[list[Packed], dict[str, Any], list[str]]:
+    """Fill the kit with recordings, put the others into the stage's ``rest``.
+
+    Returns:
+        Those others, what to say of all, and the files that could not be read.
+
+    """
+    found, skipped = sources(runs, data, tables)
+    sizes = Sizes(found, stage / "encoded")
+    rung = choose_rung(found, sizes, kit.room, OVERHEAD)
+    predicted = {one: float(one.size) if rung is None else sizes.predict(one, rung) for one in found}
+    inside, left_out, taken = list[Source](), list[Packed](), set(kit.rows)
+
+    def fits(one: Source) -> bool:
+        return predicted[one] < kit.room
+
+    for one, packed in encoded(in_order(found, predicted, kit.room), rung, sizes, stage / "encoded", fits):
+        if isinstance(packed, str):
+            skipped.append(packed)
+            continue
+        packed = renamed(packed or unchanged(one), taken)
+        if packed.relative in taken or not kit.takes(packed):
+            left_out.append(unchanged(one))
+            continue
+        taken.add(packed.relative)
+        kit.add_recording(packed)
+        inside.append(one)
+    for packed in left_out:
+        place(packed, stage / "rest" / "data" / packed.relative)
+    _check_folders(kit, runs, inside)
+    return left_out, _summary(found, inside, rung), skipped
+
+
+def _check_folders(kit: KitFolder, runs: Sequence[Run], inside: Sequence[Source]) -> None:
+    """Raise UsageError where a run would find a folder without any recording."""
+    for run in runs:
+        for folder in run.folders(encoded=True):
+            if not any(one.relative.startswith(f"{folder.rstrip('/')}/") for one in inside):
+                raise UsageError(f"--pack-mib {kit.limit / _MIB:g}: too small for any recording of {folder}")
+
+
+def _summary(found: Sequence[Source], inside: Sequence[Source], rung: int | None) -> dict[str, Any]:
+    """What to say of the recordings in the kit, and of all that were there."""
+
+    def hours(some: Sequence[Source]) -> dict[str, float]:
+        seconds = defaultdict[str, float](float)
+        for one in some:
+            seconds[one.folder] += one.seconds
+        return {folder: round(value / 3600, 2) for folder, value in sorted(seconds.items())}
+
+    return {
+        "quality": "unchanged" if rung is None else f"Opus {LADDER[rung][0] // 1000} kbit/s, Vorbis {LADDER[rung][1]}",
+        "recordings": len(inside),
+        "recordings_of_all": len(found),
+        "speakers": len({one.speaker for one in inside if not one.is_noise}),
+        "speakers_of_all": len({one.speaker for one in found if not one.is_noise}),
+        "hours": hours(inside),
+        "hours_of_all": hours(found),
+    }
+
+
+def _add_tables(kit: KitFolder, tables: dict[str, Table], left_out: Sequence[Packed], rest: Path) -> None:
+    """Write the tables: in the kit on what is in it, in ``rest`` on that and what is there."""
+    more = {packed.relative: (packed.source.speaker, packed.band_hz) for packed in left_out}
+    kit.reserved = 0
+    for name, table in tables.items():
+        kit.add(f"data/{name}", _table_text(name, kit.rows, bool(table.speakers)).encode())
+        if left_out:
+            path = rest / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_table_text(name, kit.rows | more, bool(table.speakers)), encoding="utf-8")
+
+
+def _table_text(name: str, rows: dict[str, tuple[str, float]], with_speakers: bool) -> str:
+    """A table as CSV, its paths as seen from where it lies."""
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["path", "bandwidth_hz", *(["speaker"] if with_speakers else [])])
+    for path, (speaker, band) in sorted(rows.items()):
+        seen = os.path.relpath(path, Path(name).parent)
+        table.writerow([seen, f"{band:g}", *([speaker] if with_speakers else [])])
+    return stream.getvalue()

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Trains what this folder was packed for, without network: ./run.sh [--minutes M] [--output DIR] [CONFIG...]
+# Python is $PYTHON or python3 and has torch and numpy; what else is missing is installed from wheels/ into site/.
+# --help says more.
+set -eu
+kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python3}
+export PYTHONPATH="$kit/site:$kit/code${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+
+complete() {
+    "$python" - <<'END'
+import importlib.util, sys
+def has(name):
+    try:
+        return importlib.util.find_spec(name) is not None  # importing torch takes seconds
+    except ImportError:
+        return False
+missing = [name for name in ("torch", "numpy") if not has(name)]
+if missing:
+    sys.exit(f"run.sh: {sys.executable} has no {' and no '.join(missing)}; set PYTHON to one that has")
+try:
+    import rich, safetensors, soundfile, soxr, typer
+    assert "OPUS" in soundfile.available_subtypes("OGG"), "libsndfile is too old for Opus"
+except (ImportError, OSError, AssertionError) as error:
+    print(f"run.sh: {error}", file=sys.stderr)
+    sys.exit(3)
+END
+}
+
+state=0
+complete || state=$?
+if [ "$state" = 3 ]; then
+    if ! ls "$kit"/wheels/*.whl >/dev/null 2>&1; then
+        echo "run.sh: no wheels beside this script; where there is a network, run:" >&2
+        echo "  pip download -d wheels --no-deps --only-binary=:all: --python-version 3.12 -r wheels.txt" >&2
+        exit 1
+    fi
+    "$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check --upgrade \
+        --target "$kit/site" "$kit"/wheels/*.whl >&2
+    state=0
+    complete || state=$?
+fi
+[ "$state" = 0 ] || exit 1
+exec "$python" -m audiosr_cli.cli.kit "$kit" "$@"  # the same process: its time counts from the start of this script

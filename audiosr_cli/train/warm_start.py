@@ -1,0 +1,64 @@
+"""Starting a run from trained weights: as they are, or grown to a larger network."""
+
+from __future__ import annotations
+
+import torch
+
+from audiosr_cli.errors import ModelError, UsageError
+from audiosr_cli.models import Model
+from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
+from audiosr_cli.train.log import Log
+from audiosr_cli.train.resize import grow
+from audiosr_cli.train.tasks import Separation, Task
+
+
+def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
+    """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit.
+
+    A larger SpectralUNet grows from a smaller one; UsageError where ``task`` could not train what is new in it. Any
+    other model of more sources takes what there is for the first ones; what is for the others starts fresh.
+    """
+    from audiosr_cli.weights import load_model
+
+    trained = load_model(name)
+    if isinstance(model, SpectralUNet) and isinstance(trained, SpectralUNet):
+        try:
+            grown = grow(trained, model.config)
+        except ModelError as error:
+            raise ModelError(f"--init {name}: {error}") from error
+        if model.spec.sources > trained.spec.sources:
+            _check_silent_sources(task, model.config)
+        model.load_state_dict(grown.state_dict())
+        before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
+        if before != after:
+            log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
+        return
+    _copy_weights(model, trained, name)
+
+
+def _check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
+    """Raise UsageError where new sources, which start silent, would stay so: SI-SNR of silence has no gradient.
+
+    The level's error and the share of what the sources lack of the mixture do have one.
+    """
+    loss = task.loss if isinstance(task, Separation) else ""
+    if loss in ("si_snr", "thresholded_si_snr") and config.consistency == "use":
+        raise UsageError(
+            f"[task] loss = {loss!r}: new sources start silent and would stay silent; use loss = 'si_snr_and_level'"
+        )
+
+
+def _copy_weights(model: Model, given: Model, name: str) -> None:
+    own, theirs = model.state_dict(), given.state_dict()
+    more = model.spec.sources > given.spec.sources
+    for key in sorted(set(own) | set(theirs)):
+        there = theirs[key].shape if key in theirs else None
+        wanted = own[key].shape if key in own else None
+        grows = more and there and wanted and there[0] < wanted[0] and there[1:] == wanted[1:]
+        if there != wanted and not grows:
+            text = f"{key!r} is {tuple(there or ()) or 'missing'} there, {tuple(wanted or ()) or 'missing'} here"
+            raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}")
+    with torch.no_grad():
+        for key, value in theirs.items():
+            taken = own[key] if own[key].shape == value.shape else own[key][: len(value)]
+            taken.copy_(value)
