@@ -45,7 +45,7 @@ def stop_at(steps: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(self.progress.step)
         if len(calls) % steps == 0:
             assert self.session.deadline is not None
-            self.session.deadline._end = 0.0
+            self.session.deadline.durations["step"] = 1e12  # another would take too long
         return real(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", counting)

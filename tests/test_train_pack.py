@@ -15,9 +15,11 @@ import pytest
 import soundfile
 import torch
 from conftest import SMALL, noise
+from typer.testing import CliRunner
 
 from audiosr_cli import parts, weights
 from audiosr_cli.audio.encode import Codec, bandwidth, encode, probe
+from audiosr_cli.cli.main import app
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.fingerprint import sha256
 from audiosr_cli.models import build, make_config
@@ -294,3 +296,18 @@ def test_wheels_are_all_but_torch_and_numpy() -> None:
     listed = {line.split("==")[0] for line in wheels()}
     assert {line.split(">")[0] for line in project["dependencies"]} - listed == {"numpy", "torch"}
     assert "cffi" in listed  # soundfile needs it
+
+
+def test_the_command(speakers: Path) -> None:
+    (speakers / "run.toml").write_text(RUN)
+    runs = [str(speakers / "run.toml")] * 2
+    done = CliRunner().invoke(app, ["train", runs[0], "--data", str(speakers), "--pack", str(speakers / "kit")])
+    assert (done.exit_code, done.stdout) == (0, f"{speakers / 'kit'}\n")
+    for arguments, said in (
+        (runs, "several are for --pack"),
+        ([runs[0], "--batch-size", "0"], "whole number of at least 1, or auto"),
+        ([runs[0], "--batch-size", "many"], "whole number of at least 1, or auto"),
+    ):
+        error = CliRunner().invoke(app, ["train", *arguments]).exception
+        assert isinstance(error, UsageError)
+        assert said in str(error)

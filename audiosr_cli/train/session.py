@@ -18,7 +18,7 @@ from audiosr_cli.weights import serialise
 if TYPE_CHECKING:
     from audiosr_cli.train.loop import Trainer
 
-_EXIT_S = 2.0  # from the last line of training to the end of the process: CUDA and threads are shut down
+_EXIT_S, _EXIT_SHARE = 3.0, 0.01  # at least, and of all the time: until CUDA and threads are shut down
 _SAFETY = 1.2  # the last validation may take longer than those before
 _FORGET = 0.7  # of a duration that was once measured: the first step of all takes seconds
 _UNKNOWN = 0.15  # of all the time, for what was never measured
@@ -61,6 +61,7 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._end, self._total = time.monotonic() - process_age() + seconds, seconds
+        self._exit_s = max(_EXIT_S, _EXIT_SHARE * seconds)
         self.durations: dict[str, float] = {}
 
     def left(self) -> float:
@@ -70,11 +71,11 @@ class Deadline:
     def training_left(self) -> float:
         """Return the seconds in which steps can still begin, 0 or more."""
         last = sum(count * self.durations.get(name, 0.0) for name, count in _LAST_WORKS.items())
-        return max(0.0, self.left() - _SAFETY * last - _EXIT_S)
+        return max(0.0, self.left() - _SAFETY * last - self._exit_s)
 
     def has_time_for(self, name: str) -> bool:
         """Whether one more ``name`` would end in time; one that was never measured may take long."""
-        return self.left() > _SAFETY * self.durations.get(name, _UNKNOWN * self._total) + _EXIT_S
+        return self.left() > _SAFETY * self.durations.get(name, _UNKNOWN * self._total) + self._exit_s
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
