@@ -8,7 +8,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import originals
 import pytest
 import soundfile
-from conftest import EXAMPLES, noise, tone
+from conftest import EXAMPLES, HANG_S, noise, tone
 
 COMMAND = [sys.executable, "-m", "audiosr_cli"]
 
@@ -25,7 +24,7 @@ def audiosr(
     *arguments: object, stdin: bytes | None = b"", cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     command = [*COMMAND, *map(os.fspath, map(str, arguments))]
-    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=120)
+    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=HANG_S)
 
 
 def report(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
     line = (
         f"cat {stereo} | {python} upsample - -o - | {python} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
     )
-    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=120)
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=HANG_S)
     info = soundfile.info(tmp_path / "b.flac")
     assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
 
@@ -204,7 +203,7 @@ def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> No
     soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
     master, slave = pty.openpty()
     command = [*COMMAND, "upsample", str(tmp_path / "a.wav"), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=120)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=HANG_S)
     os.close(slave)
     talk = os.read(master, 100_000)
     os.close(master)
@@ -224,7 +223,7 @@ def test_closed_streams_and_full_devices(tmp_path: Path) -> None:
         (f"{base} /dev/full", 1),
         (f"{base} /dev/null", 0),
     ):
-        done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S)
         assert done.returncode == code, (line, done.stderr)
         assert b"Traceback" not in done.stderr, line
 
@@ -256,14 +255,3 @@ def test_models_and_version() -> None:
     done = audiosr("models", "verify")
     assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
     assert audiosr("--version").stdout.startswith(b"audiosr 0.")
-
-
-def test_help_is_quick() -> None:
-    """Bare Python takes 15 ms here and the help 80; the best of five leaves out a busy machine."""
-
-    def once() -> float:
-        begun = time.perf_counter()
-        assert audiosr("--help").returncode == 0
-        return time.perf_counter() - begun
-
-    assert min(once() for _ in range(5)) < 0.3

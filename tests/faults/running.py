@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from conftest import HANG_S
 from typer.testing import CliRunner
 
 from audiosr_cli.cli.main import app
@@ -30,7 +30,7 @@ def audiosr(*arguments: object, before: Sequence[str] = (), **options: Any) -> s
     ``options`` are subprocess.run's.
     """
     command = [*before, *COMMAND, *(part if isinstance(part, bytes) else str(part) for part in arguments)]
-    done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": 120} | options))
+    done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": HANG_S} | options))
     assert b"Traceback" not in (done.stderr or b""), done.stderr
     return done
 
@@ -99,15 +99,6 @@ def endless(path: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink()
-
-
-def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What ``true`` returns as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def workers(process: int) -> list[int]:
