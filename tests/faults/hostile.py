@@ -49,11 +49,9 @@ class Run:
         return lines[0]
 
 
-def audiosr(
-    *arguments: object, environment: dict[str, str] | None = None, timeout: float = HANG_S, **options: Any
-) -> Run:
+def audiosr(*arguments: object, environment: dict[str, str] | None = None, **options: Any) -> Run:
     """running.py's, as a Run."""
-    return _run(running.audiosr(*arguments, env=ENVIRONMENT | (environment or {}), timeout=timeout, **options))
+    return _run(running.audiosr(*arguments, env=ENVIRONMENT | (environment or {}), **options))
 
 
 def inside(*arguments: object) -> Run:
