@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -105,6 +106,19 @@ def test_public_names_load_lazily() -> None:
         "[getattr(audiosr_cli, name) for name in audiosr_cli.__all__]; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+def test_quick_tests_touch_every_folder() -> None:
+    """What `make quick` leaves out exists, and what it runs imports something of every folder of the package."""
+    tests = PACKAGE.parent / "tests"
+    rule = subprocess.run(["make", "-n", "quick"], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    left_out = {PACKAGE.parent / name for name in re.findall(r"--ignore=(\S+)", rule.stdout)}
+    assert left_out
+    assert all(path.is_file() for path in left_out)
+    seen = {name for path in tests.rglob("test_*.py") if path not in left_out for name in imports(path)}
+    folders = {f.parent.relative_to(PACKAGE.parent).as_posix().replace("/", ".") for f in FILES}
+    assert {folder for folder in folders if not any(name.startswith(f"{folder}.") for name in seen)} == set()
 
 
 def test_files_stay_readable() -> None:

@@ -17,7 +17,6 @@ import running
 import soundfile
 from conftest import noise
 
-ALL = bool(os.environ.get("AUDIOSR_ALL_FAULTS"))  # the long way, where tests have a short one
 RATE = 16000
 WAV_FORMS = [(16, False), (24, False), (32, False), (32, True)]  # bits, float
 ENVIRONMENT = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
