@@ -29,7 +29,8 @@ from audiosr_cli.train.tasks.upsampling import Weights
 def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its budget is time, by a clock on which each step takes a tenth of a second."""
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=count(0.0, 0.1).__next__))
-    best, rows = run(speakers)
+    text = RUN.replace("valid_every_min = 100.0", "valid_every_min = 0.02")
+    best, rows = run(speakers, text)
     assert "broken.wav" in next(row["file"] for row in rows if row["event"] == "skipped")
     data = next(row for row in rows if row["event"] == "data")
     assert (data["recordings"], data["speakers"], data["skipped"]) == (6, 3, 1)
@@ -43,8 +44,8 @@ def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.Monk
     assert weights.metadata(best)["note"]["folders"] == ["train"]
 
     with pytest.raises(UsageError, match="--resume"):
-        run(speakers)
-    _, more = run(speakers, minutes=0.08, resume=True)
+        run(speakers, text)
+    _, more = run(speakers, text, minutes=0.08, resume=True)
     last = [row for row in more if row["event"] == "valid"][-1]
     assert last["step"] > steps[-1]
     assert last["minutes"] >= 0.08
