@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,12 @@ def recordings(folder: Path, count: int, frames: int = 800) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below ``folder`` by its name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below ``folder`` by its name; one that goes away meanwhile is left out."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 @contextmanager
@@ -108,5 +112,9 @@ def workers(process: int) -> list[int]:
 
 
 def parts(folder: Path) -> list[Path]:
-    """Temporary files with sound in them."""
-    return [path for path in folder.rglob("*.part") if path.stat().st_size > 1000]
+    """Temporary files with sound in them; one that goes away meanwhile is left out."""
+    found = []
+    for path in folder.rglob("*.part"):
+        with suppress(FileNotFoundError):
+            found += [path] if path.stat().st_size > 1000 else []
+    return found

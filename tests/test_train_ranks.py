@@ -17,7 +17,7 @@ from audiosr_cli import weights
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.ranks import Ranks
 
-TOLERANCE = 1e-5  # of gradients whose largest entries are near 1: the order of sums differs
+TOLERANCE = 1e-3  # of the largest entry: another order of sums gives 1e-5, a wrong mean a factor
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
