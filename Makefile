@@ -2,13 +2,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+# Tests in so many processes at once; each takes up to 1 GB.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# What `make quick` leaves out: tests that start the command again and again, and whole trainings.
+THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/test_,$(addsuffix .py, \
+    bench_cli bench_memory bench_quality bench_speed cli docs doctor jobs process ray_jobs train_joint train_ranks train_run))
+
+.PHONY: demo test test-all quick lint setup clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-all: $(VENV)/.dev
+	$(PYTEST) -m ''
+
+quick: $(VENV)/.dev
+	$(PYTEST) $(addprefix --ignore=,$(THOROUGH))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

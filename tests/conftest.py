@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +21,17 @@ from audiosr_cli.fingerprint import sha256
 from audiosr_cli.models import Model, build, make_config
 from audiosr_cli.train.tasks import valid_sets
 
-torch.set_num_threads(1)  # small models: threads cost more than they bring, most of all on a busy machine
+# One thread, in the commands that tests start, too: small models gain nothing from more, most of all on a busy machine.
+# AUDIOSR_TEST_THREADS=2 makes the suite see other orders of summation.
+THREADS = int(os.environ.get("AUDIOSR_TEST_THREADS", "1"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+torch.set_num_threads(THREADS)
+
+# A shell that runs `make test &` in a script has SIGINT ignored, which the commands that tests interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+HANG_S = 300.0  # after which a test that waits for something has failed: of a machine ten times slower it asks no more
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -28,6 +43,15 @@ def data() -> Path:
     if not (DATA / "manifest.csv").is_file():
         pytest.skip("the real recordings (../shared/data) are not on this machine")
     return DATA
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """What ``true`` returns as soon as that is something."""
+    deadline = time.monotonic() + HANG_S
+    while not (found := true()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
 
 
 def tone(frames: int, hz: float = 440.0, rate: int = 16000, channels: int = 1, level: float = 0.5) -> np.ndarray:

@@ -44,7 +44,7 @@ level_db = [0.0, 0.0]
 [loop]
 minutes = 0.05
 warmup_steps = 5
-valid_every_min = 0.02
+valid_every_min = 100.0
 precision = "fp32"
 """
 

@@ -63,10 +63,8 @@ def test_a_command_and_a_peer_for_real(tmp_path: Path) -> None:
     for row in rows:
         assert isinstance(row, Speed)
         assert (row.audio_s, row.channels) == (2.0, 2)
-        assert row.startup_s > row.torch_s > 0.1
-        assert row.wall_s > 0
+        assert min(row.startup_s, row.torch_s, row.wall_s, row.cpu_s) > 0
         assert row.peak_rss_mb > 50
-    assert rows[0].wall_s > rows[1].wall_s
 
 
 def test_an_unreadable_recording_is_told_before_anything_runs(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,8 @@ import numpy as np
 import originals
 import pytest
 import soundfile
-from conftest import EXAMPLES, noise, tone
-
-COMMAND = [sys.executable, "-m", "audiosr_cli"]
-
-
-def audiosr(
-    *arguments: object, stdin: bytes | None = b"", cwd: Path | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    command = [*COMMAND, *map(os.fspath, map(str, arguments))]
-    return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, timeout=120)
+from conftest import EXAMPLES, HANG_S, noise, tone
+from running import COMMAND, audiosr, inside
 
 
 def report(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
@@ -53,7 +44,7 @@ def test_separate_writes_a_file_a_speaker(stereo: Path, tmp_path: Path) -> None:
 
 
 def test_residual_and_sources_are_the_input(stereo: Path, tmp_path: Path) -> None:
-    done = audiosr("separate", stereo, "--residual", "-o", tmp_path, "--subtype", "float", "--json")
+    done = inside("separate", stereo, "--residual", "-o", tmp_path, "--subtype", "float", "--json")
     assert done.returncode == 0, done.stderr
     row = report(done)
     assert [Path(name).name for name in row["outputs"]] == [
@@ -70,12 +61,12 @@ def test_residual_and_sources_are_the_input(stereo: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("channels", "count"), [("each", 2), ("mix", 1), ("2", 1)])
 def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> None:
-    done = audiosr("separate", stereo, "--channels", channels, "-o", tmp_path, "--subtype", "float")
+    done = inside("separate", stereo, "--channels", channels, "-o", tmp_path, "--subtype", "float")
     assert done.returncode == 0, done.stderr
     wave = soundfile.read(stereo, dtype="float32", always_2d=True)[0]
     wanted = {"each": wave, "mix": wave.mean(1, keepdims=True), "2": wave[:, 1:]}[channels]
     soundfile.write(tmp_path / "same.wav", wanted, 44100, "FLOAT")
-    assert audiosr("separate", tmp_path / "same.wav", "-o", tmp_path).returncode == 0
+    assert inside("separate", tmp_path / "same.wav", "-o", tmp_path).returncode == 0
     for name in ("speaker1", "speaker2"):
         made = soundfile.read(tmp_path / f"talk_{name}.wav", always_2d=True)[0]
         assert made.shape == (66150, count)
@@ -84,7 +75,7 @@ def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> No
 
 def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    row = report(audiosr("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json"))
+    row = report(inside("separate", tmp_path / "silent.wav", "-o", tmp_path / "out", "--json"))
     assert (row["levels_db"], row["warnings"]) == ([None, None], [])
 
 
@@ -92,32 +83,32 @@ def test_import(tmp_path: Path) -> None:
     shapes = json.loads((Path(__file__).parent / "golden" / "importing.json").read_text())["ConvTasNet"]["shapes"]
     source = originals.save("ConvTasNet", shapes, tmp_path)
     target = tmp_path / "brought.safetensors"
-    done = audiosr("models", "import", source, target)
+    done = inside("models", "import", source, target)
     assert (done.returncode, done.stdout.decode()) == (0, f"{target}\n"), done.stderr
-    assert audiosr("models", "import", source, target).returncode == 2
+    assert inside("models", "import", source, target).returncode == 2
     mix = EXAMPLES / "two_speakers.wav"
-    done = audiosr("separate", mix, "--speakers", 3, "--model", target, "-o", tmp_path / "out")
+    done = inside("separate", mix, "--speakers", 3, "--model", target, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
     source.write_bytes(b"import os")
-    done = audiosr("models", "import", source, target, "--overwrite")
+    done = inside("models", "import", source, target, "--overwrite")
     assert done.returncode == 1
     assert b"not a file of tensors" in done.stderr
 
 
 def test_default_names_in_the_current_folder(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "mix.wav", noise(4000).T, 8000)
-    done = audiosr("upsample", "mix.wav", cwd=tmp_path)
+    done = inside("upsample", "mix.wav", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, b"mix_48000.wav\n")
     assert soundfile.info(tmp_path / "mix_48000.wav").frames == 24000
-    assert audiosr("separate-sr", "mix.wav", "--rate", 16000, cwd=tmp_path).returncode == 0
+    assert inside("separate-sr", "mix.wav", "--rate", 16000, cwd=tmp_path).returncode == 0
     assert soundfile.info(tmp_path / "mix_speaker2.wav").frames == 8000
 
 
 def test_pipes_give_what_files_give(stereo: Path, tmp_path: Path) -> None:
-    piped = audiosr("upsample", "-", "-o", "-", stdin=stereo.read_bytes())
+    piped = audiosr("upsample", "-", "-o", "-", input=stereo.read_bytes())
     assert piped.returncode == 0, piped.stderr
-    assert audiosr("upsample", "-", stdin=stereo.read_bytes()).stdout == piped.stdout
+    assert audiosr("upsample", "-", input=stereo.read_bytes()).stdout == piped.stdout
     assert audiosr("upsample", stereo, "-o", tmp_path / "a.wav").returncode == 0
     with soundfile.SoundFile(io.BytesIO(piped.stdout)) as made:
         wave = made.read(72000)
@@ -130,28 +121,28 @@ def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
     line = (
         f"cat {stereo} | {python} upsample - -o - | {python} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
     )
-    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=120)
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=HANG_S)
     info = soundfile.info(tmp_path / "b.flac")
     assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
 
 
 def test_where_content_ends_is_told(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(16000).T, 16000)
-    found = audiosr("upsample", "a.wav", "--json", cwd=tmp_path)
+    found = inside("upsample", "a.wav", "--json", cwd=tmp_path)
     assert report(found)["edge_hz"] == 8000
     assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
-    given = audiosr("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
+    given = inside("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
     assert report(given)["edge_hz"] == 3000
-    full = audiosr("upsample", "a_48000.wav", "--cutoff", 24000, "-o", tmp_path / "c.wav", cwd=tmp_path)
+    full = inside("upsample", "a_48000.wav", "--cutoff", 24000, "-o", tmp_path / "c.wav", cwd=tmp_path)
     assert b"nothing to restore" in full.stderr
-    plain = audiosr("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
+    plain = inside("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
     assert (plain.returncode, soundfile.info(tmp_path / "d.wav").frames) == (0, 48000)
     assert b"content" not in plain.stderr
 
 
 def test_json(stereo: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
-    done = audiosr("upsample", stereo, tmp_path / "bad.wav", "--json", "-o", tmp_path / "out")
+    done = inside("upsample", stereo, tmp_path / "bad.wav", "--json", "-o", tmp_path / "out")
     start, good, bad = map(json.loads, done.stdout.splitlines())
     assert (start["event"], start["seconds"], start["outputs"]) == (
         "start",
@@ -192,7 +183,7 @@ def test_errors_are_one_line_and_a_code(arguments: list[str], code: int, said: s
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
     places = {"dir": tmp_path, "wav": tmp_path / "a.wav"}
-    done = audiosr(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
+    done = inside(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stderr.decode()
     assert b"Traceback" not in done.stderr
@@ -204,7 +195,7 @@ def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> No
     soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
     master, slave = pty.openpty()
     command = [*COMMAND, "upsample", str(tmp_path / "a.wav"), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=120)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=HANG_S)
     os.close(slave)
     talk = os.read(master, 100_000)
     os.close(master)
@@ -224,7 +215,7 @@ def test_closed_streams_and_full_devices(tmp_path: Path) -> None:
         (f"{base} /dev/full", 1),
         (f"{base} /dev/null", 0),
     ):
-        done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S)
         assert done.returncode == code, (line, done.stderr)
         assert b"Traceback" not in done.stderr, line
 
@@ -232,7 +223,7 @@ def test_closed_streams_and_full_devices(tmp_path: Path) -> None:
 def test_header_only_and_one_sample(tmp_path: Path) -> None:
     for frames in (0, 1):
         soundfile.write(tmp_path / "a.wav", noise(frames).T, 8000)
-        done = audiosr("upsample", tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--overwrite")
+        done = inside("upsample", tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--overwrite")
         assert done.returncode == 0
         assert (b"holds no samples" in done.stderr) == (frames == 0)
         assert soundfile.info(tmp_path / "b.wav").frames == 6 * frames
@@ -250,20 +241,9 @@ def test_threads_spin_briefly_unless_told(given: dict[str, str], kept: str) -> N
 
 
 def test_models_and_version() -> None:
-    listed = json.loads(audiosr("models", "list", "--json").stdout)
+    listed = json.loads(inside("models", "list", "--json").stdout)
     assert listed["spectral2"]["spec"]["sources"] == 2
-    assert b"spectral2_narrow" in audiosr("models", "list").stdout
-    done = audiosr("models", "verify")
+    assert b"spectral2_narrow" in inside("models", "list").stdout
+    done = inside("models", "verify")
     assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
-    assert audiosr("--version").stdout.startswith(b"audiosr 0.")
-
-
-def test_help_is_quick() -> None:
-    """Bare Python takes 15 ms here and the help 80; the best of five leaves out a busy machine."""
-
-    def once() -> float:
-        begun = time.perf_counter()
-        assert audiosr("--help").returncode == 0
-        return time.perf_counter() - begun
-
-    assert min(once() for _ in range(5)) < 0.3
+    assert inside("--version").stdout.startswith(b"audiosr 0.")

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import soundfile
-from conftest import EXAMPLES
+from conftest import EXAMPLES, HANG_S
 
 import audiosr_cli
 
@@ -77,7 +77,7 @@ def test_shell_examples_run(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     script = str(EXAMPLES / "pipelines.sh")
     done = subprocess.run(
-        ["bash", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, capture_output=True, timeout=200
+        ["bash", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, capture_output=True, timeout=HANG_S
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "restored.flac").is_file()
@@ -108,7 +108,7 @@ def test_the_tutorial_trains_and_its_model_separates(tmp_path: Path) -> None:
 
 def test_the_demo_runs_and_says_how_good_it_is(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "demo.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200
+        [sys.executable, EXAMPLES / "demo.py"], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S
     )
     assert done.returncode == 0, done.stderr
     scores = [float(value) for value in re.findall(r"LSD ([\d.]+)", done.stdout)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import noise
+from conftest import HANG_S, noise
 
 from audiosr_cli import api, batch, jobs
 from audiosr_cli.audio import atomic
@@ -27,7 +27,7 @@ def scarce(taken: Path, options: Options) -> Pipeline:
     try:
         taken.symlink_to(str(os.getpid()))
     except FileExistsError:
-        first, deadline = int(os.fspath(taken.readlink())), time.monotonic() + 60
+        first, deadline = int(os.fspath(taken.readlink())), time.monotonic() + HANG_S
         with suppress(ProcessLookupError):
             while time.monotonic() < deadline:
                 os.kill(first, 0)

@@ -1,10 +1,13 @@
-"""The layout: imports go one way, some packages have one door, and help loads no torch."""
+"""The layout: imports go one way, some packages have one door, and help loads nothing that is slow to load."""
 
 from __future__ import annotations
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,10 +90,14 @@ def test_every_unit_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["upsample", "--help"], ["bench", "--help"]])
-def test_help_loads_no_torch(arguments: list[str]) -> None:
-    code = "import sys; from audiosr_cli.cli.main import main\ntry: main()\nfinally: print('torch' in sys.modules)"
-    made = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    assert made.stdout.endswith("False\n")
+def test_help_loads_no_dependency_but_typer(arguments: list[str]) -> None:
+    """What makes help quick: torch takes a second to load, NumPy and rich take longer than all the rest."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    slow = {re.split(r"[<>=]", name)[0] for name in project["dependencies"]} - {"typer"}
+    assert {"numpy", "rich", "torch"} <= slow
+    code = f"import sys; from audiosr_cli.cli.main import main\ntry: main()\nfinally: print({slow} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nset()\n")
 
 
 def test_public_names_load_lazily() -> None:
@@ -99,6 +106,19 @@ def test_public_names_load_lazily() -> None:
         "[getattr(audiosr_cli, name) for name in audiosr_cli.__all__]; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+def test_quick_tests_touch_every_folder() -> None:
+    """What `make quick` leaves out exists, and what it runs imports something of every folder of the package."""
+    tests = PACKAGE.parent / "tests"
+    rule = subprocess.run(["make", "-n", "quick"], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    left_out = {PACKAGE.parent / name for name in re.findall(r"--ignore=(\S+)", rule.stdout)}
+    assert left_out
+    assert all(path.is_file() for path in left_out)
+    seen = {name for path in tests.rglob("test_*.py") if path not in left_out for name in imports(path)}
+    folders = {f.parent.relative_to(PACKAGE.parent).as_posix().replace("/", ".") for f in FILES}
+    assert {folder for folder in folders if not any(name.startswith(f"{folder}.") for name in seen)} == set()
 
 
 def test_files_stay_readable() -> None:

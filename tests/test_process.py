@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import BWE, SMALL, halves, noise, restorer, tone
+from conftest import BWE, HANG_S, SMALL, halves, noise, restorer, tone
 from torch import Tensor
 
 from audiosr_cli import api, weights
@@ -272,7 +272,7 @@ def test_cuda_gives_what_the_cpu_gives() -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_windows_are_computed_at_once(channels: int, tmp_path: Path) -> None:
     """By as many threads as told: each window waits for another one, and is none too many."""
-    model, meeting, inside = halves(), threading.Barrier(2, timeout=20), list[int]()
+    model, meeting, inside = halves(), threading.Barrier(2, timeout=HANG_S), list[int]()
     forward = type(model).forward
 
     def meet(x: Tensor) -> Tensor:

@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
-from conftest import noise
+from conftest import HANG_S, noise, until
 from typer.testing import CliRunner
 
 from audiosr_cli.cli.main import app
@@ -84,14 +82,6 @@ def held(path: Path, data: bytes) -> int:
     return descriptor
 
 
-def until(true: Callable[[], Any], seconds: float = 90.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
-
-
 def parts(folder: Path, count: int) -> list[int]:
     """The processes of temporary files, as soon as there are so many and nothing of other recordings."""
     found = [int(path.name.split("-")[1]) for path in sorted(folder.glob(".*.part"))]
@@ -121,7 +111,7 @@ def test_a_worker_killed_in_the_middle_costs_only_time(folder: Path, address: st
     data = whole[spared][len(whole[spared]) // 2 :]
     os.write(descriptors[1], data)
     os.close(descriptors[1])
-    told, talk = process.communicate(timeout=90)
+    told, talk = process.communicate(timeout=HANG_S)
     os.close(descriptors[0])
     assert process.returncode == 0, talk
     assert sorted(told.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(6)]
@@ -148,7 +138,7 @@ def test_a_recording_that_kills_every_worker_is_an_error(folder: Path, address: 
         (victim,) = until(lambda last=victim: set(parts(folder / "out", 1)) - {last})
         descriptors.append(held(path, data))
         os.kill(victim, signal.SIGKILL)
-    told, talk = process.communicate(timeout=90)
+    told, talk = process.communicate(timeout=HANG_S)
     for descriptor in descriptors:
         os.close(descriptor)
     assert process.returncode == 3
@@ -173,7 +163,7 @@ def test_the_recording_of_a_node_that_is_lost_waits_for_another_node(folder: Pat
     os.write(descriptors[1 - lost], whole[1 - lost][len(whole[1 - lost]) // 2 :])
     for descriptor in descriptors:
         os.close(descriptor)
-    told, talk = process.communicate(timeout=90)
+    told, talk = process.communicate(timeout=HANG_S)
     assert (process.returncode, len(told.splitlines())) == (0, 6), talk
 
 
@@ -184,7 +174,7 @@ def test_signals_end_the_workers_and_their_temporaries(number: int, code: int, f
     process = start("in", "-o", "out", "--ray", address)
     busy = until(lambda: parts(folder / "out", 2))
     os.killpg(process.pid, number)
-    _, talk = process.communicate(timeout=90)
+    _, talk = process.communicate(timeout=HANG_S)
     for descriptor in descriptors:
         os.close(descriptor)
     assert (process.returncode, talk) == (code, b"")
@@ -196,7 +186,7 @@ def test_a_cluster_of_our_own_and_a_recording_that_is_none(folder: Path) -> None
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'audiosr-cli[ray]'", exc_type=ImportError)
     (folder / "in" / "5.wav").write_bytes(b"RIFF")
     process = start("in", "-o", "out", "--ray", "local", "--jobs", 2)
-    told, talk = process.communicate(timeout=90)
+    told, talk = process.communicate(timeout=HANG_S)
     assert process.returncode == 3
     assert sorted(told.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(5)]
     assert [line[:20] for line in talk.splitlines()] == [b"audiosr: in/5.wav: t", b"audiosr: 1 of 6 reco"]

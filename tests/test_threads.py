@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from conftest import HANG_S
 
-from audiosr_cli.threads import thread_pool
+from audiosr_cli.threads import flushes_subnormals, thread_pool
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def test_a_single_worker_is_the_caller() -> None:
 
 
 def test_several_compute_at_once_in_one_thread_each() -> None:
-    meeting = threading.Barrier(3, timeout=10)
+    meeting = threading.Barrier(3, timeout=HANG_S)
 
     def meet() -> int:
         meeting.wait()  # breaks where not all three are there
@@ -43,12 +44,27 @@ def test_several_compute_at_once_in_one_thread_each() -> None:
     assert torch.get_num_threads() == 3
 
 
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor does not flush subnormal numbers")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("before", [False, True])
+def test_subnormal_numbers_are_zero_while_computing(threads: int, before: bool) -> None:
+    torch.set_flush_denormal(before)
+    try:
+        tiny = torch.tensor([1 << 19], dtype=torch.int32).view(torch.float32)  # 2^-130, which no one has flushed yet
+        with thread_pool(threads) as executor:
+            assert flushes_subnormals()
+            assert executor.submit(lambda: (flushes_subnormals(), float(tiny * 2))).result() == (True, 0.0)
+        assert flushes_subnormals() == before
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_what_has_not_begun_is_dropped_when_something_fails() -> None:
     begun, wait = list[int](), threading.Event()
 
     def work(number: int) -> None:
         begun.append(number)
-        wait.wait(10)
+        wait.wait(HANG_S)
 
     with pytest.raises(KeyboardInterrupt), thread_pool(2) as executor:
         computing = [executor.submit(work, number) for number in range(20)]

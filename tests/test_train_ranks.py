@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from conftest import HANG_S
 from corpora import RUN
 from ddp_gradients import gradients
 
@@ -16,13 +17,13 @@ from audiosr_cli import weights
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.ranks import Ranks
 
-TOLERANCE = 1e-5  # of gradients whose largest entries are near 1: the order of sums differs
+TOLERANCE = 1e-3  # of the largest entry: another order of sums gives 1e-5, a wrong mean a factor
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=environment, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=environment, timeout=HANG_S)
 
 
 def test_two_ranks_have_the_gradients_of_one_with_twice_the_batch(tmp_path: Path) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SMALL, noise
+from conftest import HANG_S, SMALL, noise
 from corpora import RUN, Rows, interrupt_at, run, voices
 
 from audiosr_cli import weights
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import build, make_config
-from audiosr_cli.train import checkpoint
+from audiosr_cli.train import checkpoint, loop
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
@@ -30,22 +29,26 @@ from audiosr_cli.train.tasks import Recordings, Separation, Upsampling, Voices
 from audiosr_cli.train.tasks.upsampling import Weights
 
 
-def test_a_run_learns_stops_and_goes_on(speakers: Path) -> None:
-    best, rows = run(speakers)
+def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its budget is time, by a clock on which each step takes a tenth of a second."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=count(0.0, 0.1).__next__))
+    text = RUN.replace("valid_every_min = 100.0", "valid_every_min = 0.02")
+    best, rows = run(speakers, text)
     assert "broken.wav" in next(row["file"] for row in rows if row["event"] == "skipped")
     data = next(row for row in rows if row["event"] == "data")
     assert (data["recordings"], data["speakers"], data["skipped"]) == (6, 3, 1)
     steps = [row["step"] for row in rows if row["event"] == "valid"]
-    assert len(steps) >= 3
+    assert len(steps) == 4
     assert steps[0] == 0
-    assert all(a < b for a, b in pairwise(steps))
+    assert steps[-1] == pytest.approx(30, abs=1)  # 3 s
+    assert all(0 < b - a <= 13 for a, b in pairwise(steps))  # 1.2 s
     model = weights.load_model(str(best))
     assert (model.spec.name, model.spec.context > 0) == ("tiny", True)
     assert weights.metadata(best)["note"]["folders"] == ["train"]
 
     with pytest.raises(UsageError, match="--resume"):
-        run(speakers)
-    _, more = run(speakers, minutes=0.08, resume=True)
+        run(speakers, text)
+    _, more = run(speakers, text, minutes=0.08, resume=True)
     last = [row for row in more if row["event"] == "valid"][-1]
     assert last["step"] > steps[-1]
     assert last["minutes"] >= 0.08
@@ -74,25 +77,34 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
         torch.testing.assert_close(weights_of(speakers / "parts")[key], value, atol=1e-4, rtol=0, msg=key)
 
 
-def start(folder: Path, text: str, out: str) -> subprocess.Popen[str]:
-    """The command, in a process of its own with one thread as the tests have."""
+def start(folder: Path, text: str, out: str, before: str = "") -> subprocess.Popen[str]:
+    """The command, in a process of its own that runs the code ``before``."""
     (folder / "run.toml").write_text(text)
     arguments = [str(folder / "run.toml"), "--data", str(folder), "--out", str(folder / out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "audiosr_cli", "train", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    code = f"{before}\nfrom audiosr_cli.cli.main import main\nmain()"
+    return subprocess.Popen([sys.executable, "-c", code, "train", *arguments], stderr=subprocess.PIPE, text=True)
+
+
+_KILLED_IN_STEP_23 = """
+import os
+from audiosr_cli.train.loop import Trainer
+train_step = Trainer.train_step
+
+def dying(self, batch):
+    if self.progress.step == 23:
+        os.kill(os.getpid(), 9)
+    return train_step(self, batch)
+
+Trainer.train_step = dying
+"""
 
 
 def test_a_killed_run_goes_on_from_its_last_state(speakers: Path) -> None:
-    text = STEPS + "save_every_min = 1e-6\n"
-    with start(speakers, text, "killed") as killed:
-        while not (speakers / "killed" / "state-1.pt").exists():
-            assert killed.poll() is None
-            time.sleep(0.001)
-        killed.kill()
+    text = STEPS + "save_every_min = 1e-9\n"
+    with start(speakers, text, "killed", _KILLED_IN_STEP_23) as killed:
+        killed.communicate(timeout=HANG_S)
     assert killed.returncode == -signal.SIGKILL
-    reached = checkpoint.load(speakers / "killed")[0]["step"]
-    assert 0 < reached < 50
+    assert checkpoint.load(speakers / "killed")[0]["step"] == 23
     run(speakers, text, "killed", resume=True)
     run(speakers, text, "whole")
     for key, value in weights_of(speakers / "whole").items():

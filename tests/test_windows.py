@@ -9,6 +9,7 @@ from itertools import count
 
 import pytest
 import torch
+from conftest import HANG_S
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -155,7 +156,7 @@ def test_no_more_are_ahead_than_may_be() -> None:
 
     def forward(windows: Tensor) -> Tensor:
         next(begun)
-        wait.wait(10)
+        wait.wait(HANG_S)
         return identity(spec)(windows)
 
     with thread_pool(8) as executor:

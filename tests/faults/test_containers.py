@@ -191,7 +191,6 @@ def short(folder: Path) -> Path:
     return folder / "short"
 
 
-@pytest.mark.slow
 def test_007_008_one_sample_makes_as_many_as_the_ratio(short: Path) -> None:
     for frames in (0, 1):
         assert content(short / f"{frames}_48000.wav").shape == (1, 3 * frames)

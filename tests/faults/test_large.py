@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hostile import ALL, audiosr, chunk, fmt, measured, riff, sparse
+from hostile import audiosr, chunk, fmt, measured, riff, sparse
 
 from audiosr_cli.audio.wav import WavFormat, WavWriter
 
@@ -25,10 +25,11 @@ def silent_flac(path: Path, seconds: int) -> Path:
     return path
 
 
-@pytest.mark.slow
-def test_034_a_small_flac_that_becomes_large(tmp_path: Path) -> None:
+@pytest.mark.parametrize("long", [8, pytest.param(600, marks=pytest.mark.slow)])
+def test_034_a_small_flac_that_becomes_large(long: int, tmp_path: Path) -> None:
+    """8 s are 98 MB as float32."""
     peaks = []
-    for seconds in (2, 600 if ALL else 20):
+    for seconds in (2, long):
         path = silent_flac(tmp_path / f"{seconds}.flac", seconds)
         options = ("--model", "none", "--rate", 384_000, "-o", "/dev/null")
         done = measured(tmp_path, "upsample", path, *options)
@@ -55,10 +56,11 @@ def big(path: Path, kind: str, size: int) -> tuple[Path, int]:
     return sparse(path, head, len(head) + size, struct.pack("<d", 0.5)), size // WIDTH
 
 
-@pytest.mark.slow
-def test_035_a_sparse_wav_of_4_gb(tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [1 << 28, pytest.param(4_000_000_000 // WIDTH * WIDTH, marks=pytest.mark.slow)])
+def test_035_a_sparse_wav_of_4_gb(large: int, tmp_path: Path) -> None:
+    """A quarter of a GiB is 128 MiB as float32."""
     peaks = []
-    for size in (1 << 26, 4_000_000_000 // WIDTH * WIDTH if ALL else 1 << 29):
+    for size in (1 << 26, large):
         path, _ = big(tmp_path / "a.wav", "wav", size)
         options = ("--channels", CHANNELS, "--model", "none", "-o", "/dev/null")
         done = measured(tmp_path, "upsample", path, *options)
@@ -67,8 +69,7 @@ def test_035_a_sparse_wav_of_4_gb(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] + MANY_MIB
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["w64", "rf64", "wav"] if ALL else ["w64"])
+@pytest.mark.parametrize("kind", ["w64", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("rf64", "wav"))])
 def test_036_past_4_gib_in(kind: str, tmp_path: Path) -> None:
     path, frames = big(tmp_path / f"a.{kind}", kind, (1 << 32) + 1000 * WIDTH)
     options = ("--channels", CHANNELS, "--model", "none", "--subtype", 16, "-o", tmp_path / "b.wav")
@@ -108,8 +109,7 @@ def test_037_past_4_gib_out_becomes_rf64(tmp_path: Path) -> None:
     check_rf64(tmp_path / "a.wav", 65 * (1 << 18) + 1)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not ALL, reason="writes 4 GiB; AUDIOSR_ALL_FAULTS=1 runs it")
+@pytest.mark.slow  # writes 4 GiB
 def test_037_past_4_gib_out_by_the_command(tmp_path: Path) -> None:
     size = (1 << 33) + 1000 * WIDTH
     path, frames = big(tmp_path / "a.wav", "wav", size)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from running import COMMAND, PLAIN, audiosr, contents, endless, inside, parts, recording, start, until
+from conftest import HANG_S, until
+from running import COMMAND, PLAIN, audiosr, contents, endless, inside, parts, recording, start
 
 NOBODY = 65534
 
@@ -22,7 +23,7 @@ def in_a_namespace(script: str) -> subprocess.CompletedProcess[bytes]:
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespaces here (unshare -rm)")
     command = ["unshare", "-rm", "bash", "-c", script]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=HANG_S)
     assert b"Traceback" not in done.stderr
     return done
 
@@ -237,7 +238,7 @@ def test_067_a_disk_that_fills_up_at_the_end(missing: int, tmp_path: Path) -> No
     code += "runpy.run_module('audiosr_cli', run_name='__main__')"
     arguments = [*PLAIN, "a.wav", "-o", "out", "--format", "flac", "--overwrite"]
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=HANG_S)
     assert done.returncode == 1, done.stderr
     assert b"out/a_16000.flac: c" in done.stderr
     assert contents(tmp_path / "out") == {"a_16000.flac": b"old"}
@@ -289,8 +290,8 @@ def test_070_fifos_and_process_substitution(tmp_path: Path) -> None:
         cat out > through.wav &
         {tool} in -o out && wait
         {tool} <(cat a.wav) -o substituted.wav
-        {tool} a.wav -o >(cat > written.wav) && sleep 0.3"""
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, timeout=120)
+        {tool} a.wav -o >(cat > written.wav) && wait $!"""
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     for name in ("through", "substituted", "written"):
         with open(tmp_path / f"{name}.wav", "rb") as stream:
@@ -313,7 +314,7 @@ def test_071_an_input_that_changes_meanwhile_is_noticed(change: str, tmp_path: P
         recording(tmp_path / "new.wav", 300_000, 1)
         (tmp_path / "new.wav").rename(source)
     process.send_signal(signal.SIGCONT)
-    _, talk = process.communicate(timeout=60)
+    _, talk = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     said = "went away while it was read" if change == "removed" else "was written to while it was read"
     assert f"a.wav: {said}" in talk.decode()
@@ -326,7 +327,7 @@ def test_072_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
         process = start(*PLAIN, tmp_path / "endless.wav", "-o", tmp_path / "out")
         until(lambda: parts(tmp_path / "out"))
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG_S)
         assert len(contents(tmp_path / "out")) == 1
         alive = start(*PLAIN, tmp_path / "other.wav", "-o", tmp_path / "out")
         (left,) = parts(tmp_path / "out")
@@ -334,7 +335,7 @@ def test_072_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
         assert inside(*PLAIN, tmp_path / "a.wav", "-o", tmp_path / "out").returncode == 0
         names = sorted(contents(tmp_path / "out"))
         alive.terminate()
-        alive.communicate(timeout=60)
+        alive.communicate(timeout=HANG_S)
     assert len(names) == 2  # of the one alive, and what was made
     assert "a_16000.wav" in names
     assert left.name not in names

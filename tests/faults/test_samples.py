@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import EXAMPLES, noise
 from hostile import RATE, Run, audiosr, content, inside, samples
+
+from audiosr_cli.stages import Caller
+from audiosr_cli.threads import flushes_subnormals
 
 FRAMES = 24_000
 FLIPPED = 0.98  # least correlation of what comes of a recording with what comes of its negative, turned over
@@ -157,17 +161,27 @@ def test_046_above_full_scale(folder: Path, floats: Run, ints: Run) -> None:
     assert f"over.wav: {FRAMES} samples clipped; use --clip rescale or --subtype float" in ints.talk
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("command", [("upsample", "--cutoff", 4000), ("separate", "--model", "spectral2_narrow")])
-def test_047_denormals_take_no_longer(command: tuple[object, ...], tmp_path: Path) -> None:
-    """Twice each, after one to warm up; the quicker one counts, as the machine may be busy."""
-    wave = noise(5 * RATE)[0]
-    for i, level in enumerate((1.0, 1.0, 1e-38, 1.0, 1e-38)):
-        soundfile.write(tmp_path / f"{i}.wav", wave * np.float32(level), RATE, "FLOAT")
-    done = audiosr(*command, *sorted(tmp_path.iterdir()), "-o", tmp_path / "out", "--json")
+def test_047_models_compute_with_zeros_instead_of_denormals(
+    command: tuple[object, ...], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is why denormals take no longer than other samples, in whichever thread they are computed."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush denormals")
+    torch.set_flush_denormal(False)
+    call, seen = Caller._call, list[tuple[bool, bool]]()
+
+    def watched(self: Caller, *x: torch.Tensor) -> torch.Tensor:
+        seen.append((flushes_subnormals(), bool((1.5 * x[0]).any())))
+        return call(self, *x)
+
+    monkeypatch.setattr(Caller, "_call", watched)
+    soundfile.write(tmp_path / "a.wav", noise(RATE)[0] * np.float32(1e-38), RATE, "FLOAT")
+    done = inside(*command, tmp_path / "a.wav", "--threads", threads, "-o", tmp_path / "out")
     assert done.code == 0, done.talk
-    took = [row["elapsed_s"] for row in reports(done)]
-    assert min(took[2], took[4]) < 2 * min(took[1], took[3])
+    assert set(seen) == {(True, False)}
+    assert not flushes_subnormals()
 
 
 def test_048_turned_over_in_turned_over_out(folder: Path, raised: Run, parted: Run) -> None:

@@ -66,7 +66,6 @@ def test_093_truncated_weights(whole: Path, recording: Path) -> None:
     check_refused(filled(whole, whole.read_bytes()[:-50]), recording, "cannot be read")
 
 
-@pytest.mark.slow
 def test_094_one_flipped_bit(recording: Path) -> None:
     """In the bundled weights, of which the SHA-256 is known: of a copy of the package with links to the rest."""
     copy = recording.parent / "package"
@@ -149,7 +148,6 @@ def test_098_unknown_architecture_or_version(
     check_refused(rewritten(whole, **changed), recording, said)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [("separate",), ("upsample",), ("separate-sr", "--rate", 48000)])
 def test_099_without_any_network(command: tuple[object, ...], recording: Path) -> None:
     need("unshare", "-n", "true")
@@ -183,7 +181,6 @@ def test_101_a_key_that_is_not_known(change: tuple[str, str], said: str, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_102_a_half_written_checkpoint(speakers: Path) -> None:
     """The previous one is taken, and the run ends as if nothing had been."""
 

@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from conftest import HANG_S
 from typer.testing import CliRunner
 
 from audiosr_cli.cli.main import app
@@ -30,7 +30,7 @@ def audiosr(*arguments: object, before: Sequence[str] = (), **options: Any) -> s
     ``options`` are subprocess.run's.
     """
     command = [*before, *COMMAND, *(part if isinstance(part, bytes) else str(part) for part in arguments)]
-    done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": 120} | options))
+    done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": HANG_S} | options))
     assert b"Traceback" not in (done.stderr or b""), done.stderr
     return done
 
@@ -71,8 +71,12 @@ def recordings(folder: Path, count: int, frames: int = 800) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below ``folder`` by its name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below ``folder`` by its name; one that goes away meanwhile is left out."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 @contextmanager
@@ -101,15 +105,6 @@ def endless(path: Path) -> Iterator[None]:
         path.unlink()
 
 
-def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What ``true`` returns as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
-
-
 def workers(process: int) -> list[int]:
     """The worker processes of a command, oldest first."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -117,5 +112,9 @@ def workers(process: int) -> list[int]:
 
 
 def parts(folder: Path) -> list[Path]:
-    """Temporary files with sound in them."""
-    return [path for path in folder.rglob("*.part") if path.stat().st_size > 1000]
+    """Temporary files with sound in them; one that goes away meanwhile is left out."""
+    found = []
+    for path in folder.rglob("*.part"):
+        with suppress(FileNotFoundError):
+            found += [path] if path.stat().st_size > 1000 else []
+    return found
