@@ -45,7 +45,9 @@ def sdr(estimate: Tensor, reference: Tensor, taps: int = 512) -> Tensor:
     lag = (torch.arange(taps)[:, None] - torch.arange(taps)).abs()
     matrix = own[..., lag] + _EPS * own[..., :1, None] * torch.eye(taps, dtype=own.dtype, device=own.device)
     matrix = matrix + 1e-20 * torch.eye(taps, dtype=own.dtype, device=own.device)  # of silence
-    explained = (torch.linalg.solve(matrix, cross) * cross).sum(-1)
+    # Not linalg.solve: with two threads its LU of a batch fails in MKL (DLASWP; torch 2.13 on an AMD EPYC).
+    solution = torch.cholesky_solve(cross.unsqueeze(-1), torch.linalg.cholesky(matrix)).squeeze(-1)
+    explained = (solution * cross).sum(-1)
     total = made.square().sum(-1)
     return (10 * torch.log10((explained.clamp_min(0) + _EPS) / ((total - explained).clamp_min(0) + _EPS))).float()
 

@@ -31,7 +31,7 @@ torch.set_num_threads(THREADS)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-HANG_S = 300.0  # after which a test that waits for something has failed: of a machine ten times slower it asks no more
+HANG_S = 300.0  # deadline of whatever a test waits for, so that none hangs; a machine ten times slower keeps it
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"

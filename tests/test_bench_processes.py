@@ -27,7 +27,7 @@ def test_peak_is_the_process_own() -> None:
 
 
 def test_waiting_is_wall_time_and_work_is_cpu_time() -> None:
-    """However busy the machine is: it takes wall time only, and no more CPU time than that from a single thread."""
+    """Lower bounds only, which hold on a busy machine, too: one thread takes no more CPU time than wall time."""
     asleep = spend(python("import time; time.sleep(0.3)"))
     assert asleep.wall_s - asleep.cpu_s >= 0.29
     busy = spend(python("import time\nwhile time.process_time() < 0.3: pass"))

@@ -77,6 +77,17 @@ def test_sdr_forgives_a_filter_and_counts_the_rest() -> None:
     assert sdr(torch.zeros(2, 4000), torch.zeros(2, 4000)).isfinite().all()
 
 
+def test_sdr_of_several_is_that_of_each_with_any_number_of_threads() -> None:
+    estimates, references = torch.randn(2, 3, 4000, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([sdr(*pair) for pair in zip(estimates, references, strict=True)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.testing.assert_close(sdr(estimates, references), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("late", [0, 7, -7, 1000])
 @pytest.mark.parametrize("gain", [1.0, -0.5])
 def test_lag_of_a_delayed_wave(late: int, gain: float) -> None:
