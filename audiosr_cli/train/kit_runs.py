@@ -94,7 +94,8 @@ def _check_files(runs: Sequence[Run]) -> None:
         model = build(run.config.architecture, run.config.training_model)
         if run.init:
             warm_start(model, run.init)
-        counts.append(1 + sum(value.numel() * 2 for value in model.state_dict().values()) // PART_BYTES)
+        for written in filter(None, (model, run.config.task.partner)):
+            counts.append(1 + sum(value.numel() * 2 for value in written.state_dict().values()) // PART_BYTES)
     if (files := sum(counts) + max(counts) + 1) > MOST_FILES:
         raise UsageError(
             f"the weights of these runs can be {files} files of {PART_BYTES >> 20} MiB at a time, "
