@@ -107,6 +107,7 @@ def test_one_process_measures(speakers: Path, monkeypatch: pytest.MonkeyPatch) -
     from audiosr_cli.train.log import Log
     from audiosr_cli.train.ranks import Ranks
     from audiosr_cli.train.run import _find_batch_size
+    from audiosr_cli.train.session import Session
 
     with pytest.raises(UsageError, match="under torchrun give a number"):
-        _find_batch_size(None, speakers, Log(lambda _: None), Ranks(0, 2))  # type: ignore[arg-type]
+        _find_batch_size(None, Session(), speakers, Log(lambda _: None), Ranks(0, 2))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from audiosr_cli.train.kit import KitCall, read_kit, run_kit, table
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.pack import pack
 
-TINY = RUN.replace("minutes = 0.05", "minutes = 1000.0\nsave_every_min = 1e-6\nema = 0.9")
+TINY = RUN.replace("minutes = 0.05", "minutes = 1000.0\nsave_every_min = 1e-6\nema = 0.9").replace("0.02", "1e3")
 
 
 @pytest.fixture

@@ -146,12 +146,13 @@ def _available_bytes() -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")), 1 << 40)
 
 
-def remembered(out: Path, machine: str) -> int | None:
-    """Return the batch size that an earlier sitting of the run in ``out`` measured as best on this ``machine``."""
+def remembered(out: Path, machine: str) -> tuple[int, dict[int, float]] | None:
+    """Return what an earlier sitting of the run in ``out`` found on this ``machine``, as ``best_batch_size`` does."""
     try:
         known = json.loads((out / _FILE).read_text(encoding="utf-8"))
-        return int(known["batch_size"]) if known["machine"] == machine else None
-    except (OSError, ValueError, KeyError, TypeError):
+        speeds = {int(size): float(speed) for size, speed in known["hours_per_minute"].items()}
+        return (known["batch_size"], speeds) if known["machine"] == machine and known["batch_size"] in speeds else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -95,7 +95,8 @@ def _check_files(runs: Sequence[Run]) -> None:
         model = build(run.config.architecture, run.config.training_model)
         if run.init:
             warm_start(model, run.config.task, run.init, Log(lambda _: None, leads=False))
-        counts.append(1 + sum(value.numel() * 2 for value in model.state_dict().values()) // PART_BYTES)
+        written = [made.state_dict().values() for made in (model, run.config.task.partner) if made is not None]
+        counts += [1 + sum(2 * value.numel() for value in values) // PART_BYTES for values in written]
     if (files := sum(counts) + max(counts) + 1) > MOST_FILES:
         raise UsageError(
             f"the weights of these runs can be {files} files of {PART_BYTES >> 20} MiB at a time, "

@@ -162,22 +162,24 @@ def _train(
     snapshot(trainer)  # so that there is a whole set of weights whenever this process ends
     if call.batch_size == 0:
         trials = Trials(model, deployed, config.task, loop, recordings, ranks.device, session.trial_s())
-        trainer.task = resized(config.task, _find_batch_size(trials, out, log, ranks))
+        trainer.task = resized(config.task, _find_batch_size(trials, session, out, log, ranks))
     trainer.run(recordings)
 
 
-def _find_batch_size(trials: Trials, out: Path, log: Log, ranks: Ranks) -> int:
+def _find_batch_size(trials: Trials, session: Session, out: Path, log: Log, ranks: Ranks) -> int:
     """Measure which batch size is fastest, unless an earlier sitting did so on this machine."""
     if ranks.world > 1:
         raise UsageError("--batch-size auto: measures in one process only; under torchrun give a number")
     machine = _machine(ranks.device)
-    if (known := remembered(out, machine)) is not None:
-        return known
-    found, speeds = best_batch_size(trials, trials.task.batch_size)
-    remember(out, machine, found, speeds)
-    rounded = {size: round(speed, 3) for size, speed in sorted(speeds.items())}
-    log.write({"event": "batch_size", "batch_size": found, "hours_per_minute": rounded})
-    return found
+    known = remembered(out, machine)
+    size, speeds = known or best_batch_size(trials, trials.task.batch_size)
+    if known is None:
+        remember(out, machine, size, speeds)
+        rounded = {tried: round(speed, 3) for tried, speed in sorted(speeds.items())}
+        log.write({"event": "batch_size", "batch_size": size, "hours_per_minute": rounded})
+    if session.deadline is not None:
+        session.deadline.durations["step"] = size * trials.task.crop_s / 60 / speeds[size]
+    return size
 
 
 def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
