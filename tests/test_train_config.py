@@ -41,9 +41,12 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     torch.manual_seed(0)
     model = build(config.architecture, config.training_model)
     with torch.no_grad():
-        terms = config.task.losses(model, {key: value[:2] for key, value in batch.items()}).terms
+        few = 2 if spec.task == "voice" else 1  # voices are told from each other
+        terms = config.task.losses(model, {key: value[:few] for key, value in batch.items()}).terms
     assert all(torch.isfinite(term) for term in terms.values())
-    assert build(config.architecture, config.model).state_dict().keys() == model.state_dict().keys()
+    with torch.device("meta"):
+        described = build(config.architecture, config.model)
+    assert described.state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe", "audiosr", "audio_unet"])
