@@ -17,7 +17,7 @@ from audiosr_cli import weights
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.ranks import Ranks
 
-TOLERANCE = 1e-3  # of the largest entry: another order of sums gives 1e-5, a wrong mean a factor
+TOLERANCE = 1e-2  # of the largest entry: losses of logarithms make 1e-3 of rounding, a wrong mean is a factor
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
