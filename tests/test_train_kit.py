@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 from corpora import RUN
+from typer.testing import CliRunner
 
 from audiosr_cli import weights
+from audiosr_cli.cli.kit import app as kit_app
+from audiosr_cli.cli.main import app
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.kit import KitCall, read_kit, run_kit, table
@@ -193,3 +197,14 @@ def test_run_sh_names_a_python_without_torch(kit: Path, tmp_path: Path) -> None:
     done = shell(kit, PYTHONPATH=fake_python(tmp_path, "torch"))
     assert done.returncode == 1
     assert "has no torch; set PYTHON" in done.stderr
+
+
+def test_the_page_has_all_options() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    kit_table, train_table = (
+        page.split(f"| option of `{name}` |")[1].split("\n\n")[0] for name in ("run.sh", "audiosr train")
+    )
+    help_text = CliRunner().invoke(kit_app, ["--help"]).stdout
+    assert set(re.findall(r"--[a-z][a-z-]+", kit_table)) == set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
+    help_text = CliRunner().invoke(app, ["train", "--help"]).stdout
+    assert set(re.findall(r"--[a-z][a-z-]+", train_table)) <= set(re.findall(r"--[a-z][a-z-]+", help_text))

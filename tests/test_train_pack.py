@@ -262,14 +262,23 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(encoded) <= 36 + 1
 
 
-def test_noise_gets_its_share() -> None:
-    def one(name: str, size: int, speaker: str, is_noise: bool) -> Source:
-        return Source(Path(name), name, size, 1.0, 16000, 16000, 8e3, 0.0, speaker, name[0], is_noise)
+def one(name: str, size: int, speaker: str, is_noise: bool = False) -> Source:
+    return Source(Path(name), name, size, 1.0, 16000, 16000, 8e3, 0.0, speaker, name[0], is_noise)
 
-    voices = [one(f"v{i}{k}", 10 + k, f"p{i}", False) for i in range(5) for k in range(3)]
-    sounds = [one(f"n{i}", 10, "n", True) for i in range(5)]
-    sources = voices + sounds
-    order = [source.relative for source in in_order(sources, {s: float(s.size) for s in sources}, 500)]
+
+def order_of(sources: list[Source], room: float) -> list[str]:
+    return [source.relative for source in in_order(sources, {s: float(s.size) for s in sources}, room)]
+
+
+def test_many_short_recordings_of_one_do_not_come_before_other_speakers() -> None:
+    sources = [one(f"va{k}", 1 + k, "a") for k in range(4)] + [one(f"vb{k}", 100, "b") for k in range(2)]
+    sources += [one(f"vc{k}", 50, "c") for k in range(3)]
+    assert order_of(sources, 1e6) == ["va0", "vc0", "vb0", "va1", "va2", "va3", "vc1", "vc2", "vb1"]
+
+
+def test_noise_gets_its_share() -> None:
+    voices = [one(f"v{i}{k}", 10 + k, f"p{i}") for i in range(5) for k in range(3)]
+    order = order_of(voices + [one(f"n{i}", 10, "n", is_noise=True) for i in range(5)], 500)
     assert set(order[:2]) == {"v00", "n0"}
     assert order[2:7] == ["n1", "v10", "v20", "v30", "v40"]
     assert order[7:12] == ["v01", "v11", "v21", "v31", "v41"]
