@@ -10,7 +10,7 @@ import torch
 from corpora import RUN, run
 
 from audiosr_cli.errors import TrainingError, UsageError
-from audiosr_cli.train import batch_size
+from audiosr_cli.train import batch_size, checkpoint
 from audiosr_cli.train.batch_size import best_batch_size
 from audiosr_cli.train.loop import Trainer
 
@@ -79,7 +79,7 @@ def test_trials_leave_the_run_as_it_is(speakers: Path, monkeypatch: pytest.Monke
     speed_of({2: 1.0}, monkeypatch)
     measured, _ = run(speakers, STEPS, "measured", batch_size=0)
     plain, _ = run(speakers, STEPS, "plain")
-    first, second = (torch.load(path.parent / "state-1.pt")["model"] for path in (measured, plain))
+    first, second = (checkpoint.load(path.parent)[0]["model"] for path in (measured, plain))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not list(measured.parent.glob("nonfinite*"))
 

@@ -128,7 +128,7 @@ def test_new_features_of_the_stream_learn_at_once_and_differently() -> None:
 @pytest.mark.parametrize("consistency", ["use", "always"])
 @pytest.mark.parametrize("loss", sorted(FIGURES))
 def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consistency: Any) -> None:
-    from audiosr_cli.train.run import _check_silent_sources
+    from audiosr_cli.train.warm_start import check_silent_sources
 
     config = replace(CONFIG, sources=3, consistency=consistency)
     new = grow(trained(), config).train()
@@ -139,10 +139,10 @@ def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consiste
     gradient = new.head.weight.grad[4:].norm()
     task = Separation(config.spec, 2, 0.2, loss=loss)  # type: ignore[arg-type]
     if gradient > 1e-3:
-        _check_silent_sources(task, config)
+        check_silent_sources(task, config)
     else:
         with pytest.raises(UsageError, match="stay silent; use loss = 'si_snr_and_level'"):
-            _check_silent_sources(task, config)
+            check_silent_sources(task, config)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
         except ModelError as error:
             raise ModelError(f"--init {name}: {error}") from error
         if model.spec.sources > trained.spec.sources:
-            _check_silent_sources(task, model.config)
+            check_silent_sources(task, model.config)
         model.load_state_dict(grown.state_dict())
         before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
         if before != after:
@@ -36,7 +36,7 @@ def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
     _copy_weights(model, trained, name)
 
 
-def _check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
+def check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
     """Raise UsageError where new sources, which start silent, would stay so: SI-SNR of silence has no gradient.
 
     The level's error and the share of what the sources lack of the mixture do have one.
