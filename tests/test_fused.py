@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,9 +24,9 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """numba's, even where the environment switches them off."""
     pytest.importorskip("numba")
     monkeypatch.delenv("AUDIOSR_NUMBA", raising=False)
-    fused.kernels.cache_clear()
+    fused._kernels.cache_clear()
     yield
-    fused.kernels.cache_clear()
+    fused._kernels.cache_clear()
 
 
 @pytest.fixture
@@ -145,11 +146,24 @@ def test_in_use_float32_does_not_depend_on_numba() -> None:
         assert fused._loops(torch.zeros(1, 2, 8, dtype=torch.bfloat16)) is not None
 
 
+@pytest.mark.parametrize("error", [ImportError, OSError, MemoryError])
+def test_numba_that_cannot_be_loaded_is_done_without(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "audiosr_cli.models.kernels":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "audiosr_cli.models.kernels", raising=False)
+    monkeypatch.delattr("audiosr_cli.models.kernels", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert fused.kernels() is None
+
+
 def test_without_numba_it_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     x, norm = torch.randn(2, 20, 16, requires_grad=True), group_norm(2, 16)
     with_loops = fused.norm_act(x, norm, outer=0.1)
     monkeypatch.setenv("AUDIOSR_NUMBA", "0")
-    fused.kernels.cache_clear()
+    fused._kernels.cache_clear()
     monkeypatch.setattr(fused, "_NormAct", None)
     torch.testing.assert_close(fused.norm_act(x, norm, outer=0.1), with_loops)
 
@@ -168,7 +182,7 @@ def test_models_learn_alike_with_and_without(
     x, results = torch.randn(2, 1, 2048), []
     for switch in ("1", "0"):
         monkeypatch.setenv("AUDIOSR_NUMBA", switch)
-        fused.kernels.cache_clear()
+        fused._kernels.cache_clear()
         model.zero_grad()
         y = model(x)
         (y * torch.linspace(-1, 1, y.shape[-1])).square().sum().backward()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 _NUMBERS = (torch.float32, torch.bfloat16)
 _VECTOR = 16  # bf16 numbers in 256 bits
+_importing = Lock()
 
 
 def norm_act(
@@ -68,14 +70,19 @@ def depthwise(x: Tensor, conv: nn.Conv1d) -> Tensor:
     return _Depthwise.apply(x.contiguous(), conv.weight, conv.bias, int(conv.dilation[0]))
 
 
-@cache
 def kernels() -> ModuleType | None:
-    """The compiled loops, or None where numba is not installed or ``AUDIOSR_NUMBA=0`` is set."""
+    """Return the compiled loops; None where numba is not installed, cannot be loaded, or ``AUDIOSR_NUMBA=0`` is set."""
+    with _importing:  # numba does not bear being imported by two threads at once
+        return _kernels()
+
+
+@cache
+def _kernels() -> ModuleType | None:
     if os.environ.get("AUDIOSR_NUMBA") == "0":
         return None
     try:
         from audiosr_cli.models import kernels as loops
-    except ImportError:
+    except (ImportError, OSError, MemoryError, AttributeError):  # the latter two where memory is short
         return None
     return loops
 
