@@ -140,10 +140,15 @@ def test_a_constant_map_does_not_divide_by_zero() -> None:
     assert (y - norm.bias).abs().max() < 0.5
 
 
-def test_in_use_float32_does_not_depend_on_numba() -> None:
+def test_in_use_numba_waits_to_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, half = torch.zeros(1, 2, 8), torch.zeros(1, 2, 8, dtype=torch.bfloat16)
     with torch.no_grad():
-        assert fused._loops(torch.zeros(1, 2, 8)) is None
-        assert fused._loops(torch.zeros(1, 2, 8, dtype=torch.bfloat16)) is not None
+        assert fused._loops(x) is fused._loops(half) is None
+        monkeypatch.setenv("AUDIOSR_NUMBA", "1")
+        assert fused._loops(x) is None
+        assert fused._loops(half) is not None
+    monkeypatch.setenv("AUDIOSR_NUMBA", "0")
+    assert fused._loops(half) is None
 
 
 @pytest.mark.parametrize("error", [ImportError, OSError, MemoryError])

@@ -71,18 +71,16 @@ def depthwise(x: Tensor, conv: nn.Conv1d) -> Tensor:
 
 
 def kernels() -> ModuleType | None:
-    """Return the compiled loops; None where numba is not installed, cannot be loaded, or ``AUDIOSR_NUMBA=0`` is set."""
+    """Return the compiled loops; None where numba is not installed or cannot be loaded."""
     with _importing:  # numba does not bear being imported by two threads at once
         return _kernels()
 
 
 @cache
 def _kernels() -> ModuleType | None:
-    if os.environ.get("AUDIOSR_NUMBA") == "0":
-        return None
     try:
         from audiosr_cli.models import kernels as loops
-    except (ImportError, OSError, MemoryError, AttributeError):  # the latter two where memory is short
+    except (ImportError, OSError, MemoryError, AttributeError):  # the latter three where memory is short
         return None
     return loops
 
@@ -90,11 +88,16 @@ def _kernels() -> ModuleType | None:
 def _loops(x: Tensor) -> ModuleType | None:
     """The loops for a map, where there are any and they pay.
 
-    Without gradients they do so in bfloat16 only; so in use float32 has the same samples with numba and without.
+    In training they always do. In use numba takes 0.4 s to load, which short recordings do not pay back, and samples
+    would depend on whether it is there: so only ``AUDIOSR_NUMBA=1`` asks for it, and only in bfloat16, where it brings
+    a fifth at most. ``AUDIOSR_NUMBA=0`` does without it everywhere.
     """
     if x.device.type != "cpu" or x.dtype not in _NUMBERS or torch.compiler.is_compiling():
         return None
-    return kernels() if x.dtype == torch.bfloat16 or torch.is_grad_enabled() else None
+    wish = os.environ.get("AUDIOSR_NUMBA", "")
+    if wish == "0" or not (torch.is_grad_enabled() or (wish == "1" and x.dtype == torch.bfloat16)):
+        return None
+    return kernels()
 
 
 def _plain_norm_act(
