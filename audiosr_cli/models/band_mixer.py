@@ -1,10 +1,10 @@
 """BandMixer: complex masks from bands that are followed through time one by one, and mixed in every frame.
 
-Our own. Bands of a few bins each, followed along time and across frequency in turn, are what Band-split RNN has (Luo & Yu
-2023, arXiv 2209.15174). Here dilated depthwise convolutions follow a band through time, as in Conv-TasNet (Luo &
+Our own. Bands of a few bins each, followed along time and across frequency in turn, are what Band-split RNN has (Luo &
+Yu 2023, arXiv 2209.15174). Here dilated depthwise convolutions follow a band through time, as in Conv-TasNet (Luo &
 Mesgarani 2019, fig. 1C), and a bottleneck over all bands of a frame mixes them, with attention along the frames
-(full-band self-attention, as in TF-GridNet, Wang et al. 2023, arXiv 2211.12433). All of it is matrix products of many rows
-and passes over memory: what CPUs do well. Unlike a U-Net it never leaves the full resolution in time.
+(full-band self-attention, as in TF-GridNet, Wang et al. 2023, arXiv 2211.12433). All of it is matrix products of many
+rows and passes over memory: what CPUs do well. Unlike a U-Net it never leaves the full resolution in time.
 """
 
 from __future__ import annotations
@@ -148,6 +148,14 @@ class FrameBlock(nn.Module):
         return h + self.leave(inner).unflatten(2, h.shape[2:])
 
 
+def _head(bands: int, bins: int, config: BandMixerConfig) -> BandLinear:
+    """The masks of so many bands of so many bins, at first about 1 / sources, so that no source is upside down."""
+    head = BandLinear(bands, config.width, 2 * config.sources * bins)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.constant_(head.bias.view(bands, config.sources, 2, bins)[:, :, 0], 1 / config.sources)
+    return head
+
+
 class BandMixer(Model):
     """The network. Sources sum to the mixture in use, where each takes what is missing by its power."""
 
@@ -161,10 +169,7 @@ class BandMixer(Model):
         self.time = nn.ModuleList(TimeBlock(c, dilation) for dilation in c.dilations)
         self.mix = nn.ModuleList(FrameBlock(c, i % c.attention == c.attention - 1) for i in range(len(c.dilations)))
         self.norm = nn.GroupNorm(1, c.rows * c.width)
-        self.heads = nn.ModuleList(BandLinear(count, c.width, 2 * c.sources * bins) for count, bins in c.groups)
-        for head in self.heads:
-            nn.init.normal_(head.weight, std=0.01)
-            head.bias.data.view(len(head.bias), c.sources, 2, -1)[:, :, 0] = 1 / c.sources  # no source is upside down
+        self.heads = nn.ModuleList(_head(count, bins, c) for count, bins in c.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T) → (B, S, 1, T - 2 * context)."""
