@@ -30,7 +30,7 @@ from audiosr_cli.train.tasks.upsampling import Weights
 
 
 def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its budget is time, by a clock on which each step takes a tenth of a second."""
+    """Its budget is time, by a clock on which each step and each validation takes a tenth of a second."""
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=count(0.0, 0.1).__next__))
     text = RUN.replace("valid_every_min = 100.0", "valid_every_min = 0.02")
     best, rows = run(speakers, text)
@@ -40,7 +40,7 @@ def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.Monk
     steps = [row["step"] for row in rows if row["event"] == "valid"]
     assert len(steps) == 4
     assert steps[0] == 0
-    assert steps[-1] == pytest.approx(30, abs=1)  # 3 s
+    assert steps[-1] == pytest.approx(30 - 3, abs=1)  # 3 s
     assert all(0 < b - a <= 13 for a, b in pairwise(steps))  # 1.2 s
     model = weights.load_model(str(best))
     assert (model.spec.name, model.spec.context > 0) == ("tiny", True)
@@ -52,6 +52,23 @@ def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.Monk
     last = [row for row in more if row["event"] == "valid"][-1]
     assert last["step"] > steps[-1]
     assert last["minutes"] >= 0.08
+
+
+def test_a_validation_that_takes_longer_than_the_time_between_two_is_not_repeated_at_once(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, validate = count(0.0, 0.1), Trainer.validate
+
+    def slow(trainer: Trainer, recordings: Recordings) -> None:
+        validate(trainer, recordings)
+        for _ in range(20):  # 2 s
+            next(clock)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock.__next__))
+    monkeypatch.setattr(Trainer, "validate", slow)
+    _, rows = run(speakers, RUN.replace("valid_every_min = 100.0", "valid_every_min = 0.02"), minutes=0.15)
+    steps = [row["step"] for row in rows if row["event"] == "valid"]
+    assert all(b - a >= 10 for a, b in pairwise(steps[:-1]))  # 1.2 s
 
 
 STEPS = RUN.replace("minutes = 0.05", "steps = 50")

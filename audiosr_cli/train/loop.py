@@ -298,6 +298,8 @@ class Trainer:
             if self.ranks.told((validate or s.must_measure()) and s.has_time_for("validate")):
                 with s.timed("validate"):
                     self.validate(recordings)
+                mark = self._count_minutes(mark)
+                p.validated_minutes = p.minutes  # the next one is due that long after the end of this one
                 save_due = 0.0
             if p.minutes >= save_due:
                 self.save_or_warn()
@@ -306,8 +308,13 @@ class Trainer:
                 break
             if terms := self._try_step(recordings):
                 self.log.step(self.position() | {"lr": self.learning_rate()}, terms, self.share_done())
-            now = time.monotonic()
-            p.minutes, mark = self.ranks.told(p.minutes + (now - mark) / 60), now
+            mark = self._count_minutes(mark)
+
+    def _count_minutes(self, since: float) -> float:
+        """Add the time from ``since`` to now to the run's minutes; returns now (seconds of the monotonic clock)."""
+        now = time.monotonic()
+        self.progress.minutes = self.ranks.told(self.progress.minutes + (now - since) / 60)
+        return now
 
     def _try_step(self, recordings: Recordings) -> dict[str, float]:
         """One step; where memory runs out, nothing but a smaller batch for the steps to come.
