@@ -1,4 +1,4 @@
-"""Running a kit: its configs one after the other within a time, and a table of what came of it."""
+"""Running a kit: its configs one after the other within a time limit, and a table of what came of it."""
 
 from __future__ import annotations
 
