@@ -80,25 +80,38 @@ class PairDifficulty:
 
     def difficulty(self, first: int, second: int) -> float:
         """How hard two speakers are together, in dB: above 0 harder than most."""
-        seen = self.partners.get(first, {}).get(second)
-        return self.speakers.get(first, 0.0) + self.speakers.get(second, 0.0) if seen is None else seen
+        observed = self.partners.get(first, {}).get(second)
+        return self.speakers.get(first, 0.0) + self.speakers.get(second, 0.0) if observed is None else observed
 
     def choose(self, corpus: Corpus, rows: int, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``rows`` of ``count`` distinct speakers of ``corpus``: (rows, count) int64. Raises TrainingError."""
+        """Draw the speakers of a batch of mixtures.
+
+        Args:
+            corpus: Whose speakers to draw.
+            rows: Mixtures.
+            count: Distinct speakers in each.
+            generator: Of the random choices.
+
+        Returns:
+            Speakers' indices (rows, count) int64.
+
+        Raises:
+            TrainingError: If the corpus has fewer speakers than ``count``.
+        """
         self._meet(corpus)
         candidates = self.config.candidates
         people = sum(self._possible)
-        drawn = corpus.draw_speakers(rows, max(min(1 + candidates, people), count), generator)
+        speakers = corpus.draw_speakers(rows, max(min(1 + candidates, people), count), generator)
         noise = -(-torch.rand(rows, 2 * candidates + count, generator=generator).clamp(1e-12, 1 - 1e-7).log()).log()
         return torch.tensor(
-            [self._row(row, count, gumbel) for row, gumbel in zip(drawn.tolist(), noise.tolist(), strict=True)]
+            [self._row(row, count, gumbel) for row, gumbel in zip(speakers.tolist(), noise.tolist(), strict=True)]
         )
 
-    def _row(self, drawn: list[int], count: int, gumbel: list[float]) -> list[int]:
+    def _row(self, speakers: list[int], count: int, gumbel: list[float]) -> list[int]:
         """The anchor and its partners: the softmax's draws without replacement, by the Gumbel trick."""
-        anchor, *others = drawn
-        seen = self.partners.get(anchor, {})
-        hardest = sorted(seen.items(), key=lambda item: (-item[1], item[0]))[: self.config.candidates]
+        anchor, *others = speakers
+        observed = self.partners.get(anchor, {})
+        hardest = sorted(observed.items(), key=lambda item: (-item[1], item[0]))[: self.config.candidates]
         known = set(others)
         others += [partner for partner, _ in hardest if partner not in known and self._possible[partner]]
         scores = [self.difficulty(anchor, other) / self.temperature_db for other in others]
