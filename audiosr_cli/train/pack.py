@@ -45,7 +45,7 @@ def pack(configs: Sequence[Path], data: Path, target: Path, limit: int, init: Se
     Args:
         configs: The runs' TOML files.
         data: The folder that the configs' folders lie in.
-        target: The folder of the kit; must not exist or be empty.
+        target: The folder of the kit; if it exists, it must be empty.
         limit: Bytes that the kit may have, as a tar archive.
         init: Initial weights, one for all configs or one for each, ``none`` for fresh ones; may be empty.
         report: Gets rows with an ``event``.

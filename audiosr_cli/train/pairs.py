@@ -16,6 +16,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.transfer import Readback
 
 _LEVEL_OF = 100  # so many mixtures the running level looks back
 
@@ -61,7 +62,7 @@ class PairDifficulty:
         self.config = config
         self.steps = 0
         self._clear()
-        self._arriving: _Arriving | None = None
+        self._arriving: Readback[int] | None = None  # rows end to end; the context is their length
         self._corpus: weakref.ref[Corpus] | None = None  # weak: copies of this must not copy recordings
         self._possible: list[bool] = []
         self._fingerprint = ""
@@ -128,9 +129,10 @@ class PairDifficulty:
             ranks: all processes, whose observations are gathered.
         """
         figures = torch.where(counts, loss_db.detach().float(), torch.nan).unsqueeze(1)
-        arriving = _Arriving(ranks.gather(torch.cat([speakers.float(), figures], dim=1)))  # indices below 2 ** 24
+        rows = ranks.gather(torch.cat([speakers.float(), figures], dim=1))  # indices below 2 ** 24
+        arriving = Readback(rows.flatten(), rows.shape[1])
         if self._arriving is not None:
-            self._learn(self._arriving.values())
+            self._learn(_rows(self._arriving))
         self._arriving = arriving
         self.steps += 1
 
@@ -172,7 +174,7 @@ class PairDifficulty:
             "speakers": dict(self.speakers),
             "pairs": torch.tensor([pair[:2] for pair in pairs], dtype=torch.int64).view(-1, 2),
             "difficulty": torch.tensor([pair[2] for pair in pairs], dtype=torch.float64),
-            "arriving": self._arriving.values() if self._arriving else None,
+            "arriving": _rows(self._arriving) if self._arriving else None,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -183,29 +185,15 @@ class PairDifficulty:
         self.speakers = dict(state["speakers"])
         for (a, b), value in zip(state["pairs"].tolist(), state["difficulty"].tolist(), strict=True):
             self.partners[a][b] = self.partners[b][a] = value
-        arriving = state["arriving"]
-        self._arriving = _Arriving(torch.tensor(arriving)) if arriving else None
+        rows = state["arriving"]
+        self._arriving = Readback(torch.tensor(rows).flatten(), len(rows[0])) if rows else None
         self._corpus = None
 
 
-class _Arriving:
-    """A small tensor on its way to the CPU, without waiting for the device before it is read."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        self._copy = tensor
-        if tensor.device.type == "cuda":
-            self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._copy.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-
-    def values(self) -> list[list[float]]:
-        """The numbers, row by row."""
-        if self._event is not None:
-            self._event.synchronize()
-        rows: list[list[float]] = self._copy.tolist()
-        return rows
+def _rows(arriving: Readback[int]) -> list[list[float]]:
+    """Wait for what is on its way, and cut it into rows."""
+    values, length = arriving.read(), arriving.context
+    return [values[i : i + length] for i in range(0, len(values), length)]
 
 
 def _moved(average: float, value: float, memory: float) -> float:

@@ -55,7 +55,7 @@ SETS = {
 
 
 def clip_length(spec: ModelSpec) -> int:
-    """Return the samples of a clip at the model's rate: 5.12 s, or the whole windows in it for a model without context."""
+    """Return the samples of a clip at the model's rate: 5.12 s, or the whole windows in it without context."""
     length = round(CLIP_S * spec.in_rate)
     return length if spec.context else max(length // spec.core, 1) * spec.core
 
