@@ -74,8 +74,8 @@ class Corpus:
         people = int((self.chance > 0).sum())
         if people < count:
             raise TrainingError(
-                f"{people} speaker(s) found, but a mixture needs {count}: put each speaker's recordings into a folder of "
-                "their own"
+                f"{people} speaker(s) found, but a mixture needs {count}: put each speaker's recordings into a folder "
+                "of their own"
             )
         race = -torch.rand(rows, len(self.chance), generator=generator).log() / self.chance  # first come, first drawn
         return race.topk(count, dim=1, largest=False).indices
