@@ -44,6 +44,8 @@ SPECTRAL = WINDOWS | {
     "layers": 1,
     "heads": 2,
 }
+MIXER = {"n_fft": 64, "hop_length": 16, "bands": [4, 4, 2, 8], "width": 6, "hidden": 8, "heads": 2}
+MIXER |= {"dilations": [1, 2], "attention": 2}
 BANDS = {"frame_s": 0.008, "width": 4, "blocks": 2, "frames": 16}
 SR = {"n_fft": 64, "hop_length": 16, "widths": [4, 6], "kernels": [3, 5, 3], "frames": 16}
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -67,6 +69,8 @@ WINDOWED: list[tuple[str, dict[str, Any]]] = [  # these hear their whole window
         "conv_tasnet",
         WINDOWS | {"filters": 12, "kernel": 8, "stride": 4, "width": 6, "hidden": 8, "skip": 5, "blocks": 2},
     ),
+    ("band_mixer", WINDOWS | MIXER),
+    ("band_mixer", WINDOWS | MIXER | {"sources": 3, "hop_length": 32, "attention": 1}),
     ("dual_path", DUAL),
     ("dual_path", DUAL | {"path": "lstm", "rectified": False, "bias": True, "padding": 1.0, "mask": "sigmoid"}),
     ("dual_path", DUAL | {"stages": True, "sources": 3}),
@@ -83,6 +87,8 @@ def make(name: str, values: dict[str, Any]) -> Model:
     model = build(name, make_config(name, values))
     with torch.no_grad():  # heads start near zero, which would make every comparison easy
         for key, weight in model.named_parameters():
+            if key.startswith("heads.") and key.endswith(".weight") and weight.dim() == 3:
+                weight.normal_(std=0.1)
             if key in ("head.weight", "head_wide.weight", "leave.weight", "size.weight", "flatness.weight"):
                 weight.normal_(std=0.1)
     return model

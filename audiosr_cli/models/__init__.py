@@ -9,6 +9,7 @@ from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.audio_unet import AudioUNet, AudioUNetConfig
 from audiosr_cli.models.audiosr import AudioSR, AudioSRConfig
 from audiosr_cli.models.band_masks import BandMasks, BandMasksConfig
+from audiosr_cli.models.band_mixer import BandMixer, BandMixerConfig
 from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
 from audiosr_cli.models.dual_path import DualPath, DualPathConfig
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[Model]]] = {
     "audio_unet": (AudioUNetConfig, AudioUNet),
     "audiosr": (AudioSRConfig, AudioSR),
     "band_masks": (BandMasksConfig, BandMasks),
+    "band_mixer": (BandMixerConfig, BandMixer),
     "conv_tasnet": (ConvTasNetConfig, ConvTasNet),
     "dual_path": (DualPathConfig, DualPath),
     "sfsrnet": (SFSRNetConfig, SFSRNet),
