@@ -39,15 +39,22 @@ def hann_window(length: int, device: torch.device, dtype: torch.dtype = torch.fl
 
 
 def irfft(spectrum: Tensor, length: int) -> Tensor:
-    """Inverse real FFT (..., F) → (..., length) that ignores imaginary parts of DC and half the rate everywhere.
+    """Compute the inverse real FFT; on every device it ignores imaginary parts of DC and half the rate.
 
     No real signal has those. FFTs on CPUs ignore them, cuFFT does not at some lengths (pytorch issue 154496).
+
+    Args:
+        spectrum: (..., F) complex.
+        length: Samples of the result.
+
+    Returns:
+        (..., length).
     """
     if spectrum.device.type != "cpu":
         parts = torch.view_as_real(spectrum)
         spectrum = torch.view_as_complex(parts * _real_ends(spectrum.shape[-1], length, parts.dtype, parts.device))
-    made: Tensor = torch.fft.irfft(spectrum, length)
-    return made
+    waves: Tensor = torch.fft.irfft(spectrum, length)
+    return waves
 
 
 @constant

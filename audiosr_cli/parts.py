@@ -85,12 +85,12 @@ def read(path: Path) -> bytes:
         ModelError: If no set is complete, or the parts do not belong together.
 
     """
-    given = _NAME.fullmatch(path.name)
-    base = path.with_name(given["base"]) if given else path
+    part_name = _NAME.fullmatch(path.name)
+    base = path.with_name(part_name["base"]) if part_name else path
     sets = _sets(base)
-    if given:
-        wanted = _Set(int(given["generation"]), given["digest"], int(given["count"]))
-        return _join(base, wanted, sets.get(wanted, []))
+    if part_name:
+        part_set = _Set(int(part_name["generation"]), part_name["digest"], int(part_name["count"]))
+        return _join(base, part_set, sets.get(part_set, []))
     if not sets:
         raise ModelError(f"{path}: cannot be read: neither this file nor parts of it exist")
     errors = []
@@ -119,13 +119,13 @@ def _join(base: Path, kind: _Set, parts: list[Path]) -> bytes:
 
 def _sets(base: Path) -> dict[_Set, list[Path]]:
     """All parts of ``base`` that are there, by the set that they belong to."""
-    found = defaultdict(list)
+    sets = defaultdict(list)
     if base.parent.is_dir():
         for path in base.parent.iterdir():
             match = _NAME.fullmatch(path.name)
             if match and match["base"] == base.name:
-                found[_Set(int(match["generation"]), match["digest"], int(match["count"]))].append(path)
-    return dict(found)
+                sets[_Set(int(match["generation"]), match["digest"], int(match["count"]))].append(path)
+    return dict(sets)
 
 
 def _number(part: Path) -> int:

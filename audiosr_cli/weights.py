@@ -139,13 +139,21 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
 
 
 def serialise(model: Model, note: dict[str, Any], half: bool = True) -> bytes:
-    """Return the checkpoint of ``model`` as the bytes of a safetensors file, in float16 if ``half``."""
+    """Pack ``model`` into a checkpoint.
+
+    Args:
+        model: A network of any registered architecture, on any device.
+        note: What the checkpoint says of its training.
+        half: Store weights in float16, else in float32.
+
+    Returns:
+        The bytes of a safetensors file.
+    """
     import torch
     from safetensors.torch import save
 
-    from audiosr_cli.models import ARCHITECTURES
+    from audiosr_cli.models import architecture_of
 
-    names = {kind: name for name, (_, kind) in ARCHITECTURES.items()}
     kind = torch.float16 if half else torch.float32
     tensors = {
         key: value.detach().to("cpu", kind if value.is_floating_point() else None).contiguous()
@@ -153,7 +161,7 @@ def serialise(model: Model, note: dict[str, Any], half: bool = True) -> bytes:
     }
     packed = {
         "format": FORMAT,
-        "model": names[type(model)],
+        "model": architecture_of(model),
         "config": asdict(model.config),  # type: ignore[call-overload]
         "spec": model.spec.as_dict(),
         "note": note,

@@ -27,8 +27,8 @@ def exact(matrix: Tensor) -> Tensor:
     a, b, c = optimizers._NEWTON_SCHULZ
     for _ in range(optimizers._ITERATIONS):
         values = a * values + b * values**3 + c * values**5
-    made: Tensor = (u * values) @ vh
-    return made
+    output: Tensor = (u * values) @ vh
+    return output
 
 
 def main() -> None:

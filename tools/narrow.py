@@ -19,11 +19,11 @@ from audiosr_cli.weights import load_model, save_model
 
 def main() -> None:
     """Write the narrower network, and print the score of both."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a bundled model's name or a .safetensors file")
+    parser.add_argument("config", type=Path, help="TOML of the narrower network and its training")
+    parser.add_argument("out", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that the config's folders lie in")
     options = parser.parse_args()
     run, trained = read_config(options.config), load_model(options.model)
     config = run.training_model

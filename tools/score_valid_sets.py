@@ -39,9 +39,9 @@ def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", help="bundled names or .safetensors files, all for as many speakers")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--valid", default="speech16k/valid")
-    parser.add_argument("--noise", default="noise48k/valid")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the recordings and manifest.csv")
+    parser.add_argument("--valid", default="speech16k/valid", help="speakers, below --data (default: %(default)s)")
+    parser.add_argument("--noise", default="noise48k/valid", help="noise, below --data (default: %(default)s)")
     options = parser.parse_args()
     models = {name: load_model(name).eval() for name in options.models}
     rates = [model.spec.in_rate for model in models.values()]
@@ -50,10 +50,10 @@ def main() -> None:
         load_corpus([options.data / folder], max(rates), cache_folder(), table)
         for folder in (options.valid, options.noise)
     )
-    found = {name: scores(model, valid, noise, min(rates)) for name, model in models.items()}
+    results = {name: scores(model, valid, noise, min(rates)) for name, model in models.items()}
     for title, at in (("own rate", 0), (f"all at {min(rates)} Hz", 1)):
         print(f"\n| SI-SDRi (dB), {title} | {' | '.join(SETS)} |\n|---|{'---|' * len(SETS)}")
-        for name, figures in found.items():
+        for name, figures in results.items():
             print(f"| {name} | {' | '.join(f'{value:.2f}' for value in figures[at])} |")
 
 

@@ -41,7 +41,17 @@ class Codec:
 
 
 def encode(path: Path, wave: NDArray[np.float32], sample_rate: int, codec: Codec) -> int:
-    """Write ``wave`` (T,) at ``sample_rate`` Hz, clipped to full scale, to ``path``; return the bytes written."""
+    """Write a mono recording, clipped to full scale, as an Ogg file.
+
+    Args:
+        path: The file to write.
+        wave: (T,), full scale is ±1.
+        sample_rate: Hz; Opus takes those in ``OPUS_RATES``.
+        codec: How to encode.
+
+    Returns:
+        The bytes written.
+    """
     with soundfile.SoundFile(
         path, "w", sample_rate, 1, format="OGG", subtype=codec.name.upper(), compression_level=codec.level
     ) as file:
@@ -51,14 +61,32 @@ def encode(path: Path, wave: NDArray[np.float32], sample_rate: int, codec: Codec
 
 
 def probe(path: Path) -> tuple[int, float]:
-    """Return the sample rate (Hz) and the seconds that the header of ``path`` promises. Raises InputError."""
+    """Read the header of a recording.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The sample rate in Hz, and the duration in seconds; 0 where the header does not say.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
     with AudioReader(path) as reader:
         return reader.sample_rate, (reader.frames or 0) / reader.sample_rate
 
 
 @cache
 def bandwidth(codec: Codec, sample_rate: int) -> float:
-    """Measure where the band ends (Hz) that ``codec`` leaves of a recording at ``sample_rate``, with white noise."""
+    """Measure with white noise where the band ends that a codec leaves.
+
+    Args:
+        codec: How to encode.
+        sample_rate: Hz of the recording.
+
+    Returns:
+        The upper end of the band in Hz, 0 where nothing passes.
+    """
     noise = (0.1 * np.random.default_rng(0).standard_normal(2 * sample_rate)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"noise{codec.suffix}"

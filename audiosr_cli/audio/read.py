@@ -243,7 +243,18 @@ def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, l
 
 
 def read_channels(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """Read a whole recording into memory, every channel at ``sample_rate`` Hz: (C, T). Raises InputError."""
+    """Read a whole recording into memory with all its channels.
+
+    Args:
+        path: The file.
+        sample_rate: Hz of the result.
+
+    Returns:
+        (C, T) float32.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
     with AudioReader(path) as reader:
         resampler = Resampler(reader.sample_rate, sample_rate, reader.channels)
         pieces = [resampler.push(block) for block in reader.blocks()]

@@ -26,26 +26,30 @@ def kit(
         list[str] | None, typer.Argument(metavar="CONFIG...", show_default=False, help="Which runs. [default: all]")
     ] = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.1, help="When all is over, from the start of this script on.")
+        float,
+        typer.Option(
+            "--minutes", min=0.1, help="When everything is finished, in minutes from the start of this script."
+        ),
     ] = 9.5,
     output: Annotated[
         Path | None,
         typer.Option("--output", help="Where weights and report.json go. [default: $OUT, or output in the kit]"),
     ] = None,
     work: Annotated[
-        Path | None, typer.Option("--work", help="Where states stay, for a second call. [default: the kit]")
+        Path | None,
+        typer.Option("--work", help="Where states and decoded recordings stay, for a second call. [default: the kit]"),
     ] = None,
     export_every: Annotated[
         float, typer.Option("--export-every", metavar="SECONDS", min=1, help="How often weights are written.")
     ] = 60.0,
-    part_mib: Annotated[float, typer.Option("--part-mib", min=0.001, help="Largest file of weights.")] = 15.0,
+    part_mib: Annotated[float, typer.Option("--part-mib", min=0.001, help="Largest file of weights in MiB.")] = 15.0,
     batch_size: Annotated[
         str,
         typer.Option("--batch-size", metavar="N|auto|config", help="auto measures which is fastest on this machine."),
     ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to train.")] = "auto",
 ) -> None:
-    """Train the runs of this kit, one after the other, without network and within a time.
+    """Train the runs of this kit, one after the other, without network and within a time limit.
 
     Weights are written every minute, so that they are there whenever this is stopped. Called again on the same machine,
     it goes on. Prints how fast the runs were, and their scores.

@@ -24,7 +24,7 @@ def train(
     data: Annotated[Path, typer.Option("--data", help="The folder that the config's folders lie in.")] = Path(),
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/CONFIG]")] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="Budget over all resumes, for the config's.")
+        float | None, typer.Option("--minutes", help="Budget over all resumes, in place of the config's.")
     ] = None,
     until: Annotated[
         float | None,
@@ -58,11 +58,18 @@ def train(
         ),
     ] = None,
     part_mib: Annotated[
-        float, typer.Option("--part-mib", min=0.001, help="Largest file of --export-every; weights may be in parts.")
+        float,
+        typer.Option(
+            "--part-mib", min=0.001, help="Largest file of --export-every in MiB; larger weights are written in parts."
+        ),
     ] = 15.0,
     batch_size: Annotated[
         str | None,
-        typer.Option("--batch-size", metavar="N|auto", help="For the config's; auto measures which is fastest here."),
+        typer.Option(
+            "--batch-size",
+            metavar="N|auto",
+            help="Override the config's batch size; auto measures which is fastest on this machine.",
+        ),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Curves for TensorBoard in --out, too (an extra).")
@@ -77,7 +84,10 @@ def train(
         ),
     ] = None,
     pack_mib: Annotated[
-        float, typer.Option("--pack-mib", min=1, help="Largest size of --pack; what does not fit goes to DIR-rest.")
+        float,
+        typer.Option(
+            "--pack-mib", min=1, help="Size limit of --pack in MiB; recordings that do not fit go to DIR-rest."
+        ),
     ] = 55.0,
 ) -> None:
     """Train a model on your own recordings: a JSON object on standard error at every validation.
@@ -118,7 +128,14 @@ def train(
 
 
 def batch_size_of(text: str) -> int:
-    """The number of ``--batch-size``, 0 for auto. Raises UsageError on anything else."""
+    """Read the text of ``--batch-size``.
+
+    Returns:
+        The batch size, 0 for ``auto``.
+
+    Raises:
+        UsageError: If ``text`` is neither ``auto`` nor a whole number of at least 1.
+    """
     if text == "auto":
         return 0
     if not text.isdecimal() or int(text) < 1:

@@ -21,7 +21,7 @@ from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
 from audiosr_cli.settings import fill
 from audiosr_cli.windows import ModelSpec
 
-__all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "build", "make_config"]
+__all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "architecture_of", "build", "make_config"]
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[Model]]] = {
     "audio_unet": (AudioUNetConfig, AudioUNet),
@@ -61,3 +61,8 @@ def build(architecture: str, config: Config) -> Model:
     """A model with fresh weights."""
     model: Model = ARCHITECTURES[architecture][1](config)
     return model
+
+
+def architecture_of(model: Model) -> str:
+    """Return the name of the architecture of ``model``, a key of ``ARCHITECTURES``."""
+    return next(name for name, (_, kind) in ARCHITECTURES.items() if kind is type(model))

@@ -74,7 +74,7 @@ def load(folder: Path, warn: Callable[[str], None] | None = None) -> tuple[dict[
 
     Args:
         folder: The run's folder.
-        warn: Called with one line where one of two states is damaged and the other is taken.
+        warn: Called with one line where one of two states is damaged and the other is used.
 
     Returns:
         The state, its tensors on the CPU, and the turn of the next ``save``.
@@ -104,12 +104,12 @@ def load(folder: Path, warn: Callable[[str], None] | None = None) -> tuple[dict[
     return state, turn + 1
 
 
-def _damage(damaged: _Damaged, taken: Path, step: int) -> str:
-    """What a user has to know where ``taken`` stands in for a damaged state."""
-    which, other = ("newer", "older") if damaged.modified_ns >= taken.stat().st_mtime_ns else ("older", "newer")
+def _damage(damaged: _Damaged, sound: Path, step: int) -> str:
+    """What a user has to know where the state ``sound`` stands in for a damaged state."""
+    which, other = ("newer", "older") if damaged.modified_ns >= sound.stat().st_mtime_ns else ("older", "newer")
     return (
         f"{damaged.path}: the {which} of two states is damaged ({damaged.reason}); "
-        f"training goes on from the {other} one, {taken.name}, at step {step}"
+        f"training goes on from the {other} one, {sound.name}, at step {step}"
     )
 
 

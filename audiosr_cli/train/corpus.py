@@ -58,13 +58,25 @@ class Corpus:
         return replace(self, samples=self.samples.to(device))
 
     def draw_speakers(self, rows: int, count: int, generator: torch.Generator) -> Tensor:
-        """``rows`` of ``count`` distinct speakers by ``chance``: (rows, count) int64.
+        """Draw distinct speakers by ``chance``.
 
-        Raises TrainingError where the corpus has too few.
+        Args:
+            rows: Mixtures.
+            count: Speakers in each.
+            generator: Of the random choices.
+
+        Returns:
+            Speakers' indices (rows, count) int64.
+
+        Raises:
+            TrainingError: If the corpus has too few speakers.
         """
         people = int((self.chance > 0).sum())
         if people < count:
-            raise TrainingError(f"{people} speaker(s) found, {count} wanted in a mixture: one folder a speaker")
+            raise TrainingError(
+                f"{people} speaker(s) found, but a mixture needs {count}: put each speaker's recordings into a folder "
+                "of their own"
+            )
         race = -torch.rand(rows, len(self.chance), generator=generator).log() / self.chance  # first come, first drawn
         return race.topk(count, dim=1, largest=False).indices
 

@@ -1,4 +1,4 @@
-"""Running a kit: its configs one after the other within a time, and a table of what came of it."""
+"""Running a kit: its configs one after the other within a time limit, and a table of what came of it."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def read_kit(folder: Path, names: Sequence[str] = ()) -> list[Row]:
             raise TrainingError(f"{path}: is missing from the kit; copy it here again")
         if sha256(path) != digest:
             raise TrainingError(f"{path}: is damaged (another SHA-256 than when it was packed); copy it here again")
-    wanted = [Path(name).stem for name in names] or list(runs)
-    if unknown := [name for name in wanted if name not in runs]:
+    selected = [Path(name).stem for name in names] or list(runs)
+    if unknown := [name for name in selected if name not in runs]:
         raise UsageError(f"no run {unknown[0]!r} in this kit; it has: {', '.join(runs)}")
-    return [runs[name] for name in wanted]
+    return [runs[name] for name in selected]
 
 
 def run_kit(call: KitCall, report: Report) -> list[Row]:
@@ -94,7 +94,7 @@ def run_kit(call: KitCall, report: Report) -> list[Row]:
         now = process_age()
         until = now + (call.seconds - _END_S - now) / (len(runs) - i)
         out, begun = call.work / "runs" / run["name"], _rows_of(call.work / "runs" / run["name"])
-        given = Call(
+        run_call = Call(
             data=call.folder / "data",
             resume=True,
             device=call.device,
@@ -107,7 +107,7 @@ def run_kit(call: KitCall, report: Report) -> list[Row]:
         )
         error = ""
         try:
-            train(call.folder / run["config"], out, report, given)
+            train(call.folder / run["config"], out, report, run_call)
         except (AudioSRError, RuntimeError) as caught:  # whatever torch says; the next run may do better
             error = str(caught)
             report({"event": "failed", "run": run["name"], "error": error})

@@ -107,19 +107,19 @@ class KitFolder:
 
 def wheels() -> list[str]:
     """Return what a machine with torch and numpy still has to have, as requirements of the versions that are here."""
-    found: dict[str, str] = {}
+    requirements: dict[str, str] = {}
     waiting = list(_NEEDED)
     while waiting:
         name = waiting.pop().lower().replace("_", "-")
-        if name in found or name in ("numpy", "torch"):
+        if name in requirements or name in ("numpy", "torch"):
             continue
         try:
-            found[name] = f"{name}=={version(name)}"
+            requirements[name] = f"{name}=={version(name)}"
         except PackageNotFoundError:  # for other systems or versions of Python
             continue
         lines = [line for line in requires(name) or () if "extra ==" not in line]
         waiting += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines]
-    return sorted(found.values())
+    return sorted(requirements.values())
 
 
 def write_manifest(folder: Path, known: dict[str, Any], files: dict[str, str]) -> None:

@@ -58,16 +58,29 @@ class Run:
 
     def folders(self, encoded: bool) -> list[str]:
         """The folders whose recordings may be encoded and left out, or those of all others."""
-        found = []
+        selected = []
         for item in fields(DataConfig):
             value = getattr(self.config.data, item.name)
             if isinstance(value, tuple) and (item.name in _ENCODED) == encoded:
-                found += [entry for entry in value if isinstance(entry, str)]
-        return found
+                selected += [entry for entry in value if isinstance(entry, str)]
+        return selected
 
 
 def read_runs(configs: Sequence[Path], init: Sequence[str]) -> list[Run]:
-    """Read and check the configs of a kit. Raises UsageError, TrainingError and ModelError."""
+    """Read and check the configs of a kit.
+
+    Args:
+        configs: TOML files.
+        init: Initial weights, one for all configs or one for each, ``none`` for fresh ones; may be empty.
+
+    Returns:
+        The runs, in the order of ``configs``.
+
+    Raises:
+        UsageError: If ``init`` does not match ``configs``, two runs share a name, or a config is wrong.
+        TrainingError: If a config cannot be read.
+        ModelError: If initial weights do not fit.
+    """
     if len(init) not in (0, 1, len(configs)):
         raise UsageError(f"--init: {len(init)} times for {len(configs)} configs; give it once, or once for each")
     names = list(init) * (len(configs) if len(init) == 1 else 1) or ["none"] * len(configs)
@@ -95,8 +108,10 @@ def _check_files(runs: Sequence[Run]) -> None:
         model = build(run.config.architecture, run.config.training_model)
         if run.init:
             warm_start(model, run.config.task, run.init, Log(lambda _: None, leads=False))
-        written = [made.state_dict().values() for made in (model, run.config.task.partner) if made is not None]
-        counts += [1 + sum(2 * value.numel() for value in values) // PART_BYTES for values in written]
+        state_values = [
+            network.state_dict().values() for network in (model, run.config.task.partner) if network is not None
+        ]
+        counts += [1 + sum(2 * value.numel() for value in values) // PART_BYTES for values in state_values]
     if (files := sum(counts) + max(counts) + 1) > MOST_FILES:
         raise UsageError(
             f"the weights of these runs can be {files} files of {PART_BYTES >> 20} MiB at a time, "
@@ -105,8 +120,19 @@ def _check_files(runs: Sequence[Run]) -> None:
 
 
 def add_weights(kit: KitFolder, runs: Sequence[Run]) -> list[dict[str, str | None]]:
-    """Add the configs and the weights that they need; returns name, config and init of each run, as in the kit."""
-    bundled, given, known = {}, dict[str, str](), []
+    """Add the configs and the weights that they need.
+
+    Args:
+        kit: The kit to add to.
+        runs: Its runs.
+
+    Returns:
+        Name, config and init of each run, as paths in the kit.
+
+    Raises:
+        UsageError: If a config names weights outside the current folder.
+    """
+    bundled, copied, described = {}, dict[str, str](), []
     for run in runs:
         separator = getattr(run.config.task, "separator", None)
         for name in filter(None, (run.init, separator)):
@@ -116,16 +142,16 @@ def add_weights(kit: KitFolder, runs: Sequence[Run]) -> list[dict[str, str | Non
                 if Path(name).is_absolute() or ".." in Path(name).parts:
                     raise UsageError(f"[task] separator = {name!r}: must be a bundled model or lie below this folder")
                 kit.add(name, _content(name))
-            elif name not in given:
-                given[name] = f"init/{run.path.stem}.safetensors"
-                kit.add(given[name], _content(name))
+            elif name not in copied:
+                copied[name] = f"init/{run.path.stem}.safetensors"
+                kit.add(copied[name], _content(name))
         config = f"configs/{run.path.name}"
         kit.add(config, run.text().encode())
-        known.append({"name": run.path.stem, "config": config, "init": given.get(run.init or "", run.init)})
+        described.append({"name": run.path.stem, "config": config, "init": copied.get(run.init or "", run.init)})
     for entry in bundled.values():
         kit.add(f"code/weights/{entry['file']}", weights.folder() / entry["file"])
     kit.add("code/weights/catalogue.json", json.dumps(bundled, indent=2).encode())
-    return known
+    return described
 
 
 def _content(name: str) -> Path | bytes:
@@ -134,15 +160,27 @@ def _content(name: str) -> Path | bytes:
 
 
 def fixed_recordings(runs: Sequence[Run], data: Path) -> list[Path]:
-    """All that goes along as it is: validation, real rooms."""
+    """Return all recordings that are copied as they are: those to validate on, and measured rooms."""
     folders = sorted({folder for run in runs for folder in run.folders(encoded=False)})
     return sorted({path for folder in folder_paths(data, folders) for path in audio_files(folder)})
 
 
 def sources(runs: Sequence[Run], data: Path, tables: dict[str, Table]) -> tuple[list[Source], list[str]]:
-    """What may be encoded and left out, and the files that cannot be read, with the reason."""
+    """Look at all recordings that may be encoded or left out.
+
+    Args:
+        runs: The runs of a kit.
+        data: The folder that the configs' folders lie in.
+        tables: Each run's table by its path below ``data``.
+
+    Returns:
+        The recordings that can be read, and a line for each that cannot.
+
+    Raises:
+        TrainingError: If a folder does not exist.
+    """
     fixed = set(fixed_recordings(runs, data))
-    rates, least, where, voices = dict[Path, int](), dict[Path, float](), dict[Path, str](), set[Path]()
+    rates, lowest_hz, folder_of, speech = dict[Path, int](), dict[Path, float](), dict[Path, str](), set[Path]()
     for run in runs:
         settings, rate = run.config.data, run.config.training_model.spec.out_rate
         for folder in run.folders(encoded=True):
@@ -150,23 +188,38 @@ def sources(runs: Sequence[Run], data: Path, tables: dict[str, Table]) -> tuple[
             for path in audio_files(folder_paths(data, [folder])[0]):
                 if path not in fixed and tables[run.table].bandwidth.get(path.resolve(), lowest) >= lowest:
                     rates[path] = max(rate, rates.get(path, 0))
-                    least[path] = max(lowest, least.get(path, 0.0))
-                    where.setdefault(path, folder)
-                    voices |= {path} if folder in settings.train else set()
-    found, skipped = [], []
+                    lowest_hz[path] = max(lowest, lowest_hz.get(path, 0.0))
+                    folder_of.setdefault(path, folder)
+                    speech |= {path} if folder in settings.train else set()
+    readable, skipped = [], []
     for path, rate in sorted(rates.items()):
         try:
-            facts = source(path, data, tables.values(), rate, least[path], where[path])
-            found.append(replace(facts, is_noise=path not in voices))
+            facts = source(path, data, tables.values(), rate, lowest_hz[path], folder_of[path])
+            readable.append(replace(facts, is_noise=path not in speech))
         except InputError as error:
             skipped.append(str(error))
-    return found, skipped
+    return readable, skipped
 
 
 def source(
     path: Path, data: Path, tables: Iterable[Table], rate: int | None = None, least_hz: float = 0.0, folder: str = ""
 ) -> Source:
-    """Look at a recording, which is to be encoded at ``rate`` Hz at most. Raises InputError where it cannot be read."""
+    """Look at a recording.
+
+    Args:
+        path: The file.
+        data: A folder above it.
+        tables: What is known of recordings.
+        rate: Highest sample rate in Hz to encode at; the file's own where None.
+        least_hz: A config leaves the recording out where its band ends below.
+        folder: The folder of a config that it belongs to.
+
+    Returns:
+        What packing needs to know.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
     own, seconds = probe(path)
     rate = own if rate is None else min(own, rate)
     known = next((table for table in tables if path.resolve() in table.bandwidth), Table({}, {}))

@@ -250,7 +250,7 @@ class Trainer:
         self.progress.halvings = int(self.ranks.told(self.progress.halvings))
 
     def position(self) -> dict[str, Any]:
-        """How far the run is, for rows and notes."""
+        """Return how far the run is, for rows and notes."""
         p = self.progress
         return {"step": p.step, "minutes": round(p.minutes, 2), "hours_heard": round(p.heard_s / 3600, 3)}
 
@@ -329,7 +329,8 @@ class Trainer:
             if not ran_out(error):
                 raise
             if size == 1 or self.ranks.world > 1:
-                raise TrainingError(f"not enough memory for a batch of {size}; use a smaller --batch-size") from error
+                cure = "lower [task] crop_s or the model's widths" if size == 1 else "use a smaller --batch-size"
+                raise TrainingError(f"not enough memory for a batch of {size}; {cure}") from error
         go_on_smaller(self, size // 2)  # outside of the handler, as the traceback holds the tensors of the step
         return {}
 

@@ -26,11 +26,19 @@ def pit(estimate: Tensor, reference: Tensor, figure: Figure, best_db: float = 30
 
 
 def pit_items(estimate: Tensor, reference: Tensor, figure: Figure, best_db: float = 30.0) -> Tensor:
-    """Negative ``figure`` in dB of the best assignment of sources in each item; (B, S, T) both → (B,).
+    """Compute the negative ``figure`` of the best assignment of sources in each item (uPIT, Kolbæk et al. 2017).
 
-    uPIT (Kolbæk et al. 2017). Above ``best_db`` nothing is gained, so that solved mixtures do not outweigh
-    the others. For a source that is silent throughout, the figure is how far the estimate lies below the
-    mixture, up to 30 dB (Wisdom et al. 2021, sec. 3.2).
+    For a source that is silent throughout, the figure is how far the estimate lies below the mixture, up to 30 dB
+    (Wisdom et al. 2021, sec. 3.2).
+
+    Args:
+        estimate: (B, S, T).
+        reference: (B, S, T).
+        figure: A metric in dB of (estimate, reference), higher is better.
+        best_db: Above it nothing is gained, so that solved mixtures do not outweigh the others.
+
+    Returns:
+        (B,) in dB.
     """
     pairs = pair_figures(estimate, reference, figure)  # (B, S estimates, S references)
     order = best_assignment(pairs.detach())  # (B, S): the estimate for each reference

@@ -44,7 +44,15 @@ class MeasuredRooms:
 def load_rooms(folders: Sequence[Path], sample_rate: int) -> MeasuredRooms:
     """Read every audio file under ``folders`` as a room; its channels are responses from different places.
 
-    Raises TrainingError where there is no file, or one that cannot be read, is silent or holds NaN.
+    Args:
+        folders: Where the impulse responses are, at any depth.
+        sample_rate: Hz of the result.
+
+    Returns:
+        A room for each file.
+
+    Raises:
+        TrainingError: If there is no file, or one cannot be read, has a silent channel or holds NaN.
     """
     paths = [path for folder in folders for path in audio_files(folder)]
     if not paths:
@@ -63,7 +71,7 @@ def _read(path: Path, sample_rate: int) -> Tensor:
 
 
 def align(responses: Tensor) -> Tensor:
-    """Move each response (C, T) to where its direct path arrives; the ends fill with zeros."""
+    """Shift each response (C, T) so that its direct path is at sample 0; the ends fill with zeros."""
     level = responses.abs()
     onset = (level >= _ONSET * level.amax(-1, keepdim=True)).float().argmax(-1, keepdim=True)  # (C, 1)
     index = torch.arange(responses.shape[-1]) + onset
@@ -77,7 +85,16 @@ def place_speakers(rooms: MeasuredRooms, count: int, positions: int, generator: 
     A file says how a room sounds from one place, or from one for each of its channels; two speakers need two. So every
     position takes the next channel, scales its direct sound to a random direct-to-reverberant ratio (how near the
     speaker is) and stretches the rest by up to 5 % (other paths, the same character). What both speakers share is
-    the colour of the measuring loudspeaker and microphone. Length 1 s, unit energy.
+    the colour of the measuring loudspeaker and microphone.
+
+    Args:
+        rooms: The measured rooms, which are taken in turn from a random one on.
+        count: How many rooms to make.
+        positions: Speakers in each.
+        generator: Of the random choices.
+
+    Returns:
+        (count, positions, T): responses of 1 s and of unit energy.
     """
     length = round(_LENGTH_S * rooms.sample_rate)
     fade = torch.cos(torch.linspace(0, torch.pi / 2, round(_FADE_S * rooms.sample_rate))).square()
@@ -112,10 +129,19 @@ def _another_place(response: Tensor, sample_rate: int, generator: torch.Generato
 
 @lru_cache(maxsize=2)
 def room_pool(sources: int, sample_rate: int, real_share: float = 0.0, measured: MeasuredRooms | None = None) -> Tensor:
-    """The rooms that mixtures of ``sources`` speakers are drawn from, each as likely: (rooms, positions, T).
+    """Build the 128 rooms that mixtures are drawn from, each as likely; the same at every call.
 
-    ``real_share`` of the 128 are measured rooms, the others synthetic. The same at every call. Raises UsageError where
-    real rooms are wanted and ``measured`` is None.
+    Args:
+        sources: Speakers of a mixture.
+        sample_rate: Hz.
+        real_share: The share of measured rooms, from 0 to 1; the others are synthetic.
+        measured: The measured rooms at ``sample_rate``.
+
+    Returns:
+        (rooms, positions, T), at least as many positions as ``sources``.
+
+    Raises:
+        UsageError: If there are to be measured rooms and ``measured`` is None.
     """
     if real_share and measured is None:
         raise UsageError(f"[task.mixing] real_rooms = {real_share}: [data] rir names no folder")

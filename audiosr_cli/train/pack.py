@@ -37,7 +37,7 @@ _MIB = 1 << 20
 
 
 def pack(configs: Sequence[Path], data: Path, target: Path, limit: int, init: Sequence[str], report: Report) -> None:
-    """Make the kit ``target`` of at most ``limit`` bytes for ``configs`` on folders below ``data``.
+    """Pack the kit ``target`` of at most ``limit`` bytes for ``configs`` on folders below ``data``.
 
     What does not fit is in a second folder beside it, as it is; its name ends in ``-rest``. Both appear when they are
     complete; after an interruption the same call goes on.
@@ -45,7 +45,7 @@ def pack(configs: Sequence[Path], data: Path, target: Path, limit: int, init: Se
     Args:
         configs: The runs' TOML files.
         data: The folder that the configs' folders lie in.
-        target: The kit to make; must not exist.
+        target: The folder of the kit; if it exists, it must be empty.
         limit: Bytes that the kit may have, as a tar archive.
         init: Initial weights, one for all configs or one for each, ``none`` for fresh ones; may be empty.
         report: Gets rows with an ``event``.
@@ -74,15 +74,20 @@ def pack(configs: Sequence[Path], data: Path, target: Path, limit: int, init: Se
         raise TrainingError(f"{kit.folder}: has {kit.size} bytes, more than the {limit} that were asked for")
     write_manifest(kit.folder, known | {"data": summary}, kit.files)
     if left_out:
-        made = stage / "rest"
-        others = {path.relative_to(made).as_posix(): sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
-        write_manifest(made, known | {"data": summary}, kit.files | others)
-        os.replace(made, rest)
+        _publish_rest(stage / "rest", rest, kit, known | {"data": summary})
     os.replace(kit.folder, target)
     shutil.rmtree(stage)
     for line in skipped:
         report({"event": "skipped", "file": line})
     report({"event": "packed", "mib": round(kit.size / _MIB, 2), "files": len(kit.files) + 1, **summary})
+
+
+def _publish_rest(stage: Path, rest: Path, kit: KitFolder, known: dict[str, Any]) -> None:
+    """Give the folder of what was left out a manifest, and its name; with it the kit would be complete."""
+    paths = sorted(path for path in stage.rglob("*") if path.is_file())
+    others = {path.relative_to(stage).as_posix(): sha256(path) for path in paths}
+    write_manifest(stage, known, kit.files | others)
+    os.replace(stage, rest)
 
 
 def _add_fixed(
@@ -115,57 +120,59 @@ def _add_recordings(
         Those others, what to say of all, and the files that could not be read.
 
     """
-    found, skipped = sources(runs, data, tables)
-    sizes = Sizes(found, stage / "encoded")
-    rung = choose_rung(found, sizes, kit.room, OVERHEAD)
-    predicted = {one: float(one.size) if rung is None else sizes.predict(one, rung) for one in found}
-    inside, left_out, taken = list[Source](), list[Packed](), set(kit.rows)
+    candidates, skipped = sources(runs, data, tables)
+    sizes = Sizes(candidates, stage / "encoded")
+    rung = choose_rung(candidates, sizes, kit.room, OVERHEAD)
+    predicted = {
+        candidate: float(candidate.size) if rung is None else sizes.predict(candidate, rung) for candidate in candidates
+    }
+    included, left_out, names = list[Source](), list[Packed](), set(kit.rows)
 
-    def fits(one: Source) -> bool:
-        return predicted[one] < kit.room
+    def fits(candidate: Source) -> bool:
+        return predicted[candidate] < kit.room
 
-    for one, packed in encoded(in_order(found, predicted, kit.room), rung, sizes, stage / "encoded", fits):
+    for candidate, packed in encoded(in_order(candidates, predicted, kit.room), rung, sizes, stage / "encoded", fits):
         if isinstance(packed, str):
             skipped.append(packed)
             continue
-        packed = renamed(packed or unchanged(one), taken)
-        if packed.relative in taken or not kit.takes(packed):
-            left_out.append(unchanged(one))
+        packed = renamed(packed or unchanged(candidate), names)
+        if packed.relative in names or not kit.takes(packed):
+            left_out.append(unchanged(candidate))
             continue
-        taken.add(packed.relative)
+        names.add(packed.relative)
         kit.add_recording(packed)
-        inside.append(one)
+        included.append(candidate)
     for packed in left_out:
         place(packed, stage / "rest" / "data" / packed.relative)
-    _check_folders(kit, runs, inside)
-    return left_out, _summary(found, inside, rung), skipped
+    _check_folders(kit, runs, included)
+    return left_out, _summary(candidates, included, rung), skipped
 
 
-def _check_folders(kit: KitFolder, runs: Sequence[Run], inside: Sequence[Source]) -> None:
+def _check_folders(kit: KitFolder, runs: Sequence[Run], included: Sequence[Source]) -> None:
     """Raise UsageError where a run would find a folder without any recording."""
     for run in runs:
         for folder in run.folders(encoded=True):
-            if not any(one.relative.startswith(f"{folder.rstrip('/')}/") for one in inside):
+            if not any(recording.relative.startswith(f"{folder.rstrip('/')}/") for recording in included):
                 raise UsageError(f"--pack-mib {kit.limit / _MIB:g}: too small for any recording of {folder}")
 
 
-def _summary(found: Sequence[Source], inside: Sequence[Source], rung: int | None) -> dict[str, Any]:
+def _summary(candidates: Sequence[Source], included: Sequence[Source], rung: int | None) -> dict[str, Any]:
     """What to say of the recordings in the kit, and of all that were there."""
 
-    def hours(some: Sequence[Source]) -> dict[str, float]:
+    def hours(recordings: Sequence[Source]) -> dict[str, float]:
         seconds = defaultdict[str, float](float)
-        for one in some:
-            seconds[one.folder] += one.seconds
+        for recording in recordings:
+            seconds[recording.folder] += recording.seconds
         return {folder: round(value / 3600, 2) for folder, value in sorted(seconds.items())}
 
     return {
         "quality": "unchanged" if rung is None else f"Opus {LADDER[rung][0] // 1000} kbit/s, Vorbis {LADDER[rung][1]}",
-        "recordings": len(inside),
-        "recordings_of_all": len(found),
-        "speakers": len({one.speaker for one in inside if not one.is_noise}),
-        "speakers_of_all": len({one.speaker for one in found if not one.is_noise}),
-        "hours": hours(inside),
-        "hours_of_all": hours(found),
+        "recordings": len(included),
+        "recordings_of_all": len(candidates),
+        "speakers": len({recording.speaker for recording in included if not recording.is_noise}),
+        "speakers_of_all": len({recording.speaker for recording in candidates if not recording.is_noise}),
+        "hours": hours(included),
+        "hours_of_all": hours(candidates),
     }
 
 
@@ -187,6 +194,6 @@ def _table_text(name: str, rows: dict[str, tuple[str, float]], with_speakers: bo
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["path", "bandwidth_hz", *(["speaker"] if with_speakers else [])])
     for path, (speaker, band) in sorted(rows.items()):
-        seen = os.path.relpath(path, Path(name).parent)
-        table.writerow([seen, f"{band:g}", *([speaker] if with_speakers else [])])
+        relative = os.path.relpath(path, Path(name).parent)
+        table.writerow([relative, f"{band:g}", *([speaker] if with_speakers else [])])
     return stream.getvalue()

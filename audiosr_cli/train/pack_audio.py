@@ -160,13 +160,13 @@ def encoded(
     Yields each source with its file below ``work``, with the reason why it cannot be read, or with None where ``fits``
     says, as late as possible, that there is no room for it.
     """
-    jobs, few = list(sources), 4 * (os.cpu_count() or 1)
+    jobs, chunk_size = list(sources), 4 * (os.cpu_count() or 1)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for some in (jobs[i : i + few] for i in range(0, len(jobs), few)):
-            wanted = [source for source in some if fits(source)]
-            plans = [None if rung is None else _plan(source, rung, sizes) for source in wanted]
-            made = dict(zip(wanted, pool.map(_encode, wanted, plans, [work] * len(wanted)), strict=True))
-            yield from ((source, made.get(source)) for source in some)
+        for chunk in (jobs[i : i + chunk_size] for i in range(0, len(jobs), chunk_size)):
+            fitting = [source for source in chunk if fits(source)]
+            plans = [None if rung is None else _plan(source, rung, sizes) for source in fitting]
+            packed = dict(zip(fitting, pool.map(_encode, fitting, plans, [work] * len(fitting)), strict=True))
+            yield from ((source, packed.get(source)) for source in chunk)
 
 
 def _plan(source: Source, rung: int, sizes: Sizes) -> Codec | None:
@@ -212,8 +212,8 @@ def place(packed: Packed, target: Path) -> None:
         shutil.copyfile(packed.content, target)
 
 
-def renamed(packed: Packed, taken: set[str]) -> Packed:
-    """Return ``packed`` under a name that is not ``taken``: recordings may differ in their suffix alone."""
-    if packed.relative not in taken:
+def renamed(packed: Packed, names: set[str]) -> Packed:
+    """Return ``packed`` under a name that is not in ``names``: recordings may differ in their suffix alone."""
+    if packed.relative not in names:
         return packed
     return replace(packed, relative=packed.source.relative + Path(packed.relative).suffix)

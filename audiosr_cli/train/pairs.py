@@ -16,6 +16,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.transfer import Readback
 
 _LEVEL_OF = 100  # so many mixtures the running level looks back
 
@@ -61,7 +62,7 @@ class PairDifficulty:
         self.config = config
         self.steps = 0
         self._clear()
-        self._arriving: _Arriving | None = None
+        self._arriving: Readback[int] | None = None  # rows end to end; the context is their length
         self._corpus: weakref.ref[Corpus] | None = None  # weak: copies of this must not copy recordings
         self._possible: list[bool] = []
         self._fingerprint = ""
@@ -80,25 +81,38 @@ class PairDifficulty:
 
     def difficulty(self, first: int, second: int) -> float:
         """How hard two speakers are together, in dB: above 0 harder than most."""
-        seen = self.partners.get(first, {}).get(second)
-        return self.speakers.get(first, 0.0) + self.speakers.get(second, 0.0) if seen is None else seen
+        observed = self.partners.get(first, {}).get(second)
+        return self.speakers.get(first, 0.0) + self.speakers.get(second, 0.0) if observed is None else observed
 
     def choose(self, corpus: Corpus, rows: int, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``rows`` of ``count`` distinct speakers of ``corpus``: (rows, count) int64. Raises TrainingError."""
+        """Draw the speakers of a batch of mixtures.
+
+        Args:
+            corpus: Whose speakers to draw.
+            rows: Mixtures.
+            count: Distinct speakers in each.
+            generator: Of the random choices.
+
+        Returns:
+            Speakers' indices (rows, count) int64.
+
+        Raises:
+            TrainingError: If the corpus has fewer speakers than ``count``.
+        """
         self._meet(corpus)
         candidates = self.config.candidates
         people = sum(self._possible)
-        drawn = corpus.draw_speakers(rows, max(min(1 + candidates, people), count), generator)
+        speakers = corpus.draw_speakers(rows, max(min(1 + candidates, people), count), generator)
         noise = -(-torch.rand(rows, 2 * candidates + count, generator=generator).clamp(1e-12, 1 - 1e-7).log()).log()
         return torch.tensor(
-            [self._row(row, count, gumbel) for row, gumbel in zip(drawn.tolist(), noise.tolist(), strict=True)]
+            [self._row(row, count, gumbel) for row, gumbel in zip(speakers.tolist(), noise.tolist(), strict=True)]
         )
 
-    def _row(self, drawn: list[int], count: int, gumbel: list[float]) -> list[int]:
+    def _row(self, speakers: list[int], count: int, gumbel: list[float]) -> list[int]:
         """The anchor and its partners: the softmax's draws without replacement, by the Gumbel trick."""
-        anchor, *others = drawn
-        seen = self.partners.get(anchor, {})
-        hardest = sorted(seen.items(), key=lambda item: (-item[1], item[0]))[: self.config.candidates]
+        anchor, *others = speakers
+        observed = self.partners.get(anchor, {})
+        hardest = sorted(observed.items(), key=lambda item: (-item[1], item[0]))[: self.config.candidates]
         known = set(others)
         others += [partner for partner, _ in hardest if partner not in known and self._possible[partner]]
         scores = [self.difficulty(anchor, other) / self.temperature_db for other in others]
@@ -115,9 +129,10 @@ class PairDifficulty:
             ranks: all processes, whose observations are gathered.
         """
         figures = torch.where(counts, loss_db.detach().float(), torch.nan).unsqueeze(1)
-        arriving = _Arriving(ranks.gather(torch.cat([speakers.float(), figures], dim=1)))  # indices below 2 ** 24
+        rows = ranks.gather(torch.cat([speakers.float(), figures], dim=1))  # indices below 2 ** 24
+        arriving = Readback(rows.flatten(), rows.shape[1])
         if self._arriving is not None:
-            self._learn(self._arriving.values())
+            self._learn(_rows(self._arriving))
         self._arriving = arriving
         self.steps += 1
 
@@ -159,7 +174,7 @@ class PairDifficulty:
             "speakers": dict(self.speakers),
             "pairs": torch.tensor([pair[:2] for pair in pairs], dtype=torch.int64).view(-1, 2),
             "difficulty": torch.tensor([pair[2] for pair in pairs], dtype=torch.float64),
-            "arriving": self._arriving.values() if self._arriving else None,
+            "arriving": _rows(self._arriving) if self._arriving else None,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -170,29 +185,15 @@ class PairDifficulty:
         self.speakers = dict(state["speakers"])
         for (a, b), value in zip(state["pairs"].tolist(), state["difficulty"].tolist(), strict=True):
             self.partners[a][b] = self.partners[b][a] = value
-        arriving = state["arriving"]
-        self._arriving = _Arriving(torch.tensor(arriving)) if arriving else None
+        rows = state["arriving"]
+        self._arriving = Readback(torch.tensor(rows).flatten(), len(rows[0])) if rows else None
         self._corpus = None
 
 
-class _Arriving:
-    """A small tensor on its way to the CPU, without waiting for the device before it is read."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        self._copy = tensor
-        if tensor.device.type == "cuda":
-            self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._copy.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-
-    def values(self) -> list[list[float]]:
-        """The numbers, row by row."""
-        if self._event is not None:
-            self._event.synchronize()
-        rows: list[list[float]] = self._copy.tolist()
-        return rows
+def _rows(arriving: Readback[int]) -> list[list[float]]:
+    """Wait for what is on its way, and cut it into rows."""
+    values, length = arriving.read(), arriving.context
+    return [values[i : i + length] for i in range(0, len(values), length)]
 
 
 def _moved(average: float, value: float, memory: float) -> float:

@@ -96,13 +96,13 @@ def _rescaled(state: dict[str, Tensor], hidden: int, wider: int) -> dict[str, Te
     """
     if hidden == wider:
         return state
-    scale, made = (wider / hidden) ** 0.5, dict(state)
+    scale, rescaled = (wider / hidden) ** 0.5, dict(state)
     for key, value in state.items():
         if key == "sequence.enter.weight" or key.endswith(_ADD_TO_STREAM):
-            made[key] = (value - value.mean(0)) * scale
+            rescaled[key] = (value - value.mean(0)) * scale
         elif key.startswith("sequence.") and "norm" in key:
-            made[key] = value / scale
-    return made
+            rescaled[key] = value / scale
+    return rescaled
 
 
 def _insert(key: str, fresh: Tensor, old: Tensor, before: SpectralUNetConfig, after: SpectralUNetConfig) -> None:
@@ -148,9 +148,9 @@ def speech_and_rest(model: SpectralUNet) -> SpectralUNet:
     Returns:
         A network of two sources on the CPU, in training mode.
     """
-    made = SpectralUNet(replace(model.config, sources=2))
+    network = SpectralUNet(replace(model.config, sources=2))
     trained = model.state_dict()
-    for key, value in made.state_dict().items():
+    for key, value in network.state_dict().items():
         if not key.startswith("head"):
             value.copy_(trained[key])
             continue
@@ -160,7 +160,7 @@ def speech_and_rest(model: SpectralUNet) -> SpectralUNet:
         if key.endswith("bias"):
             both[1, 0] += 1  # the real part
         value.copy_(both.flatten(0, 2))
-    return made
+    return network
 
 
 def importance(model: SpectralUNet, task: Task, recordings: Recordings) -> dict[str, Tensor]:
@@ -168,6 +168,11 @@ def importance(model: SpectralUNet, task: Task, recordings: Recordings) -> dict[
 
     The first-order Taylor criterion on the norms' outputs (Molchanov et al., ICLR 2017, arXiv 1611.06440), summed over
     batches of ``task``.
+
+    Args:
+        model: A trained network.
+        task: What it is trained for.
+        recordings: The corpora of its batches.
 
     Returns:
         For each norm by name: (groups,).
@@ -192,14 +197,21 @@ def importance(model: SpectralUNet, task: Task, recordings: Recordings) -> dict[
 def cut_bins(model: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
     """Reduce ``model`` to the frames of ``config``, whose bins are its lowest ones: for a lower sample rate.
 
+    Args:
+        model: A trained network.
+        config: What it is narrowed to afterwards; its frames may be shorter than those of ``model``.
+
+    Returns:
+        A network with the frames of ``config`` and the widths of ``model``.
+
     Raises:
         ModelError: Where it cannot be narrowed to ``config`` afterwards.
     """
     _check_narrowing(model.config, config)
-    made, trained = SpectralUNet(replace(config, widths=model.config.widths)), model.state_dict()
-    for key, value in made.state_dict().items():
+    network, trained = SpectralUNet(replace(config, widths=model.config.widths)), model.state_dict()
+    for key, value in network.state_dict().items():
         value.copy_(trained[key][tuple(slice(size) for size in value.shape)])
-    return made
+    return network
 
 
 @torch.no_grad()
@@ -239,11 +251,11 @@ def narrow(model: SpectralUNet, config: SpectralUNetConfig, scores: dict[str, Te
         for key, score in scores.items()
         if key.endswith(".norms.0")
     }
-    made, trained = SpectralUNet(config), model.state_dict()
+    network, trained = SpectralUNet(config), model.state_dict()
     vector = _bottom_vector(old, channels[bottom], old.widths[bottom])
-    for key, value in made.state_dict().items():
+    for key, value in network.state_dict().items():
         value.copy_(_pick(key, trained[key], channels, inner, vector))
-    return made
+    return network
 
 
 def _check_narrowing(old: SpectralUNetConfig, new: SpectralUNetConfig) -> None:

@@ -42,9 +42,16 @@ def training_settings(config: RunConfig, recordings: Recordings, processes: int)
 
 
 def changed_settings(before: Settings, now: Settings) -> str:
-    """Name every setting that differs, with both values; empty where none does.
+    """Describe every setting that differs.
 
     What only one side knows is left out: another version of this program has it, or it had a default before.
+
+    Args:
+        before: The settings of the saved state.
+        now: Those of this call.
+
+    Returns:
+        A line that names each difference with both values; empty if there is none.
     """
     changes = [
         f"{name} = {_shown(now[name])} (before: {_shown(before[name])})"

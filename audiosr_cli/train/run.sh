@@ -32,7 +32,9 @@ complete || state=$?
 if [ "$state" = 3 ]; then
     if ! ls "$kit"/wheels/*.whl >/dev/null 2>&1; then
         echo "run.sh: no wheels beside this script; where there is a network, run:" >&2
-        echo "  pip download -d wheels --no-deps --only-binary=:all: --python-version 3.12 -r wheels.txt" >&2
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        platforms="--platform manylinux_2_28_$(uname -m) --platform manylinux_2_17_$(uname -m) --platform manylinux2014_$(uname -m)"
+        echo "  pip download -d wheels --no-deps --only-binary=:all: --python-version $version $platforms -r wheels.txt" >&2
         exit 1
     fi
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check --upgrade \

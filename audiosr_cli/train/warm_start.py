@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from audiosr_cli.errors import ModelError, UsageError
-from audiosr_cli.models import Model
+from audiosr_cli.models import Model, architecture_of
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.resize import grow
@@ -13,10 +13,20 @@ from audiosr_cli.train.tasks import Separation, Task
 
 
 def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
-    """Give ``model`` the weights of a bundled model or a checkpoint. Raises ModelError where they do not fit.
+    """Give ``model`` the weights of a bundled model or a checkpoint.
 
-    A larger SpectralUNet grows from a smaller one; UsageError where ``task`` could not train what is new in it. Any
-    other model of more sources takes what there is for the first ones; what is for the others starts fresh.
+    A larger SpectralUNet grows from a smaller one. Any other model of more sources takes what there is for the first
+    ones; what is for the others starts fresh.
+
+    Args:
+        model: The network to train, of any weights; they are replaced.
+        task: What it is trained for.
+        name: A bundled model's name or a checkpoint's path.
+        log: Gets a row where the network grew.
+
+    Raises:
+        ModelError: If the weights do not fit.
+        UsageError: If ``task`` could not train what is new in the network.
     """
     from audiosr_cli.weights import load_model
 
@@ -48,17 +58,22 @@ def check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
         )
 
 
-def _copy_weights(model: Model, given: Model, name: str) -> None:
-    own, theirs = model.state_dict(), given.state_dict()
-    more = model.spec.sources > given.spec.sources
+def _copy_weights(model: Model, trained: Model, name: str) -> None:
+    if type(model) is not type(trained):
+        raise ModelError(
+            f"--init {name}: its weights do not fit this [model], as it is a {architecture_of(trained)} and not a "
+            f"{architecture_of(model)}; use weights of the same architecture"
+        )
+    own, theirs = model.state_dict(), trained.state_dict()
+    more = model.spec.sources > trained.spec.sources
     for key in sorted(set(own) | set(theirs)):
         there = theirs[key].shape if key in theirs else None
-        wanted = own[key].shape if key in own else None
-        grows = more and there and wanted and there[0] < wanted[0] and there[1:] == wanted[1:]
-        if there != wanted and not grows:
-            text = f"{key!r} is {tuple(there or ()) or 'missing'} there, {tuple(wanted or ()) or 'missing'} here"
-            raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}")
+        here = own[key].shape if key in own else None
+        grows = more and there and here and there[0] < here[0] and there[1:] == here[1:]
+        if there != here and not grows:
+            text = f"{key!r} is {tuple(there or ()) or 'missing'} there, {tuple(here or ()) or 'missing'} here"
+            raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}; use the same sizes")
     with torch.no_grad():
         for key, value in theirs.items():
-            taken = own[key] if own[key].shape == value.shape else own[key][: len(value)]
-            taken.copy_(value)
+            target = own[key] if own[key].shape == value.shape else own[key][: len(value)]
+            target.copy_(value)

@@ -13,9 +13,18 @@ from audiosr_cli.train.tasks.base import Recordings
 
 
 def surroundings(mixing: Mixing, recordings: Recordings, spec: ModelSpec) -> tuple[Corpus | None, Tensor | None]:
-    """Noise and the pool of rooms (rooms, positions, T) that ``mixing`` asks for; None where it does without.
+    """Select the noise and the rooms that mixtures need.
 
-    Raises UsageError where it asks for noise or real rooms that ``recordings`` lack.
+    Args:
+        mixing: How mixtures are drawn.
+        recordings: The corpora of the run.
+        spec: Of the network in training: how many sources, at which rate.
+
+    Returns:
+        The noise, and the pool of rooms (rooms, positions, T); None for what ``mixing`` does without.
+
+    Raises:
+        UsageError: If ``mixing`` asks for noise or measured rooms that ``recordings`` lack.
     """
     if mixing.noisy and recordings.noise is None:
         raise UsageError(f"[task.mixing] noisy = {mixing.noisy}: [data] noise names no folder")

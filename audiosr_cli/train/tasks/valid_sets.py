@@ -55,7 +55,7 @@ SETS = {
 
 
 def clip_length(spec: ModelSpec) -> int:
-    """Samples of a clip at the model's rate: 5.12 s, or as many whole windows as fit of a model without context."""
+    """Return the samples of a clip at the model's rate: 5.12 s, or the whole windows in it without context."""
     length = round(CLIP_S * spec.in_rate)
     return length if spec.context else max(length // spec.core, 1) * spec.core
 
@@ -106,7 +106,15 @@ def _rooms(count: int, positions: int, sample_rate: int) -> Tensor:
 
 
 def separated(model: Model, mix: Tensor) -> Tensor:
-    """What ``model`` makes of mixtures (B, T) at its rate: (B, S, T). Without context it gets whole windows."""
+    """Separate mixtures; a model without context gets whole windows.
+
+    Args:
+        model: A separator.
+        mix: (B, T) at its rate, on its device.
+
+    Returns:
+        Estimates (B, S, T).
+    """
     spec, length = model.spec, mix.shape[-1]
     behind = 0 if spec.context else -length % spec.core
     sides = (spec.context, spec.context + behind)
@@ -116,13 +124,32 @@ def separated(model: Model, mix: Tensor) -> Tensor:
 
 
 def improvement(estimates: Tensor, mix: Tensor, sources: Tensor) -> float:
-    """Mean SI-SDR improvement in dB over whole clips, in the best order: (B, S, T), (B, T), (B, S, T)."""
+    """Compute the mean SI-SDR improvement over whole clips, in the best order of the sources.
+
+    Args:
+        estimates: (B, S, T).
+        mix: (B, T).
+        sources: The references (B, S, T).
+
+    Returns:
+        The improvement in dB.
+    """
     before = si_sdr(mix.unsqueeze(1), sources).mean()
     return float(-pit(estimates, sources, si_sdr, best_db=100.0) - before)
 
 
 def set_improvement(name: str, model: Model, valid: Corpus, noise: Corpus | None = None) -> float:
-    """Mean SI-SDR improvement in dB of ``model`` on the set ``name``, from corpora at its rate."""
+    """Score ``model`` on one of the fixed sets.
+
+    Args:
+        name: plain, turns, noise or rooms.
+        model: A separator.
+        valid: Speakers, at the model's rate.
+        noise: Noise at that rate, for the set of that name.
+
+    Returns:
+        The mean SI-SDR improvement in dB.
+    """
     spec, device = model.spec, next(model.parameters()).device
     mix, sources = render_set(name, valid, spec.sources, clip_length(spec), device, noise)
     return improvement(separated(model, mix), mix, sources)
