@@ -17,6 +17,7 @@ from audiosr_cli.train import checkpoint, session
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.run import Call
 from audiosr_cli.train.session import Deadline, Session
+from audiosr_cli.train.tasks import Separation
 
 FOREVER = RUN.replace("minutes = 0.05", "minutes = 1000.0\nema = 0.9").replace("valid_every_min = 0.02", "")
 
@@ -132,7 +133,9 @@ def test_an_interruption_exports_too(speakers: Path, monkeypatch: pytest.MonkeyP
 
 def test_an_export_that_fails_is_a_warning(speakers: Path) -> None:
     (speakers / "to").write_text("no folder")
-    _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 2"), export=speakers / "to", export_every=60.0)
+    _, rows = run(
+        speakers, FOREVER.replace("minutes = 1000.0", "steps = 2"), export=speakers / "to" / "here", export_every=60.0
+    )
     assert any("cannot be made" in row.get("text", "") for row in rows)
 
 
@@ -165,6 +168,46 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     assert checkpoint.load(speakers / "out")[0]["step"] == 3
 
 
+def test_a_rehearsal_for_which_memory_runs_out_is_no_error(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sizes = Separation.losses, list[int]()
+
+    def limited(self: Separation, forward: Any, batch: Any) -> Any:
+        sizes.append(len(batch["input"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(self, forward, batch)
+
+    monkeypatch.setattr(Separation, "losses", limited)
+    run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 1"), batch_size=4)
+    assert sizes == [4, 4, 2]  # rehearsed, tried, trained
+
+
+def test_a_run_without_validated_weights_does_not_claim_to_have_some(speakers: Path) -> None:
+    with pytest.raises(TrainingError, match="no validated weights yet"):
+        run(speakers, FOREVER, until=1e-3)
+
+
+def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA it is known only when training is over."""
+
+    def failing(self: Trainer, report: Any) -> None:
+        raise TrainingError("10 in a row")
+
+    real = Trainer._run
+
+    def quiet_until_the_end(self: Trainer, *args: Any) -> None:
+        real(self, *args)
+        self.progress.step = 77  # further than what was saved on the way
+        monkeypatch.setattr(Trainer, "_settle", failing)
+
+    monkeypatch.setattr(Trainer, "_run", quiet_until_the_end)
+    with pytest.raises(TrainingError, match="in a row"):
+        run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 1"))
+    assert checkpoint.load(speakers / "out")[0]["step"] == 77
+
+
 def test_no_memory_for_one_is_an_error_with_the_state_saved(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory_for(0, monkeypatch)
     with pytest.raises(TrainingError, match="not enough memory for a batch of 1"):
@@ -187,6 +230,9 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
         ({"until": 10.0, "minutes": 1.0}, "use one of them"),
         ({"export_every": 60.0}, "needs --export with a folder"),
         ({"export_every": 60.0, "export": Path("a.safetensors")}, "needs --export with a folder"),
+        ({"until": float("inf")}, "must be a number of seconds"),
+        ({"export": Path(__file__)}, "is a file"),
+        ({"export": Path(__file__), "export_every": 60.0}, "is a file"),
     ],
 )
 def test_calls_that_contradict_themselves(call: dict[str, Any], said: str) -> None:

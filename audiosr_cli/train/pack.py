@@ -137,15 +137,15 @@ def _add_recordings(
         inside.append(one)
     for packed in left_out:
         place(packed, stage / "rest" / "data" / packed.relative)
-    _check_folders(kit, runs, inside)
+    _check_folders(kit, runs)
     return left_out, _summary(found, inside, rung), skipped
 
 
-def _check_folders(kit: KitFolder, runs: Sequence[Run], inside: Sequence[Source]) -> None:
+def _check_folders(kit: KitFolder, runs: Sequence[Run]) -> None:
     """Raise UsageError where a run would find a folder without any recording."""
     for run in runs:
         for folder in run.folders(encoded=True):
-            if not any(one.relative.startswith(f"{folder.rstrip('/')}/") for one in inside):
+            if not any(Path(relative).is_relative_to(folder) for relative in kit.rows):
                 raise UsageError(f"--pack-mib {kit.limit / _MIB:g}: too small for any recording of {folder}")
 
 
