@@ -196,13 +196,19 @@ def _find_batch_size(trials: Trials, session: Session, out: Path, log: Log, rank
 
 
 def _try_rehearsal(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
-    """Rehearse if there is enough memory; where there is not, training looks for batches that it is enough for."""
+    """Rehearse if there is enough memory; where CUDA has too little, training looks for batches that it is enough for.
+
+    On a CPU that search would end with the kernel killing this process, or another one, so there it is a TrainingError.
+    """
     try:
         _rehearse(config, model, deployed, recordings, ranks)
         return
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
+        if ranks.device.type == "cpu":
+            size = config.task.batch_size
+            raise TrainingError(f"not enough memory for a batch of {size}; use a smaller --batch-size") from error
     free_memory(ranks.device)
 
 
