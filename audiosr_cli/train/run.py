@@ -123,7 +123,7 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     _check_crop(model, config.task.crop_s)
     with join(call.device) as ranks:
         log = Log(report, ranks.leads)
-        if call.init is not None:
+        if call.init is not None and not checkpoint.exists(out):  # a state has all the weights
             warm_start(model, config.task, call.init, log)
         _train(config, model, deployed, config_path, out, log, call, ranks, session)
     best = out / f"{config.model.spec.name}.safetensors"
