@@ -109,6 +109,19 @@ def test_a_run_that_fails_does_not_end_the_others(kit: Path, monkeypatch: pytest
     assert "no state can be read" in table(rows)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device"), RuntimeError("of torch")])
+def test_no_kind_of_failure_ends_the_others(kit: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    runs = []
+
+    def failing(config: Path, *_: Any) -> None:
+        runs.append(config.stem)
+        raise error
+
+    monkeypatch.setattr("audiosr_cli.train.run.train", failing)
+    assert all(row["error"] for row in run_kit(call(kit), lambda _: None))
+    assert runs == ["one", "two"]
+
+
 def test_kits_that_are_not_whole(kit: Path) -> None:
     with pytest.raises(UsageError, match="no run 'three' in this kit; it has: one, two"):
         read_kit(kit, ["three"])

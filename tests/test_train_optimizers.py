@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from corpora import generator
@@ -189,3 +191,29 @@ def test_settings_are_those_of_the_run_that_goes_on() -> None:
     assert (after.param_groups[0]["lr"], after.param_groups[0]["fused"]) == (0.01, True)
     with pytest.raises(ValueError, match="parameter groups"):
         restore(muon(model, stacked=False), before.state_dict())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_resumed_optimizer_goes_on_the_same_in_another_layout(name: str) -> None:
+    """Of weights that were trained channels-last, say, and go on without."""
+    x = torch.randn(2, 3, 8, 8, generator=generator(1))
+
+    def network(layout: torch.memory_format) -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3))
+        model.to(memory_format=layout)  # type: ignore[call-overload]
+        return model, make_optimizer(name, model, 1e-2, 0.0, (0.9, 0.98))
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        (model(x) - 1).square().mean().backward()
+        optimizer.step()
+
+    model, optimizer = network(torch.channels_last)
+    step(model, optimizer)
+    other, resumed = network(torch.contiguous_format)
+    other.load_state_dict(model.state_dict())
+    restore(resumed, copy.deepcopy(optimizer.state_dict()))
+    step(model, optimizer)
+    step(other, resumed)
+    for weight, same in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(same, weight, rtol=1e-4, atol=1e-5, check_stride=False)

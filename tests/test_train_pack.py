@@ -208,6 +208,24 @@ def test_tables_rates_and_noise(speakers: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(corpus.chance) == 4
 
 
+def test_noise_may_be_all_that_is_validated_with(speakers: Path) -> None:
+    (speakers / "noise").mkdir()
+    soundfile.write(speakers / "noise" / "wind.wav", noise(8000)[0], 8000)
+    text = NOISY.replace('noise = ["noise"]', 'noise = ["./noise"]\nvalid_noise = ["noise"]')
+    kit, _ = packed(speakers, text=text.replace('table = "lists/table.csv"\n', ""))
+    assert "data/noise/wind.wav" in names(kit)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/elsewhere"])
+@pytest.mark.parametrize("key", ["train", "valid", "table"])
+def test_what_does_not_lie_below_the_data_folder_is_refused(speakers: Path, place: str, key: str) -> None:
+    value = f'"{place}"' if key == "table" else f'["{place}"]'
+    lines = [line for line in RUN.splitlines() if not line.startswith(key)]
+    lines.insert(lines.index("[data]") + 1, f"{key} = {value}")
+    with pytest.raises(UsageError, match="has to lie below --data"):
+        packed(speakers, text="\n".join(lines))
+
+
 def test_initial_weights_go_along(speakers: Path, small_weights: Path) -> None:
     torch.manual_seed(0)
     model = build("voice", make_config("voice", SMALL["voice"]))

@@ -366,3 +366,14 @@ def test_upsampling_batches_are_aligned_and_masked(tmp_path: Path) -> None:
     low = slice(0, int(500 * inside.shape[-1] / 48000))
     torch.testing.assert_close(spectra[0][:, low], spectra[1][:, low], atol=0.2, rtol=0.1)  # no lag, no gain
     assert (batch["band"] - 9000).abs().max() <= 450 + 1  # moved with the speed
+
+
+def test_a_resume_needs_no_initial_weights_any_more(speakers: Path) -> None:
+    """They may be gone, and may not suit what the run has become."""
+    first, _ = run(speakers, STEPS.replace("steps = 50", "steps = 1"), "first")
+    run(speakers, STEPS.replace("steps = 50", "steps = 1"), "second", init=str(first))
+    first.unlink()
+    made, _ = run(speakers, STEPS.replace("steps = 50", "steps = 2"), "second", init=str(first), resume=True)
+    assert weights.metadata(made)["note"]["init"] == str(first)
+    with pytest.raises(ModelError, match="cannot be read"):
+        run(speakers, STEPS, "third", init=str(first), resume=True)

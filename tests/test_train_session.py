@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,16 @@ from corpora import RUN, Rows, interrupt_at, run
 
 from audiosr_cli import weights
 from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.models import build
 from audiosr_cli.train import checkpoint, session
+from audiosr_cli.train import run as run_module
+from audiosr_cli.train.config import read_config
+from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
+from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.run import Call
 from audiosr_cli.train.session import Deadline, Session
+from audiosr_cli.train.tasks import Separation
 
 FOREVER = RUN.replace("minutes = 0.05", "minutes = 1000.0\nema = 0.9").replace("valid_every_min = 0.02", "")
 
@@ -132,7 +139,9 @@ def test_an_interruption_exports_too(speakers: Path, monkeypatch: pytest.MonkeyP
 
 def test_an_export_that_fails_is_a_warning(speakers: Path) -> None:
     (speakers / "to").write_text("no folder")
-    _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 2"), export=speakers / "to", export_every=60.0)
+    _, rows = run(
+        speakers, FOREVER.replace("minutes = 1000.0", "steps = 2"), export=speakers / "to" / "here", export_every=60.0
+    )
     assert any("cannot be made" in row.get("text", "") for row in rows)
 
 
@@ -165,6 +174,59 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     assert checkpoint.load(speakers / "out")[0]["step"] == 3
 
 
+def no_memory(*_: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_a_rehearsal_for_which_memory_runs_out_says_what_helps(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Separation, "losses", no_memory)
+    with pytest.raises(TrainingError, match="batch of 4; use a smaller --batch-size"):
+        run(speakers, FOREVER, batch_size=4)
+
+
+def test_on_cuda_smaller_batches_are_tried_where_memory_runs_out_in_the_rehearsal(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Separation, "losses", no_memory)
+    freed: list[torch.device] = []
+    monkeypatch.setattr(run_module, "free_memory", freed.append)
+    (speakers / "run.toml").write_text(FOREVER)
+    config, place = read_config(speakers / "run.toml"), torch.device("cpu")
+    recordings = run_module.load_recordings(config, speakers, Ranks(), Log(lambda _: None))
+    model, deployed = (build(config.architecture, config.training_model) for _ in range(2))
+    ranks = SimpleNamespace(device=SimpleNamespace(type="cuda"), world=1)
+    monkeypatch.setattr(Separation, "batch", lambda *_: {"input": torch.zeros(4, 1, 2048, device=place)})
+    monkeypatch.setattr(type(model), "to", lambda self, *_: self)
+    run_module._try_rehearsal(config, model, deployed, recordings, ranks)  # type: ignore[arg-type]
+    assert freed == [ranks.device]
+
+
+def test_a_run_without_validated_weights_does_not_claim_to_have_some(speakers: Path) -> None:
+    with pytest.raises(TrainingError, match="no validated weights yet"):
+        run(speakers, FOREVER, until=1e-3)
+
+
+def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA it is known only when training is over."""
+
+    def failing(self: Trainer, report: Any) -> None:
+        raise TrainingError("10 in a row")
+
+    real = Trainer._run
+
+    def quiet_until_the_end(self: Trainer, *args: Any) -> None:
+        real(self, *args)
+        self.progress.step = 77  # further than what was saved on the way
+        monkeypatch.setattr(Trainer, "_settle", failing)
+
+    monkeypatch.setattr(Trainer, "_run", quiet_until_the_end)
+    with pytest.raises(TrainingError, match="in a row"):
+        run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 1"))
+    assert checkpoint.load(speakers / "out")[0]["step"] == 77
+
+
 def test_no_memory_for_one_is_an_error_with_the_state_saved(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory_for(0, monkeypatch)
     with pytest.raises(TrainingError, match="not enough memory for a batch of 1; lower"):
@@ -187,6 +249,9 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
         ({"until": 10.0, "minutes": 1.0}, "use one of them"),
         ({"export_every": 60.0}, "needs --export with a folder"),
         ({"export_every": 60.0, "export": Path("a.safetensors")}, "needs --export with a folder"),
+        ({"until": float("inf")}, "must be a number of seconds"),
+        ({"export": Path(__file__)}, "is a file"),
+        ({"export": Path(__file__), "export_every": 60.0}, "is a file"),
     ],
 )
 def test_calls_that_contradict_themselves(call: dict[str, Any], said: str) -> None:

@@ -108,8 +108,8 @@ def run_kit(call: KitCall, report: Report) -> list[Row]:
         error = ""
         try:
             train(call.folder / run["config"], out, report, run_call)
-        except (AudioSRError, RuntimeError) as caught:  # whatever torch says; the next run may do better
-            error = str(caught)
+        except (AudioSRError, RuntimeError, MemoryError, OSError) as caught:  # the next run may do better
+            error = str(caught) or type(caught).__name__  # a MemoryError says nothing
             report({"event": "failed", "run": run["name"], "error": error})
         finally:  # after an interruption, too
             rows.append(_summary(run["name"], out, begun) | ({"error": error} if error else {}))

@@ -94,8 +94,17 @@ def read_runs(configs: Sequence[Path], init: Sequence[str]) -> list[Run]:
     ):
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise UsageError(f"two configs have the {kind} {twice[0]!r}: their outputs would replace each other")
+    for run in runs:
+        _check_places(run)
     _check_files(runs)
     return runs
+
+
+def _check_places(run: Run) -> None:
+    """Raise UsageError where a folder or the table is not below the data folder, as all is in a kit."""
+    for place in (run.table, *run.folders(encoded=True), *run.folders(encoded=False)):
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise UsageError(f"{run.path}: [data] {place!r}: has to lie below --data, as everything does in a kit")
 
 
 def _check_files(runs: Sequence[Run]) -> None:

@@ -276,10 +276,10 @@ class Trainer:
         with Interrupts() as interrupts, products:
             try:
                 self._run(recordings, interrupts)
+                self._settle(self.reports.last())
             except TrainingError:
                 self.save()
                 raise
-            self._settle(self.reports.last())
             snapshot(self)
             self.save()
         interrupts.end()

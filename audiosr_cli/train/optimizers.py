@@ -62,6 +62,11 @@ def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     # Before the state is loaded: where a parameter's step count has to lie depends on the settings.
     groups = [group | own for group, own in zip(state["param_groups"], settings, strict=True)]
     optimizer.load_state_dict(state | {"param_groups": groups})
+    for parameter, gathered in optimizer.state.items():
+        for key, value in gathered.items():
+            # Fused optimizers take everything in the order in memory, which another layout of the weights changes.
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                gathered[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _mixes(parameter: Tensor) -> bool:

@@ -144,15 +144,15 @@ def _add_recordings(
         included.append(candidate)
     for packed in left_out:
         place(packed, stage / "rest" / "data" / packed.relative)
-    _check_folders(kit, runs, included)
+    _check_folders(kit, runs)
     return left_out, _summary(candidates, included, rung), skipped
 
 
-def _check_folders(kit: KitFolder, runs: Sequence[Run], included: Sequence[Source]) -> None:
+def _check_folders(kit: KitFolder, runs: Sequence[Run]) -> None:
     """Raise UsageError where a run would find a folder without any recording."""
     for run in runs:
         for folder in run.folders(encoded=True):
-            if not any(recording.relative.startswith(f"{folder.rstrip('/')}/") for recording in included):
+            if not any(Path(relative).is_relative_to(folder) for relative in kit.rows):
                 raise UsageError(f"--pack-mib {kit.limit / _MIB:g}: too small for any recording of {folder}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import platform
 import shlex
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from audiosr_cli import __version__
+from audiosr_cli.allocator import ran_out
 from audiosr_cli.audio.atomic import atomic_path, sweep
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model, build
@@ -28,7 +30,7 @@ from audiosr_cli.train.heads import Assisted, losses_with_heads
 from audiosr_cli.train.log import Log, Report
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.measured_rooms import MeasuredRooms, load_rooms
-from audiosr_cli.train.memory import resized
+from audiosr_cli.train.memory import free_memory, resized
 from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.resuming import training_settings
 from audiosr_cli.train.session import Deadline, Exporter, Session, snapshot
@@ -62,8 +64,15 @@ class Call:
     def __post_init__(self) -> None:
         if self.until is not None and self.minutes is not None:
             raise UsageError("--until and --minutes both set the budget; use one of them")
+        if self.until is not None and not math.isfinite(self.until):
+            raise UsageError(f"--until {self.until}: must be a number of seconds")
         if self.export_every is not None and (self.export is None or self.export.suffix == ".safetensors"):
             raise UsageError("--export-every needs --export with a folder")
+        if self.export is not None and self.export.exists():
+            if self.export.suffix == ".safetensors" and self.export.is_dir():
+                raise UsageError(f"--export {self.export}: is a folder, but has the name of a file")
+            if self.export.suffix != ".safetensors" and not self.export.is_dir():
+                raise UsageError(f"--export {self.export}: is a file; a folder or a .safetensors file is wanted")
 
     def session(self) -> Session:
         """What this process adds to the run: its deadline, and where it writes weights meanwhile."""
@@ -114,13 +123,17 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     _check_crop(model, config.task.crop_s)
     with join(call.device) as ranks:
         log = Log(report, ranks.leads)
-        if call.init is not None:
+        if call.init is not None and not checkpoint.exists(out):  # a state has all the weights
             warm_start(model, config.task, call.init, log)
         _train(config, model, deployed, config_path, out, log, call, ranks, session)
     best = out / f"{config.model.spec.name}.safetensors"
-    if call.export is None or not ranks.leads:
+    if not ranks.leads:
         return best
-    return call.export / best.name if session.exporter else export(best, call.export)
+    if call.export is not None and session.exporter:
+        return call.export / best.name
+    if not best.exists():  # there was no time for a validation, no score was finite, or somebody took it away
+        raise TrainingError(f"{out}: holds no validated weights yet; give it more time, with --resume")
+    return best if call.export is None else export(best, call.export)
 
 
 def _train(
@@ -135,7 +148,7 @@ def _train(
     session: Session,
 ) -> None:
     recordings = load_recordings(config, call.data, ranks, log)
-    _rehearse(config, model, deployed, recordings, ranks)
+    _try_rehearsal(config, model, deployed, recordings, ranks)
     note = {
         **{key: value for key, value in asdict(config.card).items() if value},
         "config": config_path.name,
@@ -182,6 +195,23 @@ def _find_batch_size(trials: Trials, session: Session, out: Path, log: Log, rank
     return size
 
 
+def _try_rehearsal(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
+    """Rehearse if there is enough memory; where CUDA has too little, training looks for batches that it is enough for.
+
+    On a CPU that search would end with the kernel killing this process, or another one, so there it is a TrainingError.
+    """
+    try:
+        _rehearse(config, model, deployed, recordings, ranks)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        if ranks.device.type == "cpu":
+            size = config.task.batch_size
+            raise TrainingError(f"not enough memory for a batch of {size}; use a smaller --batch-size") from error
+    free_memory(ranks.device)
+
+
 def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
     """Make a batch and its loss, so that what is amiss shows before anything is written. Raises UsageError."""
     try:
@@ -200,6 +230,8 @@ def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Reco
             else:
                 config.task.losses(rehearsed, batch)
     except RuntimeError as error:
+        if ran_out(error):
+            raise
         reason = f"{error}".splitlines()[0]
         raise UsageError(f"[task] crop_s = {config.task.crop_s}: the loss cannot be computed: {reason}") from error
 
