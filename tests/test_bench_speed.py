@@ -55,6 +55,7 @@ def test_subjects_take_turns_and_what_fails_is_told_once(monkeypatch: pytest.Mon
     assert jobs.count(("count", "soxr")) == 1
 
 
+@pytest.mark.slow  # test_bench_cli.py measures a command for real, too
 def test_a_command_and_a_peer_for_real(tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     soundfile.write(path, noise(16000, 2).T, 8000)
