@@ -80,7 +80,7 @@ def kernels() -> ModuleType | None:
 def _kernels() -> ModuleType | None:
     try:
         from audiosr_cli.models import kernels as loops
-    except (ImportError, OSError, MemoryError, AttributeError):  # the latter three where memory is short
+    except (ImportError, OSError, MemoryError, AttributeError):  # all but the first where memory is short
         return None
     return loops
 
