@@ -11,12 +11,12 @@ __all__ = ["__version__", "load_model", "separate", "separate_sr", "upsample"]
 
 if TYPE_CHECKING:
     from audiosr_cli.api import separate, separate_sr, upsample
-    from audiosr_cli.weights import load_model
+    from audiosr_cli.checkpoints.store import load_model
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_model":
-        from audiosr_cli.weights import load_model
+        from audiosr_cli.checkpoints.store import load_model
 
         return load_model
     if name in __all__:

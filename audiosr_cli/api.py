@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli import weights
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.device import pick_bf16, pick_device, pick_threads
+from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.checkpoints.catalogue import default_model
+from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR, Sampling
-from audiosr_cli.models.voice import Voice
-from audiosr_cli.pipeline import Pipeline, Source
-from audiosr_cli.stages import Options, Samples
-from audiosr_cli.weights import catalogue, default_model, load_model
+from audiosr_cli.models.speaker_encoder import Voice
+from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
+from audiosr_cli.streaming.options import Options, Samples
+from audiosr_cli.streaming.pipeline import Pipeline, Source
 
 _LEAST_CUTOFF_HZ = 500.0
 
@@ -49,8 +50,8 @@ def load_voice() -> Voice:
 def _separator(speakers: int, cheapest: bool = False) -> str:
     """The bundled model that parts so many, or of several the one at the lowest rate. Raises UsageError without one."""
     models = {
-        name: weights.metadata(weights.folder() / entry["file"])["spec"]
-        for name, entry in catalogue().items()
+        name: catalogue.metadata(catalogue.folder() / entry["file"])["spec"]
+        for name, entry in catalogue.entries().items()
         if "separate" in entry["tasks"]
     }
     fitting = [name for name, spec in models.items() if spec["sources"] == speakers]
@@ -133,9 +134,9 @@ def restoration(
 
 def _restorer(edge: float) -> str:
     """The bundled restorer for sources that end at ``edge`` Hz, or "none"."""
-    for name, entry in catalogue().items():
-        path = weights.folder() / entry["file"]
-        if "separate-sr" in entry["tasks"] and _restores(weights.metadata(path)["spec"]["edge_hz"], edge):
+    for name, entry in catalogue.entries().items():
+        path = catalogue.folder() / entry["file"]
+        if "separate-sr" in entry["tasks"] and _restores(catalogue.metadata(path)["spec"]["edge_hz"], edge):
             return name
     return "none"
 

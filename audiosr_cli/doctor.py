@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiosr_cli import __version__, api, weights
+from audiosr_cli import __version__, api
 from audiosr_cli.audio.read import codecs
 from audiosr_cli.audio.write import FORMATS, writable
-from audiosr_cli.device import pick_threads
+from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import AudioSRError
-from audiosr_cli.pipeline import Pipeline
-from audiosr_cli.stages import Options
+from audiosr_cli.runtime.device import pick_threads
+from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.pipeline import Pipeline
 
 _RATE = 16000
 _FLAGS = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 bf16": "avx512_bf16", "AMX bf16": "amx_bf16"}
@@ -51,7 +52,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("formats", "written", ", ".join(writable()), writable() == list(FORMATS))
     yield Finding("formats", "read", ", ".join(formats))
     yield from _devices()
-    yield from map(_model, weights.catalogue())
+    yield from map(_model, catalogue.entries())
     yield from (_tried(name, make) for name, make in _TASKS.items())
 
 
@@ -76,7 +77,7 @@ def _cpu_flags() -> set[str]:
 
 def _model(name: str) -> Finding:
     try:
-        weights.load_model(name)
+        store.load_model(name)
     except AudioSRError as error:
         return Finding("model", name, str(error), fine=False)
     return Finding("model", name, "whole")

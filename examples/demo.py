@@ -9,7 +9,7 @@ import soundfile
 import soxr
 import torch
 
-from audiosr_cli.metrics import best_order, lsd, si_sdr
+from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
 
 HERE = Path(__file__).parent
 OUT = Path("demo_out")

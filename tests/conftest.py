@@ -16,8 +16,8 @@ import pytest
 import soundfile
 import torch
 
-from audiosr_cli import weights
-from audiosr_cli.fingerprint import sha256
+from audiosr_cli.checkpoints import catalogue, store
+from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.models import Model, build, make_config
 from audiosr_cli.train.tasks import valid_sets
 
@@ -104,11 +104,11 @@ def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, values in SMALL.items():
         torch.manual_seed(0)
         model = build(name, make_config(name, values))
-        weights.save_model(model, place / f"{name}.safetensors", {"data": "none"})
+        store.save_model(model, place / f"{name}.safetensors", {"data": "none"})
         digest = sha256(place / f"{name}.safetensors")
         entries[name] = {"file": f"{name}.safetensors", "sha256": digest, "tasks": [model.spec.task]}
     (place / "catalogue.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(weights, "_FOLDERS", (place,))
+    monkeypatch.setattr(catalogue, "_FOLDERS", (place,))
     return place
 
 

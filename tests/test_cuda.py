@@ -17,12 +17,12 @@ import torch
 from conftest import BWE, SMALL
 from corpora import RUN, generator, run, voices
 
-from audiosr_cli import weights
-from audiosr_cli.device import float32_products
-from audiosr_cli.dsp import irfft
+from audiosr_cli.checkpoints import store
+from audiosr_cli.dsp.spectra import irfft
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.diffusion import ddim
-from audiosr_cli.train import checkpoint, degrade
+from audiosr_cli.runtime.device import float32_products
+from audiosr_cli.train import bandlimit, checkpoint
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
@@ -80,7 +80,7 @@ def test_irfft_ignores_what_no_real_wave_has(length: int) -> None:
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral_bwe", "band_masks", "voice", "audio_unet"])
 def test_bundled_models_give_what_they_give_on_the_cpu(name: str) -> None:
-    model = weights.load_model(name)
+    model = store.load_model(name)
     spec = model.spec
     x = 0.1 * torch.randn(1, spec.inputs * spec.channels, spec.window, generator=generator())
     with torch.inference_mode():
@@ -262,7 +262,7 @@ def test_a_run_goes_on_on_either_device(
 def test_a_whole_run(speakers: Path) -> None:
     text = RUN.replace("minutes = 0.05", "steps = 30").replace('"fp32"', '"bf16"') + 'optimizer = "muon"\nema = 0.9\n'
     best, rows = run(speakers, text, device="cuda")
-    assert weights.load_model(str(best)).spec.name == "tiny"
+    assert store.load_model(str(best)).spec.name == "tiny"
     assert checkpoint.load(speakers / "out")[0]["step"] == 30
     assert sum(row["event"] == "step" for row in rows) == 29  # each is told of a step later
     run(speakers, text.replace("steps = 30", "steps = 40"), device="cuda", resume=True)
@@ -282,6 +282,6 @@ def test_the_layout_is_the_configs(channels_last: bool, tmp_path: Path) -> None:
 
 def test_band_limiting_is_that_of_the_cpu() -> None:
     waves = torch.randn(16, 16384, generator=generator())
-    recipe = degrade.draw(degrade.Degradation(), 16, generator())
-    on_cpu, on_cuda = (degrade.band_limit(waves.to(device), recipe, 48000) for device in (CPU, CUDA))
+    recipe = bandlimit.draw(bandlimit.Degradation(), 16, generator())
+    on_cpu, on_cuda = (bandlimit.band_limit(waves.to(device), recipe, 48000) for device in (CPU, CUDA))
     assert relative(on_cuda, on_cpu) < 1e-4

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from audiosr_cli import api, doctor, weights
-from audiosr_cli.pipeline import Pipeline
-from audiosr_cli.stages import Options
+from audiosr_cli import api, doctor
+from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.pipeline import Pipeline
 
 
 def test_a_healthy_installation() -> None:
@@ -18,7 +19,7 @@ def test_a_healthy_installation() -> None:
     assert [finding for finding in found if not finding.fine] == []
     named = {(finding.group, finding.name) for finding in found}
     assert {("version", "torch"), ("version", "libsndfile"), ("device", "threads"), ("task", "separate-sr")} <= named
-    assert {name for group, name in named if group == "model"} == set(weights.catalogue())
+    assert {name for group, name in named if group == "model"} == set(catalogue.entries())
 
 
 def test_what_commands_would_meet_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import time
 import torch
 from torch import nn
 
-from audiosr_cli.dsp import mel_filters
+from audiosr_cli.dsp.spectra import mel_filters
 from audiosr_cli.models.audiosr import log_mels
 from audiosr_cli.models.diffusion import ddim
 from audiosr_cli.models.hifi_gan import HiFiGAN, HiFiGANConfig

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from audiosr_cli.api import load_voice
-from audiosr_cli.stages import listener
-from audiosr_cli.tracking import Tracker
-from audiosr_cli.windows import Engine, ModelSpec
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.streaming.speakers import Tracker
+from audiosr_cli.streaming.stages import listener
+from audiosr_cli.streaming.windows import Engine
 
 RATE = 16000
 PAUSES_S = (1.0, 2.5, 5.0, 9.0)

@@ -8,13 +8,13 @@ then. All else in the two configs has to be the same. For wider networks see doc
 import argparse
 from pathlib import Path
 
+from audiosr_cli.checkpoints.store import load_model, save_model
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.config import read_config
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.resize import cut_bins, importance, narrow
 from audiosr_cli.train.run import load_recordings
-from audiosr_cli.weights import load_model, save_model
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ import soundfile
 import soxr
 import torch
 
-from audiosr_cli.dsp import stft
-from audiosr_cli.metrics import lsd
+from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.dsp.metrics import lsd
+from audiosr_cli.dsp.spectra import stft
 from audiosr_cli.models.audiosr import AudioSR
-from audiosr_cli.weights import load_model
 
 RATE, LOW = 48000, 8000
 EDGE_HZ = 0.945 * LOW / 2  # where soxr has lost 3 dB

@@ -15,8 +15,8 @@ import soundfile
 import soxr
 import torch
 
-from audiosr_cli.band import BandMeter
-from audiosr_cli.train import degrade
+from audiosr_cli.dsp.bandwidth import BandMeter
+from audiosr_cli.train import bandlimit
 
 EDGES = (2000.0, 4000.0, 8000.0, 12000.0, 16000.0, 20000.0)
 RATES = (16000, 44100, 48000, 96000)
@@ -55,7 +55,7 @@ def low_passed(wave: np.ndarray, kind: str, edge: float, rate: int) -> np.ndarra
     }[kind]
     spectrum = np.fft.rfft(wave)
     x = np.fft.rfftfreq(len(wave), 1 / 96000) / edge
-    gain = 10 ** (degrade.magnitude_db(family, order, torch.from_numpy(x).clamp_min(1e-3)).numpy() / 20)
+    gain = 10 ** (bandlimit.magnitude_db(family, order, torch.from_numpy(x).clamp_min(1e-3)).numpy() / 20)
     if kind == "codec":
         gain *= 10 ** (-np.clip((x - 0.7) / 0.1, 0, 1) * 12 / 20)
     return soxr.resample(np.fft.irfft(spectrum * gain, len(wave)).astype(np.float32), 96000, rate, quality="VHQ")

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.metrics import best_order, lsd, sdr, si_sdr
-from audiosr_cli.train.rooms import impulse_responses, reverberate
+from audiosr_cli.dsp.metrics import best_order, lsd, sdr, si_sdr
+from audiosr_cli.train.reverb import impulse_responses, reverberate
 
 RATE = 16000
 FOLDERS = {16000: "speech16k", 48000: "speech48k"}

@@ -17,7 +17,7 @@ import soundfile
 import soxr
 import torch
 
-from audiosr_cli.metrics import lsd, lsd_ssr_eval, snr
+from audiosr_cli.dsp.metrics import lsd, lsd_ssr_eval, snr
 
 
 def audiosr(*arguments: str) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from audiosr_cli.dsp import change_rate
+from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.dsp.spectra import change_rate
 from audiosr_cli.models import Model
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import load_corpus, read_table
 from audiosr_cli.train.run import cache_folder
 from audiosr_cli.train.tasks.valid_sets import CLIP_S, SETS, improvement, render_set, separated
-from audiosr_cli.weights import load_model
 
 CPU = torch.device("cpu")
 

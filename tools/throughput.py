@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from audiosr_cli.device import pick_device
 from audiosr_cli.models import build
+from audiosr_cli.runtime.device import pick_device
 from audiosr_cli.train.config import read_config
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer

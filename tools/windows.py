@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiosr_cli.api import load_voice
-from audiosr_cli.metrics import best_order, si_sdr
+from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.dsp.metrics import best_order, si_sdr
 from audiosr_cli.models import Model
-from audiosr_cli.stages import listener
-from audiosr_cli.tracking import Tracker
-from audiosr_cli.weights import load_model
-from audiosr_cli.windows import Align, Engine
+from audiosr_cli.streaming.speakers import Tracker
+from audiosr_cli.streaming.stages import listener
+from audiosr_cli.streaming.windows import Align, Engine
 
 SHAPES_S = [  # context, core, overlap
     (1.0, 2.0, 0.5),

@@ -16,9 +16,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.atomic import flush, place, temporary
 from audiosr_cli.audio.wav import WavFormat, WavWriter
 from audiosr_cli.errors import OutputError, SampleError
+from audiosr_cli.files.atomic import flush, place, temporary
 
 ClipPolicy = Literal["warn", "rescale", "error"]
 

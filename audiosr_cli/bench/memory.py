@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from audiosr_cli.bench.candidates import Setting, Subject, sound
 from audiosr_cli.bench.processes import audiosr, spend, work
-from audiosr_cli.bench.subjects import Setting, Subject, sound
 from audiosr_cli.errors import BenchError
 
 LENGTHS = (1.0, 10.0, 60.0, 600.0)  # seconds

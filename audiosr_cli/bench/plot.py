@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.audio.atomic import atomic_path
-from audiosr_cli.bench.folders import Quality
+from audiosr_cli.bench.datasets import Quality
 from audiosr_cli.bench.memory import Memory
 from audiosr_cli.bench.report import UNITS, Environment, Row, medians
 from audiosr_cli.bench.speed import Speed
 from audiosr_cli.errors import OutputError
+from audiosr_cli.files.atomic import atomic_path
 
 _FAR = 4.0  # times
 

@@ -23,11 +23,11 @@ from torch import Tensor
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.write import AudioWriter, OutputFormat
-from audiosr_cli.bench.folders import Quality
+from audiosr_cli.bench.candidates import Failed, Setting, Subject
+from audiosr_cli.bench.datasets import Quality
 from audiosr_cli.bench.processes import audiosr, spend
-from audiosr_cli.bench.subjects import Failed, Setting, Subject
+from audiosr_cli.dsp.metrics import best_order, gain_db, lag, lsd, lsd_ssr_eval, sdr, si_sdr, snr
 from audiosr_cli.errors import BenchError, InputError, UsageError
-from audiosr_cli.metrics import best_order, gain_db, lag, lsd, lsd_ssr_eval, sdr, si_sdr, snr
 
 PARTED_HZ = 4000.0  # where tracks of separation at 8 kHz end: LSDs of separation are told below and above it
 _BELOW = 0.9  # of the edge: what lies below that, resampling keeps

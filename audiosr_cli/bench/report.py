@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from audiosr_cli import __version__
-from audiosr_cli.bench.folders import Quality
+from audiosr_cli.bench.candidates import Failed
+from audiosr_cli.bench.datasets import Quality
 from audiosr_cli.bench.memory import Memory
 from audiosr_cli.bench.speed import Machine, Speed, middle
-from audiosr_cli.bench.subjects import Failed
-from audiosr_cli.provenance import commit
+from audiosr_cli.runtime.provenance import commit
 
 Row = Machine | Speed | Memory | Quality | Failed
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiosr_cli.bench import memory, speed
-from audiosr_cli.bench.folders import task_of
+from audiosr_cli.bench.candidates import COMMANDS, Setting, Subject, all_names, find
+from audiosr_cli.bench.datasets import task_of
 from audiosr_cli.bench.report import Row
-from audiosr_cli.bench.subjects import COMMANDS, Setting, Subject, all_names, find
 from audiosr_cli.errors import UsageError
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from audiosr_cli.bench.candidates import Failed, Setting, Subject, length, sound
 from audiosr_cli.bench.processes import audiosr, spend, work
-from audiosr_cli.bench.subjects import Failed, Setting, Subject, length, sound
 from audiosr_cli.errors import BenchError
 
 
@@ -53,7 +53,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Machine:
-    """How many billions of FLOPs a second are reached here (see floor.py), with so many threads."""
+    """How many billions of FLOPs a second are reached here (see flops.py), with so many threads."""
 
     float32: float
     bf16: float

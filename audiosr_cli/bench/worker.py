@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audiosr_cli.pipeline import Pipeline
-    from audiosr_cli.stages import Options
+    from audiosr_cli.streaming.options import Options
+    from audiosr_cli.streaming.pipeline import Pipeline
 
     Run = Callable[[str], object]  # a recording, by its path, through a subject
 
@@ -31,7 +31,7 @@ def main() -> None:
     import torch
 
     torch_s = time.perf_counter() - begun
-    from audiosr_cli.device import pick_device
+    from audiosr_cli.runtime.device import pick_device
 
     job["device"] = pick_device(job["device"])
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
     """The highest rate at which this machine multiplies."""
     import torch
 
-    from audiosr_cli.bench.floor import machine_gflops
+    from audiosr_cli.bench.flops import machine_gflops
 
     kinds = {"float32": torch.float32, "bf16": torch.bfloat16}
     return {name: machine_gflops(kind, job["device"]) for name, kind in kinds.items()} | {
@@ -67,14 +67,14 @@ def rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
 
 def count(job: dict[str, Any], _: Path) -> dict[str, Any]:
     """Billions of FLOPs per second of audio, or None."""
-    from audiosr_cli.bench.floor import chain_gflop, peer_gflop
+    from audiosr_cli.bench.flops import chain_gflop, peer_gflop
     from audiosr_cli.bench.peers import PEERS
 
     if job["kind"] == "peer":
         peer = PEERS[job["name"]]
         return {"gflop_per_s": peer_gflop(peer.make(job["device"]), peer.rate, job["device"])}
     if job["kind"] == "model":
-        from audiosr_cli.weights import load_model
+        from audiosr_cli.checkpoints.store import load_model
 
         return {"gflop_per_s": chain_gflop([load_model(job["name"], job["device"])], job["device"])}
     models = _pipeline(job).chain(job["rate"], _EDGE * job["rate"] / 2)
@@ -85,7 +85,7 @@ def _runner(job: dict[str, Any], folder: Path) -> Run:
     """The subject, loaded."""
     if job["kind"] == "peer":
         return _peer(job)
-    from audiosr_cli.allocator import keep_freed_memory
+    from audiosr_cli.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     return _command(job, folder) if job["kind"] == "command" else _model(job)
@@ -93,7 +93,7 @@ def _runner(job: dict[str, Any], folder: Path) -> Run:
 
 def _options(job: dict[str, Any]) -> Options:
     from audiosr_cli.api import default_options
-    from audiosr_cli.device import pick_bf16
+    from audiosr_cli.runtime.device import pick_bf16
 
     options = default_options(job["device"])
     threads, bf16 = job["threads"] or options.threads, pick_bf16(job["precision"], job["device"])
@@ -120,9 +120,9 @@ def _model(job: dict[str, Any]) -> Run:
     """A model by itself, with the resampler before it and the order of its sources; nothing is written."""
     from audiosr_cli.api import load_voice
     from audiosr_cli.audio.read import AudioReader
-    from audiosr_cli.stages import Stage, listener, stream
-    from audiosr_cli.threads import thread_pool
-    from audiosr_cli.weights import load_model
+    from audiosr_cli.checkpoints.store import load_model
+    from audiosr_cli.runtime.threads import thread_pool
+    from audiosr_cli.streaming.stages import Stage, listener, stream
 
     model, options = load_model(job["name"], job["device"]), _options(job)
     voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None

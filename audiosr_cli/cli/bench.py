@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from audiosr_cli.cli import streams
+from audiosr_cli.cli import console
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from audiosr_cli.bench.candidates import Setting
     from audiosr_cli.bench.report import Row, Table
     from audiosr_cli.bench.run import Chosen, Plan
-    from audiosr_cli.bench.subjects import Setting
 
 _WIDE = 200  # columns of a table that goes to no terminal
 
@@ -84,8 +84,8 @@ def bench(
     the multiplications of a model would take at the highest rate that was measured here.
     """
     _check_call(source, synthetic, quality is not None or memory, as_json and markdown)
+    from audiosr_cli.bench.candidates import Setting
     from audiosr_cli.bench.run import Plan, choose
-    from audiosr_cli.bench.subjects import Setting
 
     _check_here(picture, device)
     plan = Plan(
@@ -117,11 +117,11 @@ def _check_call(source: str | None, synthetic: float | None, more: bool, both_fo
 def _check_here(picture: Path | None, device: str) -> None:
     """Raise UsageError where no picture can be drawn, or on ``cuda`` without one; ``auto`` the worker finds."""
     if picture is not None:
-        from audiosr_cli.picture import check
+        from audiosr_cli.audio.spectrogram import check
 
         check(picture, "--picture")
     if device == "cuda":
-        from audiosr_cli.device import pick_device
+        from audiosr_cli.runtime.device import pick_device
 
         pick_device(device)
 
@@ -133,7 +133,7 @@ def _peers(text: str | None) -> tuple[str, ...]:
         return tuple(text.split(",")) if text else ()
     here = installed()
     for name in [name for name in PEERS if name not in here]:
-        streams.say(f"{name} is left out: {PEERS[name].package} is not installed here")
+        console.say(f"{name} is left out: {PEERS[name].package} is not installed here")
     return tuple(here)
 
 
@@ -150,21 +150,21 @@ def _numbers(option: str, text: str) -> list[float]:
 def _run(plan: Plan, chosen: Chosen, setting: Setting, as_json: bool, markdown: bool, picture: Path | None) -> None:
     """Measure, tell, draw; the exit code says whether something failed."""
     from audiosr_cli.bench import report
+    from audiosr_cli.bench.candidates import Failed
     from audiosr_cli.bench.run import run
-    from audiosr_cli.bench.subjects import Failed
 
     rows: list[Row] = []
     where = report.environment()
     if as_json:
-        streams.put(report.as_json(where))
+        console.put(report.as_json(where))
     for row in run(plan, chosen, setting):
         rows.append(row)
         if isinstance(row, Failed):
-            streams.say(f"{row.model}: {row.reason}")
+            console.say(f"{row.model}: {row.reason}")
         if as_json:
-            streams.put(report.as_json(row))
+            console.put(report.as_json(row))
     if markdown:
-        streams.put(report.markdown(report.tables(rows), where))
+        console.put(report.markdown(report.tables(rows), where))
     elif not as_json:
         _print(report.tables(rows), str(where))
     if picture is not None:
@@ -181,11 +181,11 @@ def _print(tables: list[Table], where: str) -> None:
     from rich.console import Console
     from rich.table import Table as Shown
 
-    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    screen = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
     for table in tables:
         shown = Shown(*table.columns, title=table.title, title_justify="left")
         for row in table.rows:
             shown.add_row(*row)
-        with streams.onto_standard_output():
-            console.print(shown)
-    streams.put(where)
+        with console.onto_standard_output():
+            screen.print(shown)
+    console.put(where)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import streams
+from audiosr_cli.cli import console
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False) -> None:
@@ -22,8 +22,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
     for finding in examine():
         ill += not finding.fine
         if as_json:
-            streams.put(json.dumps(asdict(finding)))
+            console.put(json.dumps(asdict(finding)))
         else:
-            streams.put(f"{finding.group:8} {finding.name:18} {'' if finding.fine else 'WRONG: '}{finding.value}")
+            console.put(f"{finding.group:8} {finding.name:18} {'' if finding.fine else 'WRONG: '}{finding.value}")
     if ill:
         raise typer.Exit(1)

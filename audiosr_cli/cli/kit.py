@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from audiosr_cli.cli import streams
-from audiosr_cli.cli.common import guarded
+from audiosr_cli.cli import console
 from audiosr_cli.cli.main import call
+from audiosr_cli.cli.options import guarded
 from audiosr_cli.cli.train import batch_size_of, reporting
 
 app = typer.Typer(
@@ -59,8 +59,8 @@ def kit(
     output = (output or Path(os.environ.get("OUT") or folder / "output")).absolute()
     os.environ.setdefault("AUDIOSR_CACHE", str(work / "cache"))
     os.chdir(folder)  # configs may name weights in it
-    from audiosr_cli.allocator import keep_freed_memory
-    from audiosr_cli.device import pick_device
+    from audiosr_cli.runtime.device import pick_device
+    from audiosr_cli.runtime.memory import keep_freed_memory
     from audiosr_cli.train.kit import KitCall, run_kit, table
 
     keep_freed_memory()
@@ -79,7 +79,7 @@ def kit(
             ),
             report,
         )
-    streams.put(table(rows))
+    console.put(table(rows))
     if any("error" in row for row in rows):
         raise typer.Exit(1)
 

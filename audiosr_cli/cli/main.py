@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from audiosr_cli import __version__
-from audiosr_cli.cli import bench, common, doctor, models, separate, separate_sr, streams, train, upsample
+from audiosr_cli.cli import bench, console, doctor, models, options, separate, separate_sr, train, upsample
 from audiosr_cli.errors import AudioSRError
 
 _SIGNALLED = 128  # exit codes above are of signals and broken pipes
@@ -27,12 +27,12 @@ app = typer.Typer(
 )
 
 
-app.command("separate")(common.guarded(separate.separate))
-app.command("upsample")(common.guarded(upsample.upsample))
-app.command("separate-sr")(common.guarded(separate_sr.separate_sr))
-app.command("train")(common.guarded(train.train))
-app.command("bench")(common.guarded(bench.bench))
-app.command("doctor")(common.guarded(doctor.doctor))
+app.command("separate")(options.guarded(separate.separate))
+app.command("upsample")(options.guarded(upsample.upsample))
+app.command("separate-sr")(options.guarded(separate_sr.separate_sr))
+app.command("train")(options.guarded(train.train))
+app.command("bench")(options.guarded(bench.bench))
+app.command("doctor")(options.guarded(doctor.doctor))
 app.add_typer(models.app, name="models")
 
 
@@ -77,7 +77,7 @@ def call(app: typer.Typer) -> NoReturn:
     try:
         app(standalone_mode=True)
     except AudioSRError as error:
-        streams.say(str(error))
+        console.say(str(error))
         _leave(error.exit_code)
     except KeyboardInterrupt:
         _leave(130)
@@ -95,7 +95,7 @@ def _leave(code: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 141
     except OSError as error:
-        streams.say(f"standard output: {error.strerror or error}")
+        console.say(f"standard output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     if code > _SIGNALLED:

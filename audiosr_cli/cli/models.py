@@ -9,35 +9,35 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import common, streams
+from audiosr_cli.cli import console, options
 from audiosr_cli.errors import ModelError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="What models there are, and whether they are whole.")
 
 
 @app.command("list")
-@common.guarded
+@options.guarded
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False) -> None:
     """Name every bundled model with its task, rates, size and where its weights come from."""
-    from audiosr_cli import weights
+    from audiosr_cli.checkpoints import catalogue
 
     rows = {}
-    for name, entry in weights.catalogue().items():
-        path = weights.folder() / entry["file"]
-        known = weights.metadata(path)
+    for name, entry in catalogue.entries().items():
+        path = catalogue.folder() / entry["file"]
+        known = catalogue.metadata(path)
         rows[name] = {"tasks": entry["tasks"], "bytes": path.stat().st_size, **known}
     if as_json:
-        streams.put(json.dumps(rows))
+        console.put(json.dumps(rows))
         return
     for name, row in rows.items():
         spec, tasks = row["spec"], ", ".join(row["tasks"])
         rates = f"{spec['in_rate']} → {spec['in_rate'] * spec['ratio']} Hz"
         size = f"{row['bytes'] / 1e6:.1f} MB"
-        streams.put(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {size}  {row['model']}")
+        console.put(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {size}  {row['model']}")
 
 
 @app.command("verify")
-@common.guarded
+@options.guarded
 def verify(
     models: Annotated[
         list[str] | None,
@@ -52,22 +52,22 @@ def verify(
 
     Give a checkpoint in parts by any of its parts, or by the name that it would have in one file.
     """
-    from audiosr_cli import weights
+    from audiosr_cli.checkpoints import catalogue, store
 
     broken = 0
-    for name in models or weights.catalogue():
+    for name in models or catalogue.entries():
         try:
-            weights.load_model(name)
-            streams.put(f"{name}: ok")
+            store.load_model(name)
+            console.put(f"{name}: ok")
         except ModelError as error:
             broken += 1
-            streams.put(f"{name}: {error}")
+            console.put(f"{name}: {error}")
     if broken:
         raise typer.Exit(1)
 
 
 @app.command("import")
-@common.guarded
+@options.guarded
 def import_checkpoint(
     source: Annotated[Path, typer.Argument(help="A folder with SpeechBrain's SepFormer, or Asteroid's file.")],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write, for --model.")],
@@ -78,8 +78,8 @@ def import_checkpoint(
 
     None of its code is run, and no digit of its weights is lost. Its licence stays what it is.
     """
-    from audiosr_cli import weights
-    from audiosr_cli.importing import import_model
+    from audiosr_cli.checkpoints import store
+    from audiosr_cli.checkpoints.convert import import_model
 
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: a name that ends in .safetensors is wanted")
@@ -88,5 +88,5 @@ def import_checkpoint(
     model = import_model(source, target.stem, sample_rate)
     if source.is_dir() and sample_rate is None:
         print(f"audiosr: {source}: tells no sample rate; 8000 Hz is taken (see --sample-rate)", file=sys.stderr)
-    weights.save_model(model, target, {"imported": source.name}, half=False)
-    streams.put(str(target))
+    store.save_model(model, target, {"imported": source.name}, half=False)
+    console.put(str(target))

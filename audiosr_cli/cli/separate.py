@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from audiosr_cli.cli import common, running
+from audiosr_cli.cli import options, run_batch
 
 
-@common.processing
+@options.processing
 def separate(
-    inputs: common.Inputs = None,
-    speakers: common.Speakers = 2,
-    model: common.Model = None,
-    residual: common.Residual = False,
+    inputs: options.Inputs = None,
+    speakers: options.Speakers = 2,
+    model: options.Model = None,
+    residual: options.Residual = False,
     *,
-    shared: common.Shared,
+    shared: options.Shared,
 ) -> None:
     """Part overlapping speakers into one file each, at the input's rate.
 
@@ -21,4 +21,4 @@ def separate(
     from audiosr_cli import api
 
     values = {"speakers": speakers, "model": model, "residual": residual}
-    running.run_batch(inputs, api.separation, values, "{stem}_{speaker}.{ext}", shared)
+    run_batch.run_batch(inputs, api.separation, values, "{stem}_{speaker}.{ext}", shared)

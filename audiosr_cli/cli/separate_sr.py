@@ -6,24 +6,24 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import common, running
+from audiosr_cli.cli import options, run_batch
 
 
-@common.processing
+@options.processing
 def separate_sr(
-    inputs: common.Inputs = None,
-    speakers: common.Speakers = 2,
+    inputs: options.Inputs = None,
+    speakers: options.Speakers = 2,
     rate: Annotated[int | None, typer.Option("--rate", help="Sample rate in Hz. [default: the input's]")] = None,
-    model: common.Model = None,
+    model: options.Model = None,
     restorer: Annotated[
         str | None,
         typer.Option(
             "--restorer", help="What brings highs back from the mixture: a model's name, a .safetensors file, or none."
         ),
     ] = None,
-    upsampler: common.Upsampler = None,
+    upsampler: options.Upsampler = None,
     *,
-    shared: common.Shared,
+    shared: options.Shared,
 ) -> None:
     """Separate at a low rate, then restore the bandwidth of every speaker.
 
@@ -33,4 +33,4 @@ def separate_sr(
     from audiosr_cli import api
 
     values = {"speakers": speakers, "rate": rate, "model": model, "restorer": restorer, "upsampler": upsampler}
-    running.run_batch(inputs, api.restoration, values, "{stem}_{speaker}.{ext}", shared)
+    run_batch.run_batch(inputs, api.restoration, values, "{stem}_{speaker}.{ext}", shared)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from audiosr_cli.cli import streams
+from audiosr_cli.cli import console
 from audiosr_cli.errors import UsageError
 
 
@@ -96,13 +96,13 @@ def train(
     the budget leave a state that --resume goes on from; so does a kill, a minute of work less. Under torchrun
     several processes or machines train together.
     """
-    from audiosr_cli.allocator import keep_freed_memory
+    from audiosr_cli.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     if pack is not None:
         _pack(configs, data, pack, pack_mib, init or [])
         return
-    from audiosr_cli.device import pick_device
+    from audiosr_cli.runtime.device import pick_device
     from audiosr_cli.train.run import Call
     from audiosr_cli.train.run import train as run
 
@@ -124,7 +124,7 @@ def train(
     with reporting() as report:
         best = run(configs[0], out or Path("runs") / configs[0].stem, report, call)
     if int(os.environ.get("RANK", "0")) == 0:  # of all that torchrun started, one speaks
-        streams.put(str(best))
+        console.put(str(best))
 
 
 def batch_size_of(text: str) -> int:
@@ -148,7 +148,7 @@ def _pack(configs: list[Path], data: Path, target: Path, mib: float, init: list[
 
     with reporting() as report:
         pack(configs, data, target, round(mib * 2**20), init, report)
-    streams.put(str(target))
+    console.put(str(target))
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from audiosr_cli.cli import common, running
+from audiosr_cli.cli import options, run_batch
 
 
-@common.processing
+@options.processing
 def upsample(
-    inputs: common.Inputs = None,
+    inputs: options.Inputs = None,
     rate: Annotated[int, typer.Option("--rate", help="The output's sample rate in Hz.")] = 48000,
     model: Annotated[
         str | None, typer.Option("--model", help="A bundled model's name, a .safetensors file, or none: resample only.")
@@ -29,7 +29,7 @@ def upsample(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="audiosr: another seed draws other highs.")] = None,
     *,
-    shared: common.Shared,
+    shared: options.Shared,
 ) -> None:
     """Restore the bandwidth of narrow recordings, up to --rate.
 
@@ -44,4 +44,4 @@ def upsample(
     given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
     chosen = {name: value for name, value in given.items() if value is not None}
     values = {"rate": rate, "model": model, "cutoff_hz": cutoff, "sampling": Sampling(**chosen) if chosen else None}
-    running.run_batch(inputs, api.upsampling, values, "{stem}_{rate}.{ext}", shared)
+    run_batch.run_batch(inputs, api.upsampling, values, "{stem}_{rate}.{ext}", shared)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from audiosr_cli.config import fill
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.audio_unet import AudioUNet, AudioUNetConfig
 from audiosr_cli.models.audiosr import AudioSR, AudioSRConfig
@@ -14,12 +16,10 @@ from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
 from audiosr_cli.models.dual_path import DualPath, DualPathConfig
 from audiosr_cli.models.sfsrnet import SFSRNet, SFSRNetConfig
+from audiosr_cli.models.speaker_encoder import Voice, VoiceConfig
 from audiosr_cli.models.spectral_bwe import SpectralBWE, SpectralBWEConfig
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
-from audiosr_cli.models.voice import Voice, VoiceConfig
 from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
-from audiosr_cli.settings import fill
-from audiosr_cli.windows import ModelSpec
 
 __all__ = ["ARCHITECTURES", "Config", "Model", "ModelSpec", "architecture_of", "build", "make_config"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.layers import Grid, conv, crop, subpixel, to_map
-from audiosr_cli.windows import ModelSpec
 
 _HALF_TAPS = 16  # input samples on each side that the interpolation to the target rate looks at
 

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import hann_window, mel_filters
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.dsp.spectra import hann_window, mel_filters
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.diffusion import STEPS, ddim, keyed_noise
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
 from audiosr_cli.models.spectral_bwe import Block, SpectralBWE, SpectralBWEConfig
-from audiosr_cli.windows import ModelSpec
 
 _LOWEST_HZ = 20.0
 _FLOOR = 1e-5  # of mels before their logarithm

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import constant
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.dsp.spectra import constant
 from audiosr_cli.models.base import Model, restorer_spec
 from audiosr_cli.models.layers import Frames
 from audiosr_cli.models.sfsrnet import STEADY, high_band, steady_level
-from audiosr_cli.windows import ModelSpec
 
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
 _KERNEL = 7  # of the blocks, over frames and over bands

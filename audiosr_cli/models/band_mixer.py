@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import depthwise, norm_act
 from audiosr_cli.models.layers import Frames, TransformerLayer
 from audiosr_cli.models.spectral_unet import apply_masks
-from audiosr_cli.windows import ModelSpec
 
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
 _FEATURES = 3  # of a bin: real and imaginary part, magnitude

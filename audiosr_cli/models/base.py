@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from audiosr_cli.windows import ModelSpec
+from audiosr_cli.contract import ModelSpec
 
 
 class Config(Protocol):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import depthwise, norm_act
 from audiosr_cli.models.layers import Decoder, Encoder
-from audiosr_cli.windows import ModelSpec
 
 
 @dataclass(frozen=True)

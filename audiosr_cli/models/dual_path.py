@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.layers import Decoder, Encoder, GlobalNorm, TransformerLayer
-from audiosr_cli.windows import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import constant, irfft
+from audiosr_cli.dsp.spectra import constant, irfft
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import squared
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.dsp.spectra import squared
 from audiosr_cli.models.base import Model, restorer_spec
 from audiosr_cli.models.layers import Frames
-from audiosr_cli.windows import ModelSpec
 
 STEADY = 15  # frames on both sides that a frame's level is measured over
 

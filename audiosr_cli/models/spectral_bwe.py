@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import squared
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.dsp.spectra import squared
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.fused import depthwise
 from audiosr_cli.models.layers import Frames
-from audiosr_cli.windows import ModelSpec
 
 _OCTAVES = 8  # waves that tell the network where the edge is
 _WHITE = 6  # bins on both sides over which the low band is whitened

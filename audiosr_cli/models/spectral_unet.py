@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import norm_act
 from audiosr_cli.models.layers import Frames, TransformerLayer, layout
-from audiosr_cli.windows import ModelSpec
 
 _SLOPE = 0.1
 _COMPRESSION = 0.3  # the network sees magnitudes to this power

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from audiosr_cli.allocator import ran_out
-from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.files.atomic import atomic_path
 from audiosr_cli.models import Model
+from audiosr_cli.runtime.memory import ran_out
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig

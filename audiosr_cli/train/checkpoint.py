@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.errors import OutputError, TrainingError
+from audiosr_cli.files.atomic import atomic_path
 
 _NAMES = ("state-0.pt", "state-1.pt")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiosr_cli.config import fill, hint
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import ARCHITECTURES, Config, make_config
-from audiosr_cli.settings import fill, hint
 from audiosr_cli.train.checks import within
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.tasks import TASKS, Task

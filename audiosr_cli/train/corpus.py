@@ -14,7 +14,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from audiosr_cli.dsp import irfft
+from audiosr_cli.dsp.spectra import irfft
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.train.transfer import upload, upload_all
 

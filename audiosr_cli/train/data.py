@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.audio.read import SUFFIXES, read_mono
 from audiosr_cli.errors import InputError, OutputError, TrainingError, UsageError
+from audiosr_cli.files.atomic import atomic_path
 from audiosr_cli.train.corpus import Corpus
 
 _PASSED = 0.94  # of half a file's rate: where resamplers that made it begin to fade out

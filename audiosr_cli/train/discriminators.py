@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from audiosr_cli.dsp import stft
+from audiosr_cli.dsp.spectra import stft
 from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import positive
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.errors import AudioSRError, TrainingError, UsageError
-from audiosr_cli.fingerprint import sha256
+from audiosr_cli.files.atomic import atomic_path
+from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.train.log import Report
 from audiosr_cli.train.session import process_age
 

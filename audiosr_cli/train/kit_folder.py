@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.fingerprint import sha256
-from audiosr_cli.provenance import PACKED, commit
+from audiosr_cli.files.fingerprint import sha256
+from audiosr_cli.runtime.provenance import PACKED, commit
 from audiosr_cli.train.pack_audio import Packed, place
 
 MANIFEST, WHEELS = "MANIFEST.json", "wheels.txt"

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from audiosr_cli import parts, weights
 from audiosr_cli.audio.encode import probe
+from audiosr_cli.checkpoints import catalogue, parts
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import build
 from audiosr_cli.train.config import DataConfig, RunConfig, read_config
@@ -145,8 +145,8 @@ def add_weights(kit: KitFolder, runs: Sequence[Run]) -> list[dict[str, str | Non
     for run in runs:
         separator = getattr(run.config.task, "separator", None)
         for name in filter(None, (run.init, separator)):
-            if name in weights.catalogue():
-                bundled[name] = weights.catalogue()[name]
+            if name in catalogue.entries():
+                bundled[name] = catalogue.entries()[name]
             elif name == separator:
                 if Path(name).is_absolute() or ".." in Path(name).parts:
                     raise UsageError(f"[task] separator = {name!r}: must be a bundled model or lie below this folder")
@@ -158,13 +158,13 @@ def add_weights(kit: KitFolder, runs: Sequence[Run]) -> list[dict[str, str | Non
         kit.add(config, run.text().encode())
         described.append({"name": run.path.stem, "config": config, "init": copied.get(run.init or "", run.init)})
     for entry in bundled.values():
-        kit.add(f"code/weights/{entry['file']}", weights.folder() / entry["file"])
+        kit.add(f"code/weights/{entry['file']}", catalogue.folder() / entry["file"])
     kit.add("code/weights/catalogue.json", json.dumps(bundled, indent=2).encode())
     return described
 
 
 def _content(name: str) -> Path | bytes:
-    path = weights.find(name)[0]
+    path = catalogue.find(name)[0]
     return parts.read(path) if parts.exists(path) else path
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.errors import TrainingError
+from audiosr_cli.files.atomic import atomic_path
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiosr_cli.allocator import ran_out
-from audiosr_cli.device import computes_bf16, float32_products
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model
+from audiosr_cli.runtime.device import computes_bf16, float32_products
+from audiosr_cli.runtime.memory import ran_out
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
 from audiosr_cli.train.aids import Aids
@@ -256,7 +256,7 @@ class Trainer:
 
     def export(self, score: float) -> None:
         """The best weights so far, as a checkpoint that the commands can use."""
-        from audiosr_cli.weights import save_model
+        from audiosr_cli.checkpoints.store import save_model
 
         note = self.note | self.position() | {self.task.figure: round(score, 3)}
         save_model(self.deployed, self.out / f"{self.deployed.spec.name}.safetensors", note)

@@ -8,8 +8,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from audiosr_cli.dsp import constant, mel_filters, power_spectrogram, stft
-from audiosr_cli.metrics import si_sdr, snr
+from audiosr_cli.dsp.metrics import si_sdr, snr
+from audiosr_cli.dsp.spectra import constant, mel_filters, power_spectrogram, stft
 
 Figure = Callable[[Tensor, Tensor], Tensor]  # (..., T) both → (...), dB
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from audiosr_cli.audio.read import read_channels
 from audiosr_cli.errors import InputError, TrainingError, UsageError
 from audiosr_cli.train.data import audio_files
-from audiosr_cli.train.rooms import impulse_responses
+from audiosr_cli.train.reverb import impulse_responses
 
 _ROOMS, _POSITIONS, _SEED = 128, 4, 20261120  # of the pool
 

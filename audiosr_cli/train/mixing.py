@@ -10,7 +10,7 @@ from torch import Tensor
 from audiosr_cli.errors import UsageError
 from audiosr_cli.train.checks import ascending, within
 from audiosr_cli.train.corpus import Corpus, Recipe
-from audiosr_cli.train.rooms import reverberate
+from audiosr_cli.train.reverb import reverberate
 from audiosr_cli.train.transfer import upload, upload_all
 
 _RAMP_S = 0.01  # how fast a turn starts and ends

@@ -14,8 +14,8 @@ from typing import Any
 
 from audiosr_cli import __version__
 from audiosr_cli.errors import TrainingError, UsageError
-from audiosr_cli.fingerprint import sha256
-from audiosr_cli.provenance import commit
+from audiosr_cli.files.fingerprint import sha256
+from audiosr_cli.runtime.provenance import commit
 from audiosr_cli.train.data import Table
 from audiosr_cli.train.kit_folder import OVERHEAD, KitFolder, write_manifest
 from audiosr_cli.train.kit_runs import Run, add_weights, fixed_recordings, read_runs, source, sources

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.atomic import atomic_path
 from audiosr_cli.audio.encode import OPUS_RATES, Codec, bandwidth, encode
 from audiosr_cli.audio.read import read_mono
 from audiosr_cli.errors import InputError
+from audiosr_cli.files.atomic import atomic_path
 
 # From the best to the lowest quality: bit/s of Opus at 16 kHz, quality of Vorbis. White noise through Opus at 24 kbit/s
 # keeps its band of 8 kHz (through Vorbis at 0.3 it ends at 17 kHz); below 16 kbit/s encoders begin to cut it.

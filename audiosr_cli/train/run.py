@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from audiosr_cli import __version__
-from audiosr_cli.allocator import ran_out
-from audiosr_cli.audio.atomic import atomic_path, sweep
 from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.files.atomic import atomic_path, sweep
 from audiosr_cli.models import Model, build
-from audiosr_cli.provenance import commit
+from audiosr_cli.runtime.memory import ran_out
+from audiosr_cli.runtime.provenance import commit
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.batch_size import Trials, best_batch_size, remember, remembered
 from audiosr_cli.train.config import RunConfig, read_config
@@ -301,7 +301,7 @@ def export(best: Path, target: Path) -> Path:
 
     Raises TrainingError where there are none yet.
     """
-    from audiosr_cli.weights import load_model
+    from audiosr_cli.checkpoints.store import load_model
 
     if not best.exists():  # somebody took it away
         raise TrainingError(f"{best.parent}: holds no validated weights yet")

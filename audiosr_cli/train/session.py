@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiosr_cli import parts
+from audiosr_cli.checkpoints import parts
+from audiosr_cli.checkpoints.store import serialise
 from audiosr_cli.errors import OutputError
 from audiosr_cli.models import Model
-from audiosr_cli.weights import serialise
 
 if TYPE_CHECKING:
     from audiosr_cli.train.loop import Trainer

@@ -28,7 +28,7 @@ def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
         ModelError: If the weights do not fit.
         UsageError: If ``task`` could not train what is new in the network.
     """
-    from audiosr_cli.weights import load_model
+    from audiosr_cli.checkpoints.store import load_model
 
     trained = load_model(name)
     if isinstance(model, SpectralUNet) and isinstance(trained, SpectralUNet):

@@ -13,8 +13,8 @@ import torch
 from conftest import EXAMPLES, noise
 from hostile import RATE, Run, audiosr, content, inside, samples
 
-from audiosr_cli.stages import Caller
-from audiosr_cli.threads import flushes_subnormals
+from audiosr_cli.models.runner import Caller
+from audiosr_cli.runtime.threads import flushes_subnormals
 
 FRAMES = 24_000
 FLIPPED = 0.98  # least correlation of what comes of a recording with what comes of its negative, turned over

@@ -18,7 +18,7 @@ from hostile import RATE, audiosr, inside, need, samples
 from safetensors.torch import load_file, save_file
 
 import audiosr_cli
-from audiosr_cli import weights
+from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train import checkpoint
 
@@ -35,13 +35,13 @@ def recording(tmp_path: Path) -> Path:
 def whole(tmp_path: Path) -> Path:
     """A small model's weights."""
     model = build("audio_unet", make_config("audio_unet", SMALL["audio_unet"]))
-    weights.save_model(model, tmp_path / "whole.safetensors", {})
+    store.save_model(model, tmp_path / "whole.safetensors", {})
     return tmp_path / "whole.safetensors"
 
 
 def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changed: object) -> Path:
     """A copy of a checkpoint with other tensors or metadata."""
-    known = weights.metadata(path) | changed
+    known = catalogue.metadata(path) | changed
     out = path.with_name("bad.safetensors")
     save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in known.items()})
     return out

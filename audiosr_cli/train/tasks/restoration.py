@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import change_rate, low_pass
+from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.dsp.metrics import lsd, si_sdr
+from audiosr_cli.dsp.spectra import change_rate, low_pass
 from audiosr_cli.errors import UsageError
-from audiosr_cli.metrics import lsd, si_sdr
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
@@ -28,7 +29,6 @@ from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
 from audiosr_cli.train.tasks.surroundings import surroundings
 from audiosr_cli.train.transfer import upload
-from audiosr_cli.weights import load_model
 
 _FLOOR = 1e-3  # of magnitudes whose logarithms are compared: silence is no ten times worse to miss than speech
 _ROLL_OFF = 0.02  # at the edge of the narrowest recording of a mixture

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from audiosr_cli.dsp import low_pass
+from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing

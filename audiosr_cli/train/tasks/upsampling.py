@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import low_pass
+from audiosr_cli.dsp.metrics import lsd
+from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
-from audiosr_cli.metrics import lsd
 from audiosr_cli.models import Model, ModelSpec
-from audiosr_cli.train import degrade
+from audiosr_cli.train import bandlimit
+from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.degrade import Degradation
 from audiosr_cli.train.discriminators import Critics
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
 from audiosr_cli.train.ranks import Ranks
@@ -94,7 +94,9 @@ class Upsampling:
         """
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
-        recipe = corpus.draw(count, length, generator, speed=_SPEED) | degrade.draw(self.degradation, count, generator)
+        recipe = corpus.draw(count, length, generator, speed=_SPEED) | bandlimit.draw(
+            self.degradation, count, generator
+        )
         low, high = _GAIN_DB
         gain = torch.pow(10, (low + (high - low) * torch.rand(count, generator=generator)) / 20)
         recipe["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
@@ -102,12 +104,12 @@ class Upsampling:
         recipe = ranks.share(recipe, self.batch_size)
         waves = corpus.render(recipe, length, ranks.device)[:, 0] * upload(recipe["gain"], ranks.device).unsqueeze(1)
         recipe["edge"] = recipe["edge"].clamp_max(spec.in_rate / 2)
-        narrow = degrade.band_limit(waves, {key: recipe[key] for key in degrade.KEYS}, spec.out_rate)
+        narrow = bandlimit.band_limit(waves, {key: recipe[key] for key in bandlimit.KEYS}, spec.out_rate)
         band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
         cut = spec.context * spec.ratio
         batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
         if spec.hears_edge:
-            judged = degrade.where_content_ends(recipe) * recipe["misjudged"]
+            judged = bandlimit.where_content_ends(recipe) * recipe["misjudged"]
             batch["edge"] = upload(torch.minimum(judged, band), ranks.device)
         if bool((band < spec.out_rate / 2).any()):
             batch["band"] = upload(band, ranks.device)
@@ -154,7 +156,7 @@ class Upsampling:
                 cut, roll_off = (torch.tensor([value], device=device) for value in (edge, _VALID_ROLL_OFF))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
                 known = {"edge": cut, "roll_off": roll_off, "plain": torch.ones(1, dtype=torch.bool, device=device)}
-                told = model.at_edge(float(degrade.where_content_ends(known)))
+                told = model.at_edge(float(bandlimit.where_content_ends(known)))
                 with torch.no_grad():
                     estimate = told(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)))
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.dsp import change_rate
-from audiosr_cli.metrics import si_sdr
+from audiosr_cli.dsp.metrics import si_sdr
+from audiosr_cli.dsp.spectra import change_rate
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.losses import pit
 from audiosr_cli.train.mixing import Mixing
-from audiosr_cli.train.rooms import impulse_responses
+from audiosr_cli.train.reverb import impulse_responses
 from audiosr_cli.train.tasks.base import VALID_SEED
 
 CLIP_S = 5.12

@@ -1,0 +1,86 @@
+"""Spectrograms of recordings as a picture: what went in above what came out. Needs matplotlib (extra ``picture``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiosr_cli.audio.read import AudioReader
+from audiosr_cli.errors import OutputError, UsageError
+from audiosr_cli.files.atomic import atomic_path
+
+_COLUMNS = 1000  # of a picture, however long the recording
+_FRAME_S = 0.043
+_RANGE_DB = 100.0  # from the loudest bin of all down to black
+
+
+def check(path: Path, option: str = "--spectrogram") -> None:
+    """Raise UsageError where no picture could be drawn into ``path``, which ``option`` names."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{option} {path}: a name that ends in .png is wanted")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"{option} draws with matplotlib: pip install 'audiosr-cli[picture]'") from error
+
+
+def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32], int, float]:
+    """Mean power of a recording's channels in dB (F, ``columns`` or less), its rate, its seconds; constant memory."""
+    with AudioReader(path) as reader:
+        frames = sum(block.shape[1] for block in reader.blocks())
+    with AudioReader(path) as reader:
+        rate = reader.sample_rate
+        size = 2 * max(8, round(_FRAME_S * rate / 2))
+        steps = max(1, (frames - size) // (size // 2) + 1)
+        columns = min(columns, steps)
+        window = np.hanning(size).astype(np.float32)
+        power, count = np.zeros((size // 2 + 1, columns)), np.zeros(columns)
+        held, step = np.zeros((reader.channels, 0), np.float32), 0
+        for block in reader.blocks():
+            held = np.concatenate([held, np.nan_to_num(block)], axis=1)
+            while held.shape[1] >= size:
+                spectra = np.fft.rfft(held[:, :size] * window)
+                column = min(columns - 1, step * columns // steps)
+                power[:, column] += (spectra.real**2 + spectra.imag**2).mean(0)
+                count[column] += 1
+                held, step = held[:, size // 2 :], step + 1
+    mean = power / np.maximum(count, 1) / (np.square(window).sum() * rate)
+    return (10 * np.log10(mean + 1e-20)).astype(np.float32), rate, frames / rate
+
+
+def draw(recordings: Sequence[tuple[str, Path]], target: Path) -> None:
+    """One panel a recording (its title and path), all with the same axes and colours, into a PNG, atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [(title, *spectrogram(path)) for title, path in recordings]
+    loudest = max(float(levels.max()) for _, levels, _, _ in panels)
+    highest = max(rate for _, _, rate, _ in panels) / 2000
+    figure = Figure(figsize=(11, 0.6 + 2.6 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (title, levels, rate, seconds) in zip(axes, panels, strict=True):
+        image = axis.imshow(
+            levels,
+            origin="lower",
+            aspect="auto",
+            extent=(0, max(seconds, 1e-3), 0, rate / 2000),
+            vmin=loudest - _RANGE_DB,
+            vmax=loudest,
+            cmap="magma",
+            interpolation="nearest",
+        )
+        axis.set_ylim(0, highest)
+        axis.set_facecolor("black")
+        axis.set_title(title, fontsize=10)
+        axis.set_ylabel("kHz")
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=axes, label="dB of full scale per Hz")
+    try:
+        with atomic_path(target) as part:
+            figure.savefig(part, dpi=110, format="png")
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Batches of recordings: inputs, output names, processes, Ray, the manifest."""

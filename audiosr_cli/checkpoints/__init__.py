@@ -1,0 +1,1 @@
+"""Checkpoints: the catalogue of bundled models, loading, saving, importing."""

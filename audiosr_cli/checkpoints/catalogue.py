@@ -1,0 +1,68 @@
+"""The catalogue of bundled models, and the metadata of checkpoints; loads no torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any, cast
+
+from audiosr_cli.checkpoints import parts
+from audiosr_cli.errors import ModelError
+
+FORMAT = 1
+_MAX_HEADER_BYTES = 10_000_000
+_PACKAGE = Path(__file__).parents[1]
+_FOLDERS = (_PACKAGE / "_weights", _PACKAGE.parent / "weights")
+
+
+def folder() -> Path:
+    """Where the bundled weights lie: inside an installed package, beside it in a checkout."""
+    for place in _FOLDERS:
+        if (place / "catalogue.json").is_file():
+            return place
+    raise ModelError("the bundled weights are missing from this installation; install audiosr-cli again")
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """The bundled models: name → {file, sha256, tasks}; the first of a task is its default."""
+    read = json.loads((folder() / "catalogue.json").read_text(encoding="utf-8"))
+    return cast("dict[str, dict[str, Any]]", read)
+
+
+def default_model(task: str) -> str:
+    """The bundled model that ``task`` uses when none is named."""
+    for name, entry in entries().items():
+        if task in entry["tasks"]:
+            return name
+    raise ModelError(f"no bundled model can {task}")
+
+
+def find(model: str) -> tuple[Path, str | None]:
+    """The file of a bundled model by name, or of anybody's by path; and the SHA-256 it has to have."""
+    bundled = entries()
+    if model in bundled:
+        return folder() / bundled[model]["file"], bundled[model]["sha256"]
+    path = Path(model)
+    if path.suffix != ".safetensors" and not path.exists() and not parts.exists(path):
+        raise ModelError(f"no model {model!r}; bundled: {', '.join(bundled)}; or give a .safetensors file's path")
+    return path, None
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint, parsed; torch is not needed. Raises ModelError on anything else."""
+    try:
+        with io.BytesIO(parts.read(path)) if parts.exists(path) else path.open("rb") as stream:
+            size = struct.unpack("<Q", stream.read(8))[0]
+            if size > _MAX_HEADER_BYTES:
+                raise ModelError(f"{path}: its header claims {size} bytes; not a checkpoint of ours")
+            packed = json.loads(stream.read(size)).get("__metadata__", {})
+        known = {key: json.loads(packed[key]) for key in ("format", "model", "config", "spec", "note")}
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not a checkpoint of ours (its metadata are missing or damaged)") from error
+    if known["format"] != FORMAT:
+        raise ModelError(f"{path}: checkpoint format {known['format']}; this version reads format {FORMAT}")
+    return known

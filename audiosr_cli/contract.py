@@ -1,0 +1,56 @@
+"""The contract of a model: what the engine, the models and the checkpoints agree on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Task = Literal["separate", "upsample", "separate-sr", "voice"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the engine has to know of a model; rates in Hz, lengths in samples at ``in_rate``.
+
+    One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
+    source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
+    yields, neighbours overlap by the rest. ``context`` is also the lookahead. ``inputs`` signals are heard together:
+    the mixture alone, or with estimates of its sources behind it, which end at ``edge_hz``. A model that ``hears_edge``
+    is told where the content of its input ends; one that is ``placed``, at which sample each of its windows begins.
+    """
+
+    name: str
+    task: Task
+    in_rate: int
+    ratio: int
+    sources: int
+    channels: int
+    window: int
+    context: int
+    hop: int
+    inputs: int = 1
+    edge_hz: float = 0.0
+    hears_edge: bool = False
+    placed: bool = False
+
+    def __post_init__(self) -> None:
+        assert 0 < self.hop <= self.core, (self.hop, self.core)
+
+    @property
+    def core(self) -> int:
+        """Samples at ``in_rate`` that one window answers for."""
+        return self.window - 2 * self.context
+
+    @property
+    def overlap(self) -> int:
+        """Samples at ``in_rate`` that two neighbouring windows both answer for."""
+        return self.core - self.hop
+
+    @property
+    def out_rate(self) -> int:
+        """Rate of the output in Hz."""
+        return self.in_rate * self.ratio
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

@@ -1,0 +1,95 @@
+"""Voice: who speaks, as a short vector. A small time-delay network with pooled statistics.
+
+After x-vectors (Snyder et al., ICASSP 2018), at a hundredth of their size: what tracking needs is to tell apart
+the few voices of one recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.dsp.spectra import constant, mel_filters, power_spectrogram
+from audiosr_cli.models.base import Model
+
+_LOW_HZ, _HIGH_HZ = 60.0, 3800.0  # what every rate from 8 kHz on has
+_FRAME_S, _HOP_S = 0.032, 0.016
+_QUIET = 1e-3  # of the loudest frame's power: below, nobody speaks
+_SILENT = 1e-10  # mean power (-100 dB)
+
+
+@dataclass(frozen=True)
+class VoiceConfig:
+    """Every number of a voice network: ``mels`` bands, layers of ``width`` with ``dilations``, ``size`` of the vector.
+
+    ``window`` is how many samples its spec names; it takes any number of them.
+    """
+
+    sample_rate: int = 8000
+    mels: int = 40
+    width: int = 128
+    dilations: tuple[int, ...] = (1, 2, 3, 4)
+    size: int = 64
+    window: int = 16000
+    name: str = "voice"
+
+    def __post_init__(self) -> None:
+        assert (
+            self.sample_rate >= 2 * _HIGH_HZ
+            and min(self.mels, self.width, self.size, self.window, *self.dilations) >= 1
+        )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it hears; no samples come out."""
+        return ModelSpec(self.name, "voice", self.sample_rate, 1, 1, 1, self.window, 0, self.window)
+
+
+class Voice(Model):
+    """The network. It returns vectors, not samples: (B, 1, T) → (B, size), of length one."""
+
+    config: VoiceConfig
+
+    def __init__(self, config: VoiceConfig) -> None:
+        super().__init__(config)
+        c = config
+        widths = [c.mels] + [c.width] * len(c.dilations)
+        self.layers = nn.ModuleList(
+            nn.Conv1d(widths[i], widths[i + 1], 3, padding=dilation, dilation=dilation)
+            for i, dilation in enumerate(c.dilations)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(c.width) for _ in c.dilations)
+        self.leave = nn.Linear(2 * c.width, c.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, T) at the config's rate → (B, size)."""
+        return self.embed(x[:, 0], self.config.sample_rate)
+
+    def embed(self, waves: Tensor, sample_rate: int) -> Tensor:
+        """Waves (B, T) at any ``sample_rate`` from 8000 Hz → unit vectors (B, size); zeros where one is silent."""
+        n_fft, hop = round(_FRAME_S * sample_rate), round(_HOP_S * sample_rate)
+        waves = F.pad(waves.float(), (0, max(0, n_fft - waves.shape[-1])))
+        power = power_spectrogram(waves, n_fft, hop)  # (B, F, L)
+        level = power.mean(1)  # (B, L)
+        spoken = (level >= _QUIET * level.amax(1, keepdim=True)).float().unsqueeze(1)  # (B, 1, L)
+        filters = _filters(n_fft, self.config.mels, sample_rate, waves.device)
+        mels = (filters @ power).clamp_min(1e-8 * level.amax(1)[:, None, None] + 1e-20).log()
+        mean = (mels * spoken).sum((1, 2), keepdim=True) / (spoken.sum((1, 2), keepdim=True) * self.config.mels)
+        h = (mels - mean) / 3
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            h = norm(F.leaky_relu(layer(h), 0.1))
+        weight = spoken / spoken.sum(2, keepdim=True)
+        mean = (h * weight).sum(2, keepdim=True)
+        spread = (((h - mean).square() * weight).sum(2) + 1e-5).sqrt()
+        vector = F.normalize(self.leave(torch.cat([mean[..., 0], spread], dim=1)).float(), dim=1)
+        return vector * (waves.square().mean(1, keepdim=True) > _SILENT)
+
+
+@constant
+def _filters(n_fft: int, mels: int, sample_rate: int, device: torch.device) -> Tensor:
+    """Return the mel filters (mels, F), made once."""
+    return mel_filters(n_fft, mels, sample_rate, _LOW_HZ, _HIGH_HZ).to(device)

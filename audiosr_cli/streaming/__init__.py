@@ -1,0 +1,1 @@
+"""Streaming: windows, stages, speaker order, the processing of one recording."""

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+from audiosr_cli.audio import spectrogram
+from audiosr_cli.errors import UsageError
+
+
+def test_a_tone_is_a_line_at_its_frequency(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(96000, 3000, 48000)[0], 48000)
+    levels, rate, seconds = spectrogram.spectrogram(path)
+    assert (rate, seconds) == (48000, 2.0)
+    loudest = levels.argmax(0) * rate / 2 / (len(levels) - 1)
+    assert np.all(np.abs(loudest - 3000) < 30)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 100, 48000])
+def test_columns_are_as_many_as_there_is_sound_for(tmp_path: Path, frames: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(frames, 3000, 48000)[0], 48000)
+    levels, _, seconds = spectrogram.spectrogram(path, 20)
+    assert 1 <= levels.shape[1] <= 20
+    assert np.isfinite(levels).all()
+    assert seconds == frames / 48000
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name, rate in (("in", 8000), ("out", 48000)):
+        soundfile.write(tmp_path / f"{name}.wav", tone(rate, 1000, rate)[0], rate)
+    target = tmp_path / "p.png"
+    spectrogram.draw([("in", tmp_path / "in.wav"), ("out", tmp_path / "out.wav")], target)
+    assert target.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_other_formats_and_missing_matplotlib_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.png"):
+        spectrogram.check(Path("a.jpg"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"audiosr-cli\[picture\]"):
+        spectrogram.check(Path("a.png"))

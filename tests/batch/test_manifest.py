@@ -1,0 +1,84 @@
+"""manifest.py and fingerprint.py: what counts as proof; whole runs are in faults/test_batches.py."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from conftest import noise
+
+from audiosr_cli import api
+from audiosr_cli.batch import run
+from audiosr_cli.batch.inputs import Item
+from audiosr_cli.batch.manifest import Manifest, settings_of
+from audiosr_cli.batch.naming import Naming
+from audiosr_cli.errors import OutputError
+from audiosr_cli.files.fingerprint import fingerprint
+from audiosr_cli.streaming.options import Options
+
+
+def test_what_is_proven(tmp_path: Path) -> None:
+    item = Item(str(tmp_path / "a.wav"))
+    soundfile.write(item.source, noise(800).T, 8000)
+    recipe = run.Recipe(api.upsampling, {"rate": 16000, "model": "none"}, Options())
+    plan, pipeline = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True), recipe.pipeline()
+    settings = settings_of(recipe, plan)
+
+    def verified(settings: dict[str, Any], plan: run.Plan = plan) -> bool:
+        with closing(Manifest(tmp_path / "m", settings)) as manifest:
+            return manifest.verified(item, plan, pipeline)
+
+    assert not verified(settings)
+    with closing(Manifest(tmp_path / "m", settings)) as manifest:
+        for outcome in run.run([item], pipeline, plan):
+            manifest.end(outcome, pipeline)
+    assert verified(settings)
+    assert not verified(settings | {"rate": 8000})
+    assert not verified(settings, run.Plan(Naming(str(tmp_path / "other"), "{stem}.{ext}")))
+    with closing(Manifest(tmp_path / "m", settings)) as manifest:
+        assert manifest.own == {str(tmp_path / "out" / "a.wav")}
+    with pytest.raises(OutputError, match="the manifest cannot be opened"):
+        Manifest(tmp_path, settings)
+
+
+def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    for name, content in (("a.wav", b"RIFF"), ("text", b"{}\n"), ("entry", b"")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("a.wav", "text"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(OutputError, match="is there and no manifest"):
+            Manifest(tmp_path / name, {})
+        assert (tmp_path / name).read_bytes() == before
+    known = (tmp_path / "entry").stat()
+    with pytest.raises(OutputError, match="is an input of this call"):
+        Manifest(tmp_path / "entry", {}, {(known.st_dev, known.st_ino)})
+
+
+def test_a_line_that_is_not_written_whole_is_an_error(tmp_path: Path) -> None:
+    with closing(Manifest(tmp_path / "m", {})) as manifest:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # stands for a disk that fills up
+        try:
+            with pytest.raises(OutputError, match="cannot be written whole"):
+                manifest.begin(run.Started(Item("a.wav"), ["b.wav"], None, 8000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_fingerprints(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    made = fingerprint(path)
+    assert made.holds()
+    os.utime(path, (1, 1))
+    assert made.probably_holds()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(made.mtime_ns, made.mtime_ns))
+    assert (made.holds(), made.probably_holds()) == (False, True)  # that is what "probably" means
+    path.unlink()
+    assert (made.holds(), made.probably_holds()) == (False, False)

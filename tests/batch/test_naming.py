@@ -1,0 +1,114 @@
+"""batch/naming.py: names of outputs, and everything found before work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audiosr_cli.batch.inputs import Item
+from audiosr_cli.batch.naming import Naming, check
+from audiosr_cli.errors import OutputError, UsageError
+
+TWO = "{stem}_{speaker}.{ext}"
+NAMES = ("speaker1", "speaker2", "residual")
+
+
+def test_names(tmp_path: Path) -> None:
+    item = Item("in/talk.mp3")
+    assert Naming(None, "{stem}_{rate}.{ext}").targets(item, NAMES[:1], 48000) == [Path("talk_48000.wav")]
+    assert Naming(None, TWO, "flac").targets(item, NAMES[:2], 8000)[0] == Path("talk_speaker1.flac")
+    assert Naming("x/new.flac", TWO).targets(item, NAMES[:1], 8000) == [Path("x/new.flac")]
+    assert Naming("x/new.flac", TWO).targets(item, NAMES[:2], 8000)[1] == Path("x/new_speaker2.flac")
+    assert Naming("-", TWO).targets(item, NAMES[:1], 8000) == ["-"]
+    assert Naming("out.d", TWO).to_file is False
+    (tmp_path / "folder.wav").mkdir()
+    assert Naming(str(tmp_path / "folder.wav"), TWO).to_file is False
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{stem.__class__}", "unknown field"),
+        ("{home}", "unknown field"),
+        ("../{stem}.wav", "stay inside"),
+        ("/tmp/{stem}.wav", "stay inside"),
+        ("{stem", "expected"),
+        ("{stem:q}", "format code"),
+    ],
+)
+def test_templates_that_are_refused(template: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Naming(None, template)
+
+
+@pytest.mark.parametrize(
+    ("output", "inputs", "template", "sources", "said"),
+    [
+        ("-", ["a.wav"], TWO, 2, "takes one output"),
+        ("-", ["a.wav", "b.wav"], TWO, 1, "takes one output"),
+        ("x.wav", ["a.wav", "b.wav"], TWO, 1, "one file for 2 inputs"),
+        (None, ["a.wav"], "{stem}.wav", 2, "need the field {speaker}"),
+        (None, ["1/a.wav", "2/a.wav"], TWO, 2, "would both become a_speaker1.wav"),
+        (None, ["in/a.wav", "./in/a.wav"], TWO, 2, "in/a.wav: is given more than once"),
+    ],
+)
+def test_found_before_work(output: str | None, inputs: list[str], template: str, sources: int, said: str) -> None:
+    naming = Naming(output, template)
+    with pytest.raises(UsageError, match=said):
+        check([Item(name) for name in inputs], naming, NAMES[:sources])
+
+
+def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not a folder"):
+        check([Item("a.wav")], Naming(str(tmp_path / "file"), TWO), NAMES[:2])
+
+
+def test_names_never_lie_about_their_content() -> None:
+    assert Naming(None, "{stem}.flac").chosen_container == "flac"
+    with pytest.raises(UsageError, match="name says wav"):
+        Naming("a.wav", TWO, "flac")
+    check([Item("a.wav")], Naming(None, "{stem}_{speaker:>10}.{ext}"), NAMES[:2])
+
+
+def test_fields_cannot_lead_out_of_the_folder() -> None:
+    for source, template in (("...wav", "{stem}/{speaker}.wav"), ("a.wav", "{stem:/>4}"), ("..wav", "{stem}")):
+        with pytest.raises(UsageError, match="must stay inside"):
+            Naming(None, template).targets(Item(source), NAMES[:1], 8000)
+    with pytest.raises(UsageError, match="must stay inside"):
+        Naming(None, "")
+
+
+@pytest.mark.parametrize("letter", ["x", "ö", "語"])
+def test_long_names_are_shortened_to_what_fits(letter: str) -> None:
+    size = len(letter.encode())
+    stems = [letter * (250 // size), letter * (250 // size - 1) + "y" * size]
+    made = [[str(t) for t in Naming(None, TWO).targets(Item(f"{stem}.wav"), NAMES[:2], 8000)] for stem in stems]
+    assert len({name for pair in made for name in pair}) == 4
+    assert all(255 - size < len(name.encode()) <= 255 for pair in made for name in pair)
+    assert made[0][0].endswith("_speaker1.wav")
+    assert Naming(None, "{stem}/{speaker}.wav").targets(Item("a" * 255), NAMES[:1], 8000) == [
+        Path("a" * 255, "speaker1.wav")
+    ]
+
+
+def test_links_below_the_output_folder_are_not_followed_out(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path)
+    (tmp_path / "out" / "in").symlink_to(tmp_path / "out")
+    naming = Naming(str(tmp_path / "out"), TWO)
+    with pytest.raises(OutputError, match="leads out of the output folder"):
+        naming.check_links(tmp_path / "out" / "sub" / "a.wav")
+    naming.check_links(tmp_path / "out" / "in" / "a.wav")
+    (tmp_path / "out" / "a.wav").symlink_to("/dev/null")
+    with pytest.raises(OutputError, match="is not a file"):
+        naming.check_links(tmp_path / "out" / "a.wav")
+
+
+def test_case_tells_names_apart_where_the_file_system_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items, naming = [Item("1/a.wav"), Item("2/A.wav")], Naming(str(tmp_path), "{stem}.{ext}")
+    check(items, naming, NAMES[:1])
+    monkeypatch.setattr("audiosr_cli.batch.naming._ignores_case", lambda folder: True)
+    with pytest.raises(UsageError, match=r"1/a\.wav and 2/A\.wav would both become"):
+        check(items, naming, NAMES[:1])

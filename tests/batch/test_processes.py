@@ -1,0 +1,88 @@
+"""batch/processes.py: worker processes give what one process gives; killed ones are in faults/test_batches.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import HANG_S, noise
+
+from audiosr_cli import api
+from audiosr_cli.batch import processes, run
+from audiosr_cli.batch.inputs import Item
+from audiosr_cli.batch.naming import Naming
+from audiosr_cli.errors import ModelError
+from audiosr_cli.files import atomic
+from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.pipeline import Pipeline
+
+
+def scarce(taken: Path, options: Options) -> Pipeline:
+    """A pipeline that there is no memory for in the first process that makes it; others have it when that is gone."""
+    try:
+        taken.symlink_to(str(os.getpid()))
+    except FileExistsError:
+        first, deadline = int(os.fspath(taken.readlink())), time.monotonic() + HANG_S
+        with suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.kill(first, 0)
+                time.sleep(0.02)
+        return api.upsampling(16000, "none", options)
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+def test_outcomes_and_events_come_back_from_those_that_have_their_models(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    items = [Item(str(tmp_path / f"{i}.wav")) for i in range(4)]
+    for item in items[1:]:
+        soundfile.write(item.source, noise(800).T, 8000)
+    recipe = run.Recipe(scarce, {"taken": tmp_path / "taken"}, Options())
+    plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True)
+    events: list[run.Event] = []
+    outcomes = list(processes.run(items, recipe, plan, 3, events.append))
+    assert {outcome.item: outcome.status for outcome in outcomes} == dict(
+        zip(items, ["failed", "done", "done", "done"], strict=True)
+    )
+    assert {event.item for event in events if isinstance(event, run.Started)} == set(items[1:])
+    assert all(outcome.source and len(outcome.made) == 1 for outcome in outcomes if outcome.report)
+    said = [event.line for event in events if isinstance(event, run.Noted)]
+    assert said == ["a worker ended with exit code 1 before it had its models; --jobs 2 from here on"]
+    assert capfd.readouterr().err == ""
+
+
+def test_what_killed_workers_leave_is_removed(tmp_path: Path) -> None:
+    """One that does not end when it is asked to."""
+
+    class Stubborn:
+        def __init__(self) -> None:
+            code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(); time.sleep(60)"
+            self.popen = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            self.popen.stdout.readline()
+            self.terminate, self.kill = self.popen.terminate, self.popen.kill
+
+        def join(self, patience: float | None = None) -> None:
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(0.1 if patience else None)
+
+        def is_alive(self) -> bool:
+            return self.popen.poll() is None
+
+    process = Stubborn()
+    (tmp_path / f".audiosr-{process.popen.pid}-{atomic._host()}0.part").touch()
+    processes._end([processes._Process(process=process, pipe=None, folders={tmp_path})])
+    process.popen.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_that_cannot_load_their_models(tmp_path: Path) -> None:
+    recipe = run.Recipe(api.upsampling, {"model": "no"}, Options())
+    plan = run.Plan(Naming(str(tmp_path), "{stem}.{ext}"))
+    with pytest.raises(ModelError, match="no model 'no'"):
+        list(processes.run([Item("a.wav"), Item("b.wav")], recipe, plan, 2, lambda _: None))

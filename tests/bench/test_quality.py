@@ -1,0 +1,175 @@
+"""quality.py and folders.py: figures whose true value is known, on folders of two layouts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import EXAMPLES, noise, tone
+
+from audiosr_cli.bench import quality
+from audiosr_cli.bench.candidates import Failed, Setting, Subject, find
+from audiosr_cli.bench.datasets import Quality, task_of
+from audiosr_cli.errors import InputError, UsageError
+
+RATE = 16000
+HALF_DB = -6.02
+
+
+def wave(frames: int = RATE, seed: int = 0) -> torch.Tensor:
+    made = torch.from_numpy(noise(frames, seed=seed)[0])
+    made[:100] = made[-100:] = 0
+    return made
+
+
+def test_a_reference_is_itself() -> None:
+    found = quality.widened(wave(), wave(), RATE, 4000.0)
+    assert {name: found[name] for name in ("lag", "LSD", "LSD below", "LSD above")} == {
+        "lag": 0.0,
+        "LSD": 0.0,
+        "LSD below": 0.0,
+        "LSD above": 0.0,
+    }
+    assert found["gain"] == pytest.approx(0, abs=1e-4)
+    assert found["SNR"] > 60
+
+
+@pytest.mark.parametrize("late", [7, -7])
+def test_a_delay_is_a_lag(late: int) -> None:
+    assert quality.widened(wave().roll(late), wave(), RATE, 4000.0)["lag"] == late
+
+
+def test_what_is_not_alike_has_no_lag() -> None:
+    assert "lag" not in quality.widened(wave(seed=1), wave(), RATE, 4000.0)
+
+
+def test_half_is_six_decibels_less() -> None:
+    found = quality.widened(0.5 * wave(), wave(), RATE, 4000.0)
+    assert found["gain"] == pytest.approx(HALF_DB, abs=0.01)
+    assert found["LSD above"] == pytest.approx(-HALF_DB / 10, abs=1e-3)
+    assert found["SNR"] == pytest.approx(-HALF_DB, abs=0.01)
+
+
+def test_improvement_is_on_the_mixture() -> None:
+    """Of two equal voices the mixture has 0 dB; with a tenth of the other one left there are 20."""
+    sources = torch.stack([wave(seed=1), wave(seed=2)])
+    mix = sources.sum(0)
+    nothing = quality.parted(mix.expand_as(sources), sources, mix, RATE)
+    assert (nothing["SI-SDRi"], nothing["SDRi"]) == (0, 0)
+    found = quality.parted(sources + 0.1 * sources.flip(0), sources, mix, RATE)
+    assert found["SI-SDRi"] == pytest.approx(20, abs=0.3)
+    assert found["lag"] == 0
+
+
+def test_silent_sources_count_for_nothing() -> None:
+    sources = torch.stack([wave(), torch.zeros(RATE)])
+    found = quality.parted(sources, sources, sources[0], RATE)
+    assert found == quality.parted(sources[:1], sources[:1], sources[0], RATE)
+
+
+def test_bands_end_with_the_rate() -> None:
+    assert "LSD above" not in quality.parted(wave()[None], wave()[None], wave(), 8000)
+
+
+def test_overall_is_the_mean_and_the_furthest_lag() -> None:
+    rows = [{"lag": 3.0, "gain": 1.0}, {"lag": -7.0, "gain": math.nan}, {"lag": 0.0, "gain": 2.0}]
+    assert quality.overall(rows) == {"lag": -7.0, "gain": 1.5}
+
+
+def test_listeners_figures_where_their_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "pystoi", SimpleNamespace(stoi=lambda clean, made, rate: len(made) / rate))
+    monkeypatch.setitem(sys.modules, "pesq", SimpleNamespace(pesq=lambda rate, clean, made, mode: len(made) / rate))
+    found = quality.widened(wave(96000), wave(96000), 48000, 4000.0)
+    assert (found["STOI"], found["PESQ"]) == (2.0, 2.0)
+    monkeypatch.setattr(quality, "find_spec", lambda name: None)
+    assert not {"STOI", "PESQ"} & set(quality.widened(wave(), wave(), RATE, 4000.0))
+
+
+@pytest.fixture
+def voices(tmp_path: Path) -> Path:
+    """The example's two voices in the layout of LibriMix."""
+    folder = tmp_path / "voices"
+    names = {"s1": "two_speakers_reference1.flac", "s2": "two_speakers_reference2.flac", "mix": "two_speakers.wav"}
+    for place, name in names.items():
+        (folder / place).mkdir(parents=True)
+        sound = soundfile.read(EXAMPLES / name)[0]
+        soundfile.write(folder / place / "a.wav", sound, RATE, "FLOAT")
+    return folder
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    """A tone that every rate keeps, one that is lost, in stereo."""
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for name, hz in (("low", 1000), ("high", 6000)):
+        sound = tone(12000, hz, RATE) + noise(12000, level=1e-3)
+        soundfile.write(folder / f"{name}.wav", np.concatenate([sound, sound]).T, RATE, "FLOAT")
+    return folder
+
+
+def test_separation(voices: Path, tmp_path: Path) -> None:
+    assert task_of(voices) == "separate"
+    mixture, made = quality.separation(voices, find(["separate"], []), Setting(tmp_path))
+    assert isinstance(mixture, Quality)
+    assert isinstance(made, Quality)
+    assert (mixture.model, mixture.condition, mixture.files) == ("the mixture", "2 speakers", 1)
+    assert mixture.cpu_per_s is None
+    assert mixture.figures["SI-SDRi"] == mixture.figures["lag"] == 0
+    assert made.figures["SI-SDRi"] > 1
+    assert made.figures["lag"] == 0
+    assert made.figures.keys() == mixture.figures.keys()
+    assert made.cpu_per_s is not None
+    assert made.cpu_per_s > 0
+
+
+def test_another_number_of_speakers_is_refused(voices: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has 2 sources; spectral3 parts 3"):
+        next(quality.separation(voices, find(["spectral3"], []), Setting(tmp_path)))
+
+
+def test_references_that_do_not_fit_are_told(voices: Path, tmp_path: Path) -> None:
+    soundfile.write(voices / "s2" / "a.wav", np.zeros(9999), RATE)
+    with pytest.raises(InputError, match=r"a\.wav differs in rate or length"):
+        next(quality.separation(voices, [], Setting(tmp_path)))
+    soundfile.write(voices / "s2" / "a.wav", np.zeros(100), RATE)
+    with pytest.raises(InputError, match="too few to be judged"):
+        next(quality.separation(voices, [], Setting(tmp_path)))
+
+
+def test_upsampling_against_soxr(references: Path, tmp_path: Path) -> None:
+    assert task_of(references) == "upsample"
+    (only,) = quality.upsampling(references, [], [8000], Setting(tmp_path))
+    assert isinstance(only, Quality)
+    assert (only.model, only.condition, only.files) == ("soxr", "8000 → 16000 Hz", 2)
+    assert only.figures["lag"] == 0
+    assert only.figures["LSD below"] < 0.1 < 2 < only.figures["LSD above"]
+
+
+def test_references_of_two_rates_or_of_too_low_a_one(references: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="references at 16000 Hz; one rate is wanted, above the 16000 Hz of --from"):
+        next(quality.upsampling(references, [], [8000, 16000], Setting(tmp_path)))
+    soundfile.write(references / "other.wav", np.zeros(9000), 8000)
+    with pytest.raises(UsageError, match="references at 8000, 16000 Hz"):
+        next(quality.upsampling(references, [], [4000], Setting(tmp_path)))
+
+
+def test_a_command_that_fails_is_told(references: Path, tmp_path: Path) -> None:
+    broken = Subject("model", "nobody", "nobody", "upsample", 8000)
+    _, made = quality.upsampling(references, [broken], [8000], Setting(tmp_path))
+    assert isinstance(made, Failed)
+    assert "no model 'nobody'" in made.reason
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        task_of(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="holds neither mix/"):
+        task_of(tmp_path)

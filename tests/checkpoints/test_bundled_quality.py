@@ -1,0 +1,140 @@
+"""The bundled models on the example recordings: none falls below the figure on its card.
+
+Seconds of synthetic voices, so the figures are not those of real speech. Who replaces weights replaces their figure in
+weights/README.md, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from conftest import EXAMPLES
+from torch import Tensor
+from torch.nn import functional as F
+
+from audiosr_cli.checkpoints import catalogue, store
+from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
+from audiosr_cli.models import Model
+from audiosr_cli.models.speaker_encoder import Voice
+from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.pipeline import Pipeline
+from audiosr_cli.streaming.recording import process_array
+
+# How far a figure may lie below its card. Computing in bfloat16 moves them by 0.013 dB and 0.001 LSD at most, other
+# kernels for float32 by less; a layer without weights, by 0.5 to 6 dB and 0.1 to 3 LSD in most cases.
+MARGINS = {"SI-SDRi": 0.15, "SI-SDR": 0.15, "LSD": 0.02, "%": 2.0}
+NAMES = list(catalogue.entries())
+
+
+def example(name: str, rate: int) -> np.ndarray:
+    """An example recording (T,) at ``rate`` Hz."""
+    wave, own_rate = soundfile.read(EXAMPLES / name, dtype="float32")
+    return soxr.resample(wave, own_rate, rate).astype(np.float32) if own_rate != rate else wave
+
+
+def separation(model: Model) -> float:
+    """Mean SI-SDR improvement in dB of a mixture of as many speakers as the model separates."""
+    rate, names = model.spec.in_rate, [f"two_speakers_reference{i}.flac" for i in (1, 2)]
+    if model.spec.sources == 3:
+        names = [f"voices/valid/{name}/1.ogg" for name in ("carl", "emma", "ruth")]
+    waves = [example(name, rate) for name in names]
+    length = min(map(len, waves))
+    references = torch.from_numpy(np.stack([wave[:length] for wave in waves]))
+    mixture = references.sum(0)
+    estimates = torch.from_numpy(process_array(mixture.numpy(), rate, [model], rate, Options())[:, 0])
+    order = best_order(estimates, references)
+    return float((si_sdr(estimates[list(order)], references) - si_sdr(mixture[None], references)).mean())
+
+
+def voices(model: Model) -> float:
+    """How often two crops of one voice are more alike than two crops of two voices, in percent; eight voices."""
+    assert isinstance(model, Voice)
+    crops = []
+    for name in ("carl", "emma", "john", "ruth"):
+        for speed in (0.85, 1.18):  # makes two voices of one: pitch and formants move
+            waves = [example(f"voices/{split}/{name}/1.ogg", round(16000 / speed)) for split in ("valid", "train")]
+            crops += [wave[start : start + 16000] for wave in waves for start in (4000, 12000)]
+    with torch.no_grad():
+        embeddings = model.embed(torch.from_numpy(np.stack(crops)), 16000)
+    likeness = embeddings @ embeddings.T
+    voice = torch.arange(len(crops)) // 4
+    same, itself = voice[:, None] == voice, torch.eye(len(crops), dtype=torch.bool)
+    return 100 * float((likeness[same & ~itself][:, None] > likeness[~same]).float().mean())
+
+
+def restoration(model: Model) -> float:
+    """Mean SI-SDR in dB of what is restored above the band of perfect estimates; turns that overlap by half."""
+    rate, low_rate = 48000, 16000 if model.spec.edge_hz > 4000 else 8000
+
+    def low(wave: np.ndarray) -> np.ndarray:
+        return soxr.resample(soxr.resample(wave, rate, low_rate), low_rate, rate)[: len(wave)].astype(np.float32)
+
+    def highs(waves: Tensor) -> Tensor:
+        return torch.stack([wave - torch.from_numpy(low(wave.numpy())) for wave in waves])
+
+    wave = example("narrowband_reference.flac", rate)
+    other = 0.8 * soxr.resample(wave[::-1].copy(), rate, 40000)  # backwards, and higher
+    sources = np.zeros((2, 3 * rate), np.float32)
+    sources[0, : 2 * rate] = wave[rate // 4 : rate // 4 + 2 * rate]
+    sources[1, rate:] = other[rate // 4 : rate // 4 + 2 * rate]
+    heard = torch.from_numpy(np.stack([sources.sum(0), *map(low, sources)]))
+    network = model.fitted(rate, 2)
+    with torch.no_grad():
+        estimates = network(F.pad(heard, (network.spec.context, network.spec.context))[None])[0, :, 0]
+    return float(si_sdr(highs(estimates), highs(torch.from_numpy(sources))).mean())
+
+
+def upsampling(model: Model) -> float:
+    """LSD of what lies between 4.4 and 10.5 kHz, from a recording at 8 kHz."""
+    narrow, reference = example("narrowband.wav", 8000), example("narrowband_reference.flac", 48000)
+    estimate = Pipeline((model,), 48000, Options()).array(narrow, 8000)[0, 0]
+    length = min(len(estimate), len(reference))
+    pair = (torch.from_numpy(wave[:length]) for wave in (estimate, reference))
+    return float(lsd(*pair, low=4400 / 24000, high=10500 / 24000))
+
+
+MEASURES: dict[str, Callable[[Model], float]] = {
+    "separate": separation,
+    "voice": voices,
+    "separate-sr": restoration,
+    "upsample": upsampling,
+}
+
+
+def cards() -> dict[str, tuple[float, str]]:
+    """Each bundled model's figure on the examples and what it is, by the table of weights/README.md."""
+    text = (catalogue.folder() / "README.md").read_text(encoding="utf-8")
+    table = text.split("## On the examples", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| (\w+) \| ([-.\d]+)( dB)? (SI-SDRi|SI-SDR|LSD|%)\W", table, re.MULTILINE)
+    return {name: (float(value), unit) for name, value, _, unit in rows}
+
+
+def holds(name: str, figure: float) -> bool:
+    """Whether a figure is as good as that on the card; of an LSD less is better."""
+    known, unit = cards()[name]
+    return figure < known + MARGINS[unit] if unit == "LSD" else figure > known - MARGINS[unit]
+
+
+def test_every_bundled_model_has_a_figure() -> None:
+    assert list(cards()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_bundled_model_falls_below_its_card(name: str) -> None:
+    model = store.load_model(name)
+    figure = MEASURES[model.spec.task](model)
+    assert holds(name, figure), f"{name}: {figure:.3f}, on its card {cards()[name]}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_with_half_of_its_weights_missing_is_noticed(name: str) -> None:
+    model, generator = store.load_model(name), torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.5)
+    assert not holds(name, MEASURES[model.spec.task](model))

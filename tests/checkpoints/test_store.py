@@ -1,0 +1,135 @@
+"""checkpoints/store.py: the catalogue, round trips, and checkpoints that must be refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from conftest import EXAMPLES, SMALL
+from safetensors.torch import load_file, save_file
+
+from audiosr_cli import api
+from audiosr_cli.checkpoints import catalogue, store
+from audiosr_cli.errors import ModelError, OutputError
+from audiosr_cli.models import ModelSpec, build, make_config
+
+
+def test_round_trip_in_half_precision(tmp_path: Path) -> None:
+    model = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"]))
+    store.save_model(model, tmp_path / "a.safetensors", {"minutes": 3})
+    again = store.load_model(str(tmp_path / "a.safetensors"))
+    assert (again.config, again.spec, again.training) == (model.config, model.spec, False)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value.half().float(), rtol=0, atol=0)
+    known = catalogue.metadata(tmp_path / "a.safetensors")
+    assert known["note"] == {"minutes": 3}
+    assert known["spec"] == model.spec.as_dict()
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4, 6])
+def test_every_ratio_can_be_loaded(ratio: int, tmp_path: Path) -> None:
+    model = build("audio_unet", make_config("audio_unet", SMALL["audio_unet"] | {"ratio": ratio}))
+    store.save_model(model, tmp_path / "a.safetensors", {})
+    again = store.load_model(str(tmp_path / "a.safetensors"))
+    assert again(torch.zeros(1, 1, again.spec.window)).shape[-1] == 1024 * ratio
+
+
+def test_default_and_unknown_names(small_weights: Path) -> None:
+    assert catalogue.default_model("separate") == "wave_u_net"
+    assert store.load_model("audio_unet").spec.task == "upsample"
+    with pytest.raises(ModelError, match="bundled: wave_u_net, spectral_bwe"):
+        store.load_model("sepformer")
+    with pytest.raises(ModelError, match="cannot be read"):
+        store.load_model("missing.safetensors")
+
+
+def test_a_flipped_bit_is_found(small_weights: Path) -> None:
+    path = small_weights / "wave_u_net.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="SHA-256"):
+        store.load_model("wave_u_net")
+
+
+def rewritten(path: Path, *, tensors: dict | None = None, **changed: object) -> str:
+    """A copy of a checkpoint with other tensors or metadata."""
+    known = catalogue.metadata(path) | changed
+    out = path.with_name("changed.safetensors")
+    save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in known.items()})
+    return str(out)
+
+
+def test_what_is_refused(small_weights: Path, tmp_path: Path) -> None:
+    path = small_weights / "audio_unet.safetensors"
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    broken = tensors | {first: torch.full_like(tensors[first], float("nan"))}
+    with pytest.raises(ModelError, match="not finite"):
+        store.load_model(rewritten(path, tensors=broken))
+    with pytest.raises(ModelError, match="unknown architecture 'other'"):
+        store.load_model(rewritten(path, model="other"))
+    with pytest.raises(ModelError, match="format 99"):
+        store.load_model(rewritten(path, format=99))
+    with pytest.raises(ModelError, match="do not fit"):
+        store.load_model(rewritten(path, tensors={"other": torch.zeros(2)}))
+    for name, content, said in (
+        ("truncated", path.read_bytes()[:-50], "cannot be read"),
+        ("empty", b"", "not a checkpoint"),
+        ("pickle", b"\x80\x04\x95" + bytes(100), "not a checkpoint|claims"),
+        ("hostile", struct.pack("<Q", 2**40) + b"{}", "claims"),
+        ("plain", struct.pack("<Q", 2) + b"{}", "not a checkpoint"),
+    ):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            store.load_model(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_bundled_weights_are_whole() -> None:
+    entries = catalogue.entries()
+    assert {task for entry in entries.values() for task in entry["tasks"]} >= {"separate", "upsample"}
+    total = 0
+    for name, entry in entries.items():
+        model = store.load_model(name)
+        path = catalogue.folder() / entry["file"]
+        known = catalogue.metadata(path)
+        assert ModelSpec(**known["spec"]) == model.spec  # older ones lack fields that have defaults
+        assert known["note"]["data"]
+        total += path.stat().st_size
+    assert total < 95e6
+
+
+@pytest.mark.parametrize("name", [name for name, entry in catalogue.entries().items() if "separate" in entry["tasks"]])
+def test_bundled_separators_keep_level_and_polarity(name: str) -> None:
+    mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")
+    references = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac", dtype="float32")[0] for i in (1, 2)]
+    sources = store.load_model(name).spec.sources
+    made = api.separation(sources, name).array(mix, rate)[:, 0]
+    for reference in references:
+        gain = made @ reference / (reference @ reference)
+        assert 0.5 < max(gain) < 1.5
+        assert min(gain) > -0.1
+    assert 0.6 < (made.sum(0) @ mix) / (mix @ mix) < 1.2
+
+
+def test_every_bundled_model_has_a_card() -> None:
+    cards = (catalogue.folder() / "README.md").read_text()
+    for name in catalogue.entries():
+        assert f"## {name}" in cards
+
+
+def test_what_is_saved_can_be_read_by_others_and_refusals_are_told(tmp_path: Path) -> None:
+    model = build("voice", make_config("voice", {"width": 8}))
+    path = tmp_path / "a.safetensors"
+    store.save_model(model, path, {})
+    (tmp_path / "plain").write_bytes(b"")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    model.norms[0].num_batches_tracked.fill_(100_000)  # beyond fp16
+    store.save_model(model, path, {})
+    assert store.load_model(str(path)).state_dict()["norms.0.num_batches_tracked"] == 100_000
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.save_model(model, tmp_path / "nowhere" / "a.safetensors", {})

@@ -1,0 +1,169 @@
+"""cli/running.py and cli/telling.py: what is said of a batch, what a manifest holds, rehearsals and shares."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from conftest import noise
+from typer.testing import CliRunner, Result
+
+from audiosr_cli.batch.inputs import Item
+from audiosr_cli.batch.run import Outcome
+from audiosr_cli.cli import console, progress
+from audiosr_cli.cli.main import app
+from audiosr_cli.cli.options import guarded
+from audiosr_cli.errors import AudioSRError, OutputError, UsageError
+from audiosr_cli.files.fingerprint import sha256
+
+
+def audiosr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["upsample", "--rate", "16000", *map(str, arguments)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three recordings and one that is none, in ``in``, which is beside the current place."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        soundfile.write(tmp_path / "in" / f"{name}.wav", noise(8000).T, 8000)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"RIFF")
+    return tmp_path
+
+
+def test_events(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVENT_S", 0.0)
+    soundfile.write(folder / "in" / "c.wav", noise(0).T, 8000)
+    done = audiosr("in", "-o", "out", "--model", "none", "--json", "--overwrite")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    told = [(row["event"], row["input"]) for row in rows]
+    assert done.exit_code == 3
+    assert told == [
+        *[(event, "in/a.wav") for event in ("start", "progress", "done")],
+        *[(event, "in/b.wav") for event in ("start", "progress", "done")],
+        ("failed", "in/bad.wav"),
+        *[(event, "in/c.wav") for event in ("start", "warning", "done")],
+    ]
+    assert (rows[1]["seconds"], rows[1]["share"]) == (1.0, 1.0)
+    assert rows[2]["status"] == "done"
+    skipped = audiosr("in/a.wav", "-o", "out", "--model", "none", "--json", "--skip")
+    assert json.loads(skipped.stdout)["event"] == "skipped"
+
+
+def test_progress_goes_where_it_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVENT_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_S", 0.0)
+    arguments = ("in", "-o", "out", "--model", "none", "--overwrite")
+    plain = audiosr(*arguments, "--progress", "plain")
+    assert "0 of 4 finished; in/a.wav: 1 s" in plain.stderr
+    assert "done" in plain.stderr.splitlines()[-5]  # the table's head
+    assert "failed: in/bad.wav: " in plain.stderr.splitlines()[-1]
+    events = audiosr(*arguments, "--progress", "json")
+    assert '{"event": "progress", "input": "in/a.wav", "seconds": 1.0, "share": 1.0}' in events.stderr.splitlines()
+    assert events.stdout == plain.stdout
+    none = audiosr(*arguments, "--progress", "none")
+    assert [line[:20] for line in none.stderr.splitlines()] == ["audiosr: in/bad.wav:", "audiosr: 1 of 4 recor"[:20]]
+    assert audiosr("in", "-o", "out", "--model", "none", "--json", "--progress", "none").stdout.count("progress") == 0
+
+
+def test_a_summary_keeps_few_failures() -> None:
+    summary = progress.Summary()
+    for error in (OutputError("no room"), *(UsageError(f"{i}") for i in range(50))):
+        summary.ended(Outcome(Item("a.wav"), error=error))
+    assert (summary.count["failed"], summary.failures) == (51, ["no room", *map(str, range(19))])
+    assert summary.exit_code == 1
+    summary.ended(Outcome(Item("a.wav")))
+    assert summary.exit_code == 3
+
+
+class Full(io.StringIO):
+    """As standard output to a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_standard_output_is_named_only_where_it_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("odd")
+
+    with pytest.raises(AudioSRError, match=r"^odd$"):
+        guarded(fail)()
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(AudioSRError, match=r"^standard output: No space left on device$"):
+        guarded(console.put)(text="a")
+
+
+def test_a_bar_takes_the_terminal_when_it_is_entered() -> None:
+    bars = progress.Bars(2)
+    assert not bars._bar.live.is_started
+    with bars:
+        assert bars._bar.live.is_started
+    assert not bars._bar.live.is_started
+
+
+def test_a_rehearsal_writes_nothing_and_finds_what_cannot_go_well(folder: Path) -> None:
+    planned = audiosr("in", "-o", "out", "--model", "none", "--dry-run")
+    assert planned.stdout.splitlines() == [f"in/{name}.wav → out/{name}_16000.wav" for name in "abc"]
+    assert planned.exit_code == 3
+    assert "bad.wav" in planned.stderr
+    assert not (folder / "out").exists()
+    (folder / "out").mkdir()
+    (folder / "out" / "b_16000.wav").touch()
+    assert "out/b_16000.wav: exists already" in audiosr("in", "-o", "out", "--model", "none", "--dry-run").stderr
+    rows = audiosr("in", "-o", "out", "--model", "none", "--dry-run", "--skip", "--json").stdout.splitlines()
+    assert [json.loads(row)["event"] for row in rows] == ["planned", "skipped", "failed", "planned"]
+    twice = audiosr("in", "in/a.wav", "-o", "out", "--model", "none", "--dry-run")
+    assert isinstance(twice.exception, UsageError)
+
+
+def test_shares_are_all_of_it(folder: Path) -> None:
+    shares = [audiosr("in", "-o", "out", "--model", "none", "--shard", f"{i}/3").stdout.splitlines() for i in (1, 2, 3)]
+    assert shares == [["out/a_16000.wav", "out/c_16000.wav"], ["out/b_16000.wav"], []]
+
+
+def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
+    audiosr("in", "-o", "out", "--manifest", "run.jsonl", "--cutoff", 3000)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["begun", "done", "begun", "done", "failed", "begun", "done"]
+    row = rows[1]
+    assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", sha256(Path("in/a.wav")))
+    (made,) = row["outputs"]
+    assert (made["path"], made["sha256"]) == (f"{folder}/out/a_16000.wav", sha256(Path("out/a_16000.wav")))
+    assert list(row["models"].values()) == [sha256(small_weights / "spectral_bwe.safetensors")]
+    assert (row["settings"]["cutoff_hz"], row["settings"]["clip"], row["seconds"]) == (3000, "warn", 1.0)
+    assert "header ends" in rows[4]["error"]
+
+
+def test_what_changes_no_sample_makes_no_other_run(folder: Path) -> None:
+    arguments = ("in", "-o", "out", "--model", "none", "--manifest", "run.jsonl", "--resume")
+    assert len(audiosr(*arguments).stdout.splitlines()) == 3
+    assert audiosr(*arguments, "--threads", "7", "--batch", "2").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["in", "--resume"], "--manifest FILE"),
+        (["in", "a\0b"], "inputs: holds a NUL byte"),
+        (["in", "-o", "a\0b"], "output: holds a NUL byte"),
+        (["in", "--manifest", "a\0b"], "manifest: holds a NUL byte"),
+        (["in", "--shard", "3/2"], "i/N is wanted"),
+        (["-", "in", "--jobs", "2"], "leave --jobs out"),
+        (["/dev/fd/63", "in", "--jobs", "2"], "/dev/fd/63 reaches no other process"),
+        ([], "no inputs"),
+        (["in", "--skip", "--fail"], "exclude each other"),
+    ],
+)
+def test_calls_that_cannot_be_meant(arguments: list[str], said: str, folder: Path) -> None:
+    done = audiosr(*arguments, "--model", "none")
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)

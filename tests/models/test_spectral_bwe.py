@@ -1,0 +1,43 @@
+"""SpectralBWE: the input below the edge, levels, and an edge for each item."""
+
+from __future__ import annotations
+
+import torch
+from test_models import TOLERANCE, make, signal
+
+from audiosr_cli.dsp.spectra import low_pass, stft
+from audiosr_cli.models import Model
+
+
+def bwe(**values: float) -> Model:
+    return make("spectral_bwe", {"hidden": 8, "blocks": 1, "margin": 12, "frames": 32} | values).eval().at_edge(6000.0)
+
+
+def test_keeps_what_lies_below_the_edge() -> None:
+    model = bwe()
+    x = low_pass(signal(model, model.spec.window)[:, 0], torch.tensor([6200.0]), torch.tensor([0.02]), 48000)
+    with torch.no_grad():
+        made = model(x.unsqueeze(1))[0, 0, 0]
+    heard = x[0, model.spec.context : -model.spec.context]
+    before, after = stft(torch.stack([heard, made]), 1024, 256)
+    kept, high = slice(0, round((6000 - 400) / 46.875)), slice(round(6500 / 46.875), None)
+    assert (before - after)[kept].abs().mean() < 1e-2 * before[kept].abs().mean()
+    assert after[high].abs().mean() > 10 * before[high].abs().mean()
+
+
+def test_of_gain_is_gain_and_of_silence_silence() -> None:
+    model = bwe()
+    x = signal(model, model.spec.window)
+    with torch.no_grad():
+        torch.testing.assert_close(model(-0.01 * x), -0.01 * model(x), rtol=0, atol=1e-6)
+        assert not model(0 * x).any()
+
+
+def test_has_an_edge_an_item() -> None:
+    model, edges = bwe(), torch.tensor([3000.0, 11000.0])
+    x = signal(model, model.spec.window, 2)
+    with torch.no_grad():
+        both = model(x, edges)
+        for one, made, edge in zip(x, both, edges, strict=True):
+            torch.testing.assert_close(model.at_edge(float(edge))(one[None])[0], made, rtol=0, atol=TOLERANCE)
+    assert not torch.allclose(both[0], model(x)[0], atol=1e-2)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiosr_cli.errors import UsageError
+from audiosr_cli.runtime.device import computes_bf16, float32_products, pick_bf16, pick_device
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    assert pick_device("cpu") == "cpu"
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
+        pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA device"):
+            pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("features", "native"),
+    [({}, False), ({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
+)
+def test_bf16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert computes_bf16("cpu") == pick_bf16("auto", "cpu") == native
+    assert pick_bf16("bf16", "cpu") and not pick_bf16("float32", "cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_where_the_card_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert computes_bf16("cuda") == native
+
+
+def test_tf32_is_for_cuda_without_a_wish_for_float32() -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = allowed()
+    for device, exact, expected in (
+        ("cpu", True, before),
+        ("cuda", True, (False, False)),
+        ("cuda", False, (True, True)),
+    ):
+        with float32_products(device, exact):
+            assert allowed() == expected
+        assert allowed() == before

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HELD = """
+import os
+import torch
+from audiosr_cli.runtime.memory import keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+{call}
+before = resident()
+for _ in range(3):
+    maps = [torch.ones(2 << 20) for _ in range(16)]  # 8 MiB each
+    del maps
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
+def test_freed_memory_is_kept() -> None:
+    small = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072")  # else glibc learns its own
+    plain, kept = (
+        int(subprocess.check_output([sys.executable, "-c", HELD.format(call=call)], env=os.environ | small))
+        for call in ("", "keep_freed_memory()")
+    )
+    assert plain < 64 <= kept  # MiB of 128
+
+
+HEAPS = """
+import ctypes, sys, threading
+from audiosr_cli.runtime.memory import keep_freed_memory
+{call}
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+together = threading.Barrier(5)
+def work():
+    together.wait()
+    assert libc.malloc(1 << 16)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+together.wait()
+together.wait()
+file = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
+def test_what_one_thread_has_freed_is_for_all(tmp_path: Path) -> None:
+    """Threads share one heap, where glibc gives each its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
+    counts = []
+    for call in ("", "keep_freed_memory()"):
+        command = [sys.executable, "-c", HEAPS.format(call=call), str(tmp_path / "heaps.xml")]
+        subprocess.run(command, check=True, env=environment)
+        counts.append((tmp_path / "heaps.xml").read_text().count("<heap nr="))
+    assert counts[0] > 1
+    assert counts[1] == 1

@@ -1,0 +1,138 @@
+"""streaming/stages.py: blocks in, blocks out, whatever their size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import halves, noise, restorer
+
+from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.errors import InputError, ModelError
+from audiosr_cli.models import build, make_config, runner
+from audiosr_cli.models.runner import Caller
+from audiosr_cli.streaming import stages
+from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.recording import process_array
+from audiosr_cli.streaming.stages import make_stages, stream
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "two_speakers.wav"
+BF16_POWER = 1e-3  # of the output's: -30 dB, where tracks are 6 dB above what they should not have
+
+OPTIONS = Options()
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_block_size_never_changes_a_sample(models: int) -> None:
+    chain = [halves(), halves(16000)][:models]
+    wave = noise(20_011, 2)
+
+    def run(block: int) -> np.ndarray:
+        chained = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, chained)), axis=1)
+
+    runs = [run(block) for block in (23, 509, 44100)]
+    assert runs[0].shape == (2 * 2**models, 40_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+def test_a_restorer_streams() -> None:
+    chain, wave = [halves(), restorer()], noise(20_011, 2)
+
+    def run(block: int) -> np.ndarray:
+        chained = make_stages(chain, 22050, 44100, 2, OPTIONS)
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, chained)), axis=1)
+
+    runs = [run(block) for block in (23, 509, 44100)]
+    assert runs[0].shape == (4, 40_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_threads_never_change_a_sample(channels: int) -> None:
+    """Speakers that are put in order and then restored, at other rates than their own."""
+    chain, wave = [halves(), restorer()], noise(90_011, channels)
+    runs = [process_array(wave, 22050, chain, 44100, replace(OPTIONS, threads=threads)) for threads in (1, 2, 5)]
+    assert runs[0].shape == (2, channels, 180_022)
+    assert all(np.array_equal(made, runs[0]) for made in runs)
+
+
+@pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe"])
+def test_bf16_changes_little(name: str) -> None:
+    wave, _ = soundfile.read(EXAMPLE, dtype="float32", frames=32000)
+    exact, rounded = (
+        process_array(wave, 16000, [load_model(name)], 16000, replace(OPTIONS, bf16=b)) for b in (False, True)
+    )
+    error = rounded - exact
+    assert 0 < np.square(error).mean() < BF16_POWER * np.square(exact).mean()
+
+
+def test_a_restorer_wants_as_many_sources() -> None:
+    with pytest.raises(ModelError, match="band_masks does not go with what it is to restore"):
+        process_array(noise(100), 16000, [halves(8000, 3), restorer(16000, 2)], 16000, OPTIONS)
+
+
+def test_a_stereo_model_refuses_mono() -> None:
+    model = build("wave_u_net", make_config("wave_u_net", {"channels": 2, "depth": 2, "filters": 2, "core": 64}))
+    with pytest.raises(InputError, match="takes 2 channels, the recording has 1"):
+        process_array(noise(100), 22050, [model], 22050, OPTIONS)
+
+
+class Remote(Caller):
+    """A model on a device with room for ``room`` windows."""
+
+    room = 0
+
+    def _call(self, *x: torch.Tensor) -> torch.Tensor:
+        if self.model.device.type == "cuda" and len(x[0]) > self.room:
+            raise torch.cuda.OutOfMemoryError
+        return self.model(*x)
+
+
+@pytest.mark.parametrize(
+    ("room", "told"), [(4, []), (1, ["goes on with --batch 1"]), (0, ["goes on on the CPU"])], ids=str
+)
+def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, wave = halves(), noise(20_011)
+    expected = process_array(wave, 8000, [model], 8000, Options(batch=4))
+    places = [torch.device("cuda")]
+    monkeypatch.setattr(type(model), "device", property(lambda _: places[-1]))
+    monkeypatch.setattr(type(model), "to", lambda self, name: places.append(torch.device(name)))
+    monkeypatch.setattr(runner, "Caller", Remote)
+    monkeypatch.setattr(Remote, "room", room)
+    made = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
+    out = np.concatenate(list(stream([wave], made)), axis=1)
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=1e-6)
+    assert made[0].caller is not None
+    assert [line.split("; ")[1] for line in made[0].caller.told] == told
+    again = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
+    list(stream([wave], again))
+    assert room or not again[0].caller.told  # it stays on the CPU, and that was said
+
+
+@pytest.mark.parametrize(
+    ("meant", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)]
+)
+def test_bf16_where_a_model_has_come_to(
+    meant: str, native: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is on the CPU, because it had to or because it was asked for."""
+    monkeypatch.setattr(stages, "computes_bf16", lambda device: native)
+    (made,) = make_stages([halves()], 8000, 8000, 1, Options(meant, bf16=True))
+    assert made.caller is not None
+    assert made.caller.bf16 == expected
+
+
+def test_a_cpu_without_memory_is_told() -> None:
+    class Full(Caller):
+        def _call(self, *x: torch.Tensor) -> torch.Tensor:
+            raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(MemoryError):
+        Full(halves(), 1)(noise(100))
