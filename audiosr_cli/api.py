@@ -14,7 +14,7 @@ from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR, Sampling
-from audiosr_cli.models.speaker_encoder import Voice
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.pipeline import Pipeline, Source
@@ -40,10 +40,10 @@ def _check_rate(rate: int) -> None:
         raise UsageError(f"--rate {rate}: 1000 to 768000 Hz is possible")
 
 
-def load_voice() -> Voice:
+def load_speaker_encoder() -> SpeakerEncoder:
     """The bundled network that tells voices apart; on the CPU, where what is separated comes back to."""
-    network = load_model(default_model("voice"))
-    assert isinstance(network, Voice)
+    network = load_model(default_model("embed"))
+    assert isinstance(network, SpeakerEncoder)
     return network
 
 
@@ -71,7 +71,7 @@ def separation(
     network = _load("separate", model or _separator(speakers), options)
     if network.spec.sources != speakers:
         raise UsageError(f"--speakers {speakers}: {network.spec.name} separates {network.spec.sources}")
-    return Pipeline((network,), None, options, load_voice(), residual)
+    return Pipeline((network,), None, options, load_speaker_encoder(), residual)
 
 
 def upsampling(
@@ -92,7 +92,7 @@ def upsampling(
     models = () if model == "none" else (_load("upsample", model, options),)
     if sampling is not None:
         if not models or not isinstance(drawing := models[0], AudioSR):
-            raise UsageError("--steps, --guidance and --seed are for a model that draws: --model audiosr")
+            raise UsageError("--steps, --guidance and --seed are for a model that draws: --model audiosr_small")
         models = (drawing.drawn(sampling),)
     return Pipeline(models, rate, options, cutoff_hz=cutoff_hz)
 
@@ -115,15 +115,15 @@ def restoration(
         raise UsageError("--upsampler adds what a recording below --rate lacks; give a --rate, or --restorer none")
     options = options or default_options("cpu")
     parted = separation(speakers, model or _separator(speakers, cheapest=True), options)
-    edge = parted.models[0].spec.out_rate / 2
-    name = restorer or _restorer(edge)
+    cutoff = parted.models[0].spec.out_rate / 2
+    name = restorer or _restorer(cutoff)
     restorers = []
     if name != "none":
         network = _load("separate-sr", name, options)
-        if not _restores(network.spec.edge_hz, edge):
+        if not _restores(network.spec.cutoff_hz, cutoff):
             raise UsageError(
-                f"{network.spec.name} restores what lies above {network.spec.edge_hz:.0f} Hz; the speakers of "
-                f"{parted.models[0].spec.name} end at {edge:.0f} Hz"
+                f"{network.spec.name} restores what lies above {network.spec.cutoff_hz:.0f} Hz; the speakers of "
+                f"{parted.models[0].spec.name} end at {cutoff:.0f} Hz"
             )
         restorers = [network.fitted(network.spec.in_rate, speakers)]
         if (known := restorers[0].spec.sources) != speakers:
@@ -132,18 +132,18 @@ def restoration(
     return replace(parted, models=(*parted.models, *restorers, *upsamplers), rate=rate)
 
 
-def _restorer(edge: float) -> str:
-    """The bundled restorer for sources that end at ``edge`` Hz, or "none"."""
+def _restorer(cutoff: float) -> str:
+    """The bundled restorer for sources that end at ``cutoff`` Hz, or "none"."""
     for name, entry in catalogue.entries().items():
         path = catalogue.folder() / entry["file"]
-        if "separate-sr" in entry["tasks"] and _restores(catalogue.metadata(path)["spec"]["edge_hz"], edge):
+        if "separate-sr" in entry["tasks"] and _restores(catalogue.metadata(path)["spec"]["cutoff_hz"], cutoff):
             return name
     return "none"
 
 
-def _restores(begins: float, edge: float) -> bool:
-    """Whether what begins at ``begins`` Hz goes on where a resampled source that ends at ``edge`` Hz fades out."""
-    return 0.8 * edge <= begins <= edge
+def _restores(begins: float, cutoff: float) -> bool:
+    """Whether what begins at ``begins`` Hz goes on where a resampled source that ends at ``cutoff`` Hz fades out."""
+    return 0.8 * cutoff <= begins <= cutoff
 
 
 def _array(pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rate: int | None) -> Samples:

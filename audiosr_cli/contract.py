@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Task = Literal["separate", "upsample", "separate-sr", "voice"]
+Task = Literal["separate", "upsample", "separate-sr", "embed"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,10 @@ class ModelSpec:
 
     One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
     source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
-    yields, neighbours overlap by the rest. ``context`` is also the lookahead. ``inputs`` signals are heard together:
-    the mixture alone, or with estimates of its sources behind it, which end at ``edge_hz``. A model that ``hears_edge``
-    is told where the content of its input ends; one that is ``placed``, at which sample each of its windows begins.
+    yields, neighbours overlap by the rest. ``context`` is also the lookahead. A model takes ``inputs`` signals: the
+    mixture alone, or the mixture followed by estimates of its sources, which have no content above ``cutoff_hz``.
+    ``uses_cutoff``: the model needs the frequency at which the content of its input ends. ``uses_position``: it needs
+    the sample at which each window begins.
     """
 
     name: str
@@ -29,9 +30,9 @@ class ModelSpec:
     context: int
     hop: int
     inputs: int = 1
-    edge_hz: float = 0.0
-    hears_edge: bool = False
-    placed: bool = False
+    cutoff_hz: float = 0.0
+    uses_cutoff: bool = False
+    uses_position: bool = False
 
     def __post_init__(self) -> None:
         assert 0 < self.hop <= self.core, (self.hop, self.core)

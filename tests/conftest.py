@@ -91,7 +91,7 @@ SMALL = {
     "spectral_bwe": BWE,
     "audio_unet": {"filters": [4, 8], "kernels": [9, 5], "core": 1024, "bias": False},
     "band_masks": {"frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16},
-    "voice": {"width": 8, "size": 8},
+    "speaker_encoder": {"width": 8, "size": 8},
 }
 
 

@@ -28,7 +28,7 @@ from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.optimizers import Muon, orthogonalise
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Recordings, Separation, Upsampling, Voices
+from audiosr_cli.train.tasks import Embedding, Recordings, Separation, Upsampling
 from audiosr_cli.train.tasks.upsampling import Weights
 from audiosr_cli.train.transfer import upload_all
 
@@ -78,7 +78,7 @@ def test_irfft_ignores_what_no_real_wave_has(length: int) -> None:
     assert relative(gradients[1], gradients[0]) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["spectral2", "spectral_bwe", "band_masks", "voice", "audio_unet"])
+@pytest.mark.parametrize("name", ["spectral2", "spectral_bwe", "band_masks", "speaker_encoder", "audio_unet"])
 def test_bundled_models_give_what_they_give_on_the_cpu(name: str) -> None:
     model = store.load_model(name)
     spec = model.spec
@@ -119,8 +119,8 @@ def adversarial(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, 
 
 
 def speakers_apart(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
-    config = make_config("voice", SMALL["voice"])
-    return trainer("voice", config, Voices(config.spec, 3, 0.3), out, device, loop)
+    config = make_config("speaker_encoder", SMALL["speaker_encoder"])
+    return trainer("speaker_encoder", config, Embedding(config.spec, 3, 0.3), out, device, loop)
 
 
 def trainer(
@@ -138,10 +138,10 @@ def trainer(
     return made, recordings
 
 
-TASKS = {"separate": separating, "upsample": upsampling, "adversarial": adversarial, "voice": speakers_apart}
+TASKS = {"separate": separating, "upsample": upsampling, "adversarial": adversarial, "embed": speakers_apart}
 
 
-@pytest.mark.parametrize("task", ["separate", "upsample", "voice"])
+@pytest.mark.parametrize("task", ["separate", "upsample", "embed"])
 def test_batches_and_steps_are_those_of_the_cpu(task: str, tmp_path: Path) -> None:
     terms = []
     batches, models = [], []

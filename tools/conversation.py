@@ -18,10 +18,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audiosr_cli.api import load_voice
+from audiosr_cli.api import load_speaker_encoder
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.streaming.speakers import Tracker
-from audiosr_cli.streaming.stages import listener
+from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Engine
 
 RATE = 16000
@@ -75,7 +75,7 @@ def perfect(sources: Tensor, draw: random.Random, voice: bool) -> float:
         part = torch.nn.functional.pad(sources[:, start : start + spec.window], (0, spec.window))[:, : x.shape[-1]]
         return part[draw.sample(range(len(sources)), len(sources))].unsqueeze(1).unsqueeze(0)  # (1, S, 1, T)
 
-    engine = Engine(spec, forward, 1, 1, Tracker(True, listener(load_voice(), RATE) if voice else None))
+    engine = Engine(spec, forward, 1, 1, Tracker(True, embedder(load_speaker_encoder(), RATE) if voice else None))
     made = torch.cat([engine.push(sources.sum(0, keepdim=True)), engine.flush()], dim=-1)
     return share_on_track(made[:, 0], sources)
 

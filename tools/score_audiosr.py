@@ -1,4 +1,4 @@
-"""What bounds AudioSR, and whether it streams: `python tools/score_audiosr.py ../shared/data [--model audiosr]`.
+"""What bounds AudioSR, and whether it streams: `python tools/score_audiosr.py ../shared/data [--model audiosr_small]`.
 
 Ceilings: LSD of speech, music and noise from 8 kHz whose highs are voiced from the true mels, and from those after the
 autoencoder. Borders: ten minutes of music from 16 kHz through the command; levels of the low band, jumps and spectral
@@ -24,7 +24,7 @@ from audiosr_cli.dsp.spectra import stft
 from audiosr_cli.models.audiosr import AudioSR
 
 RATE, LOW = 48000, 8000
-EDGE_HZ = 0.945 * LOW / 2  # where soxr has lost 3 dB
+CUTOFF_HZ = 0.945 * LOW / 2  # where soxr has lost 3 dB
 MINUTES = 10
 
 
@@ -46,12 +46,12 @@ def ceilings(model: AudioSR, waves: list[np.ndarray]) -> dict[str, float]:
         length = len(wave) // unit * unit
         true = torch.from_numpy(wave[:length])[None]
         low = soxr.resample(soxr.resample(wave, RATE, LOW), LOW, RATE)[:length]
-        heard, edge = torch.from_numpy(np.pad(low, (0, length - len(low))))[None], torch.tensor([EDGE_HZ])
-        mel, level = model.hear(heard, edge)
-        target, _ = model.hear(true, edge, level)
-        back = model.join(mel, model.vae.decode(model.vae.encode(target.unsqueeze(1)).mean)[:, 0], edge)
-        for name, mels in zip(rows, (target, back, model.expect(mel, edge)), strict=True):
-            rows[name].append(float(lsd(model.voice(heard.unsqueeze(1), edge, mels)[0, 0, 0], true[0])))
+        heard, cutoff = torch.from_numpy(np.pad(low, (0, length - len(low))))[None], torch.tensor([CUTOFF_HZ])
+        mel, level = model.hear(heard, cutoff)
+        target, _ = model.hear(true, cutoff, level)
+        back = model.join(mel, model.vae.decode(model.vae.encode(target.unsqueeze(1)).mean)[:, 0], cutoff)
+        for name, mels in zip(rows, (target, back, model.expect(mel, cutoff)), strict=True):
+            rows[name].append(float(lsd(model.voice(heard.unsqueeze(1), cutoff, mels)[0, 0, 0], true[0])))
     return {name: round(mean(values), 3) for name, values in rows.items()}
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     """One JSON object a line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="audiosr")
+    parser.add_argument("--model", default="audiosr_small")
     options, rest = parser.parse_known_args()
     model = load_model(options.model)
     assert isinstance(model, AudioSR)

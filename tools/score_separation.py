@@ -33,7 +33,7 @@ from audiosr_cli.train.reverb import impulse_responses, reverberate
 
 RATE = 16000
 FOLDERS = {16000: "speech16k", 48000: "speech48k"}
-EDGE_HZ = 4000.0  # LSD is told above it, too
+CUTOFF_HZ = 4000.0  # LSD is told above it, too
 SEED = 1
 
 
@@ -169,7 +169,7 @@ def highs_errors(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> tuple
     n_fft = rate // 50
     waves = torch.cat([made, mix.unsqueeze(0), sources])
     spectra = torch.stft(waves, n_fft, window=torch.hann_window(n_fft), return_complex=True).abs().square()
-    first = math.ceil(EDGE_HZ * n_fft / rate)
+    first = math.ceil(CUTOFF_HZ * n_fft / rate)
     lows, highs = spectra[:, :first].sum(1), spectra[:, first:].sum(1)  # (2S + 1, L)
     turn = (spectra[len(made) + 1 :].sum(1) > 0).float()  # (S, L)
     alone = 1 - F.max_pool1d(1 - turn, 101, 1, 50)
@@ -202,7 +202,7 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, 
             **({} if alike is None else {"SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain}),
             "level error": float(level.abs().mean()),
             "LSD": distance(estimate, sources),
-            "LSD above 4 kHz": distance(estimate, sources, 2 * EDGE_HZ / rate),
+            "LSD above 4 kHz": distance(estimate, sources, 2 * CUTOFF_HZ / rate),
             **(lone_highs(estimate, sources, mix, rate) if turns else {}),
             **optional(estimate, sources, rate),
         }

@@ -52,7 +52,7 @@ def upsampling(data: Path, work: Path, kind: str, rate: int, model: list[str], m
     audiosr("upsample", str(low), "-o", str(work / f"{kind}_{rate}_up"), "-q", *model)
     cost = (cpu_s() - before) / sum(len(wave) / 48000 for wave in references.values())
     rows: dict[str, list[float]] = {}
-    edge = rate / 48000
+    cutoff = rate / 48000
     for name, reference in references.items():
         plain = torch.from_numpy(soxr.resample(load(low / f"{name}.wav").numpy(), rate, 48000))
         made = load(work / f"{kind}_{rate}_up" / f"{name}_48000.wav")
@@ -61,8 +61,8 @@ def upsampling(data: Path, work: Path, kind: str, rate: int, model: list[str], m
             pair = wave[:length], reference[:length]
             figures = {
                 "LSD": lsd(*pair),
-                "LSD below 0.9 edge": lsd(*pair, high=0.9 * edge),
-                "LSD above edge": lsd(*pair, low=edge),
+                "LSD below 0.9 cutoff": lsd(*pair, high=0.9 * cutoff),
+                "LSD above cutoff": lsd(*pair, low=cutoff),
                 "LSD (ssr_eval)": lsd_ssr_eval(*pair, 48000),
                 "SNR (dB)": snr(*pair),
             }

@@ -17,12 +17,12 @@ from score_separation import RATE, Mixture, improvement, mixtures
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.api import load_voice
+from audiosr_cli.api import load_speaker_encoder
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.dsp.metrics import best_order, si_sdr
 from audiosr_cli.models import Model
 from audiosr_cli.streaming.speakers import Tracker
-from audiosr_cli.streaming.stages import listener
+from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Align, Engine
 
 SHAPES_S = [  # context, core, overlap
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=40)
     options = parser.parse_args()
     model = load_model(options.model)
-    voice = listener(load_voice(), model.spec.in_rate)
+    voice = embedder(load_speaker_encoder(), model.spec.in_rate)
     found = mixtures(options.data, options.mixtures, model.spec.sources)
     print(json.dumps({"whole": round(mean(gain(whole(model, m.mix), m) for m in found), 3)}), flush=True)
     for context_s, core_s, overlap_s in SHAPES_S:

@@ -67,7 +67,7 @@ def chain_gflop(models: Sequence[Model], device: str = "cpu") -> float | None:
     for model in models:
         spec = model.spec
         x = torch.zeros(1, spec.inputs * spec.channels, spec.window, device=device)
-        flops = _counted(model, x, *((torch.zeros(1, dtype=torch.long),) if spec.placed else ()))
+        flops = _counted(model, x, *((torch.zeros(1, dtype=torch.long),) if spec.uses_position else ()))
         if flops is None:
             return None
         total += signals * flops * spec.in_rate / spec.hop / 1e9

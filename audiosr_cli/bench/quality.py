@@ -30,7 +30,7 @@ from audiosr_cli.dsp.metrics import best_order, gain_db, lag, lsd, lsd_ssr_eval,
 from audiosr_cli.errors import BenchError, InputError, UsageError
 
 PARTED_HZ = 4000.0  # where tracks of separation at 8 kHz end: LSDs of separation are told below and above it
-_BELOW = 0.9  # of the edge: what lies below that, resampling keeps
+_BELOW = 0.9  # of the cutoff: what lies below that, resampling keeps
 _HEARD_HZ = 16000  # PESQ's rate
 _AS_FLOATS = ("--subtype", "float", "--channels", "mix")
 _LEAST = 2048  # samples that an LSD needs
@@ -148,18 +148,18 @@ def parted(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[str, f
     return overall(rows)
 
 
-def widened(made: Tensor, reference: Tensor, rate: int, edge_hz: float) -> dict[str, float]:
-    """Figures of one restored recording (T,), of which what lies below ``edge_hz`` was known."""
+def widened(made: Tensor, reference: Tensor, rate: int, cutoff_hz: float) -> dict[str, float]:
+    """Figures of one restored recording (T,), of which what lies below ``cutoff_hz`` was known."""
     size = min(len(made), len(reference))  # a reference's length need not be a whole number of low samples
     made, reference = made[:size], reference[:size]
-    distances = _distances(made, reference, rate, edge_hz)
+    distances = _distances(made, reference, rate, cutoff_hz)
     return distances | {"SNR": float(snr(made, reference))} | _alike(made, reference, rate)
 
 
-def _distances(made: Tensor, reference: Tensor, rate: int, edge_hz: float) -> dict[str, float]:
-    """Both LSDs, whole and below and above the edge where it lies within the band."""
-    edge = 2 * edge_hz / rate
-    bands = {"": (0.0, 1.0)} | ({" below": (0.0, _BELOW * edge), " above": (edge, 1.0)} if edge < 1 else {})
+def _distances(made: Tensor, reference: Tensor, rate: int, cutoff_hz: float) -> dict[str, float]:
+    """Both LSDs, whole and below and above the cutoff where it lies within the band."""
+    cutoff = 2 * cutoff_hz / rate
+    bands = {"": (0.0, 1.0)} | ({" below": (0.0, _BELOW * cutoff), " above": (cutoff, 1.0)} if cutoff < 1 else {})
     found = {f"LSD{name}": float(lsd(made, reference, *band)) for name, band in bands.items()}
     return found | {
         f"LSD (ssr_eval){name}": float(lsd_ssr_eval(made, reference, rate, *band)) for name, band in bands.items()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[str], object]  # a recording, by its path, through a subject
 
-_EDGE = 0.9  # of half the rate: where content ends whose FLOPs are counted
+_CUTOFF = 0.9  # of half the rate: where content ends whose FLOPs are counted
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def count(job: dict[str, Any], _: Path) -> dict[str, Any]:
         from audiosr_cli.checkpoints.store import load_model
 
         return {"gflop_per_s": chain_gflop([load_model(job["name"], job["device"])], job["device"])}
-    models = _pipeline(job).chain(job["rate"], _EDGE * job["rate"] / 2)
+    models = _pipeline(job).chain(job["rate"], _CUTOFF * job["rate"] / 2)
     return {"gflop_per_s": chain_gflop(models, job["device"])}
 
 
@@ -118,14 +118,14 @@ def _command(job: dict[str, Any], folder: Path) -> Run:
 
 def _model(job: dict[str, Any]) -> Run:
     """A model by itself, with the resampler before it and the order of its sources; nothing is written."""
-    from audiosr_cli.api import load_voice
+    from audiosr_cli.api import load_speaker_encoder
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.checkpoints.store import load_model
     from audiosr_cli.runtime.threads import thread_pool
-    from audiosr_cli.streaming.stages import Stage, listener, stream
+    from audiosr_cli.streaming.stages import Stage, embedder, stream
 
     model, options = load_model(job["name"], job["device"]), _options(job)
-    voice = listener(load_voice(), model.spec.out_rate) if model.spec.sources > 1 else None
+    voice = embedder(load_speaker_encoder(), model.spec.out_rate) if model.spec.sources > 1 else None
 
     def run(path: str) -> None:
         with AudioReader(path) as reader, thread_pool(options.threads) as executor:

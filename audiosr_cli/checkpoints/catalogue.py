@@ -11,7 +11,12 @@ from typing import Any, cast
 from audiosr_cli.checkpoints import parts
 from audiosr_cli.errors import ModelError
 
-FORMAT = 1
+FORMAT = 2
+# Names that format 1 used, and what they are called since.
+_RENAMED_FIELDS = {"edge_hz": "cutoff_hz", "hears_edge": "uses_cutoff", "placed": "uses_position"}
+_RENAMED_ARCHITECTURES = {"voice": "speaker_encoder"}
+_RENAMED_TASKS = {"voice": "embed"}
+_RENAMED_MODELS = {"audiosr": "audiosr_small", "voice": "speaker_encoder"}
 _MAX_HEADER_BYTES = 10_000_000
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (_PACKAGE / "_weights", _PACKAGE.parent / "weights")
@@ -63,6 +68,26 @@ def metadata(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a checkpoint of ours (its metadata are missing or damaged)") from error
+    if known["format"] == 1 and isinstance(known["spec"], dict) and isinstance(known["config"], dict):
+        return _upgraded(known)
     if known["format"] != FORMAT:
-        raise ModelError(f"{path}: checkpoint format {known['format']}; this version reads format {FORMAT}")
+        raise ModelError(f"{path}: checkpoint format {known['format']}; this version reads formats 1 to {FORMAT}")
     return known
+
+
+def _upgraded(known: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a checkpoint of format 1 in today's names."""
+    spec = _renamed(known["spec"])
+    spec["task"] = _RENAMED_TASKS.get(spec.get("task"), spec.get("task"))
+    architecture = _RENAMED_ARCHITECTURES.get(known["model"], known["model"])
+    config = _renamed(known["config"])
+    if known["model"] in _RENAMED_MODELS:
+        spec["name"] = config["name"] = _RENAMED_MODELS.get(config.get("name"), config.get("name"))
+    return known | {"model": architecture, "config": config, "spec": spec}
+
+
+def _renamed(values: Any) -> Any:
+    """Rename the keys of nested tables."""
+    if not isinstance(values, dict):
+        return values
+    return {_RENAMED_FIELDS.get(key, key): _renamed(value) for key, value in values.items()}

@@ -22,12 +22,12 @@ def upsample(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="audiosr: steps of diffusion; 0 is what is to be expected. [default: 4]"),
+        typer.Option("--steps", help="audiosr_small: steps of diffusion; 0 is what is to be expected. [default: 4]"),
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option("--guidance", help="audiosr: above 1 exaggerates what the low band asks for.")
+        float | None, typer.Option("--guidance", help="audiosr_small: above 1 exaggerates what the low band asks for.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="audiosr: another seed draws other highs.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="audiosr_small: another seed draws other highs.")] = None,
     *,
     shared: options.Shared,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Where the content of a recording ends: its band edge, from the mean spectrum of all of it.
+"""Where the content of a recording ends: its band cutoff, from the mean spectrum of all of it.
 
 Two things end a band. A wall (a resampler, a codec) is a fall of many dB within a few hundredths of its frequency, with
 nothing above that comes near. A slope (an analogue filter) is a knee, from which on the spectrum falls far more steeply
@@ -29,8 +29,8 @@ _NEAR = 6  # cells before a fall in which its knee is: what lies lower is the vo
 _STEEP_DB = 3.0  # fall over two cells on the way down a slope
 _LINES_DB = 40.0  # how far down a slope is followed
 _FLOOR_DB = 4.0  # above the noise floor no slope is followed
-_FILTER_DB = 150.0  # an octave: filters that fall faster have an edge that is seen in the fine spectrum
-_EDGE_DB = 6.0  # where that edge is
+_FILTER_DB = 150.0  # an octave: filters that fall faster have a cutoff that is seen in the fine spectrum
+_CUTOFF_DB = 6.0  # where that cutoff is
 
 
 class BandMeter:
@@ -66,7 +66,7 @@ class BandMeter:
         self._power += (spectra.real**2 + spectra.imag**2).sum(0)
         self._frames += len(frame)
 
-    def edge(self) -> float | None:
+    def cutoff(self) -> float | None:
         """Where content ends, in Hz: half the rate where nothing ends it, None where there is hardly any.
 
         Recordings shorter than one frame are measured as they are, between zeros.
@@ -80,10 +80,10 @@ class BandMeter:
         lows = int(_SUBSONIC_HZ * self._size / self.sample_rate) + 1
         if 10 * math.log10(2 * power[lows:].mean() + 1e-30) < _SILENT_DB:
             return None
-        return band_edge(power, self.sample_rate)
+        return cutoff(power, self.sample_rate)
 
 
-def band_edge(power: NDArray[np.float64], sample_rate: int) -> float:
+def cutoff(power: NDArray[np.float64], sample_rate: int) -> float:
     """Where content ends in a mean power spectrum (F,), from 0 to half of ``sample_rate``: that half if nowhere."""
     nyquist = sample_rate / 2
     frequency = np.linspace(0, nyquist, len(power))
@@ -102,7 +102,7 @@ def band_edge(power: NDArray[np.float64], sample_rate: int) -> float:
         return nyquist
     knee, height, fall = _lines(level, start, reach)
     if fall * _CELLS > _FILTER_DB:
-        return fine(int(knee), height, _EDGE_DB)
+        return fine(int(knee), height, _CUTOFF_DB)
     return float(bounds[0] * 2 ** ((knee + 0.5) / _CELLS))
 
 

@@ -107,15 +107,15 @@ def mel_filters(n_fft: int, n_mels: int, sample_rate: int, low: float = 0.0, hig
     return filters.float()
 
 
-def low_pass(waves: Tensor, edge: Tensor, roll_off: Tensor, sample_rate: int) -> Tensor:
-    """Waves (B, T) without what lies above ``edge`` (B,) Hz, with zero phase.
+def low_pass(waves: Tensor, cutoff: Tensor, roll_off: Tensor, sample_rate: int) -> Tensor:
+    """Waves (B, T) without what lies above ``cutoff`` (B,) Hz, with zero phase.
 
-    The response falls as a raised cosine from 1 at ``edge * (1 - roll_off)`` to 0 at ``edge``;
+    The response falls as a raised cosine from 1 at ``cutoff * (1 - roll_off)`` to 0 at ``cutoff``;
     ``roll_off`` (B,) lies in (0, 1]. The ends of the wave wrap around (circular convolution).
     """
     length = waves.shape[-1]
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
-    response = raised_cosine(frequency / edge[:, None].clamp_min(1e-3), roll_off[:, None])
+    response = raised_cosine(frequency / cutoff[:, None].clamp_min(1e-3), roll_off[:, None])
     return irfft(torch.fft.rfft(waves) * response, length)
 
 
@@ -131,12 +131,12 @@ def change_rate(waves: Tensor, before: int, after: int, roll_off: float = 0.1) -
     wanted = round(length * after / before)
     spectrum = torch.fft.rfft(waves)
     bins = min(spectrum.shape[-1], wanted // 2 + 1)
-    edge = min(before, after) / 2
+    cutoff = min(before, after) / 2
     frequency = torch.arange(bins, device=waves.device) * (before / length)
-    response = raised_cosine(frequency / edge, torch.tensor(roll_off))
+    response = raised_cosine(frequency / cutoff, torch.tensor(roll_off))
     return irfft(spectrum[..., :bins] * response, wanted) * (wanted / length)
 
 
 def raised_cosine(relative: Tensor, roll_off: Tensor) -> Tensor:
-    """Gain at ``relative`` = frequency / edge: 1 up to 1 - ``roll_off``, falling to 0 at 1 (shapes broadcast)."""
+    """Gain at ``relative`` = frequency / cutoff: 1 up to 1 - ``roll_off``, falling to 0 at 1 (shapes broadcast)."""
     return (1 - torch.cos(torch.pi * ((1 - relative) / roll_off).clamp(0, 1))) / 2

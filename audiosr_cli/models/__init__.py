@@ -16,7 +16,7 @@ from audiosr_cli.models.base import Config, Model
 from audiosr_cli.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
 from audiosr_cli.models.dual_path import DualPath, DualPathConfig
 from audiosr_cli.models.sfsrnet import SFSRNet, SFSRNetConfig
-from audiosr_cli.models.speaker_encoder import Voice, VoiceConfig
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from audiosr_cli.models.spectral_bwe import SpectralBWE, SpectralBWEConfig
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.models.wave_u_net import WaveUNet, WaveUNetConfig
@@ -33,7 +33,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[Model]]] = {
     "sfsrnet": (SFSRNetConfig, SFSRNet),
     "spectral_bwe": (SpectralBWEConfig, SpectralBWE),
     "spectral_unet": (SpectralUNetConfig, SpectralUNet),
-    "voice": (VoiceConfig, Voice),
+    "speaker_encoder": (SpeakerEncoderConfig, SpeakerEncoder),
     "wave_u_net": (WaveUNetConfig, WaveUNet),
 }
 

@@ -103,7 +103,7 @@ class AudioSRConfig:
             n_fft=960, hop_length=480, hidden=192, blocks=4, steady=24, inputs=256, margin=0, name="vocoder"
         )
     )
-    name: str = "audiosr"
+    name: str = "audiosr_small"
 
     def __post_init__(self) -> None:
         assert self.vocoder.inputs == self.mels and self.vocoder.hop_length == self.hop_length
@@ -127,8 +127,8 @@ class AudioSRConfig:
             window=(self.core + 2 * self.margin) * hop,
             context=self.margin * hop,
             hop=(self.core - self.overlap) * hop,
-            hears_edge=True,
-            placed=True,
+            uses_cutoff=True,
+            uses_position=True,
         )
 
 
@@ -154,7 +154,7 @@ class Sampling:
 
 
 class Expected(nn.Module):
-    """Mels as they are to be expected above the edge, from those below."""
+    """Mels as they are to be expected above the cutoff, from those below."""
 
     def __init__(self, mels: int, config: ExpectedConfig) -> None:
         super().__init__()
@@ -204,41 +204,41 @@ class AudioSR(Model):
         """
         if lesson is not None:
             return lesson(self)
-        edge = x.new_full((len(x),), self.edge_hz)
-        mel, _ = self.hear(x[:, 0], edge)
-        made = self.expect(mel, edge)
+        cutoff = x.new_full((len(x),), self.cutoff_hz)
+        mel, _ = self.hear(x[:, 0], cutoff)
+        made = self.expect(mel, cutoff)
         if self.sampling.steps:
-            made = self.join(mel, self.draw(made, at if at is not None else edge.new_zeros(len(x)).long()), edge)
+            made = self.join(mel, self.draw(made, at if at is not None else cutoff.new_zeros(len(x)).long()), cutoff)
         context = self.spec.context
-        return self.voice(x, edge, made)[..., context : x.shape[-1] - context]
+        return self.voice(x, cutoff, made)[..., context : x.shape[-1] - context]
 
-    def hear(self, waves: Tensor, edge: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def hear(self, waves: Tensor, cutoff: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Waves (B, T) → mels against the level (B, L, M), about from -3 to 3, and the levels (B, L, 1).
 
-        The level is that of the band below ``edge`` (B,), unless given.
+        The level is that of the band below ``cutoff`` (B,), unless given.
         """
         with torch.autocast(waves.device.type, enabled=False):
             waves = waves.float()
             if level is None:
-                level = self.vocoder.level_below(waves, edge)
+                level = self.vocoder.level_below(waves, cutoff)
                 level = (level[:, 1:] + level[:, :-1])[:, : waves.shape[-1] // self.config.hop_length] / 2
             mel = log_mels(waves, self.filters, self.config.n_fft, self.config.hop_length)
             against = mel - (level * 2 + _FLOOR).log()  # a mel's window is about twice a bin's
             return (against.clamp_min(_QUIETEST) + 1) / _SPREAD, level
 
-    def first_mel(self, edge: Tensor) -> Tensor:
-        """The first mel that lies above ``edge`` (B,)."""
-        return torch.bucketize(edge, self.centres)
+    def first_mel(self, cutoff: Tensor) -> Tensor:
+        """The first mel that lies above ``cutoff`` (B,)."""
+        return torch.bucketize(cutoff, self.centres)
 
-    def join(self, low: Tensor, high: Tensor, edge: Tensor) -> Tensor:
-        """Mels (B, L, M) of the input below ``edge`` (B,), others above."""
-        return join_bands(low, high, self.first_mel(edge), _MIXED)
+    def join(self, low: Tensor, high: Tensor, cutoff: Tensor) -> Tensor:
+        """Mels (B, L, M) of the input below ``cutoff`` (B,), others above."""
+        return join_bands(low, high, self.first_mel(cutoff), _MIXED)
 
-    def expect(self, mel: Tensor, edge: Tensor) -> Tensor:
-        """What the mels (B, L, M) of a recording are above ``edge`` (B,) to be expected: the same shape."""
+    def expect(self, mel: Tensor, cutoff: Tensor) -> Tensor:
+        """What the mels (B, L, M) of a recording are above ``cutoff`` (B,) to be expected: the same shape."""
         ones = mel.new_ones(1, 1, mel.shape[2])
-        known = join_bands(ones, 0 * ones, self.first_mel(edge), _MIXED)
-        return self.join(mel, self.expected(mel, known), edge)
+        known = join_bands(ones, 0 * ones, self.first_mel(cutoff), _MIXED)
+        return self.join(mel, self.expected(mel, known), cutoff)
 
     def draw(self, expected: Tensor, at: Tensor) -> Tensor:
         """Mels (B, L, M) drawn where ``expected`` ones are the condition; windows begin at samples ``at`` (B,)."""
@@ -263,7 +263,7 @@ class AudioSR(Model):
         free = self.unet(noisy, torch.zeros_like(condition), step)
         return free + self.sampling.guidance * (told - free)
 
-    def voice(self, x: Tensor, edge: Tensor, mel: Tensor) -> Tensor:
+    def voice(self, x: Tensor, cutoff: Tensor, mel: Tensor) -> Tensor:
         """Waves (B, 1, T) with the highs that ``mel`` (B, L, M) asks for: (B, 1, 1, T)."""
         between = F.avg_pool1d(F.pad(mel.transpose(1, 2), (1, 1), mode="replicate"), 2, 1).transpose(1, 2)
-        return self.vocoder(x, edge, between)
+        return self.vocoder(x, cutoff, between)

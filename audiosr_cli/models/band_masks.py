@@ -31,7 +31,7 @@ class BandMasksConfig:
     """Every number of a BandMasks.
 
     Frames of ``frame_s`` seconds overlap by half, so bins are as far apart at any ``sample_rate`` and the same weights
-    serve all. Bands have ``narrow`` bins up to 8 kHz, ``wide`` ones above. Estimates end at ``edge_hz``. ``width``
+    serve all. Bands have ``narrow`` bins up to 8 kHz, ``wide`` ones above. Estimates end at ``cutoff_hz``. ``width``
     features go through ``blocks``. ``heuristic`` gives the network a first guess of every source's high band.
     ``sources`` changes no weights either. ``frames`` are how many hops a window yields, ``margin`` how many it hears on
     both sides: enough to stream exactly, or 0, which is for training.
@@ -39,7 +39,7 @@ class BandMasksConfig:
 
     sample_rate: int = 16000
     sources: int = 2
-    edge_hz: float = 3750.0
+    cutoff_hz: float = 3750.0
     frame_s: float = 0.032
     narrow: int = 8
     wide: int = 32
@@ -75,7 +75,7 @@ class BandMasksConfig:
     @property
     def low_bins(self) -> int:
         """Bins that the estimates fill."""
-        return round(self.edge_hz * self.frame_s)
+        return round(self.cutoff_hz * self.frame_s)
 
     @property
     def context(self) -> int:
@@ -130,7 +130,7 @@ def _bands(heard: Tensor, bins: int) -> Tensor:
 class BandMasks(Model):
     """The network: one pass a source, in which it hears the mixture, the source's estimate and those of the others.
 
-    What it starts from is the estimate up to ``edge_hz`` and the heuristic above. Above the edge sources share the
+    What it starts from is the estimate up to ``cutoff_hz`` and the heuristic above. Above the cutoff sources share the
     mixture: each claims a part of every bin, and the parts, which begin as the heuristic's, sum to one. Complex masks
     add to both. It is exact where it streams: all it does is local in time.
     """
@@ -153,7 +153,7 @@ class BandMasks(Model):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``edge_hz``."""
+        """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``cutoff_hz``."""
         c, ends = self.config, min(STEADY, self.config.margin)  # frames at both ends that tell levels only
         side = ends * c.n_fft // 2
         with torch.autocast(x.device.type, enabled=False):
@@ -176,7 +176,7 @@ class BandMasks(Model):
     def fitted(self, sample_rate: int, sources: int) -> BandMasks:
         """At the lowest rate that holds the recording's band; never above the one trained at, whose bands it knows."""
         c = self.config
-        rates = [rate for rate in _RATES if 2 * c.edge_hz < rate <= c.sample_rate]
+        rates = [rate for rate in _RATES if 2 * c.cutoff_hz < rate <= c.sample_rate]
         rate = next((rate for rate in rates if rate >= sample_rate), c.sample_rate)
         if (rate, sources) == (c.sample_rate, c.sources):
             return self

@@ -62,7 +62,7 @@ class RestorerConfig(MixtureConfig, Protocol):
     """A restorer's."""
 
     @property
-    def edge_hz(self) -> float:
+    def cutoff_hz(self) -> float:
         """Where estimates end."""
         ...
 
@@ -83,7 +83,7 @@ def separator_spec(config: SeparatorConfig, channels: int = 1) -> ModelSpec:
 
 
 def restorer_spec(config: RestorerConfig) -> ModelSpec:
-    """The contract of a network that hears a mixture and estimates of its sources below ``edge_hz``."""
+    """The contract of a network that hears a mixture and estimates of its sources below ``cutoff_hz``."""
     return ModelSpec(
         name=config.name,
         task="separate-sr",
@@ -95,7 +95,7 @@ def restorer_spec(config: RestorerConfig) -> ModelSpec:
         context=config.context,
         hop=config.core,
         inputs=1 + config.sources,
-        edge_hz=config.edge_hz,
+        cutoff_hz=config.cutoff_hz,
     )
 
 
@@ -114,7 +114,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.spec = config.spec
-        self.edge_hz = self.spec.in_rate / 6  # where the input's content ends, unless told otherwise
+        self.cutoff_hz = self.spec.in_rate / 6  # where the input's content ends, unless told otherwise
 
     @property
     def device(self) -> torch.device:
@@ -133,10 +133,10 @@ class Model(nn.Module):
         del sample_rate, sources
         return self
 
-    def at_edge(self, edge_hz: float) -> Self:
-        """The same network for input whose content ends at ``edge_hz``, where it asks for that; otherwise itself."""
-        if not self.spec.hears_edge:
+    def at_cutoff(self, cutoff_hz: float) -> Self:
+        """The same network for input whose content ends at ``cutoff_hz``, where it asks for that; otherwise itself."""
+        if not self.spec.uses_cutoff:
             return self
         made = copy.copy(self)
-        made.edge_hz = edge_hz
+        made.cutoff_hz = cutoff_hz
         return made

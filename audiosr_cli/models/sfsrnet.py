@@ -23,7 +23,7 @@ STEADY = 15  # frames on both sides that a frame's level is measured over
 class SFSRNetConfig:
     """Every number of an SFSRNet; the defaults are the paper's, with its frames of 32 ms at another rate.
 
-    Estimates end at ``edge_hz``. Layer l has ``widths[l]`` filters of ``kernels[l]`` bins and frames; one more, of
+    Estimates end at ``cutoff_hz``. Layer l has ``widths[l]`` filters of ``kernels[l]`` bins and frames; one more, of
     the last kernel, ends in one channel a source. ``heuristic`` gives it a guess of every source's high band.
     ``frames`` are how many hops a window yields, ``margin`` how many it hears on both sides: enough to stream exactly,
     or 0, which is for training.
@@ -31,7 +31,7 @@ class SFSRNetConfig:
 
     sample_rate: int = 16000
     sources: int = 2
-    edge_hz: float = 3750.0
+    cutoff_hz: float = 3750.0
     n_fft: int = 512
     hop_length: int = 128
     widths: tuple[int, ...] = (128, 256, 128)
@@ -52,7 +52,7 @@ class SFSRNetConfig:
     @property
     def low_bins(self) -> int:
         """Bins that the estimates fill."""
-        return round(self.edge_hz * self.n_fft / self.sample_rate)
+        return round(self.cutoff_hz * self.n_fft / self.sample_rate)
 
     @property
     def context(self) -> int:
@@ -93,7 +93,7 @@ def steady_level(mixture: Tensor, low_bins: int) -> Tensor:
 class SFSRNet(Model):
     """The network: what its convolutions make of all magnitudes is added to those of the estimates.
 
-    Batch norm stands between convolution and ReLU. Above ``edge_hz``, where estimates are empty, the phase is the
+    Batch norm stands between convolution and ReLU. Above ``cutoff_hz``, where estimates are empty, the phase is the
     mixture's. It is exact where it streams.
     """
 
@@ -114,7 +114,7 @@ class SFSRNet(Model):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``edge_hz``."""
+        """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``cutoff_hz``."""
         c, length = self.config, x.shape[-1]
         with torch.autocast(x.device.type, enabled=False):
             spectra = self.frames.analyse(x.float())  # (B, 1 + S, L, F)

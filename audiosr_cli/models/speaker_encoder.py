@@ -1,4 +1,4 @@
-"""Voice: who speaks, as a short vector. A small time-delay network with pooled statistics.
+"""The speaker encoder: a time-delay network with statistics pooling whose embedding tells speakers apart.
 
 After x-vectors (Snyder et al., ICASSP 2018), at a hundredth of their size: what tracking needs is to tell apart
 the few voices of one recording.
@@ -23,8 +23,8 @@ _SILENT = 1e-10  # mean power (-100 dB)
 
 
 @dataclass(frozen=True)
-class VoiceConfig:
-    """Every number of a voice network: ``mels`` bands, layers of ``width`` with ``dilations``, ``size`` of the vector.
+class SpeakerEncoderConfig:
+    """Configure a speaker encoder: ``mels`` bands, layers of ``width`` with ``dilations``, embeddings of ``size``.
 
     ``window`` is how many samples its spec names; it takes any number of them.
     """
@@ -35,7 +35,7 @@ class VoiceConfig:
     dilations: tuple[int, ...] = (1, 2, 3, 4)
     size: int = 64
     window: int = 16000
-    name: str = "voice"
+    name: str = "speaker_encoder"
 
     def __post_init__(self) -> None:
         assert (
@@ -46,15 +46,15 @@ class VoiceConfig:
     @property
     def spec(self) -> ModelSpec:
         """What it hears; no samples come out."""
-        return ModelSpec(self.name, "voice", self.sample_rate, 1, 1, 1, self.window, 0, self.window)
+        return ModelSpec(self.name, "embed", self.sample_rate, 1, 1, 1, self.window, 0, self.window)
 
 
-class Voice(Model):
+class SpeakerEncoder(Model):
     """The network. It returns vectors, not samples: (B, 1, T) → (B, size), of length one."""
 
-    config: VoiceConfig
+    config: SpeakerEncoderConfig
 
-    def __init__(self, config: VoiceConfig) -> None:
+    def __init__(self, config: SpeakerEncoderConfig) -> None:
         super().__init__(config)
         c = config
         widths = [c.mels] + [c.width] * len(c.dilations)

@@ -19,9 +19,9 @@ from audiosr_cli.models.base import Model
 from audiosr_cli.models.fused import depthwise
 from audiosr_cli.models.layers import Frames
 
-_OCTAVES = 8  # waves that tell the network where the edge is
+_OCTAVES = 8  # waves that tell the network where the cutoff is
 _WHITE = 6  # bins on both sides over which the low band is whitened
-_FADE = 0.05  # most that the crossfade takes of what is below the edge
+_FADE = 0.05  # most that the crossfade takes of what is below the cutoff
 _LOWEST = 8  # bin above which content may end
 _DOWN = -3.0  # natural logarithm of the highs' level before learning, against the low band's
 
@@ -32,7 +32,7 @@ class SpectralBWEConfig:
 
     Frames of ``n_fft`` every ``hop_length``; ``hidden`` features of each go through ``blocks`` with kernels of
     ``kernel`` frames, ``expansion`` times as wide inside. A frame's level is that of ``steady`` frames around it on
-    both sides. Over ``fade_hz`` below the edge, or a twentieth of it, the input gives way to what is made. ``inputs``
+    both sides. Over ``fade_hz`` below the cutoff, or a twentieth of it, the input gives way to what is made. ``inputs``
     features of a frame are heard instead of its own magnitudes, if not 0. ``frames`` are how many hops a window yields,
     ``margin`` how many it hears on both sides: enough to stream exactly, or 0, which is for training.
     """
@@ -77,7 +77,7 @@ class SpectralBWEConfig:
             window=self.frames * self.hop_length + 2 * context,
             context=context,
             hop=self.frames * self.hop_length,
-            hears_edge=True,
+            uses_cutoff=True,
         )
 
 
@@ -98,11 +98,11 @@ class Block(nn.Module):
 
 
 class SpectralBWE(Model):
-    """The network. Below the edge the output is the input, bin by bin.
+    """The network. Below the cutoff the output is the input, bin by bin.
 
     Above it each bin of the raised low band has a gain, and a flatness: how much of its own ups and downs is taken
     out. Everything is relative to the level of the frames around, so gain in is gain out, polarity is kept, and silence
-    stays silent. ``edge_hz``, one number for all items or one (B,) an item, is where the input's content ends.
+    stays silent. ``cutoff_hz``, one number for all items or one (B,) an item, is where the input's content ends.
 
     Complex values of its own beside those would bring the log-spectral distance down faster, but as pulses at the rate
     of the frames: magnitudes without ups and downs are those of one pulse a frame, which buzzes.
@@ -123,18 +123,18 @@ class SpectralBWE(Model):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, bias)
 
-    def forward(self, x: Tensor, edge_hz: Tensor | None = None, features: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cutoff_hz: Tensor | None = None, features: Tensor | None = None) -> Tensor:
         """(B, 1, T) → (B, 1, 1, T - 2 * context); ``features`` (B, L, inputs) where those are heard."""
         c, length = self.config, x.shape[-1]
         context = c.margin * c.hop_length
         with torch.autocast(x.device.type, enabled=False):
             spectrum = self.frames.analyse(x[:, 0].float())  # (B, L, F)
-            edge = x.new_full((len(x),), self.edge_hz) if edge_hz is None else edge_hz.float()
-            share, first = self._above(edge)  # (B, 1, F), (B,)
+            cutoff = x.new_full((len(x),), self.cutoff_hz) if cutoff_hz is None else cutoff_hz.float()
+            share, first = self._above(cutoff)  # (B, 1, F), (B,)
             level = self._level(spectrum * (1 - share))
             raised = self._raised(spectrum, level, first)
             features = self._features(spectrum, level, share) if features is None else features
-        h = self.enter_norm(self.enter(features) + self.place(self._where(edge)).unsqueeze(1))
+        h = self.enter_norm(self.enter(features) + self.place(self._where(cutoff)).unsqueeze(1))
         for block in self.blocks:
             h = block(h)
         h = self.norm(h)
@@ -146,18 +146,18 @@ class SpectralBWE(Model):
             wave = self.frames.synthesise(spectrum * (1 - share) + made * share, length)
         return wave[:, None, None, context : length - context]
 
-    def level_below(self, waves: Tensor, edge: Tensor) -> Tensor:
-        """RMS of a bin below ``edge`` (B,) over the frames around each: (B, T) → (B, L, 1)."""
-        share, _ = self._above(edge)
+    def level_below(self, waves: Tensor, cutoff: Tensor) -> Tensor:
+        """RMS of a bin below ``cutoff`` (B,) over the frames around each: (B, T) → (B, L, 1)."""
+        share, _ = self._above(cutoff)
         return self._level(self.frames.analyse(waves) * (1 - share))
 
-    def _above(self, edge: Tensor) -> tuple[Tensor, Tensor]:
+    def _above(self, cutoff: Tensor) -> tuple[Tensor, Tensor]:
         """How much of each bin is to be made (B, 1, F), and the first bin of which anything is, even (B,)."""
         c = self.config
         step = c.sample_rate / c.n_fft
-        frequency = torch.arange(c.bins, device=edge.device) * step
-        fade = (_FADE * edge).clamp_max(c.fade_hz).unsqueeze(1)
-        low = (edge.unsqueeze(1) - fade).clamp(_LOWEST * step, c.sample_rate / 2 - c.fade_hz)
+        frequency = torch.arange(c.bins, device=cutoff.device) * step
+        fade = (_FADE * cutoff).clamp_max(c.fade_hz).unsqueeze(1)
+        low = (cutoff.unsqueeze(1) - fade).clamp(_LOWEST * step, c.sample_rate / 2 - c.fade_hz)
         share = ((frequency - low) / fade).clamp(0, 1).unsqueeze(1)
         return share, (low[:, 0] / step).long() // 2 * 2
 
@@ -187,8 +187,8 @@ class SpectralBWE(Model):
         power = squared(spectrum / (level + 1e-8))
         return (0.5 * torch.log10(power + 1e-6) + 1) * (1 - share)
 
-    def _where(self, edge: Tensor) -> Tensor:
-        """Waves of the edge's logarithm: (B,) → (B, 2 * _OCTAVES)."""
-        octave = torch.log2(edge / 1000).unsqueeze(1)  # 0 … 4.5
-        angle = octave * torch.linspace(0.3, 4.0, _OCTAVES, device=edge.device)
+    def _where(self, cutoff: Tensor) -> Tensor:
+        """Waves of the cutoff's logarithm: (B,) → (B, 2 * _OCTAVES)."""
+        octave = torch.log2(cutoff / 1000).unsqueeze(1)  # 0 … 4.5
+        angle = octave * torch.linspace(0.3, 4.0, _OCTAVES, device=cutoff.device)
         return torch.cat([angle.sin(), angle.cos()], dim=1)

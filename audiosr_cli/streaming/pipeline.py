@@ -19,7 +19,7 @@ from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.runner import Caller
-from audiosr_cli.models.speaker_encoder import Voice
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import memory_told
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
@@ -39,15 +39,15 @@ _AHEAD_S = 30.0  # of a pipe that are heard to find where its content ends
 class Pipeline:
     """Models in a row, ready to run: ``rate`` (Hz) is the output's, None for the input's own.
 
-    ``voice`` keeps speakers on their tracks. An upsampler that comes first restores what lies above ``cutoff_hz``, or
-    above where the content is found to end. With ``residual``, for which the rate must be the input's, what the
+    ``speaker_encoder`` keeps speakers on their tracks. An upsampler that comes first restores what lies above
+    ``cutoff_hz``, or above the detected cutoff. With ``residual``, for which the rate must be the input's, what the
     sources leave of it is an output, too.
     """
 
     models: tuple[Model, ...]
     rate: int | None
     options: Options
-    voice: Voice | None = None
+    speaker_encoder: SpeakerEncoder | None = None
     residual: bool = False
     cutoff_hz: float | None = None
 
@@ -60,65 +60,65 @@ class Pipeline:
     @property
     def checkpoints(self) -> dict[str, str]:
         """The SHA-256 of every model's checkpoint, by the model's name."""
-        loaded = (*self.models, *([self.voice] if self.voice is not None else []))
+        loaded = (*self.models, *([self.speaker_encoder] if self.speaker_encoder is not None else []))
         return {model.spec.name: model.sha256 for model in loaded}
 
     @property
-    def asks_for_edge(self) -> bool:
+    def uses_cutoff(self) -> bool:
         """Whether what is done depends on where a recording's content ends."""
         return bool(self.models) and self.models[0].spec.task == "upsample"
 
-    def edge(self, blocks: Iterable[Samples], sample_rate: int) -> float | None:
+    def find_cutoff(self, blocks: Iterable[Samples], sample_rate: int) -> float | None:
         """Where the content of ``blocks`` (C, T) ends, in Hz, or is said to; None where there is hardly any."""
         if self.cutoff_hz is not None:
             return min(self.cutoff_hz, sample_rate / 2)
         meter = BandMeter(sample_rate)
         for block in blocks:
             meter.push(self.options.pick(block))
-        return meter.edge()
+        return meter.cutoff()
 
-    def chain(self, sample_rate: int, edge_hz: float | None = None) -> tuple[Model, ...]:
-        """The models that a recording at ``sample_rate`` Hz goes through, whose content ends at ``edge_hz``.
+    def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[Model, ...]:
+        """The models that a recording at ``sample_rate`` Hz goes through, whose content ends at ``cutoff_hz``.
 
         Restorers only where it has highs, upsamplers that come first only where it has none and is not silent.
         """
         enough = any(model.spec.inputs > 1 for model in self.models) and (self.rate or 0) <= sample_rate
         full = min(_FULL_HZ, _PASSED * (self.rate or sample_rate) / 2)
-        if self.asks_for_edge and (edge_hz is None or edge_hz >= full):
+        if self.uses_cutoff and (cutoff_hz is None or cutoff_hz >= full):
             return ()
 
         def needed(model: Model) -> bool:
             if model.spec.inputs > 1:
-                return _PASSED * sample_rate / 2 > model.spec.edge_hz
+                return _PASSED * sample_rate / 2 > model.spec.cutoff_hz
             return not (enough and model.spec.task == "upsample")
 
-        chosen, edge = [], min(_TOLD * (edge_hz or math.inf), _FADED * sample_rate / 2)
+        chosen, cutoff = [], min(_TOLD * (cutoff_hz or math.inf), _FADED * sample_rate / 2)
         for model in filter(needed, self.models):
-            chosen.append(model.fitted(sample_rate, model.spec.sources).at_edge(edge))
-            edge = min(edge, _FADED * chosen[-1].spec.out_rate / 2)
+            chosen.append(model.fitted(sample_rate, model.spec.sources).at_cutoff(cutoff))
+            cutoff = min(cutoff, _FADED * chosen[-1].spec.out_rate / 2)
         return tuple(chosen)
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""
-        rate, edge_hz = self.rate or sample_rate, None
-        if self.asks_for_edge and np.issubdtype(audio.dtype, np.floating) and audio.ndim in (1, 2):
-            edge_hz = self.edge([np.atleast_2d(audio).astype(np.float32)], sample_rate)
-        models = self.chain(sample_rate, edge_hz)
-        return process_array(audio, sample_rate, models, rate, self.options, self.voice, self.residual)
+        rate, cutoff_hz = self.rate or sample_rate, None
+        if self.uses_cutoff and np.issubdtype(audio.dtype, np.floating) and audio.ndim in (1, 2):
+            cutoff_hz = self.find_cutoff([np.atleast_2d(audio).astype(np.float32)], sample_rate)
+        models = self.chain(sample_rate, cutoff_hz)
+        return process_array(audio, sample_rate, models, rate, self.options, self.speaker_encoder, self.residual)
 
-    def file_edge(self, reader: AudioReader) -> float | None:
+    def file_cutoff(self, reader: AudioReader) -> float | None:
         """Where the content of an open recording ends; a file is heard whole, of a pipe the first 30 s."""
         if reader.path is None or self.cutoff_hz is not None:
-            return self.edge(reader.ahead(_AHEAD_S), reader.sample_rate)
+            return self.find_cutoff(reader.ahead(_AHEAD_S), reader.sample_rate)
         with AudioReader(reader.path) as again:
-            return self.edge(again.blocks(), again.sample_rate)
+            return self.find_cutoff(again.blocks(), again.sample_rate)
 
     def forecast(self, reader: AudioReader) -> float | None:
         """Seconds that an open recording will take, by one window of a model that draws.
 
         None without such a model, and for a few windows, which are done as soon as told of.
         """
-        drawing = next((model for model in self.models if model.spec.placed), None)
+        drawing = next((model for model in self.models if model.spec.uses_position), None)
         if drawing is None or reader.frames is None:
             return None
         spec, seconds = drawing.spec, reader.frames / reader.sample_rate
@@ -140,7 +140,7 @@ class Pipeline:
     def form(self, reader: AudioReader, container: str = "wav", subtype: str | None = None) -> OutputFormat:
         """What the outputs of an open recording are. Raises AudioSRError where its header tells that it cannot be."""
         rate = self.rate or reader.sample_rate
-        if self.asks_for_edge and rate < reader.sample_rate:
+        if self.uses_cutoff and rate < reader.sample_rate:
             raise UsageError(
                 f"--rate {rate}: {reader.name} is at {reader.sample_rate} Hz, models go up only; see --model none"
             )
@@ -159,14 +159,14 @@ class Pipeline:
         """An open recording into ``targets``, one a source (``-``: standard output); ``fresh`` ones replace nothing."""
         form = self.form(reader, container, subtype)
         with memory_told(reader.name):
-            edge_hz = self.file_edge(reader) if self.asks_for_edge else None
-            models = self.chain(reader.sample_rate, edge_hz)
+            cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
+            models = self.chain(reader.sample_rate, cutoff_hz)
             report = process_file(
-                targets, reader, models, form, self.options, progress, self.voice, self.residual, fresh
+                targets, reader, models, form, self.options, progress, self.speaker_encoder, self.residual, fresh
             )
-        if self.asks_for_edge:
-            report.edge_hz = edge_hz
-            report.notes.append(_told(reader.name, edge_hz, models))
+        if self.uses_cutoff:
+            report.cutoff_hz = cutoff_hz
+            report.notes.append(_told(reader.name, cutoff_hz, models))
         report.warnings += self._lost(reader, models)
         return report
 
@@ -174,7 +174,7 @@ class Pipeline:
         """What of a recording's rate and band did not become what one might think."""
         lines = []
         kept = self.rate is not None and self.rate <= reader.sample_rate
-        if kept and not (self.asks_for_edge and self.rate == reader.sample_rate):
+        if kept and not (self.uses_cutoff and self.rate == reader.sample_rate):
             lines.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
         guided = any(model.spec.inputs > 1 for model in models)
         rates = [model.spec.out_rate for model in models] or [reader.sample_rate]
@@ -184,8 +184,8 @@ class Pipeline:
         return lines
 
 
-def _told(name: str, edge_hz: float | None, models: Sequence[Model]) -> str:
+def _told(name: str, cutoff_hz: float | None, models: Sequence[Model]) -> str:
     """What a person is told of where the content ends."""
-    if edge_hz is None:
+    if cutoff_hz is None:
         return f"{name}: is silent; nothing to restore"
-    return f"{name}: content ends at {edge_hz / 1000:.1f} kHz; {'restored above' if models else 'nothing to restore'}"
+    return f"{name}: content ends at {cutoff_hz / 1000:.1f} kHz; {'restored above' if models else 'nothing to restore'}"

@@ -17,7 +17,7 @@ from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.write import AudioWriter, OutputFormat
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import Model
-from audiosr_cli.models.speaker_encoder import Voice as VoiceModel
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.stages import Stage, make_stages, stream, with_residual
@@ -32,7 +32,7 @@ _UNSURE = 0.75  # probability of the order of speakers below which the report wa
 class Report:
     """What became of one recording; ``frames_*`` count samples of one channel, ``elapsed_s`` is wall time.
 
-    ``edge_hz`` is where the content was found, or said, to end, if that was asked. ``channels`` are those processed,
+    ``cutoff_hz`` is where the content was found, or said, to end, if that was asked. ``channels`` are those processed,
     ``zeroed`` samples were no finite numbers, ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence``
     holds, for every ``confidence_hop_s`` of the recording, the probability that the speakers are on their tracks.
     """
@@ -44,7 +44,7 @@ class Report:
     rate_in: int = 0
     rate_out: int = 0
     channels: int = 0
-    edge_hz: float | None = None
+    cutoff_hz: float | None = None
     zeroed: int = 0
     clipped: int = 0
     gain: float = 1.0
@@ -62,7 +62,7 @@ def process_array(
     models: Sequence[Model | None],
     out_rate: int,
     options: Options,
-    voice: VoiceModel | None = None,
+    speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
 ) -> Samples:
     """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C', T') float32 at ``out_rate``.
@@ -78,7 +78,7 @@ def process_array(
     wave = _finite(wave, Report("the array", [], rate_in=sample_rate), options)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
     with thread_pool(options.threads) as executor:
-        stages = make_stages(models, sample_rate, out_rate, len(wave), options, voice, executor)
+        stages = make_stages(models, sample_rate, out_rate, len(wave), options, speaker_encoder, executor)
         rows = stages[-1].rows + residual * len(wave)
         streamed = (with_residual if residual else stream)(pieces, stages)
         made = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
@@ -92,7 +92,7 @@ def process_file(
     form: OutputFormat,
     options: Options,
     progress: Progress | None = None,
-    voice: VoiceModel | None = None,
+    speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
     fresh: Container[str | Path] = (),
 ) -> Report:
@@ -108,7 +108,9 @@ def process_file(
     speakers = len(targets) - residual
     with ExitStack() as stack:
         executor = stack.enter_context(thread_pool(options.threads))
-        stages = make_stages(models, reader.sample_rate, form.sample_rate, form.channels, options, voice, executor)
+        stages = make_stages(
+            models, reader.sample_rate, form.sample_rate, form.channels, options, speaker_encoder, executor
+        )
         assert stages[-1].rows == speakers * form.channels
         made = (with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
         writers = [stack.enter_context(AudioWriter(name, form, options.clip, name in fresh)) for name in targets]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Voice = Callable[[Tensor], Tensor]  # waves (N, T) → unit vectors (N, D), zeros for silence
+Embed = Callable[[Tensor], Tensor]  # waves (N, T) → unit vectors (N, D), zeros for silence
 
 _SILENCE = 1e-10  # mean power (-100 dB) below which a stretch says nothing about who speaks
 _SPEAKS = 10**-2.5  # of the peak (-25 dB): below, a source is not speaking but what separating left
@@ -281,13 +281,13 @@ class Tracker:
 
     Each channel is a chain of its own where a model hears one channel at a time and may order each differently
     (``per_channel``); the loudest decides first and the others follow it where they share its sources. Without
-    ``voice`` only overlaps and channels tell. ``confidence`` has a number in (0, 1] for each window, some thousands an
+    ``embed`` only overlaps and channels tell. ``confidence`` has a number in (0, 1] for each window, some thousands an
     hour: the probability that its least certain channel is in order, as far as was known then. It takes up to
     ``MOST_SOURCES`` sources.
     """
 
-    def __init__(self, per_channel: bool = True, voice: Voice | None = None) -> None:
-        self.per_channel, self.voice = per_channel, voice
+    def __init__(self, per_channel: bool = True, embed: Embed | None = None) -> None:
+        self.per_channel, self.embed = per_channel, embed
         self.confidence: list[float] = []
         self._chains: list[_Chain] = []
         self._speakers = _Speakers(0)
@@ -333,12 +333,12 @@ class Tracker:
         """Log-odds (S, S) of the channels ``group`` of ``tail`` (S, C, overlap) being where ``sources`` start."""
         if tail is None or not tail.shape[-1]:
             return None
-        quiet, sure = chain.above(_OVERLAPS), _SURE if self.voice is None else _SURE_HEARD
+        quiet, sure = chain.above(_OVERLAPS), _SURE if self.embed is None else _SURE_HEARD
         start = sources[..., : tail.shape[-1]]
         return sure * agreement(tail[:, group].flatten(1), start.flatten(1), (quiet, quiet))
 
     def _listen(self, sources: Tensor) -> Tensor:
         """Voices (S, D) of ``sources`` (S, C, T), by the loudest channel."""
-        if self.voice is None:
+        if self.embed is None:
             return sources.new_zeros(len(sources), 1)
-        return self.voice(sources[:, int(sources.square().sum((0, 2)).argmax())])
+        return self.embed(sources[:, int(sources.square().sum((0, 2)).argmax())])

@@ -14,10 +14,10 @@ from audiosr_cli.audio.resample import Resampler, resampled_length
 from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import Model
 from audiosr_cli.models.runner import Caller
-from audiosr_cli.models.speaker_encoder import Voice as VoiceModel
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.speakers import MOST_SOURCES, Tracker, Voice
+from audiosr_cli.streaming.speakers import MOST_SOURCES, Embed, Tracker
 from audiosr_cli.streaming.windows import Engine
 
 
@@ -35,7 +35,7 @@ class Stage:
         out_rate: int,
         channels: int,
         options: Options,
-        voice: Voice | None = None,
+        embed: Embed | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
@@ -44,7 +44,7 @@ class Stage:
         parts = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
         if model and model.spec.sources > MOST_SOURCES:
             raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
-        self.tracker = Tracker(model.spec.channels == 1, voice) if model and parts else None
+        self.tracker = Tracker(model.spec.channels == 1, embed) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self.caller: Caller | None = None
         self._engine = self._make_engine(model, channels, options, executor) if model else None
@@ -133,13 +133,13 @@ def make_stages(
     out_rate: int,
     channels: int,
     options: Options,
-    voice: VoiceModel | None = None,
+    speaker_encoder: SpeakerEncoder | None = None,
     executor: Executor | None = None,
 ) -> list[Stage]:
     """A chain of models as stages; between two of them the sound has the second one's input rate.
 
-    Without any it only resamples. ``voice`` tells speakers apart where a model parts them. A model that hears the
-    mixture beside estimates makes one stage with the one before it.
+    Without any it only resamples. ``speaker_encoder`` helps to keep the order of the speakers of a separator. A model
+    that takes the mixture and estimates forms one stage with the model before it.
     """
     stages, rate = list[Stage](), in_rate
     models = models or [None]
@@ -149,22 +149,22 @@ def make_stages(
         if model is not None and model.spec.inputs > 1:
             stages.append(GuidedStage(model, stages.pop(), target, options, executor))
         else:
-            heard = listener(voice, model.spec.out_rate if model else 0)
-            stages.append(Stage(model, rate, target, channels, options, heard, executor))
+            embed = embedder(speaker_encoder, model.spec.out_rate if model else 0)
+            stages.append(Stage(model, rate, target, channels, options, embed, executor))
         rate, channels = target, stages[-1].rows
     return stages
 
 
-def listener(voice: VoiceModel | None, rate: int) -> Voice | None:
-    """``voice`` for waves at ``rate`` Hz; none below the rate that it is for."""
-    if voice is None or rate < voice.spec.in_rate:
+def embedder(speaker_encoder: SpeakerEncoder | None, rate: int) -> Embed | None:
+    """``speaker_encoder`` for waves at ``rate`` Hz; none below the rate that it is for."""
+    if speaker_encoder is None or rate < speaker_encoder.spec.in_rate:
         return None
 
-    def hear(waves: Tensor) -> Tensor:
+    def embed(waves: Tensor) -> Tensor:
         with torch.inference_mode():
-            return voice.embed(waves, rate)
+            return speaker_encoder.embed(waves, rate)
 
-    return hear
+    return embed
 
 
 def with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:

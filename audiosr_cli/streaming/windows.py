@@ -22,7 +22,9 @@ from torch import Tensor
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.runtime.threads import SerialExecutor
 
-Forward = Callable[..., Tensor]  # (B, inputs * C, window), (B,) if placed → (B, S, C, (window - 2 * context) * ratio)
+Forward = Callable[
+    ..., Tensor
+]  # (B, inputs * C, window), (B,) if uses_position → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
 
 
@@ -91,7 +93,7 @@ class Engine:
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
         at = torch.arange(self._begun, self._begun + count) * spec.hop - spec.context
-        where = (at,) if spec.placed else ()
+        where = (at,) if spec.uses_position else ()
         signals = [windows[:, c :: self.channels] for c in range(self.channels)] if spec.channels == 1 else [windows]
         computing = [
             self.executor.submit(self.forward, signal.clone(memory_format=torch.contiguous_format), *where)

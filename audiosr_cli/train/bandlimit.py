@@ -17,9 +17,9 @@ from audiosr_cli.train.transfer import upload_all
 FAMILIES = ("butterworth", "chebyshev", "elliptic", "bessel", "sinc")
 ORDERS = tuple(range(2, 12))
 
-KEYS = ("edge", "roll_off", "plain", "filter", "folded", "shelf_db", "shelf_from")  # of a recipe
+KEYS = ("cutoff", "roll_off", "plain", "filter", "folded", "shelf_db", "shelf_from")  # of a recipe
 
-_LOWEST, _POINTS_PER_OCTAVE, _POINTS = -4, 128, 1281  # the grid of log2(frequency / edge): -4 … 6
+_LOWEST, _POINTS_PER_OCTAVE, _POINTS = -4, 128, 1281  # the grid of log2(frequency / cutoff): -4 … 6
 _FLOOR_DB = -120.0
 _DOWN_3_DB = 0.636  # of a raised cosine's fall, from its end
 _RIPPLE_DB, _STOP_DB = 0.5, 60.0  # of Chebyshev and elliptic filters
@@ -29,14 +29,14 @@ _RIPPLE_DB, _STOP_DB = 0.5, 60.0  # of Chebyshev and elliptic filters
 class Degradation:
     """How recordings lose their highs.
 
-    The edge is log-uniform in ``edge_hz``, or with the chance ``usual`` one of ``usual_hz``. With the chance
-    ``plain`` the filter is a resampler's: flat, then a raised cosine down to nothing at the edge. Else it is
+    The cutoff is log-uniform in ``cutoff_hz``, or with the chance ``usual`` one of ``usual_hz``. With the chance
+    ``plain`` the filter is a resampler's: flat, then a raised cosine down to nothing at the cutoff. Else it is
     of one of FAMILIES with an order of ORDERS (sinc: a brick wall), and with the chance ``resampled`` what it
-    leaves above the edge is folded back as by decimation to twice the edge. With the chance ``shelf`` the
-    octaves below the edge are turned down by up to 40 dB, as codecs do before they stop.
+    leaves above the cutoff is folded back as by decimation to twice the cutoff. With the chance ``shelf`` the
+    octaves below the cutoff are turned down by up to 40 dB, as codecs do before they stop.
     """
 
-    edge_hz: tuple[float, float] = (1000.0, 16000.0)
+    cutoff_hz: tuple[float, float] = (1000.0, 16000.0)
     usual_hz: tuple[float, ...] = (4000.0, 8000.0)
     usual: float = 0.4
     plain: float = 0.5
@@ -45,9 +45,9 @@ class Degradation:
 
     def __post_init__(self) -> None:
         within(self, 0, 1, "usual", "plain", "resampled", "shelf")
-        ascending(self, "edge_hz")
-        if not min(self.edge_hz + self.usual_hz) > 0:
-            raise UsageError(f"edge_hz = {list(self.edge_hz)}, usual_hz = {list(self.usual_hz)}: must be above 0")
+        ascending(self, "cutoff_hz")
+        if not min(self.cutoff_hz + self.usual_hz) > 0:
+            raise UsageError(f"cutoff_hz = {list(self.cutoff_hz)}, usual_hz = {list(self.usual_hz)}: must be above 0")
 
 
 def draw(degradation: Degradation, count: int, generator: torch.Generator) -> Recipe:
@@ -57,26 +57,26 @@ def draw(degradation: Degradation, count: int, generator: torch.Generator) -> Re
     def uniform() -> Tensor:
         return torch.rand(count, generator=generator)
 
-    low, high = d.edge_hz
-    edge = low * (high / low) ** uniform()
+    low, high = d.cutoff_hz
+    cutoff = low * (high / low) ** uniform()
     if d.usual_hz:
         picked = torch.tensor(d.usual_hz)[torch.randint(len(d.usual_hz), (count,), generator=generator)]
-        edge = torch.where(uniform() < d.usual, picked, edge)
+        cutoff = torch.where(uniform() < d.usual, picked, cutoff)
     plain = uniform() < d.plain
     return {
-        "edge": edge,
+        "cutoff": cutoff,
         "roll_off": torch.where(plain, 0.01 + 0.12 * uniform(), 0.02),
         "plain": plain,
         "filter": torch.randint(len(FAMILIES) * len(ORDERS), (count,), generator=generator),
         "folded": ~plain & (uniform() < d.resampled),
         "shelf_db": torch.where(uniform() < d.shelf, -40 * uniform(), 0),
-        "shelf_from": 0.4 + 0.5 * uniform(),  # of the edge
+        "shelf_from": 0.4 + 0.5 * uniform(),  # of the cutoff
     }
 
 
 def where_content_ends(recipe: Recipe) -> Tensor:
     """Where each recording has lost 3 dB, or an elliptic filter's ripple, in Hz: (B,). Shelves are not counted."""
-    return recipe["edge"] * torch.where(recipe["plain"], 1 - _DOWN_3_DB * recipe["roll_off"], 1.0)
+    return recipe["cutoff"] * torch.where(recipe["plain"], 1 - _DOWN_3_DB * recipe["roll_off"], 1.0)
 
 
 def band_limit(waves: Tensor, recipe: Recipe, sample_rate: int) -> Tensor:
@@ -88,13 +88,13 @@ def band_limit(waves: Tensor, recipe: Recipe, sample_rate: int) -> Tensor:
     length = waves.shape[-1]
     spectrum = torch.fft.rfft(waves)
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
-    relative = frequency / r["edge"]  # (B, F)
+    relative = frequency / r["cutoff"]  # (B, F)
     table = _table(waves.device)[r["filter"].squeeze(-1)]  # (B, _POINTS)
     place = ((relative.clamp_min(2.0**_LOWEST).log2() - _LOWEST) * _POINTS_PER_OCTAVE).clamp(0, _POINTS - 1.001)
     below = place.long()
     before, after = table.gather(1, below), table.gather(1, below + 1)
     filtered = spectrum * torch.where(r["plain"], 1.0, _gain(before + (place - below) * (after - before)))
-    mirror = (2 * r["edge"] * length / sample_rate).long() - torch.arange(len(frequency), device=waves.device)
+    mirror = (2 * r["cutoff"] * length / sample_rate).long() - torch.arange(len(frequency), device=waves.device)
     folded = filtered.gather(1, mirror.clamp(0, len(frequency) - 1)).conj() * (r["folded"] & (mirror < len(frequency)))
     wall = torch.where(r["plain"] | r["folded"], raised_cosine(relative, r["roll_off"]), 1.0)
     octaves = (relative / r["shelf_from"]).clamp_min(1e-9).log2() * 4  # a quarter of an octave from none to all
@@ -115,9 +115,9 @@ def _table(device: torch.device) -> Tensor:
 
 
 def magnitude_db(family: str, order: int, x: Tensor) -> Tensor:
-    """Level in dB of an analogue low-pass at ``x`` = frequency / edge, float64, by the textbook formulas.
+    """Level in dB of an analogue low-pass at ``x`` = frequency / cutoff, float64, by the textbook formulas.
 
-    The edge is where Butterworth and Bessel filters are down 3 dB, where Chebyshev (type I) and elliptic
+    The cutoff is where Butterworth and Bessel filters are down 3 dB, where Chebyshev (type I) and elliptic
     ones leave their ripple of 0.5 dB, and where a sinc stops. Elliptic ones stay 60 dB down above.
     """
     if family == "sinc":

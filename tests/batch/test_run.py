@@ -73,13 +73,13 @@ def test_what_comes_meanwhile_stays(tmp_path: Path) -> None:
         assert soundfile.info(target).frames == 2000
 
 
-@pytest.mark.parametrize("step", ["file_edge", "forecast"])
+@pytest.mark.parametrize("step", ["file_cutoff", "forecast"])
 def test_too_little_memory_is_told(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
-    monkeypatch.setattr(Pipeline, "asks_for_edge", True)
+    monkeypatch.setattr(Pipeline, "uses_cutoff", True)
     monkeypatch.setattr(Pipeline, step, fail)
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), foretells=True)
     outcome = run.work(Item(str(tmp_path / "a.wav")), api.upsampling(16000, "none"), plan)

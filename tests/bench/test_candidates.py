@@ -42,7 +42,7 @@ def test_how_subjects_run_reaches_commands_and_models(tmp_path: Path) -> None:
     assert _options(usual.job(subject, "time") | {"device": "cpu"}) == default_options("cpu")
 
 
-@pytest.mark.parametrize("name", ["voice", "band_masks_wide"])
+@pytest.mark.parametrize("name", ["speaker_encoder", "band_masks_wide"])
 def test_what_works_on_no_recording_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="does not work on recordings"):
         find([name], [])

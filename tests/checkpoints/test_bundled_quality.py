@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
 from audiosr_cli.models import Model
-from audiosr_cli.models.speaker_encoder import Voice
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import process_array
@@ -54,7 +54,7 @@ def separation(model: Model) -> float:
 
 def voices(model: Model) -> float:
     """How often two crops of one voice are more alike than two crops of two voices, in percent; eight voices."""
-    assert isinstance(model, Voice)
+    assert isinstance(model, SpeakerEncoder)
     crops = []
     for name in ("carl", "emma", "john", "ruth"):
         for speed in (0.85, 1.18):  # makes two voices of one: pitch and formants move
@@ -70,7 +70,7 @@ def voices(model: Model) -> float:
 
 def restoration(model: Model) -> float:
     """Mean SI-SDR in dB of what is restored above the band of perfect estimates; turns that overlap by half."""
-    rate, low_rate = 48000, 16000 if model.spec.edge_hz > 4000 else 8000
+    rate, low_rate = 48000, 16000 if model.spec.cutoff_hz > 4000 else 8000
 
     def low(wave: np.ndarray) -> np.ndarray:
         return soxr.resample(soxr.resample(wave, rate, low_rate), low_rate, rate)[: len(wave)].astype(np.float32)
@@ -101,7 +101,7 @@ def upsampling(model: Model) -> float:
 
 MEASURES: dict[str, Callable[[Model], float]] = {
     "separate": separation,
-    "voice": voices,
+    "speaker_encoder": voices,
     "separate-sr": restoration,
     "upsample": upsampling,
 }

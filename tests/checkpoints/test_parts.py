@@ -21,7 +21,7 @@ PART = 1000
 
 def model(seed: int) -> Model:
     torch.manual_seed(seed)
-    return build("voice", make_config("voice", SMALL["voice"]))
+    return build("speaker_encoder", make_config("speaker_encoder", SMALL["speaker_encoder"]))
 
 
 def written(folder: Path, seed: int = 0, generation: int = 1) -> list[Path]:
@@ -52,7 +52,7 @@ def test_parts_are_small_plain_slices(tmp_path: Path) -> None:
 def test_any_part_and_the_base_name_load(tmp_path: Path) -> None:
     files = written(tmp_path)
     for path in (files[0], files[-1], tmp_path / "a.safetensors"):
-        assert catalogue.metadata(path)["model"] == "voice"
+        assert catalogue.metadata(path)["model"] == "speaker_encoder"
         assert seed_of(path) == 0
     assert len(store.load_model(str(files[0])).sha256) == 64
 

@@ -123,7 +123,7 @@ def test_every_bundled_model_has_a_card() -> None:
 
 
 def test_what_is_saved_can_be_read_by_others_and_refusals_are_told(tmp_path: Path) -> None:
-    model = build("voice", make_config("voice", {"width": 8}))
+    model = build("speaker_encoder", make_config("speaker_encoder", {"width": 8}))
     path = tmp_path / "a.safetensors"
     store.save_model(model, path, {})
     (tmp_path / "plain").write_bytes(b"")
@@ -133,3 +133,19 @@ def test_what_is_saved_can_be_read_by_others_and_refusals_are_told(tmp_path: Pat
     assert store.load_model(str(path)).state_dict()["norms.0.num_batches_tracked"] == 100_000
     with pytest.raises(OutputError, match="cannot be written"):
         store.save_model(model, tmp_path / "nowhere" / "a.safetensors", {})
+
+
+def test_checkpoints_of_format_1_are_read_in_todays_names() -> None:
+    """Bundled ones are of that format, in which architectures, tasks and fields have other names."""
+    known = {
+        name: catalogue.metadata(catalogue.folder() / catalogue.entries()[name]["file"])
+        for name in ("audiosr_small", "speaker_encoder", "band_masks", "spectral_bwe")
+    }
+    assert {entry["format"] for entry in known.values()} == {1}
+    assert known["speaker_encoder"]["model"] == "speaker_encoder"
+    assert known["speaker_encoder"]["spec"]["task"] == "embed"
+    assert known["audiosr_small"]["spec"]["name"] == "audiosr_small"
+    assert known["audiosr_small"]["spec"]["uses_position"]
+    assert known["spectral_bwe"]["spec"]["uses_cutoff"]
+    assert known["band_masks"]["spec"]["cutoff_hz"] > 0
+    assert not [key for entry in known.values() for key in entry["spec"] if "edge" in key or key == "placed"]

@@ -80,7 +80,7 @@ def test_what_fails_is_told_and_counts(known_machine: None, tmp_path: Path) -> N
         (["--memory", "--lengths", "1,x"], "--lengths 1,x: numbers above 0"),
         (["--memory", "--lengths", "1,nan"], "--lengths 1,nan: numbers above 0"),
         (["--memory", "--lengths", "inf"], "--lengths inf: numbers above 0"),
-        (["--synthetic", 1, "--models", "voice"], "does not work on recordings by itself"),
+        (["--synthetic", 1, "--models", "speaker_encoder"], "does not work on recordings by itself"),
         (["--synthetic", 1, "--against", "nobody"], "no such peer"),
         (["--synthetic", 1, "--picture", "a.jpg"], "--picture a.jpg: a name that ends in .png"),
     ],

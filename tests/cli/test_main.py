@@ -129,10 +129,10 @@ def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
 def test_where_content_ends_is_told(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(16000).T, 16000)
     found = inside("upsample", "a.wav", "--json", cwd=tmp_path)
-    assert report(found)["edge_hz"] == 8000
+    assert report(found)["cutoff_hz"] == 8000
     assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
     given = inside("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
-    assert report(given)["edge_hz"] == 3000
+    assert report(given)["cutoff_hz"] == 3000
     full = inside("upsample", "a_48000.wav", "--cutoff", 24000, "-o", tmp_path / "c.wav", cwd=tmp_path)
     assert b"nothing to restore" in full.stderr
     plain = inside("upsample", "a.wav", "--model", "none", "-o", tmp_path / "d.wav", cwd=tmp_path)
@@ -172,7 +172,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (["upsample", "{wav}", "--subtype", "13"], 1, "cannot hold 13"),
         (["upsample", "{wav}", "--cutoff", "12"], 2, "--cutoff 12: at least 500 Hz"),
         (["upsample", "{wav}", "--spectrogram", "a.jpg"], 2, "ends in .png"),
-        (["upsample", "{wav}", "--steps", "4"], 2, "--model audiosr"),
+        (["upsample", "{wav}", "--steps", "4"], 2, "--model audiosr_small"),
         (["upsample"], 2, "inputs"),
         (["no-such"], 2, "No such command"),
         (["bench"], 2, "--synthetic"),

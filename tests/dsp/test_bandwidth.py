@@ -22,9 +22,9 @@ def brown(sample_rate: int, seed: int = 0) -> NDArray[np.float32]:
     return (0.5 * made / np.abs(made).max())[None].astype(np.float32)
 
 
-def below(wave: NDArray[np.float32], edge: float, sample_rate: int, order: float = np.inf) -> NDArray[np.float32]:
+def below(wave: NDArray[np.float32], cutoff: float, sample_rate: int, order: float = np.inf) -> NDArray[np.float32]:
     """Low-passed by a Butterworth filter of that order, or by a wall."""
-    relative = np.fft.rfftfreq(wave.shape[1], 1 / sample_rate) / edge
+    relative = np.fft.rfftfreq(wave.shape[1], 1 / sample_rate) / cutoff
     gain = (relative <= 1) if order == np.inf else (1 + relative ** (2 * order)) ** -0.5
     return np.fft.irfft(np.fft.rfft(wave) * gain, wave.shape[1]).astype(np.float32)
 
@@ -35,39 +35,39 @@ def dithered(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     return (np.round(wave * 32767 + draw.random(wave.shape) - draw.random(wave.shape)) / 32768).astype(np.float32)
 
 
-def edge_of(wave: NDArray[np.float32], sample_rate: int, block: int = 1 << 16) -> float | None:
+def cutoff_of(wave: NDArray[np.float32], sample_rate: int, block: int = 1 << 16) -> float | None:
     meter = BandMeter(sample_rate)
     for start in range(0, wave.shape[1], block):
         meter.push(wave[:, start : start + block])
-    return meter.edge()
+    return meter.cutoff()
 
 
-@pytest.mark.parametrize("edge", [2000, 4000, 8000, 12000, 16000, 20000])
+@pytest.mark.parametrize("cutoff", [2000, 4000, 8000, 12000, 16000, 20000])
 @pytest.mark.parametrize("sample_rate", [16000, 44100, 48000, 96000])
 @pytest.mark.parametrize("level", [1.0, 0.03])
-def test_walls(edge: int, sample_rate: int, level: float) -> None:
-    if edge > 0.46 * sample_rate:
+def test_walls(cutoff: int, sample_rate: int, level: float) -> None:
+    if cutoff > 0.46 * sample_rate:
         pytest.skip("the container ends there")
-    wave = dithered(level * below(brown(sample_rate), edge, sample_rate))
-    assert edge_of(wave, sample_rate) == pytest.approx(edge, rel=0.05)
+    wave = dithered(level * below(brown(sample_rate), cutoff, sample_rate))
+    assert cutoff_of(wave, sample_rate) == pytest.approx(cutoff, rel=0.05)
 
 
 @pytest.mark.parametrize("order", [8, 12])
-@pytest.mark.parametrize("edge", [2000, 4000, 8000])
-def test_slopes(edge: int, order: int) -> None:
-    wave = dithered(below(brown(48000), edge, 48000, order))
-    assert edge_of(wave, 48000) == pytest.approx(edge, rel=0.05)
+@pytest.mark.parametrize("cutoff", [2000, 4000, 8000])
+def test_slopes(cutoff: int, order: int) -> None:
+    wave = dithered(below(brown(48000), cutoff, 48000, order))
+    assert cutoff_of(wave, 48000) == pytest.approx(cutoff, rel=0.05)
 
 
 @pytest.mark.parametrize("low", [8000, 16000])
 def test_resampled(low: int) -> None:
     wave = soxr.resample(brown(low)[0], low, 48000)[None]
-    assert 0.9 * low / 2 < (edge_of(wave, 48000) or 0) < low / 2
+    assert 0.9 * low / 2 < (cutoff_of(wave, 48000) or 0) < low / 2
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 44100, 48000])
 def test_full_band_ends_with_the_container(sample_rate: int) -> None:
-    assert edge_of(dithered(brown(sample_rate)), sample_rate) == sample_rate / 2
+    assert cutoff_of(dithered(brown(sample_rate)), sample_rate) == sample_rate / 2
 
 
 def test_shelf_of_a_codec() -> None:
@@ -75,26 +75,26 @@ def test_shelf_of_a_codec() -> None:
     frequency = np.fft.rfftfreq(wave.shape[1], 1 / 48000)
     shelf = np.where(frequency < 11000, 1, 0.2) * (frequency < 16000)
     made = np.fft.irfft(np.fft.rfft(wave) * shelf, wave.shape[1]).astype(np.float32)
-    assert edge_of(dithered(made), 48000) == pytest.approx(16000, rel=0.05)
+    assert cutoff_of(dithered(made), 48000) == pytest.approx(16000, rel=0.05)
 
 
-def test_formants_are_no_edge() -> None:
+def test_formants_are_no_cutoff() -> None:
     """A voice with a gap at 3 kHz, resampled to 8 kHz: it ends where the resampler does."""
     wave, sample_rate = soundfile.read(Path(__file__).parents[2] / "examples" / "narrowband.wav", dtype="float32")
-    assert (edge_of(wave[None], sample_rate) or 0) > 0.85 * sample_rate / 2
+    assert (cutoff_of(wave[None], sample_rate) or 0) > 0.85 * sample_rate / 2
 
 
-def test_silence_has_no_edge() -> None:
-    assert edge_of(np.zeros((2, 96000), np.float32), 48000) is None
-    assert edge_of(np.zeros((1, 0), np.float32), 48000) is None
-    assert edge_of(np.full((1, 96000), 0.1, np.float32), 48000) is None  # nor has direct current
+def test_silence_has_no_cutoff() -> None:
+    assert cutoff_of(np.zeros((2, 96000), np.float32), 48000) is None
+    assert cutoff_of(np.zeros((1, 0), np.float32), 48000) is None
+    assert cutoff_of(np.full((1, 96000), 0.1, np.float32), 48000) is None  # nor has direct current
 
 
 def test_short_recordings_have_one() -> None:
     wave = below(brown(48000), 8000, 48000)[:, :2000]
-    assert edge_of(wave, 48000) == pytest.approx(8000, rel=0.1)
+    assert cutoff_of(wave, 48000) == pytest.approx(8000, rel=0.1)
 
 
 def test_blocks_do_not_matter() -> None:
     wave = below(np.concatenate([brown(48000), brown(48000, 1)]), 6000, 48000)
-    assert len({edge_of(wave, 48000, block) for block in (977, 4096, 1 << 16, 1 << 20)}) == 1
+    assert len({cutoff_of(wave, 48000, block) for block in (977, 4096, 1 << 16, 1 << 20)}) == 1

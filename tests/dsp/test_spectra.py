@@ -27,10 +27,10 @@ def test_low_pass_cuts_where_it_should() -> None:
     wave = torch.randn(2, 48000, generator=torch.Generator().manual_seed(0))
     made = low_pass(wave, torch.tensor([4000.0, 12000.0]), torch.tensor([0.1, 0.01]), 48000)
     spectrum, original = (torch.fft.rfft(x).abs() for x in (made, wave))
-    for i, edge in enumerate((4000, 12000)):
-        assert spectrum[i, edge + 1 :].max() < 1e-2
+    for i, cutoff in enumerate((4000, 12000)):
+        assert spectrum[i, cutoff + 1 :].max() < 1e-2
         torch.testing.assert_close(
-            spectrum[i, 1 : edge * 89 // 100], original[i, 1 : edge * 89 // 100], rtol=1e-3, atol=0.05
+            spectrum[i, 1 : cutoff * 89 // 100], original[i, 1 : cutoff * 89 // 100], rtol=1e-3, atol=0.05
         )
 
 

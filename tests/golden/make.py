@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_models import CASES, GOLDEN, make, signal
+from small_models import CASES, GOLDEN, make, signal
 
 golden = {}
 for name, values in CASES:

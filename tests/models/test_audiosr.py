@@ -124,14 +124,14 @@ def test_divergence_is_of_normal_distributions() -> None:
 
 
 def run(model: AudioSR, x: np.ndarray, batch: int = 1) -> np.ndarray:
-    return process_array(x, 48000, [model.at_edge(6000.0)], 48000, Options(batch=batch))[0]
+    return process_array(x, 48000, [model.at_cutoff(6000.0)], 48000, Options(batch=batch))[0]
 
 
 def test_expected_highs_stream_as_the_whole() -> None:
     """Without diffusion nothing depends on where windows begin."""
     model, x = small().drawn(Sampling(steps=0)), wave(4)
     context = model.spec.context
-    whole = model.at_edge(6000.0)(torch.nn.functional.pad(torch.from_numpy(x)[None], (context, context)))[0, 0, 0]
+    whole = model.at_cutoff(6000.0)(torch.nn.functional.pad(torch.from_numpy(x)[None], (context, context)))[0, 0, 0]
     np.testing.assert_allclose(run(model, x)[0], whole.numpy(), atol=1e-5)
 
 
@@ -221,7 +221,7 @@ def test_gain_in_is_gain_out_and_silence_stays_silent() -> None:
     assert not run(model, 0 * x).any()
 
 
-def test_what_lies_below_the_edge_is_kept() -> None:
+def test_what_lies_below_the_cutoff_is_kept() -> None:
     x = wave(2)
     spectra = [np.fft.rfft(signal) for signal in (x[0], run(small().drawn(Sampling(steps=2)), x)[0])]
     kept, high = slice(0, 5500 * 2), slice(6100 * 2, None)

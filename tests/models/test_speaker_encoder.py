@@ -8,12 +8,12 @@ from torch import Tensor
 
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.models import build, make_config
-from audiosr_cli.models.speaker_encoder import Voice
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 
 
-def bundled() -> Voice:
-    model = load_model("voice")
-    assert isinstance(model, Voice)
+def bundled() -> SpeakerEncoder:
+    model = load_model("speaker_encoder")
+    assert isinstance(model, SpeakerEncoder)
     return model
 
 
@@ -49,7 +49,7 @@ def test_level_does_not_matter_and_rate_hardly() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    model = build("voice", make_config("voice", {"width": 8, "size": 4}))
+    model = build("speaker_encoder", make_config("speaker_encoder", {"width": 8, "size": 4}))
     vectors = model(torch.randn(4, 1, 16000))
     (vectors * torch.randn(4, 4)).sum().backward()
     for name, weight in model.named_parameters():

@@ -1,19 +1,21 @@
-"""SpectralBWE: the input below the edge, levels, and an edge for each item."""
+"""SpectralBWE: the input below the cutoff, levels, and a cutoff for each item."""
 
 from __future__ import annotations
 
 import torch
-from test_models import TOLERANCE, make, signal
+from small_models import TOLERANCE, make, signal
 
 from audiosr_cli.dsp.spectra import low_pass, stft
 from audiosr_cli.models import Model
 
 
 def bwe(**values: float) -> Model:
-    return make("spectral_bwe", {"hidden": 8, "blocks": 1, "margin": 12, "frames": 32} | values).eval().at_edge(6000.0)
+    return (
+        make("spectral_bwe", {"hidden": 8, "blocks": 1, "margin": 12, "frames": 32} | values).eval().at_cutoff(6000.0)
+    )
 
 
-def test_keeps_what_lies_below_the_edge() -> None:
+def test_keeps_what_lies_below_the_cutoff() -> None:
     model = bwe()
     x = low_pass(signal(model, model.spec.window)[:, 0], torch.tensor([6200.0]), torch.tensor([0.02]), 48000)
     with torch.no_grad():
@@ -33,11 +35,11 @@ def test_of_gain_is_gain_and_of_silence_silence() -> None:
         assert not model(0 * x).any()
 
 
-def test_has_an_edge_an_item() -> None:
+def test_takes_a_cutoff_for_each_item() -> None:
     model, edges = bwe(), torch.tensor([3000.0, 11000.0])
     x = signal(model, model.spec.window, 2)
     with torch.no_grad():
         both = model(x, edges)
-        for one, made, edge in zip(x, both, edges, strict=True):
-            torch.testing.assert_close(model.at_edge(float(edge))(one[None])[0], made, rtol=0, atol=TOLERANCE)
+        for one, made, cutoff in zip(x, both, edges, strict=True):
+            torch.testing.assert_close(model.at_cutoff(float(cutoff))(one[None])[0], made, rtol=0, atol=TOLERANCE)
     assert not torch.allclose(both[0], model(x)[0], atol=1e-2)

@@ -44,8 +44,8 @@ def test_exact_length(in_rate: int, out_rate: int, frames: int) -> None:
 def test_no_lag_no_gain(in_rate: int) -> None:
     wave = tone(in_rate, 400, in_rate, 2)
     made = process_array(wave, in_rate, [halves()], in_rate, OPTIONS)
-    edge = in_rate // 20
-    np.testing.assert_allclose(made.sum(0)[:, edge:-edge], wave[:, edge:-edge], atol=2e-3)
+    cutoff = in_rate // 20
+    np.testing.assert_allclose(made.sum(0)[:, cutoff:-cutoff], wave[:, cutoff:-cutoff], atol=2e-3)
     np.testing.assert_allclose(made[0], made[1], atol=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_a_restorer_gives_the_whole_mixture_back(rate: int, sources: int) -> Non
 
 @pytest.mark.parametrize(("rate", "wanted", "models"), [(8000, None, 1), (16000, None, 2), (8000, 48000, 2)])
 def test_a_chain_has_only_what_a_recording_needs(rate: int, wanted: int | None, models: int) -> None:
-    """A restorer for what lies above the separator's edge, an upsampler for what lies above the recording's."""
+    """A restorer for what lies above the separator's cutoff, an upsampler for what lies above the recording's."""
     parts = (halves(), restorer(), *([load_model("audio_unet")] if wanted else []))
     assert len(Pipeline(parts, wanted, OPTIONS).chain(rate)) == models
 
@@ -79,25 +79,25 @@ def upsampling(cutoff_hz: float | None = None, rate: int = 48000) -> Pipeline:
     return Pipeline((model,), rate, OPTIONS, cutoff_hz=cutoff_hz)
 
 
-def narrow(edge: float, sample_rate: int = 48000, seconds: int = 2) -> np.ndarray:
-    """Noise (2, T) that ends at ``edge`` Hz."""
+def narrow(cutoff: float, sample_rate: int = 48000, seconds: int = 2) -> np.ndarray:
+    """Noise (2, T) that ends at ``cutoff`` Hz."""
     wave = noise(seconds * sample_rate, 2)
     spectrum = np.fft.rfft(wave)
-    spectrum[:, int(edge * seconds) :] = 0
+    spectrum[:, int(cutoff * seconds) :] = 0
     return np.fft.irfft(spectrum, wave.shape[1]).astype(np.float32)
 
 
-@pytest.mark.parametrize(("edge", "models"), [(4000, 1), (12000, 1), (21000, 0), (24000, 0)])
-def test_upsampling_where_something_is_missing(tmp_path: Path, edge: int, models: int) -> None:
-    wave = narrow(edge)
+@pytest.mark.parametrize(("cutoff", "models"), [(4000, 1), (12000, 1), (21000, 0), (24000, 0)])
+def test_upsampling_where_something_is_missing(tmp_path: Path, cutoff: int, models: int) -> None:
+    wave = narrow(cutoff)
     pipeline = upsampling()
-    found = pipeline.edge([wave], 48000)
-    assert found == pytest.approx(edge, rel=0.05)
+    found = pipeline.cutoff([wave], 48000)
+    assert found == pytest.approx(cutoff, rel=0.05)
     chain = pipeline.chain(48000, found)
     assert len(chain) == models
     soundfile.write(tmp_path / "a.wav", wave.T, 48000, "FLOAT")
     report = pipeline.write(tmp_path / "a.wav", [tmp_path / "b.wav"])
-    assert report.edge_hz == found
+    assert report.cutoff_hz == found
     assert ("restored above" if models else "nothing to restore") in report.notes[0]
     made = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
     assert np.array_equal(made, wave) == (models == 0)
@@ -106,10 +106,10 @@ def test_upsampling_where_something_is_missing(tmp_path: Path, edge: int, models
 
 def test_cutoff_is_believed_and_the_rest_found(tmp_path: Path) -> None:
     wave = narrow(9000)
-    assert upsampling(3000.0).edge([wave], 48000) == 3000.0
-    assert upsampling(30000.0).edge([wave], 48000) == 24000.0
+    assert upsampling(3000.0).cutoff([wave], 48000) == 3000.0
+    assert upsampling(30000.0).cutoff([wave], 48000) == 24000.0
     silent = upsampling()
-    assert silent.edge([0 * wave], 48000) is None
+    assert silent.cutoff([0 * wave], 48000) is None
     assert silent.chain(48000, None) == ()
     np.testing.assert_array_equal(silent.array(0 * wave, 48000)[0], 0 * wave)
     with pytest.raises(UsageError, match="--cutoff 20: at least 500 Hz"):
@@ -121,8 +121,8 @@ def test_cutoff_is_believed_and_the_rest_found(tmp_path: Path) -> None:
 def test_the_network_is_told_the_cutoff(cutoff_hz: float) -> None:
     pipeline = upsampling(cutoff_hz)
     (model,) = pipeline.chain(48000, cutoff_hz)
-    assert model.edge_hz == pytest.approx(cutoff_hz, rel=0.02)
-    expected = process_array(noise(9600), 48000, [pipeline.models[0].at_edge(model.edge_hz)], 48000, OPTIONS)
+    assert model.cutoff_hz == pytest.approx(cutoff_hz, rel=0.02)
+    expected = process_array(noise(9600), 48000, [pipeline.models[0].at_cutoff(model.cutoff_hz)], 48000, OPTIONS)
     np.testing.assert_array_equal(pipeline.array(noise(9600), 48000), expected)
 
 
@@ -134,15 +134,15 @@ def test_the_network_is_told_where_a_resampled_recording_has_lost_3_db(low_rate:
     power = [np.square(np.abs(np.fft.rfft(wave))).reshape(-1)[:-1].reshape(-1, 200).sum(1) for wave in (low, wide)]
     three_db = float(np.argmax(power[0] < power[1] / 2) * 200 / 4)  # in bands of 50 Hz
     pipeline = upsampling()
-    (model,) = pipeline.chain(48000, pipeline.edge([low[None]], 48000))
-    assert 0.98 * three_db - 50 < model.edge_hz < three_db + 25
+    (model,) = pipeline.chain(48000, pipeline.cutoff([low[None]], 48000))
+    assert 0.98 * three_db - 50 < model.cutoff_hz < three_db + 25
 
 
 def test_an_upsampler_behind_a_separator_is_told_where_that_one_ends() -> None:
     pipeline = Pipeline((halves(8000), *upsampling().models), 48000, OPTIONS)
     separator, upsampler = pipeline.chain(44100)
     assert separator.spec.out_rate == 8000
-    assert 0.9 * 4000 < upsampler.edge_hz < 4000
+    assert 0.9 * 4000 < upsampler.cutoff_hz < 4000
 
 
 def test_a_pipe_is_heard_for_a_while_and_loses_nothing(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_pipe_is_heard_for_a_while_and_loses_nothing(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.concatenate(list(reader.blocks()), axis=1), wave)
     with AudioReader(tmp_path / "a.wav") as reader:
         reader.path = None
-        assert upsampling().file_edge(reader) == pytest.approx(5000, rel=0.05)
+        assert upsampling().file_cutoff(reader) == pytest.approx(5000, rel=0.05)
 
 
 def test_arrays_and_paths_give_the_same(small_weights: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_filters_have_their_textbook_responses(order: int) -> None:
 
 
 def recipe(**given: float | bool | int) -> dict[str, torch.Tensor]:
-    values = {"edge": 4000.0, "roll_off": 0.02, "plain": False, "filter": 0, "folded": False, "shelf_db": 0.0}
+    values = {"cutoff": 4000.0, "roll_off": 0.02, "plain": False, "filter": 0, "folded": False, "shelf_db": 0.0}
     return {key: torch.tensor([value]) for key, value in (values | {"shelf_from": 0.5} | given).items()}
 
 
@@ -64,7 +64,7 @@ def test_band_limit_applies_the_response(family: str) -> None:
 
 
 def test_plain_is_flat_and_then_nothing() -> None:
-    level = response_db(recipe(plain=True, roll_off=0.1, edge=4000.0))
+    level = response_db(recipe(plain=True, roll_off=0.1, cutoff=4000.0))
     assert level[: 3600 // 2].abs().max() < 1e-3
     assert level[3800 // 2] == pytest.approx(-6.02, abs=0.1)
     assert level[4000 // 2 :].max() < -100
@@ -80,20 +80,20 @@ def test_folding_aliases_as_decimation_does() -> None:
     assert spectrum[2500] < 1e-4
 
 
-def test_shelf_turns_down_what_lies_below_the_edge() -> None:
-    level = response_db(recipe(plain=True, edge=8000.0, shelf_db=-30.0, shelf_from=0.5))
+def test_shelf_turns_down_what_lies_below_the_cutoff() -> None:
+    level = response_db(recipe(plain=True, cutoff=8000.0, shelf_db=-30.0, shelf_from=0.5))
     assert level[: 4000 // 2].abs().max() < 1e-3
     torch.testing.assert_close(level[5000 // 2 : 7600 // 2], torch.full((1300,), -30.0), atol=0.01, rtol=0)
 
 
 def test_draws_what_was_asked_for() -> None:
-    settings = Degradation(edge_hz=(1000.0, 16000.0), usual_hz=(4000.0,), usual=0.3, plain=0.5, shelf=0.2)
+    settings = Degradation(cutoff_hz=(1000.0, 16000.0), usual_hz=(4000.0,), usual=0.3, plain=0.5, shelf=0.2)
     made = bandlimit.draw(settings, 4000, generator())
     assert set(made) == set(bandlimit.KEYS)
-    assert made["edge"].min() >= 1000
-    assert made["edge"].max() <= 16000
-    assert float((made["edge"] == 4000).float().mean()) == pytest.approx(0.3, abs=0.03)
-    assert float((made["edge"] < 4000).float().mean()) == pytest.approx(0.35, abs=0.03)  # log-uniform
+    assert made["cutoff"].min() >= 1000
+    assert made["cutoff"].max() <= 16000
+    assert float((made["cutoff"] == 4000).float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float((made["cutoff"] < 4000).float().mean()) == pytest.approx(0.35, abs=0.03)  # log-uniform
     assert float(made["plain"].float().mean()) == pytest.approx(0.5, abs=0.03)
     assert float((made["shelf_db"] < 0).float().mean()) == pytest.approx(0.2, abs=0.03)
     assert len(made["filter"].unique()) == len(FAMILIES) * len(ORDERS)

@@ -34,14 +34,14 @@ def measured_rooms(rate: int) -> MeasuredRooms:
 def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     config = read_config(path)
     spec = config.training_model.spec
-    corpus = voices(128 if spec.task == "voice" else 4, 4.0, spec.out_rate)
+    corpus = voices(128 if spec.task == "embed" else 4, 4.0, spec.out_rate)
     noise = voices(1, 4.0, spec.out_rate) if config.data.noise else None
     rooms = measured_rooms(spec.out_rate) if config.data.rir else None
     batch = config.task.batch(Recordings(corpus, corpus, noise, rooms), generator(), Ranks())
     torch.manual_seed(0)
     model = build(config.architecture, config.training_model)
     with torch.no_grad():
-        few = 2 if spec.task == "voice" else 1  # voices are told from each other
+        few = 2 if spec.task == "embed" else 1  # voices are told from each other
         terms = config.task.losses(model, {key: value[:few] for key, value in batch.items()}).terms
     assert all(torch.isfinite(term) for term in terms.values())
     with torch.device("meta"):
@@ -49,7 +49,7 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     assert described.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe", "audiosr", "audio_unet"])
+@pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe", "audiosr_small", "audio_unet"])
 def test_the_bundled_models_are_what_their_examples_describe(name: str) -> None:
     described = [config for path in CONFIGS if (config := read_config(path)).model.spec.name == name]
     assert len(described) == 1

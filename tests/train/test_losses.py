@@ -131,9 +131,9 @@ def test_log_spectral_is_the_metric() -> None:
 @pytest.mark.parametrize("distance", SPECTRAL)
 def test_nothing_above_the_band_counts(distance: object) -> None:
     wave = 0.1 * randn(2, 12000)
-    edge, roll_off = torch.full((2,), 7000.0), torch.full((2,), 0.05)
+    cutoff, roll_off = torch.full((2,), 7000.0), torch.full((2,), 0.05)
     estimate = wave + 0.02 * randn(2, 12000, seed=1)
-    other = low_pass(estimate, edge, roll_off, 48000) + 0.5 * (wave - low_pass(wave, edge, roll_off, 48000))
+    other = low_pass(estimate, cutoff, roll_off, 48000) + 0.5 * (wave - low_pass(wave, cutoff, roll_off, 48000))
     band = torch.full((2,), 6000.0)
     estimate.requires_grad_()
     masked = distance(estimate, wave, 48000, band)

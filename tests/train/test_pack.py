@@ -32,14 +32,14 @@ from audiosr_cli.train.pack_audio import Source, in_order
 
 RUN = """
 [model]
-architecture = "voice"
+architecture = "speaker_encoder"
 width = 8
 size = 8
 [data]
 train = ["train"]
 valid = ["valid"]
 [task]
-name = "voice"
+name = "embed"
 batch_size = 2
 crop_s = 0.2
 """
@@ -228,27 +228,30 @@ def test_what_does_not_lie_below_the_data_folder_is_refused(speakers: Path, plac
 
 def test_initial_weights_go_along(speakers: Path, small_weights: Path) -> None:
     torch.manual_seed(0)
-    model = build("voice", make_config("voice", SMALL["voice"]))
+    model = build("speaker_encoder", make_config("speaker_encoder", SMALL["speaker_encoder"]))
     files = parts.write(speakers / "my.safetensors", store.serialise(model, {}), 1000, 7)
     kit, _ = packed(speakers, init=(str(files[2]),))
     known = json.loads((kit / "MANIFEST.json").read_text())["runs"][0]
     assert known["init"] == "init/run.safetensors"
     store.load_model(str(kit / known["init"]))
     shutil.rmtree(kit)
-    kit, _ = packed(speakers, init=("voice",))
-    assert json.loads((kit / "MANIFEST.json").read_text())["runs"][0]["init"] == "voice"
-    assert list(json.loads((kit / "code/weights/catalogue.json").read_text())) == ["voice"]
-    assert sorted(path.name for path in (kit / "code/weights").iterdir()) == ["catalogue.json", "voice.safetensors"]
+    kit, _ = packed(speakers, init=("speaker_encoder",))
+    assert json.loads((kit / "MANIFEST.json").read_text())["runs"][0]["init"] == "speaker_encoder"
+    assert list(json.loads((kit / "code/weights/catalogue.json").read_text())) == ["speaker_encoder"]
+    assert sorted(path.name for path in (kit / "code/weights").iterdir()) == [
+        "catalogue.json",
+        "speaker_encoder.safetensors",
+    ]
 
 
 def test_what_is_refused(speakers: Path, small_weights: Path) -> None:
-    with pytest.raises(ModelError, match=r"do not fit.* a wave_u_net and not a voice"):
+    with pytest.raises(ModelError, match=r"do not fit.* a wave_u_net and not a speaker_encoder"):
         packed(speakers, init=("wave_u_net",))
     with pytest.raises(UsageError, match="2 times for 1 configs"):
-        packed(speakers, init=("voice", "voice"))
+        packed(speakers, init=("speaker_encoder", "speaker_encoder"))
     (speakers / "run.toml").write_text(RUN)
     (speakers / "b.toml").write_text(RUN)
-    with pytest.raises(UsageError, match=r"two configs have the \[model\] name 'voice'"):
+    with pytest.raises(UsageError, match=r"two configs have the \[model\] name 'speaker_encoder'"):
         pack([speakers / "run.toml", speakers / "b.toml"], speakers, speakers / "kit", MIB, (), print)
     large = RUN.replace("width = 8", "width = 2048").replace("size = 8", "size = 4096")
     with pytest.raises(UsageError, match=r"can be \d+ files of 15 MiB"):

@@ -25,7 +25,7 @@ from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Recordings, Separation, Upsampling, Voices
+from audiosr_cli.train.tasks import Embedding, Recordings, Separation, Upsampling
 from audiosr_cli.train.tasks.upsampling import Weights
 
 
@@ -141,7 +141,7 @@ def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: A
     torch.manual_seed(0)
     config = make_config(architecture, SMALL.get(architecture, {}) | values)
     model, rows = build(architecture, config), []
-    kind = {"separate": Separation, "upsample": Upsampling, "voice": Voices}[model.spec.task]
+    kind = {"separate": Separation, "upsample": Upsampling, "embed": Embedding}[model.spec.task]
     rate = model.spec.out_rate
     recordings = Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
     loop = LoopConfig(**{"learning_rate": 3e-3, "precision": "fp32", "warmup_steps": 1, "optimizer": "muon"})
@@ -172,7 +172,7 @@ OVERFIT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "audio_unet": ({"filters": [12, 24], "dropout": 0.0}, {"crop_s": 0.1}),
     "spectral_unet": (SPECTRAL, {"crop_s": 0.128}),
-    "voice": ({}, {"crop_s": 0.2}),
+    "speaker_encoder": ({}, {"crop_s": 0.2}),
 }
 
 
@@ -183,7 +183,7 @@ def test_every_model_overfits_one_batch(architecture: str, tmp_path: Path) -> No
     made, recordings, _ = trainer(architecture, tmp_path, values, **task)
     batch = made.batch(recordings)
     seen = [sum(made.train_step(batch).values()) for _ in range(80)]
-    gained = {"audio_unet": 0.67 * seen[0], "voice": 0.5 * seen[0]}.get(architecture, seen[0] - 5.0)
+    gained = {"audio_unet": 0.67 * seen[0], "speaker_encoder": 0.5 * seen[0]}.get(architecture, seen[0] - 5.0)
     assert sum(seen[-5:]) / 5 < gained
 
 

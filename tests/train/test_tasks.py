@@ -20,7 +20,7 @@ from audiosr_cli.train.losses import pair_figures
 from audiosr_cli.train.measured_rooms import MeasuredRooms
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Recordings, Restoration, Separation, Upsampling, Voices
+from audiosr_cli.train.tasks import Embedding, Recordings, Restoration, Separation, Upsampling
 from audiosr_cli.train.tasks.restoration import Shares
 from audiosr_cli.train.tasks.upsampling import Weights
 
@@ -33,11 +33,11 @@ def test_stages_aim_at_rising_bandwidths() -> None:
     batch = task.batch(RECORDINGS, generator(), Ranks())
     seen: list[Tensor] = []
     goals = task._goals(batch["target"], 3)
-    for goal, edge in zip(goals, (1000, 2000, 4000), strict=True):
+    for goal, cutoff in zip(goals, (1000, 2000, 4000), strict=True):
         spectrum = torch.fft.rfft(goal).abs()
-        above = spectrum[..., edge // 2 + 1 :]  # bins of 2 Hz
+        above = spectrum[..., cutoff // 2 + 1 :]  # bins of 2 Hz
         assert above.numel() == 0 or above.max() < 1e-3 * spectrum.max()
-        assert spectrum[..., int(edge * 0.85) // 2].min() > 0
+        assert spectrum[..., int(cutoff * 0.85) // 2].min() > 0
         seen.append(goal)
     assert torch.equal(seen[-1], batch["target"])
     perfect = task.losses(lambda _: torch.cat([goal.flip(1) for goal in goals], 1).unsqueeze(2), batch)
@@ -58,9 +58,9 @@ def test_stages_and_bandwidths_must_be_as_many() -> None:
 
 def test_voices_are_two_crops_of_each_speaker() -> None:
     """The leak is another speaker's crop, as far below as asked for."""
-    spec = make_config("voice", {}).spec
-    quiet = Voices(spec, 3, 0.5, leak_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
-    leaky = Voices(spec, 3, 0.5, leak_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    spec = make_config("speaker_encoder", {}).spec
+    quiet = Embedding(spec, 3, 0.5, leak_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    leaky = Embedding(spec, 3, 0.5, leak_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
     assert quiet.shape == (6, 1, 4000)
     level = 10 * torch.log10((leaky - quiet).square().mean(-1) / quiet.square().mean(-1))
     torch.testing.assert_close(level, torch.full_like(level, -10.0), rtol=0, atol=0.5)
@@ -69,12 +69,12 @@ def test_voices_are_two_crops_of_each_speaker() -> None:
 
 
 def test_voices_loss_and_score_of_a_network_that_knows() -> None:
-    task = Voices(make_config("voice", {}).spec, 3, 0.5)
+    task = Embedding(make_config("speaker_encoder", {}).spec, 3, 0.5)
     batch = task.batch(RECORDINGS, generator(), Ranks())
     known, unknown = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
     right, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (known, unknown))
     assert right < 1e-3 < 10 < wrong
-    network = build("voice", make_config("voice", {}))
+    network = build("speaker_encoder", make_config("speaker_encoder", {}))
     for vectors, score in ((known, 100.0), (unknown, 0.0)):
         network.forward = lambda _, v=vectors: v  # type: ignore[method-assign,misc]
         assert task.score(network, RECORDINGS.valid) == score
@@ -88,7 +88,7 @@ def restoration(**values: Any) -> Restoration:
 
 
 def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> None:
-    """Estimates lie behind the mixture and end at the separator's edge; targets are in their order."""
+    """Estimates lie behind the mixture and end at the separator's cutoff; targets are in their order."""
     task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
     mix, sources = batch["input"][:, 0], batch["target"]
@@ -151,7 +151,7 @@ def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) ->
     with pytest.raises(UsageError, match="does not part 2 speakers"):
         Restoration(restoration().spec, 2, 0.5, "audio_unet")
     with pytest.raises(UsageError, match="sources end at 4000 Hz"):
-        Restoration(replace(restoration().spec, edge_hz=7000.0), 2, 0.5, "wave_u_net")
+        Restoration(replace(restoration().spec, cutoff_hz=7000.0), 2, 0.5, "wave_u_net")
     with pytest.raises(UsageError, match="is the separator's"):
         Restoration(replace(restoration().spec, name="wave_u_net"), 2, 0.5, "wave_u_net", joint=True)
     with pytest.raises(UsageError, match="one of si_snr, stft and lsd"):
@@ -173,8 +173,8 @@ def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weigh
         return heard, ordered
 
     def perfect_below_5_khz(_: Tensor) -> Tensor:
-        edge = torch.full((truth[-1][:, 0].numel() // truth[-1].shape[-1],), 5000.0)
-        return low_pass(truth[-1].flatten(0, 1), edge.repeat(2), 0.02 * torch.ones(2 * len(edge)), 16000).view_as(
+        cutoff = torch.full((truth[-1][:, 0].numel() // truth[-1].shape[-1],), 5000.0)
+        return low_pass(truth[-1].flatten(0, 1), cutoff.repeat(2), 0.02 * torch.ones(2 * len(cutoff)), 16000).view_as(
             truth[-1]
         )[:, :, None]
 
@@ -217,8 +217,8 @@ def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:
     batch = task.batch(recordings, generator(), Ranks())
     assert (batch["band"] <= 1.06 * 20727).all()
     target, hiss = batch["target"], 0.1 * torch.randn(batch["target"].shape, generator=generator(1))
-    edge, steep = torch.full((2,), 22300.0), torch.full((2,), 0.001)
-    above, below = hiss - low_pass(hiss, edge, steep, 48000), low_pass(hiss, edge - 8000, steep, 48000)
+    cutoff, steep = torch.full((2,), 22300.0), torch.full((2,), 0.001)
+    above, below = hiss - low_pass(hiss, cutoff, steep, 48000), low_pass(hiss, cutoff - 8000, steep, 48000)
     losses = [
         float(sum(task.losses(lambda *_, x=x: x.unsqueeze(1), batch).terms.values()))
         for x in (target, target + above, target + below)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from audiosr_cli.train.tasks.base import Adversary, Batch, Losses, Recordings, Task
+from audiosr_cli.train.tasks.embedding import Embedding
 from audiosr_cli.train.tasks.latent import Latents
 from audiosr_cli.train.tasks.restoration import Restoration
 from audiosr_cli.train.tasks.separation import Separation
 from audiosr_cli.train.tasks.upsampling import Upsampling
-from audiosr_cli.train.tasks.voices import Voices
 
 __all__ = [
+    "Embedding",
     "TASKS",
     "Adversary",
     "Batch",
@@ -20,13 +21,12 @@ __all__ = [
     "Separation",
     "Task",
     "Upsampling",
-    "Voices",
 ]
 
-TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[Latents] | type[Voices]] = {
+TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[Latents] | type[Embedding]] = {
     "separate": Separation,
     "separate-sr": Restoration,
     "upsample": Upsampling,
     "audiosr": Latents,
-    "voice": Voices,
+    "embed": Embedding,
 }

@@ -42,7 +42,7 @@ class Latents(Upsampling):
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
         within(self, 0, 1, "divergence", "dropped")
-        if not self.spec.placed:
+        if not self.spec.uses_position:
             raise UsageError(f"[task] name = 'audiosr': {self.spec.name} is no AudioSR")
 
     @property
@@ -102,8 +102,8 @@ class Latents(Upsampling):
 def _mels(model: AudioSR, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Mels (B, L, M) of the input and the target, and which of them count: those below the recording's band."""
     with torch.no_grad():
-        mel, level = model.hear(batch["input"][:, 0], batch["edge"])
-        target, _ = model.hear(batch["target"], batch["edge"], level)
+        mel, level = model.hear(batch["input"][:, 0], batch["cutoff"])
+        target, _ = model.hear(batch["target"], batch["cutoff"], level)
     counts = torch.ones_like(mel[:, :1])
     if "band" in batch:
         counts = join_bands(counts, 0 * counts, model.first_mel(batch["band"]))
@@ -111,10 +111,10 @@ def _mels(model: AudioSR, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _expected(model: AudioSR, batch: Batch) -> Tensor:
-    """L1 of what is expected above the edge: ()."""
+    """L1 of what is expected above the cutoff: ()."""
     mel, target, counts = _mels(model, batch)
-    counts = model.join(0 * counts, counts, batch["edge"]).expand_as(mel)
-    error = (model.expect(mel, batch["edge"]) - target).abs()
+    counts = model.join(0 * counts, counts, batch["cutoff"]).expand_as(mel)
+    error = (model.expect(mel, batch["cutoff"]) - target).abs()
     return (error * counts).sum() / counts.sum().clamp_min(1)
 
 
@@ -133,7 +133,7 @@ def _diffused(model: AudioSR, batch: Batch) -> Tensor:
     """Mean squared error of velocities: ()."""
     mel, target, _ = _mels(model, batch)
     with torch.no_grad():
-        expected = model.expect(mel, batch["edge"])
+        expected = model.expect(mel, batch["cutoff"])
         both = model.vae.encode(torch.cat([target, expected]).unsqueeze(1)).mean / model.spread
         clean, condition = both.chunk(2)
         condition = condition * batch["told"].view(-1, 1, 1, 1)
@@ -145,7 +145,7 @@ def _diffused(model: AudioSR, batch: Batch) -> Tensor:
 def _voiced(model: AudioSR, batch: Batch) -> Tensor:
     """Waves (B, 1, 1, T) whose highs are those of the target's mels."""
     _, target, _ = _mels(model, batch)
-    return model.voice(batch["input"], batch["edge"], target)
+    return model.voice(batch["input"], batch["cutoff"], target)
 
 
 def _noise(like: Tensor, batch: Batch) -> Tensor:

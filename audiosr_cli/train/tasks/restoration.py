@@ -31,7 +31,7 @@ from audiosr_cli.train.tasks.surroundings import surroundings
 from audiosr_cli.train.transfer import upload
 
 _FLOOR = 1e-3  # of magnitudes whose logarithms are compared: silence is no ten times worse to miss than speech
-_ROLL_OFF = 0.02  # at the edge of the narrowest recording of a mixture
+_ROLL_OFF = 0.02  # at the cutoff of the narrowest recording of a mixture
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Restoration:
         parting, own = self.parting.spec, self.spec
         if parting.sources != own.sources or parting.task != "separate":
             raise UsageError(f"[task] separator = {self.separator!r}: does not part {own.sources} speakers")
-        if not 0.8 * (edge := parting.out_rate / 2) <= own.edge_hz <= edge:
-            raise UsageError(f"[model] edge_hz = {own.edge_hz:g}: the separator's sources end at {edge:g} Hz")
+        if not 0.8 * (cutoff := parting.out_rate / 2) <= own.cutoff_hz <= cutoff:
+            raise UsageError(f"[model] cutoff_hz = {own.cutoff_hz:g}: the separator's sources end at {cutoff:g} Hz")
         if self.joint and parting.name == own.name:
             raise UsageError(f"[model] name = {own.name!r}: is the separator's, which learns beside it")
 
@@ -119,8 +119,8 @@ class Restoration:
         band = (train.bandwidth[recipe["recording"]] * recipe["rate"].float()).amin(1)  # (B,)
         if bool((band < self.spec.in_rate / 2).any()):
             waves = torch.cat([mix.unsqueeze(1), sources], dim=1)  # (B, 1 + S, T)
-            edge = upload(band.repeat_interleave(waves.shape[1]), ranks.device)
-            narrow = low_pass(waves.flatten(0, 1), edge, torch.full_like(edge, _ROLL_OFF), self.spec.in_rate)
+            cutoff = upload(band.repeat_interleave(waves.shape[1]), ranks.device)
+            narrow = low_pass(waves.flatten(0, 1), cutoff, torch.full_like(cutoff, _ROLL_OFF), self.spec.in_rate)
             mix, sources = narrow.view_as(waves)[:, 0], narrow.view_as(waves)[:, 1:]
         return {"input": mix.unsqueeze(1), "target": sources}
 

@@ -26,9 +26,9 @@ from audiosr_cli.train.transfer import upload
 
 _SPEED = 0.05
 _GAIN_DB = (-18.0, 6.0)
-_VALID_EDGES = (4000.0, 8000.0)
+_VALID_CUTOFFS = (4000.0, 8000.0)
 _VALID_ROLL_OFF = 0.09
-_MISJUDGED = 0.02  # how far off the edge may be that a network is told, as a share of it
+_MISJUDGED = 0.02  # how far off the cutoff may be that a network is told, as a share of it
 _FFT_SIZES = (128, 256, 512, 1024, 2048)  # of the losses; short ones hear pulses that long ones take for noise
 _LONGEST_FFT = 2048  # of the losses and the score
 
@@ -64,7 +64,7 @@ class Upsampling:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
-        if self.spec.placed:
+        if self.spec.uses_position:
             raise UsageError(f"[task] name = 'upsample': {self.spec.name} learns by the task 'audiosr'")
 
     @property
@@ -90,7 +90,7 @@ class Upsampling:
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """The target is as long as what the model returns for the crop.
 
-        ``band`` (B,) is where it ends, unless full, and ``edge`` (B,) where the input does, if the model asks.
+        ``band`` (B,) is where it ends, unless full, and ``cutoff`` (B,) where the input does, if the model asks.
         """
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
@@ -103,14 +103,14 @@ class Upsampling:
         recipe["misjudged"] = 1 + _MISJUDGED * (2 * torch.rand(count, generator=generator) - 1)
         recipe = ranks.share(recipe, self.batch_size)
         waves = corpus.render(recipe, length, ranks.device)[:, 0] * upload(recipe["gain"], ranks.device).unsqueeze(1)
-        recipe["edge"] = recipe["edge"].clamp_max(spec.in_rate / 2)
+        recipe["cutoff"] = recipe["cutoff"].clamp_max(spec.in_rate / 2)
         narrow = bandlimit.band_limit(waves, {key: recipe[key] for key in bandlimit.KEYS}, spec.out_rate)
         band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
         cut = spec.context * spec.ratio
         batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
-        if spec.hears_edge:
+        if spec.uses_cutoff:
             judged = bandlimit.where_content_ends(recipe) * recipe["misjudged"]
-            batch["edge"] = upload(torch.minimum(judged, band), ranks.device)
+            batch["cutoff"] = upload(torch.minimum(judged, band), ranks.device)
         if bool((band < spec.out_rate / 2).any()):
             batch["band"] = upload(band, ranks.device)
         return batch
@@ -137,10 +137,10 @@ class Upsampling:
 
     def _heard(self, batch: Batch) -> tuple[Tensor, ...]:
         """What the network is given of a batch."""
-        return (batch["input"], batch["edge"]) if self.spec.hears_edge else (batch["input"],)
+        return (batch["input"], batch["cutoff"]) if self.spec.uses_cutoff else (batch["input"],)
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz edges over up to 20 valid recordings of up to 4 s.
+        """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz cutoffs over up to 20 valid recordings of up to 4 s.
 
         Only the band of each recording counts. Raises TrainingError where none is longer than 0.1 s.
         """
@@ -152,11 +152,11 @@ class Upsampling:
         for k in long[torch.linspace(0, len(long) - 1, min(20, len(long))).long()].tolist():
             start, length = int(valid.starts[k]), min(int(valid.lengths[k]), 4 * spec.out_rate) // unit * unit
             wave = valid.samples[start : start + length].to(device).float()[None] / 32768
-            for edge in sorted({min(edge, spec.in_rate / 2) for edge in _VALID_EDGES}):
-                cut, roll_off = (torch.tensor([value], device=device) for value in (edge, _VALID_ROLL_OFF))
+            for cutoff in sorted({min(cutoff, spec.in_rate / 2) for cutoff in _VALID_CUTOFFS}):
+                cut, roll_off = (torch.tensor([value], device=device) for value in (cutoff, _VALID_ROLL_OFF))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
-                known = {"edge": cut, "roll_off": roll_off, "plain": torch.ones(1, dtype=torch.bool, device=device)}
-                told = model.at_edge(float(bandlimit.where_content_ends(known)))
+                known = {"cutoff": cut, "roll_off": roll_off, "plain": torch.ones(1, dtype=torch.bool, device=device)}
+                told = model.at_cutoff(float(bandlimit.where_content_ends(known)))
                 with torch.no_grad():
                     estimate = told(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)))
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)

@@ -19,7 +19,7 @@ _DRAWS = 8  # of two crops of every valid speaker
 
 
 @dataclass(frozen=True)
-class Voices:
+class Embedding:
     """Two crops of each of ``batch_size`` speakers, each of one recording, as tracking meets them.
 
     Another voice is heard behind each crop, ``leak_db`` below it: what separators leave. Speed and pitch change within

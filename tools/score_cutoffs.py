@@ -1,7 +1,7 @@
-"""How well band edges are found: `python tools/score_edges.py ../shared/data`.
+"""How well cutoffs are found: `python tools/score_cutoffs.py ../shared/data`.
 
-Recordings of the valid splits and noise, low-passed by each filter at each edge, in each container at each level, with
-16-bit dither. Says how many edges are more than 5 % off, by filter and level.
+Recordings of the valid splits and noise, low-passed with each filter at each cutoff, in each container at each level,
+with 16-bit dither. Says how many cutoffs are more than 5 % off, by filter and level.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.train import bandlimit
 
-EDGES = (2000.0, 4000.0, 8000.0, 12000.0, 16000.0, 20000.0)
+CUTOFFS = (2000.0, 4000.0, 8000.0, 12000.0, 16000.0, 20000.0)
 RATES = (16000, 44100, 48000, 96000)
 LEVELS_DB = (0, -30, -60)
 SECONDS = 6
@@ -41,10 +41,10 @@ def recordings(data: Path) -> dict[str, tuple[np.ndarray, float]]:
     return found
 
 
-def low_passed(wave: np.ndarray, kind: str, edge: float, rate: int) -> np.ndarray:
+def low_passed(wave: np.ndarray, kind: str, cutoff: float, rate: int) -> np.ndarray:
     """The wave (T,) at 96 kHz through a filter, at ``rate``."""
     if kind == "soxr":
-        return soxr.resample(soxr.resample(wave, 96000, 2 * edge), 2 * edge, rate)
+        return soxr.resample(soxr.resample(wave, 96000, 2 * cutoff), 2 * cutoff, rate)
     family, order = {
         "wall": ("sinc", 10),
         "chebyshev8": ("chebyshev", 8),
@@ -54,18 +54,18 @@ def low_passed(wave: np.ndarray, kind: str, edge: float, rate: int) -> np.ndarra
         "codec": ("sinc", 10),
     }[kind]
     spectrum = np.fft.rfft(wave)
-    x = np.fft.rfftfreq(len(wave), 1 / 96000) / edge
+    x = np.fft.rfftfreq(len(wave), 1 / 96000) / cutoff
     gain = 10 ** (bandlimit.magnitude_db(family, order, torch.from_numpy(x).clamp_min(1e-3)).numpy() / 20)
     if kind == "codec":
         gain *= 10 ** (-np.clip((x - 0.7) / 0.1, 0, 1) * 12 / 20)
     return soxr.resample(np.fft.irfft(spectrum * gain, len(wave)).astype(np.float32), 96000, rate, quality="VHQ")
 
 
-def found_edge(wave: np.ndarray, rate: int) -> float | None:
+def detected_cutoff(wave: np.ndarray, rate: int) -> float | None:
     """What the meter says."""
     meter = BandMeter(rate)
     meter.push(wave[None].astype(np.float32))
-    return meter.edge()
+    return meter.cutoff()
 
 
 def main() -> None:
@@ -77,23 +77,23 @@ def main() -> None:
     for kind in ("wall", "soxr", "chebyshev8", "elliptic6", "butterworth10", "butterworth6", "codec"):
         for level in LEVELS_DB:
             off, worst = {}, []
-            for edge, rate in itertools.product(EDGES, RATES):
-                if edge > 0.46 * rate:
+            for cutoff, rate in itertools.product(CUTOFFS, RATES):
+                if cutoff > 0.46 * rate:
                     continue
                 for name, (wave, band) in waves.items():
-                    if edge > 0.95 * band:
+                    if cutoff > 0.95 * band:
                         continue
-                    made = low_passed(wave, kind, edge, rate)
+                    made = low_passed(wave, kind, cutoff, rate)
                     made = made / np.abs(made).max() * 10 ** (level / 20)
                     made = np.round(made * 32767 + draw.random(len(made)) - draw.random(len(made))) / 32768
-                    edge_found = found_edge(made, rate)
+                    detected = detected_cutoff(made, rate)
                     key = name.split("/")[0]
-                    bad = edge_found is None or abs(edge_found / edge - 1) > 0.05
+                    bad = detected is None or abs(detected / cutoff - 1) > 0.05
                     counts = off.setdefault(key, [0, 0])
                     counts[0] += bad
                     counts[1] += 1
                     if bad:
-                        worst.append((name, edge, rate, edge_found and round(edge_found)))
+                        worst.append((name, cutoff, rate, detected and round(detected)))
             print(json.dumps({"filter": kind, "level": level, "off": off, "some": worst[:4]}), flush=True)
 
 
