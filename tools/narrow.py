@@ -32,7 +32,9 @@ def main() -> None:
     recordings = load_recordings(run, options.data, Ranks(), Log(print))
     wide = cut_bins(trained, config)
     narrowed = narrow(wide, config, importance(wide, run.task, recordings))
-    save_model(narrowed, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, half=False)
+    save_model(
+        narrowed, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, storage="float32"
+    )
     for name, network in (("before", wide), ("narrowed", narrowed)):
         print(f"{name}: {run.task.score(network.eval(), recordings.valid):.2f} {run.task.figure}")
 

@@ -30,6 +30,24 @@ def test_round_trip_in_half_precision(tmp_path: Path) -> None:
     assert known["spec"] == model.spec.as_dict()
 
 
+def test_round_trip_in_8_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"] | {"filters": 24}))
+    store.save_model(model, tmp_path / "half.safetensors", {})
+    store.save_model(model, tmp_path / "a.safetensors", {}, "int8")
+    assert (tmp_path / "a.safetensors").stat().st_size < 0.6 * (tmp_path / "half.safetensors").stat().st_size
+    again, large = store.load_model(str(tmp_path / "a.safetensors")).state_dict(), 0
+    for key, value in model.state_dict().items():
+        if value.ndim > 1 and value.numel() >= 4096:
+            step = value.flatten(1).abs().amax(1) / 127
+            assert ((again[key] - value).flatten(1).abs().amax(1) <= 0.501 * step).all()
+            assert not torch.equal(again[key], value.half().float())
+            large += 1
+        else:
+            torch.testing.assert_close(again[key], value.half().float(), rtol=0, atol=0)
+    assert large > 2
+
+
 @pytest.mark.parametrize("ratio", [1, 2, 4, 6])
 def test_every_ratio_can_be_loaded(ratio: int, tmp_path: Path) -> None:
     model = build("audio_unet", make_config("audio_unet", SMALL["audio_unet"] | {"ratio": ratio}))
