@@ -1,6 +1,11 @@
 """The models, one file per paper. Importing this package registers them all; see ``registry``."""
 
 from audiosr_cli.contract import ModelSpec
+from audiosr_cli.models.base import Config, Model
+from audiosr_cli.models.registry import architecture_of, architectures, build, make_config, register
+
+# A model may import the names above from here, so they come first.
+# isort: split
 from audiosr_cli.models import (  # noqa: F401 - each registers its model
     audio_unet,
     audiosr,
@@ -14,7 +19,5 @@ from audiosr_cli.models import (  # noqa: F401 - each registers its model
     spectral_unet,
     wave_u_net,
 )
-from audiosr_cli.models.base import Config, Model
-from audiosr_cli.models.registry import architecture_of, architectures, build, make_config, register
 
 __all__ = ["Config", "Model", "ModelSpec", "architecture_of", "architectures", "build", "make_config", "register"]
