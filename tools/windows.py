@@ -1,4 +1,4 @@
-"""What a separator loses by streaming: `python tools/windows.py ../shared/data --model spectral2`.
+"""What a separator loses by streaming: `python tools/windows.py --model spectral2`.
 
 SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several contexts, lengths and overlaps,
 once with every window in its best order, once as tracked, and what the latter costs.
@@ -8,11 +8,11 @@ import argparse
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from data_folder import add_data_option
 from score_separation import RATE, Mixture, improvement, mixtures
 from torch import Tensor
 from torch.nn import functional as F
@@ -89,7 +89,7 @@ def gain(estimate: Tensor, mixture: Mixture) -> float:
 def main() -> None:
     """Print one JSON object a way."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--mixtures", type=int, default=40)
     options = parser.parse_args()
