@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside its plugins: links out of docs/ work in the repository, and become text on the site."""
+"""What `mkdocs build` does beside its plugins: links that leave docs/ lead to the repository, or become text."""
 
 from __future__ import annotations
 

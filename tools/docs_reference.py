@@ -62,10 +62,9 @@ def _command(name: str, command: Any) -> str:
     shown = [one for one in command.params if one.name not in HIDDEN_OPTIONS and not getattr(one, "hidden", False)]
     arguments = [one for one in shown if one.param_type_name == "argument"]
     words = [one.metavar or one.name.upper() for one in arguments]
-    usage = " ".join(
-        [name, *(word if one.required else f"[{word}]" for one, word in zip(arguments, words, strict=True))]
-    )
-    parts = [f"## {name}\n", _prose(command.help), f"```\n{usage} [OPTIONS]\n```\n"]
+    optional = [word if one.required else f"[{word}]" for one, word in zip(arguments, words, strict=True)]
+    usage = " ".join([name, *optional, "[OPTIONS]"])
+    parts = [f"## {name}\n", _prose(command.help), f"```\n{usage}\n```\n"]
     if arguments:
         rows = [f"| `{word}` | {_cell(one.help)} |" for one, word in zip(arguments, words, strict=True)]
         parts.append("| Argument | Meaning |\n|---|---|\n" + "\n".join(rows) + "\n")
@@ -97,9 +96,10 @@ def config_page() -> str:
     parts = [
         "# Training configs\n",
         NOTE,
-        "A training run is described by a TOML file with the sections `[model]`, `[data]`, `[task]`, `[loop]` and `[card]`. "
-        "Unknown keys, wrong types and impossible values are errors that name the key. The files in "
-        "[examples/train](../../examples/train) are complete examples; [Data for training](../data.md) explains the folders.\n",
+        "A training run is described by a TOML file with the sections `[model]`, `[data]`, `[task]`, `[loop]` and "
+        "`[card]`. Unknown keys, wrong types and impossible values are errors that name the key. The files in "
+        "[examples/train](../../examples/train) are complete examples; [Data for training](../data.md) explains the "
+        "folders.\n",
         "- [`[data]`](#data): the recordings\n- [`[loop]`](#loop): how long and how fast\n- [`[card]`](#card): what is "
         "stored in the weights\n- [`[task]`](#task): what is trained\n- [`[model]`](#model): the network\n",
     ]
@@ -107,8 +107,8 @@ def config_page() -> str:
     parts.append("## [task]\n\n`name` chooses the task; the other keys depend on it.\n")
     parts += [_section(f'### [task] name = "{name}"', "task", kind) for name, kind in TASKS.items()]
     parts.append(
-        "## [model]\n\n`architecture` chooses the network; the other keys depend on it. Keys in `[model.training]` replace "
-        "those of `[model]` during training only.\n"
+        "## [model]\n\n`architecture` chooses the network; the other keys depend on it. Keys in `[model.training]` "
+        "replace those of `[model]` during training only.\n"
     )
     for name, (kind, _) in sorted(ARCHITECTURES.items()):
         parts.append(_section(f'### [model] architecture = "{name}"', "model", kind))
@@ -123,14 +123,8 @@ def _section(heading: str, section: str, kind: type[Any]) -> str:
     rows, tables = [], []
     for one in shown:
         if is_dataclass(hints[one.name]):
-            level = "#" * (heading.index(" ") + 1)
-            tables.append(
-                _section(
-                    f"{level} [{section}.{one.name}] in {heading.lstrip('# ')}",
-                    f"{section}.{one.name}",
-                    hints[one.name],
-                )
-            )
+            name, level = f"{section}.{one.name}", "#" * (heading.index(" ") + 1)
+            tables.append(_section(f"{level} [{name}] in {heading.lstrip('# ')}", name, hints[one.name]))
         else:
             rows.append((f"`{one.name}`", _type(hints[one.name]), _default(one), _cell(meanings.get(one.name, ""))))
     columns = ["Key", "Type", "Default", "Meaning"][: 4 if any(row[3] for row in rows) else 3]
@@ -186,15 +180,14 @@ PAGES = {"commands.md": commands_page, "config.md": config_page}
 
 def main() -> None:
     """Write the pages, or check them."""
-    stale = [
-        name for name, page in PAGES.items() if not (FOLDER / name).exists() or (FOLDER / name).read_text() != page()
-    ]
+    files = {FOLDER / name: page() for name, page in PAGES.items()}
+    stale = [file for file, text in files.items() if not file.exists() or file.read_text(encoding="utf-8") != text]
     if "--check" not in sys.argv:
-        for name in stale:
-            (FOLDER / name).write_text(PAGES[name]())
-            print(FOLDER / name)
+        for file in stale:
+            file.write_text(files[file], encoding="utf-8")
+            print(file)
     elif stale:
-        sys.exit(f"out of date: {', '.join(stale)}; run `make reference`")
+        sys.exit(f"out of date: {', '.join(file.name for file in stale)}; run `make reference`")
 
 
 if __name__ == "__main__":
