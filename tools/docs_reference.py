@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from audiosr_cli.cli.main import app
-from audiosr_cli.models import ARCHITECTURES
+from audiosr_cli.models.registry import architectures, get_architecture
 from audiosr_cli.train.config import RunConfig
 from audiosr_cli.train.tasks import TASKS
 
@@ -110,8 +110,8 @@ def config_page() -> str:
         "## [model]\n\n`architecture` chooses the network; the other keys depend on it. Keys in `[model.training]` "
         "replace those of `[model]` during training only.\n"
     )
-    for name, (kind, _) in sorted(ARCHITECTURES.items()):
-        parts.append(_section(f'### [model] architecture = "{name}"', "model", kind))
+    for name in architectures():
+        parts.append(_section(f'### [model] architecture = "{name}"', "model", get_architecture(name).config))
     return "\n".join(parts)
 
 
