@@ -89,10 +89,10 @@ class Remote(Caller):
 
     room = 0
 
-    def _call(self, *x: torch.Tensor) -> torch.Tensor:
-        if self.model.device.type == "cuda" and len(x[0]) > self.room:
+    def _call(self, x: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
+        if self.model.device.type == "cuda" and len(x) > self.room:
             raise torch.cuda.OutOfMemoryError
-        return self.model(*x)
+        return self.call(x, position)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_bf16_where_a_model_has_come_to(
 
 def test_a_cpu_without_memory_is_told() -> None:
     class Full(Caller):
-        def _call(self, *x: torch.Tensor) -> torch.Tensor:
+        def _call(self, x: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
             raise torch.cuda.OutOfMemoryError
 
     with pytest.raises(MemoryError):
