@@ -13,7 +13,7 @@ from conftest import halves, noise, restorer
 
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import InputError, ModelError
-from audiosr_cli.models import build, make_config, runner
+from audiosr_cli.models import build, make_config
 from audiosr_cli.models.runner import Caller
 from audiosr_cli.streaming import stages
 from audiosr_cli.streaming.options import Options
@@ -104,7 +104,7 @@ def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatc
     places = [torch.device("cuda")]
     monkeypatch.setattr(type(model), "device", property(lambda _: places[-1]))
     monkeypatch.setattr(type(model), "to", lambda self, name: places.append(torch.device(name)))
-    monkeypatch.setattr(runner, "Caller", Remote)
+    monkeypatch.setattr(stages, "Caller", Remote)
     monkeypatch.setattr(Remote, "room", room)
     made = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
     out = np.concatenate(list(stream([wave], made)), axis=1)
