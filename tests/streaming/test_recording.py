@@ -25,6 +25,7 @@ from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.files import atomic
 from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.models import build, make_config
+from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import Report, _speaker_warnings, process_array, process_file
@@ -91,7 +92,7 @@ def narrow(cutoff: float, sample_rate: int = 48000, seconds: int = 2) -> np.ndar
 def test_upsampling_where_something_is_missing(tmp_path: Path, cutoff: int, models: int) -> None:
     wave = narrow(cutoff)
     pipeline = upsampling()
-    found = pipeline.cutoff([wave], 48000)
+    found = pipeline.find_cutoff([wave], 48000)
     assert found == pytest.approx(cutoff, rel=0.05)
     chain = pipeline.chain(48000, found)
     assert len(chain) == models
@@ -106,10 +107,10 @@ def test_upsampling_where_something_is_missing(tmp_path: Path, cutoff: int, mode
 
 def test_cutoff_is_believed_and_the_rest_found(tmp_path: Path) -> None:
     wave = narrow(9000)
-    assert upsampling(3000.0).cutoff([wave], 48000) == 3000.0
-    assert upsampling(30000.0).cutoff([wave], 48000) == 24000.0
+    assert upsampling(3000.0).find_cutoff([wave], 48000) == 3000.0
+    assert upsampling(30000.0).find_cutoff([wave], 48000) == 24000.0
     silent = upsampling()
-    assert silent.cutoff([0 * wave], 48000) is None
+    assert silent.find_cutoff([0 * wave], 48000) is None
     assert silent.chain(48000, None) == ()
     np.testing.assert_array_equal(silent.array(0 * wave, 48000)[0], 0 * wave)
     with pytest.raises(UsageError, match="--cutoff 20: at least 500 Hz"):
@@ -122,7 +123,7 @@ def test_the_network_is_told_the_cutoff(cutoff_hz: float) -> None:
     pipeline = upsampling(cutoff_hz)
     (model,) = pipeline.chain(48000, cutoff_hz)
     assert model.cutoff_hz == pytest.approx(cutoff_hz, rel=0.02)
-    expected = process_array(noise(9600), 48000, [pipeline.models[0].at_cutoff(model.cutoff_hz)], 48000, OPTIONS)
+    expected = process_array(noise(9600), 48000, [ModelCall(pipeline.models[0], model.cutoff_hz)], 48000, OPTIONS)
     np.testing.assert_array_equal(pipeline.array(noise(9600), 48000), expected)
 
 
@@ -134,7 +135,7 @@ def test_the_network_is_told_where_a_resampled_recording_has_lost_3_db(low_rate:
     power = [np.square(np.abs(np.fft.rfft(wave))).reshape(-1)[:-1].reshape(-1, 200).sum(1) for wave in (low, wide)]
     three_db = float(np.argmax(power[0] < power[1] / 2) * 200 / 4)  # in bands of 50 Hz
     pipeline = upsampling()
-    (model,) = pipeline.chain(48000, pipeline.cutoff([low[None]], 48000))
+    (model,) = pipeline.chain(48000, pipeline.find_cutoff([low[None]], 48000))
     assert 0.98 * three_db - 50 < model.cutoff_hz < three_db + 25
 
 
