@@ -17,7 +17,8 @@ from audiosr_cli.models.runner import Caller
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.speakers import MOST_SOURCES, Embed, Tracker
+from audiosr_cli.streaming.speakers import Embed, Tracker
+from audiosr_cli.streaming.tracking_config import TRACKING
 from audiosr_cli.streaming.windows import Engine
 
 
@@ -42,8 +43,11 @@ class Stage:
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
         parts = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
-        if model and model.spec.sources > MOST_SOURCES:
-            raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
+        if model and model.spec.sources > TRACKING.max_sources:
+            raise ModelError(
+                f"{model.spec.name} separates {model.spec.sources} speakers, but at most {TRACKING.max_sources} can be "
+                "tracked; use a model with fewer"
+            )
         self.tracker = Tracker(model.spec.channels == 1, embed) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self.caller: Caller | None = None
