@@ -9,7 +9,7 @@ from audiosr_cli.models.base import Model
 from audiosr_cli.runtime.device import computes_bf16, float32_products
 
 
-class Caller:
+class ModelRunner:
     """A model as the engine calls it. Where CUDA has too little memory: half the windows at once, at last the CPU.
 
     ``told`` says what had to be done, and the model stays where that brought it. With ``bf16`` it computes in that,
@@ -17,14 +17,14 @@ class Caller:
     """
 
     def __init__(self, model: Model, most: int, bf16: bool = False) -> None:
-        self.model, self.most, self.bf16, self.told = model, most, bf16, list[str]()
+        self.model, self.max_batch, self.bf16, self.warnings = model, most, bf16, list[str]()
 
     def __call__(self, *x: Tensor) -> Tensor:
         """As the model, on its device, for tensors on the CPU."""
         try:
             with torch.inference_mode():
-                starts = range(0, len(x[0]), self.most)
-                return torch.cat([self._call(*(part[i : i + self.most] for part in x)) for i in starts])
+                starts = range(0, len(x[0]), self.max_batch)
+                return torch.cat([self._call(*(part[i : i + self.max_batch] for part in x)) for i in starts])
         except torch.cuda.OutOfMemoryError:
             self._retreat(len(x[0]))
         return self(*x)
@@ -41,11 +41,11 @@ class Caller:
     def _retreat(self, windows: int) -> None:
         if self.model.device.type == "cpu":
             raise MemoryError
-        self.most = min(self.most, windows) // 2
-        if not self.most:
-            self.most = 1
+        self.max_batch = min(self.max_batch, windows) // 2
+        if not self.max_batch:
+            self.max_batch = 1
             self.model.to("cpu")
             self.bf16 = self.bf16 and computes_bf16("cpu")
         torch.cuda.empty_cache()
-        how = "on the CPU" if self.model.device.type == "cpu" else f"with --batch {self.most}"
-        self.told = [f"{self.model.spec.name}: CUDA has too little memory; goes on {how}"]
+        how = "on the CPU" if self.model.device.type == "cpu" else f"with --batch {self.max_batch}"
+        self.warnings = [f"{self.model.spec.name}: CUDA has too little memory; goes on {how}"]

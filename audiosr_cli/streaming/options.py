@@ -34,13 +34,13 @@ class Options:
     bf16: bool = False
     threads: int = 1
 
-    def count(self, channels: int, name: str) -> int:
+    def count_channels(self, channels: int, name: str) -> int:
         """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
         if isinstance(self.channels, int) and self.channels > channels:
             raise UsageError(f"--channels {self.channels}: {name} has {channels}")
         return channels if self.channels == "each" else 1
 
-    def pick(self, block: Samples) -> Samples:
+    def pick_channels(self, block: Samples) -> Samples:
         """The channels of ``block`` (C, T) that are processed."""
         if self.channels == "each":
             return block
