@@ -13,7 +13,8 @@ from audiosr_cli.checkpoints.catalogue import default_model
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model
-from audiosr_cli.models.audiosr import AudioSR, Sampling
+from audiosr_cli.models.audiosr import AudioSR
+from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
 from audiosr_cli.streaming.options import Options, Samples
@@ -90,11 +91,9 @@ def upsampling(
         raise UsageError(f"--cutoff {cutoff_hz:g}: at least {_LEAST_CUTOFF_HZ:g} Hz are needed to restore from")
     options = options or default_options("cpu")
     models = () if model == "none" else (_load("upsample", model, options),)
-    if sampling is not None:
-        if not models or not isinstance(drawing := models[0], AudioSR):
-            raise UsageError("--steps, --guidance and --seed are for a model that draws: --model audiosr_small")
-        models = (drawing.drawn(sampling),)
-    return Pipeline(models, rate, options, cutoff_hz=cutoff_hz)
+    if sampling is not None and not (models and isinstance(models[0], AudioSR)):
+        raise UsageError("--steps, --guidance and --seed are for a model that draws: --model audiosr_small")
+    return Pipeline(models, rate, options, cutoff_hz=cutoff_hz, sampling=sampling)
 
 
 def restoration(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from audiosr_cli.models import Model
+from audiosr_cli.models.runner import Runnable, as_call
 
 if TYPE_CHECKING:
     from audiosr_cli.bench.peers import Pass
@@ -61,13 +62,14 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def chain_gflop(models: Sequence[Model], device: str = "cpu") -> float | None:
+def chain_gflop(models: Sequence[Runnable], device: str = "cpu") -> float | None:
     """Billions of FLOPs per second of one channel through ``models`` in a row; None where they cannot be counted."""
     total, signals = 0.0, 1
-    for model in models:
-        spec = model.spec
+    for call in map(as_call, models):
+        spec = call.spec
         x = torch.zeros(1, spec.inputs * spec.channels, spec.window, device=device)
-        flops = _counted(model, x, *((torch.zeros(1, dtype=torch.long),) if spec.uses_position else ()))
+        position = torch.zeros(1, dtype=torch.long) if spec.uses_position else None
+        flops = _counted(call.model, partial(call, x, position))
         if flops is None:
             return None
         total += signals * flops * spec.in_rate / spec.hop / 1e9
@@ -79,15 +81,15 @@ def peer_gflop(run: Pass, rate: int, device: str = "cpu", seconds: float = 4.0) 
     """The same of a peer that is one module, over ``seconds`` at once."""
     if not isinstance(run, nn.Module):
         return None
-    flops = _counted(run, torch.zeros(1, 1, round(seconds * rate), device=device))
+    flops = _counted(run, partial(run, torch.zeros(1, 1, round(seconds * rate), device=device)))
     return None if flops is None else flops / seconds / 1e9
 
 
-def _counted(module: nn.Module, *inputs: Tensor) -> int | None:
-    """FLOPs of one pass."""
+def _counted(module: nn.Module, run: Callable[[], object]) -> int | None:
+    """FLOPs of one pass, ``run``, through ``module``; None where it has layers that cannot be counted."""
     if any(isinstance(part, nn.RNNBase) for part in module.modules()):
         return None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:  # inference mode hides operators from it
-        module(*inputs)
+        run()
     flops: int = counter.get_total_flops()
     return flops

@@ -36,7 +36,7 @@ def upsample(
     Writes in_48000.wav for in.wav and prints its name; from standard input, to standard output.
     """
     from audiosr_cli import api
-    from audiosr_cli.models.audiosr import Sampling
+    from audiosr_cli.models.diffusion import Sampling
 
     piped = inputs == ["-"] and shared.files_from is None
     if piped and shared.output is None and not shared.as_json and not shared.dry_run:

@@ -9,7 +9,6 @@ by itself is NVSR's way (Liu et al. 2022, arXiv 2203.14941), here 0 steps; and w
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,9 +19,8 @@ from torch.nn import functional as F
 
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import hann_window, mel_filters
-from audiosr_cli.errors import UsageError
 from audiosr_cli.models.base import Model
-from audiosr_cli.models.diffusion import STEPS, ddim, keyed_noise
+from audiosr_cli.models.diffusion import Sampling, ddim, keyed_noise
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
 from audiosr_cli.models.spectral_bwe import Block, SpectralBWE, SpectralBWEConfig
@@ -31,10 +29,9 @@ _LOWEST_HZ = 20.0
 _FLOOR = 1e-5  # of mels before their logarithm
 _QUIETEST = -8.0  # natural logarithm of a mel against the level: what lies below is as good as nothing
 _SPREAD = 2.5  # of logarithms: what networks see has about unit variance
-_MOST_GUIDANCE = 20.0
 _MIXED = 4  # mels over which the low band gives way to what is made
 
-Lesson = Callable[["AudioSR"], Tensor]
+Objective = Callable[["AudioSR"], Tensor]
 
 
 def log_mels(waves: Tensor, filters: Tensor, n_fft: int = 2048, hop_length: int = 480) -> Tensor:
@@ -132,27 +129,6 @@ class AudioSRConfig:
         )
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How highs are drawn: in ``steps`` of diffusion, none of them being what is expected; ``guidance`` exaggerates.
-
-    The same ``seed`` draws the same. ``eta`` is how much noise each step adds (1: as much as it takes out).
-    """
-
-    steps: int = 4
-    guidance: float = 1.0
-    seed: int = 0
-    eta: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.steps <= STEPS:
-            raise UsageError(f"--steps {self.steps}: 0 to {STEPS} are possible")
-        if not 0 <= self.guidance <= _MOST_GUIDANCE:
-            raise UsageError(f"--guidance {self.guidance:g}: 0 to {_MOST_GUIDANCE:g} are possible")
-        if not 0 <= self.eta <= 1:
-            raise UsageError(f"eta = {self.eta:g}: 0 to 1 are possible")
-
-
 class Expected(nn.Module):
     """Mels as they are to be expected above the cutoff, from those below."""
 
@@ -182,7 +158,6 @@ class AudioSR(Model):
     def __init__(self, config: AudioSRConfig) -> None:
         super().__init__(config)
         c = config
-        self.sampling = Sampling()
         self.expected = Expected(c.mels, c.expected)
         self.vae, self.unet, self.vocoder = MelVAE(c.vae), LatentUNet(c.unet), SpectralBWE(c.vocoder)
         filters = mel_filters(c.n_fft, c.mels, c.sample_rate, _LOWEST_HZ)
@@ -191,26 +166,38 @@ class AudioSR(Model):
         self.register_buffer("centres", centre, persistent=False)
         self.register_buffer("spread", torch.ones(()))  # standard deviation of latents
 
-    def drawn(self, sampling: Sampling) -> AudioSR:
-        """The same network, its highs drawn like that."""
-        made = copy.copy(self)
-        made.sampling = sampling
-        return made
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        cutoff_hz: Tensor | None = None,
+        position: Tensor | None = None,
+        sampling: Sampling | None = None,
+        objective: Objective | None = None,
+    ) -> Tensor:
+        """Restore the highs of a window.
 
-    def forward(self, x: Tensor, at: Tensor | None = None, lesson: Lesson | None = None) -> Tensor:
-        """(B, 1, T) → (B, 1, 1, T - 2 * context); ``at`` (B,) is each item's first sample in its recording.
+        Args:
+            x: (B, 1, T).
+            cutoff_hz: (B,), where each item's content ends; a sixth of the rate by default.
+            position: (B,), each item's first sample in its recording; 0 by default.
+            sampling: How highs are drawn; ``Sampling()`` by default.
+            objective: Computed in place of all that, for training, where a network is called only by its ``forward``.
 
-        In training, what ``lesson`` makes of the network.
+        Returns:
+            (B, 1, 1, T - 2 * context), or what ``objective`` returns.
         """
-        if lesson is not None:
-            return lesson(self)
-        cutoff = x.new_full((len(x),), self.cutoff_hz)
+        if objective is not None:
+            return objective(self)
+        cutoff = self.default_cutoff(x) if cutoff_hz is None else cutoff_hz
+        sampling = sampling or Sampling()
         mel, _ = self.hear(x[:, 0], cutoff)
-        made = self.expect(mel, cutoff)
-        if self.sampling.steps:
-            made = self.join(mel, self.draw(made, at if at is not None else cutoff.new_zeros(len(x)).long()), cutoff)
+        output = self.expect(mel, cutoff)
+        if sampling.steps:
+            position = torch.zeros(len(x), dtype=torch.long) if position is None else position
+            output = self.join(mel, self.draw(output, position, sampling), cutoff)
         context = self.spec.context
-        return self.voice(x, cutoff, made)[..., context : x.shape[-1] - context]
+        return self.voice(x, cutoff, output)[..., context : x.shape[-1] - context]
 
     def hear(self, waves: Tensor, cutoff: Tensor, level: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Waves (B, T) → mels against the level (B, L, M), about from -3 to 3, and the levels (B, L, 1).
@@ -240,30 +227,30 @@ class AudioSR(Model):
         known = join_bands(ones, 0 * ones, self.first_mel(cutoff), _MIXED)
         return self.join(mel, self.expected(mel, known), cutoff)
 
-    def draw(self, expected: Tensor, at: Tensor) -> Tensor:
-        """Mels (B, L, M) drawn where ``expected`` ones are the condition; windows begin at samples ``at`` (B,)."""
-        how, stride = self.sampling, self.vae.config.stride
+    def draw(self, expected: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
+        """Draw mels (B, L, M) with ``expected`` ones as the condition; windows begin at samples ``position`` (B,)."""
+        stride = self.vae.config.stride
         condition = self.vae.encode(expected.unsqueeze(1)).mean / self.spread
         shape = (condition.shape[1], condition.shape[3])
-        first = (at // (self.config.hop_length * stride)).tolist()
+        first = (position // (self.config.hop_length * stride)).tolist()
 
         def noise(which: int) -> Tensor:
-            made = [keyed_noise(how.seed, which, frame, condition.shape[2], shape) for frame in first]
+            made = [keyed_noise(sampling.seed, which, frame, condition.shape[2], shape) for frame in first]
             return torch.stack(made).transpose(1, 2).to(condition.device)
 
-        latent = ddim(partial(self.guided, condition), noise, how.steps, how.eta)
+        latent = ddim(partial(self.guided, condition, sampling.guidance), noise, sampling.steps, sampling.eta)
         return self.vae.decode(latent * self.spread)[:, 0]
 
-    def guided(self, condition: Tensor, noisy: Tensor, step: Tensor) -> Tensor:
+    def guided(self, condition: Tensor, guidance: float, noisy: Tensor, step: Tensor) -> Tensor:
         """The velocity, away from what it would be without the condition (Ho & Salimans 2022)."""
         step = step.to(noisy.device)
         told = self.unet(noisy, condition, step)
-        if self.sampling.guidance == 1:
+        if guidance == 1:
             return told
         free = self.unet(noisy, torch.zeros_like(condition), step)
-        return free + self.sampling.guidance * (told - free)
+        return free + guidance * (told - free)
 
     def voice(self, x: Tensor, cutoff: Tensor, mel: Tensor) -> Tensor:
         """Waves (B, 1, T) with the highs that ``mel`` (B, L, M) asks for: (B, 1, 1, T)."""
         between = F.avg_pool1d(F.pad(mel.transpose(1, 2), (1, 1), mode="replicate"), 2, 1).transpose(1, 2)
-        return self.vocoder(x, cutoff, between)
+        return self.vocoder(x, cutoff_hz=cutoff, features=between)

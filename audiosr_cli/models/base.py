@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +104,9 @@ class Model(nn.Module):
     ``forward`` takes (B, inputs * C, T) float32 at ``in_rate``, C = ``spec.channels``, and returns
     (B, S, C, (T - 2 * context) * ratio), S = ``spec.sources``. Any T above twice the context will do for
     a convolutional model; the engine always passes ``spec.window``. No clipping and no scaling unless the
-    model's own docstring says so. ``sha256`` is that of the checkpoint it came from, empty for fresh weights.
+    model's own docstring says so. What varies from call to call is a keyword argument of those models that need it:
+    ``cutoff_hz`` (B,) with ``spec.uses_cutoff``, ``position`` (B,) with ``spec.uses_position``.
+    ``sha256`` is that of the checkpoint it came from, empty for fresh weights.
     """
 
     sha256 = ""
@@ -114,7 +115,6 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.spec = config.spec
-        self.cutoff_hz = self.spec.in_rate / 6  # where the input's content ends, unless told otherwise
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +125,10 @@ class Model(nn.Module):
         """(B, inputs * C, T) → (B, S, C, (T - 2 * context) * ratio)."""
         raise NotImplementedError
 
+    def default_cutoff(self, x: Tensor) -> Tensor:
+        """Return the cutoff (B,) in Hz that a model assumes for ``x`` (B, ...) where its caller gives none."""
+        return x.new_full((len(x),), self.spec.in_rate / 6)
+
     def fitted(self, sample_rate: int, sources: int) -> Model:
         """The same network for recordings at ``sample_rate`` Hz and so many ``sources``, where its weights serve them.
 
@@ -132,11 +136,3 @@ class Model(nn.Module):
         """
         del sample_rate, sources
         return self
-
-    def at_cutoff(self, cutoff_hz: float) -> Self:
-        """The same network for input whose content ends at ``cutoff_hz``, where it asks for that; otherwise itself."""
-        if not self.spec.uses_cutoff:
-            return self
-        made = copy.copy(self)
-        made.cutoff_hz = cutoff_hz
-        return made

@@ -8,16 +8,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from audiosr_cli.errors import UsageError
+
 STEPS = 1000
 _OFFSET = 0.008
+_MOST_GUIDANCE = 20.0
 Velocity = Callable[[Tensor, Tensor], Tensor]  # noisy (B, ...) and step (B,) → velocity (B, ...)
 Noise = Callable[[int], Tensor]  # which draw → standard normal (B, ...)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How highs are drawn: in ``steps`` of diffusion, none of them being what is expected; ``guidance`` exaggerates.
+
+    The same ``seed`` draws the same. ``eta`` is how much noise each step adds (1: as much as it takes out).
+    """
+
+    steps: int = 4
+    guidance: float = 1.0
+    seed: int = 0
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steps <= STEPS:
+            raise UsageError(f"--steps {self.steps}: 0 to {STEPS} are possible")
+        if not 0 <= self.guidance <= _MOST_GUIDANCE:
+            raise UsageError(f"--guidance {self.guidance:g}: 0 to {_MOST_GUIDANCE:g} are possible")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"eta = {self.eta:g}: 0 to 1 are possible")
 
 
 def signal(step: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class SpectralBWE(Model):
 
     Above it each bin of the raised low band has a gain, and a flatness: how much of its own ups and downs is taken
     out. Everything is relative to the level of the frames around, so gain in is gain out, polarity is kept, and silence
-    stays silent. ``cutoff_hz``, one number for all items or one (B,) an item, is where the input's content ends.
+    stays silent.
 
     Complex values of its own beside those would bring the log-spectral distance down faster, but as pulses at the rate
     of the frames: magnitudes without ups and downs are those of one pulse a frame, which buzzes.
@@ -123,13 +123,22 @@ class SpectralBWE(Model):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, bias)
 
-    def forward(self, x: Tensor, cutoff_hz: Tensor | None = None, features: Tensor | None = None) -> Tensor:
-        """(B, 1, T) → (B, 1, 1, T - 2 * context); ``features`` (B, L, inputs) where those are heard."""
+    def forward(self, x: Tensor, *, cutoff_hz: Tensor | None = None, features: Tensor | None = None) -> Tensor:
+        """Restore the highs of a window.
+
+        Args:
+            x: (B, 1, T).
+            cutoff_hz: (B,), where each item's content ends; a sixth of the rate by default.
+            features: (B, L, inputs), in place of the frames' own magnitudes, for a config with ``inputs``.
+
+        Returns:
+            (B, 1, 1, T - 2 * context).
+        """
         c, length = self.config, x.shape[-1]
         context = c.margin * c.hop_length
         with torch.autocast(x.device.type, enabled=False):
             spectrum = self.frames.analyse(x[:, 0].float())  # (B, L, F)
-            cutoff = x.new_full((len(x),), self.cutoff_hz) if cutoff_hz is None else cutoff_hz.float()
+            cutoff = self.default_cutoff(x) if cutoff_hz is None else cutoff_hz.float()
             share, first = self._above(cutoff)  # (B, 1, F), (B,)
             level = self._level(spectrum * (1 - share))
             raised = self._raised(spectrum, level, first)

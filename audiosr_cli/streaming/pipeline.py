@@ -18,7 +18,8 @@ from audiosr_cli.audio.write import OutputFormat, choose_format, container_of
 from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
-from audiosr_cli.models.runner import ModelRunner
+from audiosr_cli.models.diffusion import Sampling
+from audiosr_cli.models.runner import ModelCall, ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.runtime.threads import thread_pool
@@ -40,8 +41,8 @@ class Pipeline:
     """Models in a row, ready to run: ``rate`` (Hz) is the output's, None for the input's own.
 
     ``speaker_encoder`` keeps speakers on their tracks. An upsampler that comes first restores what lies above
-    ``cutoff_hz``, or above the detected cutoff. With ``residual``, for which the rate must be the input's, what the
-    sources leave of it is an output, too.
+    ``cutoff_hz``, or above the detected cutoff; a diffusion model draws by ``sampling``. With ``residual``, for which
+    the rate must be the input's, what the sources leave of it is an output, too.
     """
 
     models: tuple[Model, ...]
@@ -50,6 +51,7 @@ class Pipeline:
     speaker_encoder: SpeakerEncoder | None = None
     residual: bool = False
     cutoff_hz: float | None = None
+    sampling: Sampling | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -77,8 +79,8 @@ class Pipeline:
             meter.push(self.options.pick_channels(block))
         return meter.cutoff()
 
-    def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[Model, ...]:
-        """The models that a recording at ``sample_rate`` Hz goes through, whose content ends at ``cutoff_hz``.
+    def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[ModelCall, ...]:
+        """The models, with arguments, that a recording at ``sample_rate`` Hz needs whose content ends at ``cutoff_hz``.
 
         Restorers only where it has highs, upsamplers that come first only where it has none and is not silent.
         """
@@ -92,11 +94,16 @@ class Pipeline:
                 return _PASSED * sample_rate / 2 > model.spec.cutoff_hz
             return not (enough and model.spec.task == "upsample")
 
-        chosen, cutoff = [], min(_TOLD * (cutoff_hz or math.inf), _FADED * sample_rate / 2)
+        calls, cutoff = list[ModelCall](), min(_TOLD * (cutoff_hz or math.inf), _FADED * sample_rate / 2)
         for model in filter(needed, self.models):
-            chosen.append(model.fitted(sample_rate, model.spec.sources).at_cutoff(cutoff))
-            cutoff = min(cutoff, _FADED * chosen[-1].spec.out_rate / 2)
-        return tuple(chosen)
+            calls.append(self._call(model.fitted(sample_rate, model.spec.sources), cutoff))
+            cutoff = min(cutoff, _FADED * calls[-1].spec.out_rate / 2)
+        return tuple(calls)
+
+    def _call(self, model: Model, cutoff_hz: float | None = None) -> ModelCall:
+        """``model`` with what it needs of a recording whose content ends at ``cutoff_hz``."""
+        spec = model.spec
+        return ModelCall(model, cutoff_hz if spec.uses_cutoff else None, self.sampling if spec.uses_position else None)
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """A signal (T,) or (C, T) as (S, C', T') float32."""
@@ -125,7 +132,7 @@ class Pipeline:
         windows = self.options.count_channels(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
         if windows < _FEW_WINDOWS:
             return None
-        draw, begun = ModelRunner(drawing, 1, self.options.bf16), time.monotonic()
+        draw, begun = ModelRunner(self._call(drawing), 1, self.options.bf16), time.monotonic()
         with thread_pool(1):
             draw(torch.zeros(1, 1, spec.window), torch.zeros(1, dtype=torch.long))
         return (time.monotonic() - begun) * windows / (self.options.threads if drawing.device.type == "cpu" else 1)
@@ -170,7 +177,7 @@ class Pipeline:
         report.warnings += self._lost(reader, models)
         return report
 
-    def _lost(self, reader: AudioReader, models: Sequence[Model]) -> list[str]:
+    def _lost(self, reader: AudioReader, models: Sequence[ModelCall]) -> list[str]:
         """What of a recording's rate and band did not become what one might think."""
         lines = []
         kept = self.rate is not None and self.rate <= reader.sample_rate
@@ -184,7 +191,7 @@ class Pipeline:
         return lines
 
 
-def _told(name: str, cutoff_hz: float | None, models: Sequence[Model]) -> str:
+def _told(name: str, cutoff_hz: float | None, models: Sequence[ModelCall]) -> str:
     """What a person is told of where the content ends."""
     if cutoff_hz is None:
         return f"{name}: is silent; nothing to restore"

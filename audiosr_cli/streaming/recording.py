@@ -16,7 +16,7 @@ from audiosr_cli.audio.read import BLOCK, AudioReader
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.write import AudioWriter, OutputFormat
 from audiosr_cli.errors import InputError, UsageError
-from audiosr_cli.models import Model
+from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
@@ -59,7 +59,7 @@ class Report:
 def process_array(
     audio: NDArray[np.floating],
     sample_rate: int,
-    models: Sequence[Model | None],
+    models: Sequence[Runnable | None],
     out_rate: int,
     options: Options,
     speaker_encoder: SpeakerEncoder | None = None,
@@ -88,7 +88,7 @@ def process_array(
 def process_file(
     targets: Sequence[str | Path],
     reader: AudioReader,
-    models: Sequence[Model | None],
+    models: Sequence[Runnable | None],
     form: OutputFormat,
     options: Options,
     progress: ProgressCallback | None = None,

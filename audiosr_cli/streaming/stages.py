@@ -12,8 +12,7 @@ from torch import Tensor
 
 from audiosr_cli.audio.resample import Resampler, resampled_length
 from audiosr_cli.errors import InputError, ModelError
-from audiosr_cli.models import Model
-from audiosr_cli.models.runner import ModelRunner
+from audiosr_cli.models.runner import ModelRunner, Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.streaming.options import Options, Samples
@@ -31,7 +30,7 @@ class Stage:
 
     def __init__(
         self,
-        model: Model | None,
+        model: Runnable | None,
         in_rate: int,
         out_rate: int,
         channels: int,
@@ -56,7 +55,7 @@ class Stage:
         self._before = Resampler(in_rate, self.model_rate, channels)
         self._after = Resampler(between, out_rate, self.rows)
 
-    def _make_engine(self, model: Model, channels: int, options: Options, executor: Executor | None) -> Engine:
+    def _make_engine(self, model: Runnable, channels: int, options: Options, executor: Executor | None) -> Engine:
         if model.spec.channels not in (1, channels):
             raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
 
@@ -89,7 +88,7 @@ class GuidedStage(Stage):
     """
 
     def __init__(
-        self, model: Model, parting: Stage, out_rate: int, options: Options, executor: Executor | None = None
+        self, model: Runnable, parting: Stage, out_rate: int, options: Options, executor: Executor | None = None
     ) -> None:
         if (model.spec.sources * parting.channels, model.spec.in_rate) != (parting.rows, parting.out_rate):
             raise ModelError(f"{model.spec.name} does not go with what it is to restore")
@@ -132,7 +131,7 @@ def stream(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Sampl
 
 
 def make_stages(
-    models: Sequence[Model | None],
+    models: Sequence[Runnable | None],
     in_rate: int,
     out_rate: int,
     channels: int,

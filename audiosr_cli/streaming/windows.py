@@ -22,9 +22,7 @@ from torch import Tensor
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.runtime.threads import SerialExecutor
 
-Forward = Callable[
-    ..., Tensor
-]  # (B, inputs * C, window), (B,) if uses_position → (B, S, C, (window - 2 * context) * ratio)
+Forward = Callable[..., Tensor]  # (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
 Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
 
 
@@ -34,8 +32,9 @@ class Engine:
     A model of one channel is given every channel as a signal of its own; otherwise the counts must agree.
     ``batch`` windows go through ``forward`` at once: always the same ones, whatever blocks the input came
     in, so that its samples do not depend on them. ``align`` puts the sources of a core (S, C, T) into
-    the order of the tail before it (S, C, overlap). ``executor`` computes: up to ``ahead`` batches stay with it while
-    what it has done is joined and handed out. Holds ``window + (batch - 1) * hop`` samples a channel, and those ahead.
+    the order of the tail before it (S, C, overlap). With ``spec.uses_position`` ``forward`` also gets ``position``
+    (B,), the first sample of each window. ``executor`` computes: up to ``ahead`` batches stay with it while what it has
+    done is joined and handed out. Holds ``window + (batch - 1) * hop`` samples a channel, and those ahead.
     """
 
     def __init__(
@@ -93,10 +92,10 @@ class Engine:
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
         at = torch.arange(self._begun, self._begun + count) * spec.hop - spec.context
-        where = (at,) if spec.uses_position else ()
+        arguments = {"position": at} if spec.uses_position else {}
         signals = [windows[:, c :: self.channels] for c in range(self.channels)] if spec.channels == 1 else [windows]
         computing = [
-            self.executor.submit(self.forward, signal.clone(memory_format=torch.contiguous_format), *where)
+            self.executor.submit(self.forward, signal.clone(memory_format=torch.contiguous_format), **arguments)
             for signal in signals
         ]
         self._computing.append(computing)

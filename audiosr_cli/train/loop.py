@@ -155,10 +155,10 @@ class Trainer:
         """The batch of the current step, as much of it as is for this rank."""
         return self.task.batch(recordings, torch.Generator().manual_seed(self._seed()), self.ranks)
 
-    def forward(self, *x: Any) -> Any:
+    def forward(self, *x: Any, **arguments: Any) -> Any:
         """The network's output as float32, or what ``Assisted`` returns."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16):
-            output = self.network(*x)
+            output = self.network(*x, **arguments)
         return output.float() if isinstance(output, Tensor) else output
 
     def train_step(self, batch: Batch) -> dict[str, float]:

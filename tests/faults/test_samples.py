@@ -172,9 +172,9 @@ def test_047_models_compute_with_zeros_instead_of_denormals(
     torch.set_flush_denormal(False)
     call, seen = ModelRunner._call, list[tuple[bool, bool]]()
 
-    def watched(self: ModelRunner, *x: torch.Tensor) -> torch.Tensor:
-        seen.append((flushes_subnormals(), bool((1.5 * x[0]).any())))
-        return call(self, *x)
+    def watched(self: ModelRunner, x: torch.Tensor, position: torch.Tensor | None) -> torch.Tensor:
+        seen.append((flushes_subnormals(), bool((1.5 * x).any())))
+        return call(self, x, position)
 
     monkeypatch.setattr(ModelRunner, "_call", watched)
     soundfile.write(tmp_path / "a.wav", noise(RATE)[0] * np.float32(1e-38), RATE, "FLOAT")

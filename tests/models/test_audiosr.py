@@ -20,10 +20,12 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.dsp.spectra import mel_filters
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import build, make_config
-from audiosr_cli.models.audiosr import AudioSR, Sampling, join_bands, log_mels
+from audiosr_cli.models.audiosr import AudioSR, join_bands, log_mels
+from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.hifi_gan import HiFiGAN, HiFiGANConfig
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
+from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming import pipeline as pipeline_module
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -123,25 +125,25 @@ def test_divergence_is_of_normal_distributions() -> None:
     torch.testing.assert_close(latent.divergence(), wanted)
 
 
-def run(model: AudioSR, x: np.ndarray, batch: int = 1) -> np.ndarray:
-    return process_array(x, 48000, [model.at_cutoff(6000.0)], 48000, Options(batch=batch))[0]
+def run(model: AudioSR, sampling: Sampling, x: np.ndarray, batch: int = 1) -> np.ndarray:
+    return process_array(x, 48000, [ModelCall(model, 6000.0, sampling)], 48000, Options(batch=batch))[0]
 
 
 def test_expected_highs_stream_as_the_whole() -> None:
     """Without diffusion nothing depends on where windows begin."""
-    model, x = small().drawn(Sampling(steps=0)), wave(4)
-    context = model.spec.context
-    whole = model.at_cutoff(6000.0)(torch.nn.functional.pad(torch.from_numpy(x)[None], (context, context)))[0, 0, 0]
-    np.testing.assert_allclose(run(model, x)[0], whole.numpy(), atol=1e-5)
+    model, sampling, x = small(), Sampling(steps=0), wave(4)
+    padded = torch.nn.functional.pad(torch.from_numpy(x)[None], (model.spec.context, model.spec.context))
+    whole = ModelCall(model, 6000.0, sampling)(padded)[0, 0, 0]
+    np.testing.assert_allclose(run(model, sampling, x)[0], whole.numpy(), atol=1e-5)
 
 
 def test_the_same_seed_draws_the_same() -> None:
     model, x = small(), wave(3)
-    made = run(model.drawn(Sampling(steps=2, seed=3)), x)
-    np.testing.assert_allclose(run(model.drawn(Sampling(steps=2, seed=3)), x, batch=3), made, atol=1e-5)
-    other = run(model.drawn(Sampling(steps=2, seed=4)), x)
+    made = run(model, Sampling(steps=2, seed=3), x)
+    np.testing.assert_allclose(run(model, Sampling(steps=2, seed=3), x, batch=3), made, atol=1e-5)
+    other = run(model, Sampling(steps=2, seed=4), x)
     assert np.abs(other - made).max() > 1e-4
-    assert np.abs(run(model.drawn(Sampling(steps=2, seed=3, guidance=2.0)), x) - made).max() > 1e-4
+    assert np.abs(run(model, Sampling(steps=2, seed=3, guidance=2.0), x) - made).max() > 1e-4
 
 
 @pytest.mark.parametrize("part", ["expected", "vae", "vocoder", "diffusion"])
@@ -209,21 +211,20 @@ def test_a_long_wait_is_foretold(threads: int, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_centred_source_stays_centred() -> None:
-    model, x = small().drawn(Sampling(steps=2)), np.repeat(wave(2), 2, axis=0)
-    made = run(model, x)
+    made = run(small(), Sampling(steps=2), np.repeat(wave(2), 2, axis=0))
     np.testing.assert_array_equal(made[0], made[1])
 
 
 def test_gain_in_is_gain_out_and_silence_stays_silent() -> None:
-    model, x = small().drawn(Sampling(steps=2)), wave(2)
-    made = run(model, x)
-    np.testing.assert_allclose(run(model, -0.25 * x), -0.25 * made, atol=2e-3 * np.abs(made).max())
-    assert not run(model, 0 * x).any()
+    model, sampling, x = small(), Sampling(steps=2), wave(2)
+    made = run(model, sampling, x)
+    np.testing.assert_allclose(run(model, sampling, -0.25 * x), -0.25 * made, atol=2e-3 * np.abs(made).max())
+    assert not run(model, sampling, 0 * x).any()
 
 
 def test_what_lies_below_the_cutoff_is_kept() -> None:
     x = wave(2)
-    spectra = [np.fft.rfft(signal) for signal in (x[0], run(small().drawn(Sampling(steps=2)), x)[0])]
+    spectra = [np.fft.rfft(signal) for signal in (x[0], run(small(), Sampling(steps=2), x)[0])]
     kept, high = slice(0, 5500 * 2), slice(6100 * 2, None)
     assert np.abs(spectra[0] - spectra[1])[kept].mean() < 1e-2 * np.abs(spectra[0])[kept].mean()
     assert np.abs(spectra[0] - spectra[1])[high].mean() > 0.1 * np.abs(spectra[0])[high].mean()

@@ -7,19 +7,18 @@ from small_models import TOLERANCE, make, signal
 
 from audiosr_cli.dsp.spectra import low_pass, stft
 from audiosr_cli.models import Model
+from audiosr_cli.models.runner import ModelCall
 
 
 def bwe(**values: float) -> Model:
-    return (
-        make("spectral_bwe", {"hidden": 8, "blocks": 1, "margin": 12, "frames": 32} | values).eval().at_cutoff(6000.0)
-    )
+    return make("spectral_bwe", {"hidden": 8, "blocks": 1, "margin": 12, "frames": 32} | values).eval()
 
 
 def test_keeps_what_lies_below_the_cutoff() -> None:
     model = bwe()
     x = low_pass(signal(model, model.spec.window)[:, 0], torch.tensor([6200.0]), torch.tensor([0.02]), 48000)
     with torch.no_grad():
-        made = model(x.unsqueeze(1))[0, 0, 0]
+        made = ModelCall(model, 6000.0)(x.unsqueeze(1))[0, 0, 0]
     heard = x[0, model.spec.context : -model.spec.context]
     before, after = stft(torch.stack([heard, made]), 1024, 256)
     kept, high = slice(0, round((6000 - 400) / 46.875)), slice(round(6500 / 46.875), None)
@@ -39,7 +38,8 @@ def test_takes_a_cutoff_for_each_item() -> None:
     model, edges = bwe(), torch.tensor([3000.0, 11000.0])
     x = signal(model, model.spec.window, 2)
     with torch.no_grad():
-        both = model(x, edges)
+        both = model(x, cutoff_hz=edges)
         for one, made, cutoff in zip(x, both, edges, strict=True):
-            torch.testing.assert_close(model.at_cutoff(float(cutoff))(one[None])[0], made, rtol=0, atol=TOLERANCE)
+            alone = ModelCall(model, float(cutoff))(one[None])[0]
+            torch.testing.assert_close(alone, made, rtol=0, atol=TOLERANCE)
     assert not torch.allclose(both[0], model(x)[0], atol=1e-2)

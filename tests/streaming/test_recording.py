@@ -25,6 +25,7 @@ from audiosr_cli.errors import InputError, ModelError, UsageError
 from audiosr_cli.files import atomic
 from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.models import build, make_config
+from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import Report, _speaker_warnings, process_array, process_file
@@ -122,7 +123,7 @@ def test_the_network_is_told_the_cutoff(cutoff_hz: float) -> None:
     pipeline = upsampling(cutoff_hz)
     (model,) = pipeline.chain(48000, cutoff_hz)
     assert model.cutoff_hz == pytest.approx(cutoff_hz, rel=0.02)
-    expected = process_array(noise(9600), 48000, [pipeline.models[0].at_cutoff(model.cutoff_hz)], 48000, OPTIONS)
+    expected = process_array(noise(9600), 48000, [ModelCall(pipeline.models[0], model.cutoff_hz)], 48000, OPTIONS)
     np.testing.assert_array_equal(pipeline.array(noise(9600), 48000), expected)
 
 

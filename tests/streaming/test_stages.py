@@ -13,7 +13,7 @@ from conftest import halves, noise, restorer
 
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import InputError, ModelError
-from audiosr_cli.models import build, make_config, runner
+from audiosr_cli.models import build, make_config
 from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.streaming import stages
 from audiosr_cli.streaming.options import Options
@@ -89,14 +89,14 @@ class Remote(ModelRunner):
 
     room = 0
 
-    def _call(self, *x: torch.Tensor) -> torch.Tensor:
-        if self.model.device.type == "cuda" and len(x[0]) > self.room:
+    def _call(self, x: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
+        if self.model.device.type == "cuda" and len(x) > self.room:
             raise torch.cuda.OutOfMemoryError
-        return self.model(*x)
+        return self.call(x, position)
 
 
 @pytest.mark.parametrize(
-    ("room", "told"), [(4, []), (1, ["goes on with --batch 1"]), (0, ["goes on on the CPU"])], ids=str
+    ("room", "told"), [(4, []), (1, ["continuing with --batch 1"]), (0, ["continuing on the CPU"])], ids=str
 )
 def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model, wave = halves(), noise(20_011)
@@ -104,7 +104,7 @@ def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatc
     places = [torch.device("cuda")]
     monkeypatch.setattr(type(model), "device", property(lambda _: places[-1]))
     monkeypatch.setattr(type(model), "to", lambda self, name: places.append(torch.device(name)))
-    monkeypatch.setattr(runner, "ModelRunner", Remote)
+    monkeypatch.setattr(stages, "ModelRunner", Remote)
     monkeypatch.setattr(Remote, "room", room)
     made = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
     out = np.concatenate(list(stream([wave], made)), axis=1)
@@ -131,7 +131,7 @@ def test_bf16_where_a_model_has_come_to(
 
 def test_a_cpu_without_memory_is_told() -> None:
     class Full(ModelRunner):
-        def _call(self, *x: torch.Tensor) -> torch.Tensor:
+        def _call(self, x: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
             raise torch.cuda.OutOfMemoryError
 
     with pytest.raises(MemoryError):

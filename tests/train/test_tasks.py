@@ -220,7 +220,7 @@ def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:
     cutoff, steep = torch.full((2,), 22300.0), torch.full((2,), 0.001)
     above, below = hiss - low_pass(hiss, cutoff, steep, 48000), low_pass(hiss, cutoff - 8000, steep, 48000)
     losses = [
-        float(sum(task.losses(lambda *_, x=x: x.unsqueeze(1), batch).terms.values()))
+        float(sum(task.losses(lambda *_, x=x, **__: x.unsqueeze(1), batch).terms.values()))
         for x in (target, target + above, target + below)
     ]
     assert losses[1] < losses[0] + 0.05 < 0.1 < 1.0 < losses[2]

@@ -73,11 +73,11 @@ class Latents(Upsampling):
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """Those of the part in training."""
 
-        def learn(lesson: Callable[[AudioSR, Batch], Tensor]) -> Tensor:
-            return forward(batch["input"], None, lambda model: lesson(model, batch))
+        def learn(objective: Callable[[AudioSR, Batch], Tensor]) -> Tensor:
+            return forward(batch["input"], objective=lambda model: objective(model, batch))
 
         if self.part == "vocoder":
-            return super().losses(lambda *_: learn(_voiced), batch)
+            return super().losses(lambda *_, **__: learn(_voiced), batch)
         terms = {}
         if self.part == "expected":
             terms["mels"] = learn(_expected)

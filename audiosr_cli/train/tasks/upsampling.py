@@ -117,7 +117,7 @@ class Upsampling:
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         """LSD, multi-resolution magnitudes, complex spectrum and mels, each below the recording's band."""
-        estimate, target = forward(*self._heard(batch)).flatten(1), batch["target"]  # (B, T)
+        estimate, target = forward(batch["input"], **self._arguments(batch)).flatten(1), batch["target"]  # (B, T)
         rate, w = self.spec.out_rate, self.weights
         band = batch.get("band")
         distances: dict[str, tuple[float, Callable[..., Tensor]]] = {
@@ -135,9 +135,9 @@ class Upsampling:
             estimate, target = (low_pass(x, band, torch.full_like(band, 0.02), rate) for x in (estimate, target))
         return Losses(terms, estimate, target)
 
-    def _heard(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What the network is given of a batch."""
-        return (batch["input"], batch["cutoff"]) if self.spec.uses_cutoff else (batch["input"],)
+    def _arguments(self, batch: Batch) -> dict[str, Tensor]:
+        """What the network is given of a batch beside its input."""
+        return {"cutoff_hz": batch["cutoff"]} if self.spec.uses_cutoff else {}
 
     def score(self, model: Model, valid: Corpus) -> float:
         """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz cutoffs over up to 20 valid recordings of up to 4 s.
@@ -156,9 +156,9 @@ class Upsampling:
                 cut, roll_off = (torch.tensor([value], device=device) for value in (cutoff, _VALID_ROLL_OFF))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
                 known = {"cutoff": cut, "roll_off": roll_off, "plain": torch.ones(1, dtype=torch.bool, device=device)}
-                told = model.at_cutoff(float(bandlimit.where_content_ends(known)))
+                arguments = {"cutoff_hz": bandlimit.where_content_ends(known)} if spec.uses_cutoff else {}
                 with torch.no_grad():
-                    estimate = told(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)))
+                    estimate = model(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)), **arguments)
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
                 found.append(float(lsd(estimate.flatten(), wave[0], high=band)))
         return -sum(found) / len(found)
