@@ -149,7 +149,7 @@ class AudioReader:
             yield self._heard_ahead.popleft()
         yield from self._blocks(frames)
 
-    def ahead(self, seconds: float) -> Iterator[NDArray[np.float32]]:
+    def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
         """The first ``seconds`` in blocks (C, T), before ``blocks`` is walked, which then has them as well."""
         wanted = seconds * self.sample_rate
         for block in self._blocks(BLOCK):

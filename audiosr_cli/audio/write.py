@@ -149,11 +149,13 @@ class AudioWriter:
     Under ``clip = "rescale"`` samples wait in a temporary float file until ``finish`` brings the gain that
     keeps the loudest of all outputs in range. Nothing is at ``target`` before ``commit``; leaving the
     ``with`` block without it removes what was written. A file that is at ``target`` is replaced, unless that has to
-    be ``fresh``.
+    be ``exclusive``.
     """
 
-    def __init__(self, target: str | Path, form: OutputFormat, clip: ClipPolicy = "warn", fresh: bool = False) -> None:
-        self.target, self.form, self.fresh = target, form, fresh
+    def __init__(
+        self, target: str | Path, form: OutputFormat, clip: ClipPolicy = "warn", exclusive: bool = False
+    ) -> None:
+        self.target, self.form, self.exclusive = target, form, exclusive
         self.name = "standard output" if str(target) == "-" else str(target)
         self.gate = Gate(form, clip, self.name)
         self._files = ExitStack()  # temporary files, and what is open
@@ -281,5 +283,5 @@ class AudioWriter:
         """Put the finished file in its place; nothing but its name is missing."""
         with self._named_errors():
             if self._part is not None:
-                place(self._part, Path(self.target), self.fresh)
+                place(self._part, Path(self.target), self.exclusive)
             self._files.close()

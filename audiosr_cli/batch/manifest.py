@@ -74,7 +74,7 @@ class Manifest:
             source = Fingerprint(entry["input"], entry["size"], entry["mtime_ns"], entry["sha256"])
             targets = plan.naming.targets(item, pipeline.outputs, pipeline.rate or entry["sample_rate"])
             named = [absolute(target) for target in targets] == [known.path for known in made]
-            return named and source.probably_holds() and all(known.holds() for known in made)
+            return named and source.probably_matches() and all(known.matches() for known in made)
         except (KeyError, TypeError, OSError):  # of another version, or gone
             return False
 

@@ -33,7 +33,7 @@ from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import Advanced, Event, Listener, Noted, Outcome, Plan, Recipe, Started, work
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.files.atomic import owner, sweep
-from audiosr_cli.runtime.memory import keep_freed_memory, ran_out
+from audiosr_cli.runtime.memory import is_out_of_memory, keep_freed_memory
 from audiosr_cli.streaming.pipeline import Pipeline
 
 _PAUSE_S = 0.5  # between two messages of how far a recording is
@@ -203,7 +203,7 @@ def _loaded(recipe: Recipe) -> Pipeline:
     try:
         return recipe.pipeline()
     except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         raise SystemExit(1) from error
 

@@ -14,7 +14,7 @@ from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import AudioSRError, OutputError
 from audiosr_cli.files.atomic import sweep
 from audiosr_cli.files.fingerprint import Fingerprint, absolute, fingerprint
-from audiosr_cli.runtime.memory import memory_told
+from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import Report
@@ -151,7 +151,7 @@ def rehearse(item: Item, pipeline: Pipeline, plan: Plan) -> tuple[Outcome, list[
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
             with AudioReader(item.source) as reader:
-                rate = pipeline.form(reader, plan.naming.chosen_container, plan.subtype).sample_rate
+                rate = pipeline.output_format(reader, plan.naming.chosen_container, plan.subtype).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
         targets.extend(plan.targets(item, pipeline.outputs, rate or 0))
@@ -169,7 +169,7 @@ def tidy(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: in
 
 def _guarded(item: Item, act: Callable[[], Outcome]) -> Outcome:
     try:
-        with memory_told(item.source):
+        with explain_out_of_memory(item.source):
             return act()
     except BrokenPipeError:
         raise

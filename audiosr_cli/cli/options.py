@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from audiosr_cli.errors import AudioSRError, UsageError
-from audiosr_cli.runtime.memory import check_limit, memory_told
+from audiosr_cli.runtime.memory import check_memory_limit, explain_out_of_memory
 
 Inputs = Annotated[
     list[str] | None,
@@ -114,12 +114,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        check_limit()
+        check_memory_limit()
         for name, value in values.items():
             if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):  # not from a shell
                 raise UsageError(f"{name.replace('_', '-')}: holds a NUL byte, as no path does")
         try:
-            with memory_told(command.__name__.replace("_", "-")):
+            with explain_out_of_memory(command.__name__.replace("_", "-")):
                 command(**values)
         except BrokenPipeError as error:
             raise typer.Exit(141) from error

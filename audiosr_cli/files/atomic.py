@@ -48,19 +48,19 @@ def flush(part: Path) -> None:
         os.fsync(written.fileno())
 
 
-def place(part: Path, target: Path, fresh: bool = False) -> None:
-    """Give ``part`` the name ``target``, whose file goes; a ``fresh`` name must be nobody's.
+def place(part: Path, target: Path, exclusive: bool = False) -> None:
+    """Give ``part`` the name ``target``, whose file goes; a ``exclusive`` name must be nobody's.
 
     Raises OutputError where it is somebody's, OSError where the operating system refuses.
     """
-    if fresh:
-        _place_fresh(part, target)
+    if exclusive:
+        _place_exclusive(part, target)
     else:
         os.replace(part, target)
     _sync_folder(target.parent)
 
 
-def _place_fresh(part: Path, target: Path) -> None:
+def _place_exclusive(part: Path, target: Path) -> None:
     taken = OutputError(f"{target}: came to be there meanwhile; use --overwrite or --skip")
     try:
         target.hardlink_to(part)

@@ -17,13 +17,13 @@ class Fingerprint:
     mtime_ns: int
     sha256: str
 
-    def holds(self) -> bool:
+    def matches(self) -> bool:
         """Whether the file has that content still."""
         return self._size_holds() and sha256(self.path) == self.sha256
 
-    def probably_holds(self) -> bool:
+    def probably_matches(self) -> bool:
         """The same, but a file of the same size and time is not read."""
-        return self._size_holds() and (Path(self.path).stat().st_mtime_ns == self.mtime_ns or self.holds())
+        return self._size_holds() and (Path(self.path).stat().st_mtime_ns == self.mtime_ns or self.matches())
 
     def _size_holds(self) -> bool:
         return Path(self.path).is_file() and Path(self.path).stat().st_size == self.size

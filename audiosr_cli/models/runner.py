@@ -68,25 +68,46 @@ def as_call(model: Runnable) -> ModelCall:
     return model if isinstance(model, ModelCall) else ModelCall(model)
 
 
-class Caller:
-    """A model as the engine calls it. Where CUDA has too little memory: half the windows at once, at last the CPU.
+class ModelRunner:
+    """Call a model on its device, with tensors on the CPU.
 
-    ``told`` says what had to be done, and the model stays where that brought it. With ``bf16`` it computes in that,
-    unless it had to go where that is slow.
+    If CUDA runs out of memory, the batch is halved, and a model that cannot process even one window moves to the CPU.
+    Both last for all later calls, and the model stays on the CPU.
+
+    Args:
+        model: The model, with its arguments if it needs any.
+        max_batch: Most windows in one call of the model.
+        bf16: Compute matrix products and convolutions in bfloat16; ignored after a move to a CPU where that is slow.
+
+    Attributes:
+        max_batch: The same, as halved so far.
+        warnings: What had to be changed for lack of memory.
     """
 
-    def __init__(self, model: Runnable, most: int, bf16: bool = False) -> None:
+    def __init__(self, model: Runnable, max_batch: int, bf16: bool = False) -> None:
         self.call = as_call(model)
-        self.model, self.most, self.bf16, self.told = self.call.model, most, bf16, list[str]()
+        self.model, self.max_batch, self.bf16 = self.call.model, max_batch, bf16
+        self.warnings = list[str]()
 
     def __call__(self, x: Tensor, position: Tensor | None = None) -> Tensor:
-        """As the model, on its device, for tensors on the CPU."""
+        """Run the model.
+
+        Args:
+            x: Windows (B, inputs * C, window).
+            position: (B,), the first sample of each window in its recording, for models that ask for it.
+
+        Returns:
+            (B, S, C, (window - 2 * context) * ratio), float32 on the CPU.
+
+        Raises:
+            MemoryError: If the CPU has too little memory, too.
+        """
         try:
             with torch.inference_mode():
-                parts = [slice(i, i + self.most) for i in range(0, len(x), self.most)]
-                return torch.cat([self._call(x[i], None if position is None else position[i]) for i in parts])
+                slices = [slice(i, i + self.max_batch) for i in range(0, len(x), self.max_batch)]
+                return torch.cat([self._call(x[i], None if position is None else position[i]) for i in slices])
         except torch.cuda.OutOfMemoryError:
-            self._retreat(len(x))
+            self._reduce_memory(len(x))
         return self(x, position)
 
     def _call(self, x: Tensor, position: Tensor | None = None) -> Tensor:
@@ -98,14 +119,15 @@ class Caller:
             output = self.call(x.to(device), position)
         return output.float().cpu()
 
-    def _retreat(self, windows: int) -> None:
+    def _reduce_memory(self, windows: int) -> None:
+        """Halve the batch, or move the model to the CPU."""
         if self.model.device.type == "cpu":
             raise MemoryError
-        self.most = min(self.most, windows) // 2
-        if not self.most:
-            self.most = 1
+        self.max_batch = min(self.max_batch, windows) // 2
+        if not self.max_batch:
+            self.max_batch = 1
             self.model.to("cpu")
             self.bf16 = self.bf16 and computes_bf16("cpu")
         torch.cuda.empty_cache()
-        how = "on the CPU" if self.model.device.type == "cpu" else f"with --batch {self.most}"
-        self.told = [f"{self.model.spec.name}: CUDA has too little memory; goes on {how}"]
+        remedy = "on the CPU" if self.model.device.type == "cpu" else f"with --batch {self.max_batch}"
+        self.warnings = [f"{self.model.spec.name}: not enough CUDA memory; continuing {remedy}"]

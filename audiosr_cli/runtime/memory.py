@@ -41,7 +41,7 @@ _RAN_OUT = (
 )
 
 
-def check_limit() -> None:
+def check_memory_limit() -> None:
     """Raise AudioSRError where ``ulimit -v`` leaves too little for torch, which aborts while it is loaded."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < _LEAST:
@@ -50,18 +50,18 @@ def check_limit() -> None:
         )
 
 
-def ran_out(error: MemoryError | RuntimeError) -> bool:
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     """Whether ``error`` says that there is too little memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _RAN_OUT)
 
 
 @contextmanager
-def memory_told(name: str) -> Iterator[None]:
+def explain_out_of_memory(name: str) -> Iterator[None]:
     """Where memory runs out, an AudioSRError about ``name``."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         raise AudioSRError(
             f"{name}: not enough memory; try --batch 1 --threads 1, or raise the limit (ulimit -v)"

@@ -1,4 +1,4 @@
-"""The options of a call that hold for every recording and every command."""
+"""Options that hold for every recording and every command."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import UsageError
 
 Samples = NDArray[np.float32]
-Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, or one of them, counted from 1
+Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, or one of them (counted from 1)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a recording is processed, whatever is done to it.
+    """How a recording is processed.
 
-    ``batch`` windows go through a model at once, its matrix products and convolutions in bfloat16 with ``bf16``, or
-    else in float32 (on CUDA without TF32). On the CPU ``threads`` compute such batches at the same time.
-    ``strict`` makes an error of damage that is otherwise a warning; ``nonfinite`` "zero" silences samples that are no
-    finite numbers, which are otherwise an error.
+    Args:
+        device: "cpu" or "cuda".
+        batch: Windows in one call of a model.
+        clip: What happens to samples beyond full scale.
+        channels: Which channels are processed: each by itself, their mean, or one of them, counted from 1.
+        strict: Whether damaged input is an error rather than a warning.
+        nonfinite: Whether NaN and infinite samples are an error or replaced by zeros.
+        bf16: Compute matrix products and convolutions in bfloat16; else in float32 (on CUDA without TF32).
+        threads: Batches that are computed at the same time on the CPU.
     """
 
     device: str = "cpu"
@@ -34,17 +39,21 @@ class Options:
     bf16: bool = False
     threads: int = 1
 
-    def count(self, channels: int, name: str) -> int:
-        """How many of ``channels`` are processed. Raises UsageError where the one wanted is not there."""
+    def count_channels(self, channels: int, name: str) -> int:
+        """Return how many of the ``channels`` of the recording called ``name`` are processed.
+
+        Raises:
+            UsageError: If the recording lacks the chosen channel.
+        """
         if isinstance(self.channels, int) and self.channels > channels:
-            raise UsageError(f"--channels {self.channels}: {name} has {channels}")
+            raise UsageError(f"--channels {self.channels}: {name} has only {channels}")
         return channels if self.channels == "each" else 1
 
-    def pick(self, block: Samples) -> Samples:
-        """The channels of ``block`` (C, T) that are processed."""
+    def pick_channels(self, block: Samples) -> Samples:
+        """Return the channels of ``block`` (C, T) that are processed."""
         if self.channels == "each":
             return block
         if self.channels == "mix":
-            mixed: Samples = block.mean(0, keepdims=True, dtype=np.float32)
-            return mixed
+            mean: Samples = block.mean(0, keepdims=True, dtype=np.float32)
+            return mean
         return block[self.channels - 1 : self.channels]

@@ -19,12 +19,12 @@ from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.diffusion import Sampling
-from audiosr_cli.models.runner import Caller, ModelCall
+from audiosr_cli.models.runner import ModelCall, ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
-from audiosr_cli.runtime.memory import memory_told
+from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.recording import Progress, Report, process_array, process_file
+from audiosr_cli.streaming.recording import ProgressCallback, Report, process_array, process_file
 
 Source = str | os.PathLike[str]
 
@@ -76,7 +76,7 @@ class Pipeline:
             return min(self.cutoff_hz, sample_rate / 2)
         meter = BandMeter(sample_rate)
         for block in blocks:
-            meter.push(self.options.pick(block))
+            meter.push(self.options.pick_channels(block))
         return meter.cutoff()
 
     def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[ModelCall, ...]:
@@ -116,7 +116,7 @@ class Pipeline:
     def file_cutoff(self, reader: AudioReader) -> float | None:
         """Where the content of an open recording ends; a file is heard whole, of a pipe the first 30 s."""
         if reader.path is None or self.cutoff_hz is not None:
-            return self.find_cutoff(reader.ahead(_AHEAD_S), reader.sample_rate)
+            return self.find_cutoff(reader.peek(_AHEAD_S), reader.sample_rate)
         with AudioReader(reader.path) as again:
             return self.find_cutoff(again.blocks(), again.sample_rate)
 
@@ -129,10 +129,10 @@ class Pipeline:
         if drawing is None or reader.frames is None:
             return None
         spec, seconds = drawing.spec, reader.frames / reader.sample_rate
-        windows = self.options.count(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
+        windows = self.options.count_channels(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
         if windows < _FEW_WINDOWS:
             return None
-        draw, begun = Caller(self._call(drawing), 1, self.options.bf16), time.monotonic()
+        draw, begun = ModelRunner(self._call(drawing), 1, self.options.bf16), time.monotonic()
         with thread_pool(1):
             draw(torch.zeros(1, 1, spec.window), torch.zeros(1, dtype=torch.long))
         return (time.monotonic() - begun) * windows / (self.options.threads if drawing.device.type == "cpu" else 1)
@@ -144,14 +144,14 @@ class Pipeline:
         with AudioReader(source) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
-    def form(self, reader: AudioReader, container: str = "wav", subtype: str | None = None) -> OutputFormat:
+    def output_format(self, reader: AudioReader, container: str = "wav", subtype: str | None = None) -> OutputFormat:
         """What the outputs of an open recording are. Raises AudioSRError where its header tells that it cannot be."""
         rate = self.rate or reader.sample_rate
         if self.uses_cutoff and rate < reader.sample_rate:
             raise UsageError(
                 f"--rate {rate}: {reader.name} is at {reader.sample_rate} Hz, models go up only; see --model none"
             )
-        channels = self.options.count(reader.channels, reader.name)
+        channels = self.options.count_channels(reader.channels, reader.name)
         return choose_format(container, subtype, reader.subtype, rate, channels)
 
     def file(
@@ -160,16 +160,16 @@ class Pipeline:
         targets: Sequence[str | Path],
         container: str = "wav",
         subtype: str | None = None,
-        progress: Progress | None = None,
-        fresh: Container[str | Path] = (),
+        progress: ProgressCallback | None = None,
+        exclusive: Container[str | Path] = (),
     ) -> Report:
-        """An open recording into ``targets``, one a source (``-``: standard output); ``fresh`` ones replace nothing."""
-        form = self.form(reader, container, subtype)
-        with memory_told(reader.name):
+        """Process an open recording into ``targets``, one for each output."""
+        form = self.output_format(reader, container, subtype)
+        with explain_out_of_memory(reader.name):
             cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
             report = process_file(
-                targets, reader, models, form, self.options, progress, self.speaker_encoder, self.residual, fresh
+                targets, reader, models, form, self.options, progress, self.speaker_encoder, self.residual, exclusive
             )
         if self.uses_cutoff:
             report.cutoff_hz = cutoff_hz

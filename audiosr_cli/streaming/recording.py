@@ -20,9 +20,9 @@ from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.stages import Stage, make_stages, stream, with_residual
+from audiosr_cli.streaming.stages import Stage, make_stages, stream, stream_with_residual
 
-Progress = Callable[[int], None]  # frames read so far
+ProgressCallback = Callable[[int], None]  # frames read so far
 
 _HARDLY_DB = 20.0  # a track so far below the loudest one is hardly anybody's
 _UNSURE = 0.75  # probability of the order of speakers below which the report warns
@@ -73,14 +73,14 @@ def process_array(
         raise UsageError(f"audio is {audio.dtype} {audio.shape}; floats (time,) or (channels, time) are wanted")
     wave = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
     check_shape(sample_rate, len(wave), "the array")
-    options.count(len(wave), "the array")
-    wave = options.pick(wave)
+    options.count_channels(len(wave), "the array")
+    wave = options.pick_channels(wave)
     wave = _finite(wave, Report("the array", [], rate_in=sample_rate), options)
     pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
     with thread_pool(options.threads) as executor:
         stages = make_stages(models, sample_rate, out_rate, len(wave), options, speaker_encoder, executor)
         rows = stages[-1].rows + residual * len(wave)
-        streamed = (with_residual if residual else stream)(pieces, stages)
+        streamed = (stream_with_residual if residual else stream)(pieces, stages)
         made = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
     return made.reshape(rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
 
@@ -91,16 +91,16 @@ def process_file(
     models: Sequence[Runnable | None],
     form: OutputFormat,
     options: Options,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
-    fresh: Container[str | Path] = (),
+    exclusive: Container[str | Path] = (),
 ) -> Report:
     """An open recording through ``models`` into ``targets``, one a source, in constant memory.
 
     With ``residual`` the last target gets what the input has beyond the sum of its sources. When all are whole and on
     the disk they get their names, one right after the other; an error before that leaves none. Files that have these
-    names already are replaced, but not those of ``fresh`` targets. Raises AudioSRError.
+    names already are replaced, but not those of ``exclusive`` targets. Raises AudioSRError.
     """
     begun = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
@@ -112,8 +112,8 @@ def process_file(
             models, reader.sample_rate, form.sample_rate, form.channels, options, speaker_encoder, executor
         )
         assert stages[-1].rows == speakers * form.channels
-        made = (with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
-        writers = [stack.enter_context(AudioWriter(name, form, options.clip, name in fresh)) for name in targets]
+        made = (stream_with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
+        writers = [stack.enter_context(AudioWriter(name, form, options.clip, name in exclusive)) for name in targets]
         energy = _written(made, writers, report)
         if options.strict and reader.warnings:
             raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
@@ -123,7 +123,7 @@ def process_file(
             writer.commit()
     _tell_tracks(report, stages, energy)
     report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
-    report.warnings += [line for stage in stages if stage.caller for line in stage.caller.told]
+    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
     report.elapsed_s = time.monotonic() - begun
     return report
 
@@ -157,8 +157,10 @@ def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.flo
             report.confidence, report.confidence_hop_s = stage.tracker.confidence, stage.hop_s
 
 
-def _counted(reader: AudioReader, report: Report, options: Options, progress: Progress | None) -> Iterator[Samples]:
-    for block in map(options.pick, reader.blocks()):
+def _counted(
+    reader: AudioReader, report: Report, options: Options, progress: ProgressCallback | None
+) -> Iterator[Samples]:
+    for block in map(options.pick_channels, reader.blocks()):
         block = _finite(block, report, options)
         report.frames_in += block.shape[1]
         if progress is not None:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from audiosr_cli.audio.resample import Resampler, resampled_length
 from audiosr_cli.errors import InputError, ModelError
-from audiosr_cli.models.runner import Caller, Runnable
+from audiosr_cli.models.runner import ModelRunner, Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.speakers import MOST_SOURCES, Embed, Tracker
+from audiosr_cli.streaming.speakers import Embed, Tracker
+from audiosr_cli.streaming.tracking_config import TRACKING
 from audiosr_cli.streaming.windows import Engine
 
 
@@ -41,11 +42,14 @@ class Stage:
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
         parts = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
-        if model and model.spec.sources > MOST_SOURCES:
-            raise ModelError(f"{model.spec.name} parts {model.spec.sources} speakers; {MOST_SOURCES} can be tracked")
+        if model and model.spec.sources > TRACKING.max_sources:
+            raise ModelError(
+                f"{model.spec.name} separates {model.spec.sources} speakers, but at most {TRACKING.max_sources} can be "
+                "tracked; use a model with fewer"
+            )
         self.tracker = Tracker(model.spec.channels == 1, embed) if model and parts else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
-        self.caller: Caller | None = None
+        self.runner: ModelRunner | None = None
         self._engine = self._make_engine(model, channels, options, executor) if model else None
         between = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
@@ -57,10 +61,10 @@ class Stage:
 
         here = model.device.type
         bf16 = options.bf16 and (here == options.device or computes_bf16(here))  # it may have had to go to the CPU
-        self.caller = Caller(model, options.batch, bf16)
+        self.runner = ModelRunner(model, options.batch, bf16)
         executor = executor if here == "cpu" else None  # CUDA has threads of its own
         ahead = -(-options.threads // (channels // model.spec.channels)) if executor is not None else 0
-        return Engine(model.spec, self.caller, channels, options.batch, self.tracker, executor, ahead)
+        return Engine(model.spec, self.runner, channels, options.batch, self.tracker, executor, ahead)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """What ``block`` completes; ``last`` brings out the rest."""
@@ -166,7 +170,7 @@ def embedder(speaker_encoder: SpeakerEncoder | None, rate: int) -> Embed | None:
     return embed
 
 
-def with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
+def stream_with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
     """As ``stream``, with what the mixture has beyond the sum of its sources as a last one: (S * C + C, T').
 
     The rate must not change on the way.

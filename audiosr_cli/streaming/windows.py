@@ -1,13 +1,13 @@
 """The engine that streams a signal through a model in constant memory.
 
                  ┌── context ──┬────────── core ──────────┬── context ──┐
-    window j     │  heard only │  answered for            │  heard only │
+    window j     │  input only │   input and output       │  input only │
                  └─────────────┴───────────┬──────────────┴─────────────┘
     window j + 1               ┌── context ┴─┬────────── core ────────── …
                                └─────────────┴── overlap ─┘ of two cores, crossfaded
 
-Window j answers for the samples from ``j * hop`` on. Zeros stand only before the first and after the last
-sample of the signal (the valid-padding scheme of Wave-U-Net, sec. 3.2.2).
+The core of window j starts at sample ``j * hop``. Zeros exist only before the first and after the last sample of the
+signal (the valid padding of Wave-U-Net, Stoller et al. 2018, sec. 3.2.2).
 """
 
 from __future__ import annotations
@@ -22,19 +22,28 @@ from torch import Tensor
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.runtime.threads import SerialExecutor
 
-Forward = Callable[..., Tensor]  # (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
-Align = Callable[[Tensor | None, Tensor], Tensor]  # (the last core's tail, a core) → the core, sources in order
+# (B, inputs * C, window) → (B, S, C, (window - 2 * context) * ratio)
+Forward = Callable[..., Tensor]
+# (the end of the last core (S, C, overlap), a core (S, C, T)) → the core with its sources in order
+Align = Callable[[Tensor | None, Tensor], Tensor]
 
 
 class Engine:
-    """Streams one signal of ``channels`` channels through a model; of several inputs one lies behind the other.
+    """Stream one signal through a model.
 
-    A model of one channel is given every channel as a signal of its own; otherwise the counts must agree.
-    ``batch`` windows go through ``forward`` at once: always the same ones, whatever blocks the input came
-    in, so that its samples do not depend on them. ``align`` puts the sources of a core (S, C, T) into
-    the order of the tail before it (S, C, overlap). With ``spec.uses_position`` ``forward`` also gets ``position``
-    (B,), the first sample of each window. ``executor`` computes: up to ``ahead`` batches stay with it while what it has
-    done is joined and handed out. Holds ``window + (batch - 1) * hop`` samples a channel, and those ahead.
+    The same windows go through the model together whatever blocks the input comes in, so the output does not depend
+    on them. Holds ``window + (batch - 1) * hop`` samples of each channel, and the batches in progress.
+
+    Args:
+        spec: The contract of the model. If it has one channel, each channel of the signal is processed by itself;
+            otherwise the numbers of channels must agree.
+        forward: The model. With ``spec.uses_position`` it is also passed ``position`` (B,), the first sample of each
+            window in the signal.
+        channels: Channels C of the signal. If the model has several inputs, they are stacked: (inputs * C, T).
+        batch: Windows in one call of ``forward``.
+        align: Puts the sources of a core into the order of the core before.
+        executor: Computes ``forward``; by default the calling thread.
+        ahead: Batches that may be in progress while the output of earlier ones is joined and returned.
     """
 
     def __init__(
@@ -50,69 +59,78 @@ class Engine:
         assert spec.channels in (1, channels) and batch >= 1
         self.spec, self.forward, self.channels, self.batch, self.align = spec, forward, channels, batch, align
         self.executor, self.ahead = executor or SerialExecutor(), ahead
-        self._computing = deque[list[Future[Tensor]]]()  # of each batch the signals that go through by themselves
+        self._in_progress = deque[list[Future[Tensor]]]()  # for each batch one future a signal
         self._buffer = torch.zeros(spec.inputs * channels, spec.window + (batch - 1) * spec.hop)
         self._filled = spec.context  # the zeros before the first sample
         self._tail: Tensor | None = None
         self._frames_in = 0
-        self._begun = self._ended = 0  # windows
+        self._submitted = self._finished = 0  # windows
 
     def push(self, block: Tensor) -> Tensor:
-        """Output (S, C, T') that is ready by now, maybe of earlier blocks; T' may be 0."""
+        """Process a block.
+
+        Args:
+            block: (inputs * C, T) float32 at ``in_rate``; T may be 0.
+
+        Returns:
+            The output that is ready, (S, C, T') at ``out_rate``; T' may be 0.
+        """
         assert block.shape[0] == len(self._buffer)
         self._frames_in += block.shape[1]
-        made = [self._empty()]
+        output = [self._empty()]
         while block.shape[1]:
-            taken = min(block.shape[1], self._buffer.shape[1] - self._filled)
-            self._buffer[:, self._filled : self._filled + taken] = block[:, :taken]
-            self._filled += taken
-            block = block[:, taken:]
+            count = min(block.shape[1], self._buffer.shape[1] - self._filled)
+            self._buffer[:, self._filled : self._filled + count] = block[:, :count]
+            self._filled += count
+            block = block[:, count:]
             if self._filled == self._buffer.shape[1]:
-                self._begin(self.batch)
-            made += self._end(self.ahead)
-        return torch.cat(made, dim=-1)
+                self._submit(self.batch)
+            output += self._collect(self.ahead)
+        return torch.cat(output, dim=-1)
 
     def flush(self) -> Tensor:
-        """The rest of the output (S, C, T'): in all, ``ratio`` samples for each that was pushed."""
-        hop_out, first = self.spec.hop * self.spec.ratio, self._ended
-        wanted = -(-self._frames_in // self.spec.hop)
-        made = [self._empty()]
-        while self._begun < wanted:
+        """Return the rest of the output (S, C, T'): in total ``ratio`` samples for each sample pushed."""
+        hop_out, first = self.spec.hop * self.spec.ratio, self._finished
+        windows = -(-self._frames_in // self.spec.hop)
+        output = [self._empty()]
+        while self._submitted < windows:
             self._buffer[:, self._filled :] = 0
-            self._begin(min(self.batch, wanted - self._begun))
-            made += self._end(self.ahead)
-        made += self._end(0)
-        return torch.cat(made, dim=-1)[..., : self._frames_in * self.spec.ratio - first * hop_out]
+            self._submit(min(self.batch, windows - self._submitted))
+            output += self._collect(self.ahead)
+        output += self._collect(0)
+        return torch.cat(output, dim=-1)[..., : self._frames_in * self.spec.ratio - first * hop_out]
 
     def _empty(self) -> Tensor:
         return torch.zeros(self.spec.sources, self.channels, 0)
 
-    def _begin(self, count: int) -> None:
-        """Have the next ``count`` windows computed, and move on behind them."""
+    def _submit(self, count: int) -> None:
+        """Submit the next ``count`` windows, and advance the buffer past them."""
         spec = self.spec
         windows = self._buffer.unfold(-1, spec.window, spec.hop)[:, :count].transpose(0, 1)  # (B, I * C, W)
-        at = torch.arange(self._begun, self._begun + count) * spec.hop - spec.context
+        at = torch.arange(self._submitted, self._submitted + count) * spec.hop - spec.context
         arguments = {"position": at} if spec.uses_position else {}
         signals = [windows[:, c :: self.channels] for c in range(self.channels)] if spec.channels == 1 else [windows]
-        computing = [
+        futures = [
             self.executor.submit(self.forward, signal.clone(memory_format=torch.contiguous_format), **arguments)
             for signal in signals
         ]
-        self._computing.append(computing)
-        kept = self._buffer.shape[1] - count * spec.hop
-        self._buffer[:, :kept] = self._buffer[:, count * spec.hop :].clone()
-        self._filled = kept
-        self._begun += count
+        self._in_progress.append(futures)
+        remaining = self._buffer.shape[1] - count * spec.hop
+        self._buffer[:, :remaining] = self._buffer[:, count * spec.hop :].clone()
+        self._filled = remaining
+        self._submitted += count
 
-    def _end(self, ahead: int) -> Iterator[Tensor]:
-        """What is computed, hop by hop (S, C, hop * ratio), in order; at most ``ahead`` batches are not waited for."""
-        while self._computing and (len(self._computing) > ahead or all(one.done() for one in self._computing[0])):
-            cores = torch.cat([one.result() for one in self._computing.popleft()], dim=2)  # (B, S, C, T)
-            self._ended += len(cores)
+    def _collect(self, ahead: int) -> Iterator[Tensor]:
+        """Yield finished output, one hop (S, C, hop * ratio) at a time; leave at most ``ahead`` batches in progress."""
+        while self._in_progress and (
+            len(self._in_progress) > ahead or all(future.done() for future in self._in_progress[0])
+        ):
+            cores = torch.cat([future.result() for future in self._in_progress.popleft()], dim=2)  # (B, S, C, T)
+            self._finished += len(cores)
             yield from map(self._join, cores)
 
     def _join(self, core: Tensor) -> Tensor:
-        """The first hop of ``core`` (S, C, T), in order and faded in over the tail of the one before."""
+        """Return the first hop of ``core`` (S, C, T), aligned and crossfaded with the end of the core before."""
         if self.align is not None:
             core = self.align(self._tail, core)
         hop_out, overlap_out = self.spec.hop * self.spec.ratio, self.spec.overlap * self.spec.ratio

@@ -16,7 +16,7 @@ import torch
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path
 from audiosr_cli.models import Model
-from audiosr_cli.runtime.memory import ran_out
+from audiosr_cli.runtime.memory import is_out_of_memory
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
@@ -96,7 +96,7 @@ class Trials:
                 self._done.append(batch_size)
                 return speed
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
         except (TrainingError, UsageError):  # too few speakers for such a batch, say
             pass

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model
 from audiosr_cli.runtime.device import computes_bf16, float32_products
-from audiosr_cli.runtime.memory import ran_out
+from audiosr_cli.runtime.memory import is_out_of_memory
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.adversary import Opponent
 from audiosr_cli.train.aids import Aids
@@ -326,7 +326,7 @@ class Trainer:
             with self.session.timed("step"):
                 return self.train_step(self.batch(recordings))
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             if size == 1 or self.ranks.world > 1:
                 cure = "lower [task] crop_s or the model's widths" if size == 1 else "use a smaller --batch-size"

@@ -19,7 +19,7 @@ from audiosr_cli import __version__
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path, sweep
 from audiosr_cli.models import Model, build
-from audiosr_cli.runtime.memory import ran_out
+from audiosr_cli.runtime.memory import is_out_of_memory
 from audiosr_cli.runtime.provenance import commit
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.batch_size import Trials, best_batch_size, remember, remembered
@@ -204,7 +204,7 @@ def _try_rehearsal(config: RunConfig, model: Model, deployed: Model, recordings:
         _rehearse(config, model, deployed, recordings, ranks)
         return
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         if ranks.device.type == "cpu":
             size = config.task.batch_size
@@ -230,7 +230,7 @@ def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Reco
             else:
                 config.task.losses(rehearsed, batch)
     except RuntimeError as error:
-        if ran_out(error):
+        if is_out_of_memory(error):
             raise
         reason = f"{error}".splitlines()[0]
         raise UsageError(f"[task] crop_s = {config.task.crop_s}: the loss cannot be computed: {reason}") from error

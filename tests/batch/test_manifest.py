@@ -74,11 +74,11 @@ def test_fingerprints(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
     made = fingerprint(path)
-    assert made.holds()
+    assert made.matches()
     os.utime(path, (1, 1))
-    assert made.probably_holds()
+    assert made.probably_matches()
     path.write_bytes(b"two")
     os.utime(path, ns=(made.mtime_ns, made.mtime_ns))
-    assert (made.holds(), made.probably_holds()) == (False, True)  # that is what "probably" means
+    assert (made.matches(), made.probably_matches()) == (False, True)  # that is what "probably" means
     path.unlink()
-    assert (made.holds(), made.probably_holds()) == (False, False)
+    assert (made.matches(), made.probably_matches()) == (False, False)

@@ -13,7 +13,7 @@ import torch
 from conftest import EXAMPLES, noise
 from hostile import RATE, Run, audiosr, content, inside, samples
 
-from audiosr_cli.models.runner import Caller
+from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.runtime.threads import flushes_subnormals
 
 FRAMES = 24_000
@@ -170,13 +170,13 @@ def test_047_models_compute_with_zeros_instead_of_denormals(
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor does not flush denormals")
     torch.set_flush_denormal(False)
-    call, seen = Caller._call, list[tuple[bool, bool]]()
+    call, seen = ModelRunner._call, list[tuple[bool, bool]]()
 
-    def watched(self: Caller, x: torch.Tensor, position: torch.Tensor | None) -> torch.Tensor:
+    def watched(self: ModelRunner, x: torch.Tensor, position: torch.Tensor | None) -> torch.Tensor:
         seen.append((flushes_subnormals(), bool((1.5 * x).any())))
         return call(self, x, position)
 
-    monkeypatch.setattr(Caller, "_call", watched)
+    monkeypatch.setattr(ModelRunner, "_call", watched)
     soundfile.write(tmp_path / "a.wav", noise(RATE)[0] * np.float32(1e-38), RATE, "FLOAT")
     done = inside(*command, tmp_path / "a.wav", "--threads", threads, "-o", tmp_path / "out")
     assert done.code == 0, done.talk

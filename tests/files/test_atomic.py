@@ -116,6 +116,6 @@ def test_a_fresh_name_is_taken_from_nobody(links: bool, tmp_path: Path, monkeypa
     (tmp_path / "part").write_text("new")
     (tmp_path / "a").write_text("of somebody else")
     with pytest.raises(OutputError, match="came to be there meanwhile"):
-        place(tmp_path / "part", tmp_path / "a", fresh=True)
-    place(tmp_path / "part", tmp_path / "b", fresh=True)
+        place(tmp_path / "part", tmp_path / "a", exclusive=True)
+    place(tmp_path / "part", tmp_path / "b", exclusive=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "of somebody else", "b": "new"}

@@ -151,7 +151,7 @@ def test_a_pipe_is_heard_for_a_while_and_loses_nothing(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", wave.T, 16000, "FLOAT")
     with AudioReader(tmp_path / "a.wav") as reader:
         reader.path = None  # as of a pipe
-        for _ in reader.ahead(1.0):
+        for _ in reader.peek(1.0):
             pass
         np.testing.assert_array_equal(np.concatenate(list(reader.blocks()), axis=1), wave)
     with AudioReader(tmp_path / "a.wav") as reader:

@@ -14,7 +14,7 @@ from conftest import halves, noise, restorer
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import build, make_config
-from audiosr_cli.models.runner import Caller
+from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.streaming import stages
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.recording import process_array
@@ -84,7 +84,7 @@ def test_a_stereo_model_refuses_mono() -> None:
         process_array(noise(100), 22050, [model], 22050, OPTIONS)
 
 
-class Remote(Caller):
+class Remote(ModelRunner):
     """A model on a device with room for ``room`` windows."""
 
     room = 0
@@ -96,7 +96,7 @@ class Remote(Caller):
 
 
 @pytest.mark.parametrize(
-    ("room", "told"), [(4, []), (1, ["goes on with --batch 1"]), (0, ["goes on on the CPU"])], ids=str
+    ("room", "told"), [(4, []), (1, ["continuing with --batch 1"]), (0, ["continuing on the CPU"])], ids=str
 )
 def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model, wave = halves(), noise(20_011)
@@ -104,16 +104,16 @@ def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatc
     places = [torch.device("cuda")]
     monkeypatch.setattr(type(model), "device", property(lambda _: places[-1]))
     monkeypatch.setattr(type(model), "to", lambda self, name: places.append(torch.device(name)))
-    monkeypatch.setattr(stages, "Caller", Remote)
+    monkeypatch.setattr(stages, "ModelRunner", Remote)
     monkeypatch.setattr(Remote, "room", room)
     made = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
     out = np.concatenate(list(stream([wave], made)), axis=1)
     np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=1e-6)
-    assert made[0].caller is not None
-    assert [line.split("; ")[1] for line in made[0].caller.told] == told
+    assert made[0].runner is not None
+    assert [line.split("; ")[1] for line in made[0].runner.warnings] == told
     again = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
     list(stream([wave], again))
-    assert room or not again[0].caller.told  # it stays on the CPU, and that was said
+    assert room or not again[0].runner.warnings  # it stays on the CPU, and that was said
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_bf16_where_a_model_has_come_to(
     """A model that is on the CPU, because it had to or because it was asked for."""
     monkeypatch.setattr(stages, "computes_bf16", lambda device: native)
     (made,) = make_stages([halves()], 8000, 8000, 1, Options(meant, bf16=True))
-    assert made.caller is not None
-    assert made.caller.bf16 == expected
+    assert made.runner is not None
+    assert made.runner.bf16 == expected
 
 
 def test_a_cpu_without_memory_is_told() -> None:
-    class Full(Caller):
+    class Full(ModelRunner):
         def _call(self, x: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
             raise torch.cuda.OutOfMemoryError
 
