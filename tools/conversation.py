@@ -18,8 +18,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audiosr_cli.api import load_speaker_encoder
 from audiosr_cli.contract import ModelSpec
+from audiosr_cli.pipelines import load_speaker_encoder
 from audiosr_cli.streaming.speakers import Tracker
 from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Engine
