@@ -12,10 +12,10 @@ import torch
 from conftest import EXAMPLES, SMALL
 from safetensors.torch import load_file, save_file
 
-from audiosr_cli import api
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import ModelError, OutputError
 from audiosr_cli.models import ModelSpec, build, make_config
+from audiosr_cli.pipelines import SeparateOptions
 
 
 def test_round_trip_in_half_precision(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_bundled_separators_keep_level_and_polarity(name: str) -> None:
     mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")
     references = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac", dtype="float32")[0] for i in (1, 2)]
     sources = store.load_model(name).spec.sources
-    made = api.separation(sources, name).array(mix, rate)[:, 0]
+    made = SeparateOptions(sources, name).pipeline().array(mix, rate)[:, 0]
     for reference in references:
         gain = made @ reference / (reference @ reference)
         assert 0.5 < max(gain) < 1.5
