@@ -113,6 +113,14 @@ def separate(found: list[Mixture], command: str, arguments: list[str]) -> tuple[
     return made, cost
 
 
+def write(found: list[Mixture], folder: Path) -> None:
+    """Write mixtures and their sources as ``audiosr bench --quality`` reads them: mix/, s1/, s2/ …"""
+    for i, mixture in enumerate(found):
+        for name, wave in (("mix", mixture.mix), *((f"s{s + 1}", wave) for s, wave in enumerate(mixture.sources))):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / name / f"{i:03d}.wav", wave.numpy(), mixture.rate, "FLOAT")
+
+
 def cpu_s() -> float:
     """CPU-seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -225,11 +233,20 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--rooms", action="store_true")
     parser.add_argument("--turns", action="store_true")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FOLDER",
+        help="write the mixtures and their sources for `audiosr bench --quality FOLDER`, and score nothing",
+    )
     options, rest = parser.parse_known_args()
     if options.turns and options.noise:
         parser.error("--turns compares with the mixture, which must be without --noise")
     kinds = {"noisy": options.noise, "roomy": options.rooms, "turns": options.turns}
     found = mixtures(options.data, options.mixtures, options.speakers, rate=options.rate, **kinds)
+    if options.write is not None:
+        write(found, options.write)
+        return
     made, cost = separate(found, options.command, rest)
     print(json.dumps(figures(found, made, options.turns) | {"CPU-s per s, with start": round(cost, 3)}))
 
