@@ -1,7 +1,7 @@
-"""Scores `audiosr upsample` on the valid splits: `python tools/score_upsampling.py`.
+"""Score `audiosr upsample` on the valid splits: `python tools/score_upsampling.py`.
 
-Writes the inputs to a temporary folder, runs the command on it as a user would (``--model`` and what else is not known
-here goes to it), reads back what it wrote.
+Writes the inputs to a temporary folder, runs the command on it as a user would, and reads its output back. Options that
+are not listed by ``--help``, such as ``--model``, are passed to the command.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def load(path: Path) -> torch.Tensor:
 
 
 def cpu_s() -> float:
-    """CPU-seconds of all commands so far."""
+    """Return the CPU-seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -86,12 +86,12 @@ def upsampling(data: Path, work: Path, kind: str, rate: int, model: list[str], m
 
 
 def main() -> None:
-    """Print one JSON object a table row."""
+    """Print one JSON object per kind and rate."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("--kinds", default="speech48k,music48k,noise48k")
     parser.add_argument("--rates", help="Hz, comma-separated; speech from 4000 to 24000, others from 8000 and 16000")
-    parser.add_argument("--files", type=int, default=1000, help="of each kind, at most")
+    parser.add_argument("--files", type=int, default=1000, help="at most so many of each kind")
     parser.add_argument(
         "--write",
         type=Path,
