@@ -38,9 +38,7 @@ def scores(model: Model, valid: Corpus, noise: Corpus, lowest: int) -> tuple[lis
 def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "models", nargs="+", help="bundled names or .safetensors files, for one number of speakers"
-    )
+    parser.add_argument("models", nargs="+", help="bundled names or .safetensors files, for one number of speakers")
     add_data_option(parser)
     parser.add_argument("--valid", default="speech16k/valid", help="speakers, below --data (default: %(default)s)")
     parser.add_argument("--noise", default="noise48k/valid", help="noise, below --data (default: %(default)s)")
