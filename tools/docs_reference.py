@@ -111,7 +111,9 @@ def config_page() -> str:
         "replace those of `[model]` during training only.\n"
     )
     for name in architectures():
-        parts.append(_section(f'### [model] architecture = "{name}"', "model", get_architecture(name).config))
+        config = get_architecture(name).config
+        if config.__module__.startswith("audiosr_cli."):  # not what other packages or tests register
+            parts.append(_section(f'### [model] architecture = "{name}"', "model", config))
     return "\n".join(parts)
 
 
