@@ -87,3 +87,10 @@ def test_every_bundled_model_has_a_card_in_the_index() -> None:
         card = (ROOT / f"docs/models/{name}.md").read_text()
         for heading in ("Intended use", "Data", "Training", "Evaluation", "Limitations"):
             assert f"## {heading}\n" in card, (name, heading)
+
+
+def test_every_event_of_training_is_documented() -> None:
+    page = (ROOT / "docs/guides/pipelines.md").read_text()
+    names = {name for path in PACKAGE.rglob("*.py") for name in re.findall(r'"event": "([a-z_]+)"', path.read_text())}
+    assert {"train", "valid"} <= names
+    assert not [name for name in names - {"step"} if f"`{name}`" not in page]  # steps only move the bar
