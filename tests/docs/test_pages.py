@@ -45,6 +45,20 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
     assert not broken, f"{doc_pages.name(page)}: {broken}"
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in doc_pages.PAGES if ROOT / "docs" in page.parents], ids=doc_pages.name
+)
+def test_the_site_renders_the_same_blocks_as_the_repository(page: Path) -> None:
+    """MkDocs' parser needs more indentation and more empty lines than GitHub's; both must find the same blocks."""
+    markdown = pytest.importorskip("markdown")  # comes with the extra `docs`
+    pytest.importorskip("pymdownx")
+    html = markdown.markdown(page.read_text(encoding="utf-8"), extensions=["tables", "pymdownx.superfences"])
+    kinds = {"table": "table_open", "li": "list_item_open", "tr": "tr_open", "pre": "fence", "a": "link_open"}
+    for tag, kind in kinds.items():
+        count = sum(token.type in (kind, "code_block" if tag == "pre" else kind) for token in doc_pages.tokens(page))
+        assert len(re.findall(rf"<{tag}[ >]", html)) == count, tag
+
+
 def test_the_readme_has_at_most_200_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
