@@ -11,6 +11,7 @@ from pathlib import Path
 import doc_pages
 import pytest
 from doc_pages import ROOT
+from test_layers import ROWS
 
 PACKAGE = ROOT / "audiosr_cli"
 
@@ -81,6 +82,14 @@ def test_the_architecture_page_names_every_folder_and_file_on_its_way() -> None:
     assert not missing
     folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
     assert folders <= named, folders - named
+
+
+def test_the_picture_of_the_layers_shows_the_rows_that_imports_obey() -> None:
+    rows: dict[str, set[str]] = {}
+    picture = (ROOT / "docs/images/layers.svg").read_text(encoding="utf-8")
+    for y, name in re.findall(r'y="(\d+)" text-anchor="middle" font-weight="bold">(\w+)<', picture):
+        rows.setdefault(y, set()).add(name)
+    assert [rows[y] for y in sorted(rows, key=int, reverse=True)] == ROWS
 
 
 def test_every_environment_variable_is_documented() -> None:
