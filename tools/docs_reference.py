@@ -87,6 +87,8 @@ def _option(option: Any) -> str:
     annotation = option.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         text = f"{text} One of {', '.join(f'`{one}`' for one in get_args(annotation))}."
+    if option.envvar:
+        text = f"{text} Can be set by `${option.envvar}`."
     return f"| {names} | {_cell(default)} | {_cell(text)} |"
 
 

@@ -94,11 +94,8 @@ def test_the_picture_of_the_layers_shows_the_rows_that_imports_obey() -> None:
 
 def test_every_environment_variable_is_documented() -> None:
     page = (ROOT / "docs/reference/environment.md").read_text()
-    used = {
-        name
-        for path in PACKAGE.rglob("*.py")
-        for name in re.findall(r"environ(?:\.get\(|\.setdefault\(|\[)\"(\w+)\"", path.read_text())
-    }
+    reads = re.compile(r"(?:environ(?:\.get\(|\.setdefault\(|\[)|envvar=)\"(\w+)\"")
+    used = {name for path in PACKAGE.rglob("*.py") for name in reads.findall(path.read_text())}
     assert used
     assert all(f"`{name}`" in page for name in used), used
 
