@@ -110,7 +110,7 @@ def test_a_rehearsal_goes_up_only(small_weights: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 48000)
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
     outcome, _ = run.rehearse(Item(str(tmp_path / "a.wav")), api.upsampling(16000), plan)
-    assert "models go up only" in str(outcome.error)
+    assert "to downsample use --model none" in str(outcome.error)
 
 
 def test_never_onto_the_next_input(small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
