@@ -8,10 +8,10 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # What `make quick` leaves out: tests that start the command again and again, and whole trainings.
 THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/,$(addsuffix .py, \
-    test_docs test_doctor cli/test_main cli/test_bench bench/test_memory bench/test_quality bench/test_speed \
+    test_adding_a_model test_docs test_doctor cli/test_main cli/test_bench bench/test_memory bench/test_quality bench/test_speed \
     batch/test_processes batch/test_ray streaming/test_recording train/test_joint train/test_ranks train/test_run))
 
-.PHONY: demo test test-all quick lint setup clean
+.PHONY: demo test test-all quick lint docs reference setup clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -30,6 +30,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	$(BIN)/python tools/docs_reference.py --check
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+reference: $(VENV)/.installed
+	$(BIN)/python tools/docs_reference.py
+
 setup: $(VENV)/.dev
 
 $(BIN)/python:
@@ -44,5 +51,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@ $(VENV)/.installed
+
 clean:
-	rm -rf $(VENV) demo_out
+	rm -rf $(VENV) build demo_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiosr_cli import __version__, api
+from audiosr_cli import __version__
 from audiosr_cli.audio.read import codecs
 from audiosr_cli.audio.write import FORMATS, writable
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import AudioSRError
+from audiosr_cli.pipelines import CommandOptions, SeparateOptions, SeparateSROptions, UpsampleOptions, default_options
 from audiosr_cli.runtime.device import pick_threads
-from audiosr_cli.streaming.options import Options
-from audiosr_cli.streaming.pipeline import Pipeline
 
 _RATE = 16000
 _FLAGS = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 bf16": "avx512_bf16", "AMX bf16": "amx_bf16"}
-_TASKS: dict[str, Callable[[Options], Pipeline]] = {
-    "separate": lambda options: api.separation(2, options=options),
-    "upsample": lambda options: api.upsampling(48000, cutoff_hz=4000.0, options=options),
-    "separate-sr": lambda options: api.restoration(2, options=options),
-}
+_COMMANDS: tuple[CommandOptions, ...] = (SeparateOptions(), UpsampleOptions(cutoff_hz=4000.0), SeparateSROptions())
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("formats", "read", ", ".join(formats))
     yield from _devices()
     yield from map(_model, catalogue.entries())
-    yield from (_tried(name, make) for name, make in _TASKS.items())
+    yield from map(_test_run, _COMMANDS)
 
 
 def _devices() -> Iterator[Finding]:
@@ -83,11 +78,11 @@ def _model(name: str) -> Finding:
     return Finding("model", name, "whole")
 
 
-def _tried(name: str, make: Callable[[Options], Pipeline]) -> Finding:
+def _test_run(command: CommandOptions) -> Finding:
     """A second of noise through a task, on the device that the commands take."""
-    noise = np.random.default_rng(0).standard_normal(_RATE).astype(np.float32) / 10
+    name, noise = command.command, np.random.default_rng(0).standard_normal(_RATE).astype(np.float32) / 10
     try:
-        pipeline = make(api.default_options("auto"))
+        pipeline = command.pipeline(default_options("auto"))
         begun = time.monotonic()
         made = pipeline.array(noise, _RATE)
     except (AudioSRError, RuntimeError) as error:  # torch's word on a device that does not work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,15 @@ def signal(model: Model, length: int, batch: int = 1) -> Tensor:
     return 0.3 * torch.randn(
         batch, model.spec.inputs * model.spec.channels, length, generator=torch.Generator().manual_seed(1)
     )
+
+
+def golden_key(name: str, values: dict[str, Any]) -> str:
+    """Where the golden value of a case is in models.json."""
+    return f"{name} {json.dumps(values, sort_keys=True)}"
+
+
+def first_samples(name: str, values: dict[str, Any]) -> list[float]:
+    """The first eight output samples of a model with seeded weights."""
+    model = make(name, values).eval()
+    samples: list[float] = model(signal(model, model.spec.window))[0, 0, 0, :8].tolist()
+    return samples

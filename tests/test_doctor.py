@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from audiosr_cli import api, doctor
+from audiosr_cli import doctor, pipelines
 from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.pipelines import SeparateOptions
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -26,14 +27,14 @@ def test_what_commands_would_meet_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     """On their device, whatever torch says of it; and of formats."""
     devices: list[str] = []
 
-    def fail(speakers: int, options: Options) -> Pipeline:
+    def fail(self: SeparateOptions, options: Options) -> Pipeline:
         devices.append(options.device)
         raise RuntimeError("CUDA error: no kernel image is available")
 
-    monkeypatch.setattr(api, "pick_device", {"auto": "cuda"}.get)
-    monkeypatch.setattr(api, "pick_bf16", lambda precision, name: False)
-    monkeypatch.setattr(api, "separation", fail)
-    found = doctor._tried("separate", doctor._TASKS["separate"])
+    monkeypatch.setattr(pipelines, "pick_device", {"auto": "cuda"}.get)
+    monkeypatch.setattr(pipelines, "pick_bf16", lambda precision, name: False)
+    monkeypatch.setattr(SeparateOptions, "pipeline", fail)
+    found = doctor._test_run(SeparateOptions())
     assert (found.fine, found.value, devices) == (False, "CUDA error: no kernel image is available", ["cuda"])
     monkeypatch.setattr(soundfile, "check_format", lambda kind, subtype: subtype != "OPUS")
     (formats,) = [finding for finding in islice(doctor.examine(), 9) if finding.name == "written"]

@@ -20,6 +20,7 @@ ROWS = [  # a unit imports from the rows above its own only
     {"models"},
     {"checkpoints"},
     {"streaming"},
+    {"pipelines"},
     {"api"},
     {"batch"},
     {"train", "bench", "doctor"},

@@ -1,6 +1,6 @@
 """Long conversations of valid speakers: how much of their speech ends on the right track.
 
-`python tools/conversation.py ../shared/data [--minutes 10] [--pairs 6] [--perfect]`. With ``--perfect`` the tracker is
+`python tools/conversation.py [--minutes 10] [--pairs 6] [--perfect]`. With ``--perfect`` the tracker is
 given the true sources in a random order in every window, otherwise the mixture goes through `audiosr separate`.
 """
 
@@ -16,10 +16,11 @@ from statistics import mean
 
 import soundfile
 import torch
+from data_folder import add_data_option
 from torch import Tensor
 
-from audiosr_cli.api import load_speaker_encoder
 from audiosr_cli.contract import ModelSpec
+from audiosr_cli.pipelines import load_speaker_encoder
 from audiosr_cli.streaming.speakers import Tracker
 from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Engine
@@ -92,7 +93,7 @@ def separated(sources: Tensor, work: Path, arguments: list[str]) -> float:
 def main() -> None:
     """Print one JSON object a way."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--speakers", type=int, default=2)

@@ -1,20 +1,31 @@
-"""Puts a trained checkpoint among the bundled weights: `python tools/publish_weights.py RUN/name.safetensors`."""
+"""Add a trained checkpoint to the bundled weights: `python tools/publish_weights.py RUN/name.safetensors [--int8]`.
 
+``--int8`` stores large weights in 8 bits. Do that where the model's figures drop by less than 0.05 dB or 0.005 LSD.
+"""
+
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.checkpoints.store import load_model, save_model
 from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.train.run import export
 
 
 def main() -> None:
     """Copy the checkpoint to weights/ and enter its SHA-256 in the catalogue."""
-    source, place = Path(sys.argv[1]), Path(__file__).parents[1] / "weights"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--int8", action="store_true")
+    options = parser.parse_args()
+    source, place = options.checkpoint, Path(__file__).parents[1] / "weights"
     spec = catalogue.metadata(source)["spec"]
     target = place / f"{spec['name']}.safetensors"
-    export(source, target)
+    if options.int8:
+        save_model(load_model(str(source)), target, catalogue.metadata(source)["note"], "int8")
+    else:
+        export(source, target)
     entries = json.loads((place / "catalogue.json").read_text(encoding="utf-8"))
     entries[spec["name"]] = {"file": target.name, "sha256": sha256(target), "tasks": [spec["task"]]}
     (place / "catalogue.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")

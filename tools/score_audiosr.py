@@ -1,4 +1,4 @@
-"""What bounds AudioSR, and whether it streams: `python tools/score_audiosr.py ../shared/data [--model audiosr_small]`.
+"""What bounds AudioSR, and whether it streams: `python tools/score_audiosr.py [--model audiosr_small]`.
 
 Ceilings: LSD of speech, music and noise from 8 kHz whose highs are voiced from the true mels, and from those after the
 autoencoder. Borders: ten minutes of music from 16 kHz through the command; levels of the low band, jumps and spectral
@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from data_folder import add_data_option
 
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.dsp.metrics import lsd
@@ -85,7 +86,7 @@ def borders(model: AudioSR, waves: list[np.ndarray], rest: list[str]) -> dict[st
 def main() -> None:
     """One JSON object a line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("--model", default="audiosr_small")
     options, rest = parser.parse_known_args()
     model = load_model(options.model)

@@ -1,4 +1,4 @@
-"""How well cutoffs are found: `python tools/score_cutoffs.py ../shared/data`.
+"""How well cutoffs are found: `python tools/score_cutoffs.py`.
 
 Recordings of the valid splits and noise, low-passed with each filter at each cutoff, in each container at each level,
 with 16-bit dither. Says how many cutoffs are more than 5 % off, by filter and level.
@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from data_folder import add_data_option
 
 from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.train import bandlimit
@@ -71,7 +72,7 @@ def detected_cutoff(wave: np.ndarray, rate: int) -> float | None:
 def main() -> None:
     """One JSON object a filter and level."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     options = parser.parse_args()
     waves, draw = recordings(options.data), np.random.default_rng(2)
     for kind in ("wall", "soxr", "chebyshev8", "elliptic6", "butterworth10", "butterworth6", "codec"):

@@ -1,4 +1,4 @@
-"""Scores `audiosr separate` on mixtures of the valid speakers: `python tools/score_separation.py ../shared/data`.
+"""Scores `audiosr separate` on mixtures of the valid speakers: `python tools/score_separation.py`.
 
 With ``--command separate-sr`` that command; ``--rate 48000`` takes the speakers of speech48k/valid.
 
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import soundfile
 import soxr
 import torch
+from data_folder import add_data_option
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -216,7 +217,7 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, 
 def main() -> None:
     """Print one JSON object; what is not known here goes to the command, as ``--model``."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("--mixtures", type=int, default=100)
     parser.add_argument("--speakers", type=int, default=2)
     parser.add_argument("--command", default="separate")

@@ -1,4 +1,4 @@
-"""Scores `audiosr upsample` on the valid splits: `python tools/score_upsampling.py ../shared/data`.
+"""Scores `audiosr upsample` on the valid splits: `python tools/score_upsampling.py`.
 
 Writes the inputs to a temporary folder, runs the command on it as a user would (``--model`` and what else is not known
 here goes to it), reads back what it wrote.
@@ -16,6 +16,7 @@ from statistics import mean
 import soundfile
 import soxr
 import torch
+from data_folder import add_data_option
 
 from audiosr_cli.dsp.metrics import lsd, lsd_ssr_eval, snr
 
@@ -74,7 +75,7 @@ def upsampling(data: Path, work: Path, kind: str, rate: int, model: list[str], m
 def main() -> None:
     """Print one JSON object a table row."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("--kinds", default="speech48k,music48k,noise48k")
     parser.add_argument("--rates", help="Hz, comma-separated; speech from 4000 to 24000, others from 8000 and 16000")
     parser.add_argument("--files", type=int, default=1000, help="of each kind, at most")

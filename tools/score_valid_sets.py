@@ -1,6 +1,6 @@
 """Separators against each other on the fixed valid sets: plain, with turns, with noise, in rooms.
 
-`python tools/score_valid_sets.py spectral2 spectral2_narrow runs/mine/mine.safetensors --data ../shared/data`. All
+`python tools/score_valid_sets.py spectral2 spectral2_narrow runs/mine/mine.safetensors`. All
 models get the same mixtures, rendered at the highest of their rates and resampled to each model's own. The first table
 scores every model at its own rate, the second all at the lowest of their rates.
 """
@@ -8,9 +8,9 @@ scores every model at its own rate, the second all at the lowest of their rates.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
+from data_folder import add_data_option
 
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.dsp.spectra import change_rate
@@ -39,7 +39,7 @@ def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", help="bundled names or .safetensors files, all for as many speakers")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the recordings and manifest.csv")
+    add_data_option(parser)
     parser.add_argument("--valid", default="speech16k/valid", help="speakers, below --data (default: %(default)s)")
     parser.add_argument("--noise", default="noise48k/valid", help="noise, below --data (default: %(default)s)")
     options = parser.parse_args()

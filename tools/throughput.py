@@ -1,4 +1,4 @@
-"""How fast `audiosr train` hears audio: `python tools/throughput.py ../shared/data examples/train/*.toml`.
+"""How fast `audiosr train` hears audio: `python tools/throughput.py examples/train/*.toml`.
 
 One line a config and way of training: hours of audio a minute, and how much of a step is making its batch.
 With data off one batch is used again and again: what remains is the cost of the network.
@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from data_folder import add_data_option
 
 from audiosr_cli.models import build
 from audiosr_cli.runtime.device import pick_device
@@ -67,7 +68,7 @@ def measure(
 def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("configs", type=Path, nargs="+")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--device", default="auto")

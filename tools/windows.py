@@ -1,4 +1,4 @@
-"""What a separator loses by streaming: `python tools/windows.py ../shared/data --model spectral2`.
+"""What a separator loses by streaming: `python tools/windows.py --model spectral2`.
 
 SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several contexts, lengths and overlaps,
 once with every window in its best order, once as tracked, and what the latter costs.
@@ -8,19 +8,19 @@ import argparse
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from data_folder import add_data_option
 from score_separation import RATE, Mixture, improvement, mixtures
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.api import load_speaker_encoder
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.dsp.metrics import best_order, si_sdr
 from audiosr_cli.models import Model
+from audiosr_cli.pipelines import load_speaker_encoder
 from audiosr_cli.streaming.speakers import Tracker
 from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Align, Engine
@@ -89,7 +89,7 @@ def gain(estimate: Tensor, mixture: Mixture) -> float:
 def main() -> None:
     """Print one JSON object a way."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
+    add_data_option(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--mixtures", type=int, default=40)
     options = parser.parse_args()

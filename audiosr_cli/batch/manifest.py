@@ -14,9 +14,10 @@ from typing import Any
 
 from audiosr_cli import __version__
 from audiosr_cli.batch.inputs import Item
-from audiosr_cli.batch.run import Outcome, Plan, Recipe, Started
+from audiosr_cli.batch.run import Outcome, Plan, Started
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.fingerprint import Fingerprint, absolute
+from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.streaming.pipeline import Pipeline
 
 
@@ -114,15 +115,11 @@ class Manifest:
         self._stream.close()
 
 
-def settings_of(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+def settings_of(config: PipelineConfig, plan: Plan) -> dict[str, Any]:
     """What shapes the samples of a call, and what they are written as."""
-    how = {key: value for key, value in asdict(recipe.options).items() if key not in ("batch", "threads")}
+    how = {key: value for key, value in asdict(config.options).items() if key not in ("batch", "threads")}
     form = {"format": plan.naming.chosen_container, "subtype": plan.subtype}
-    return {"version": __version__, "command": recipe.make.__name__, **_plain(recipe.values), **how, **form}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: asdict(value) if hasattr(value, "__dataclass_fields__") else value for key, value in values.items()}
+    return {"version": __version__, "command": config.command.command, **asdict(config.command), **how, **form}
 
 
 def _name(item: Item) -> str:

@@ -30,9 +30,10 @@ from typing import Any, NoReturn
 import torch
 
 from audiosr_cli.batch.inputs import Item
-from audiosr_cli.batch.run import Advanced, Event, Listener, Noted, Outcome, Plan, Recipe, Started, work
+from audiosr_cli.batch.run import Advanced, Event, Listener, Noted, Outcome, Plan, Started, work
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.files.atomic import owner, sweep
+from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.runtime.memory import is_out_of_memory, keep_freed_memory
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -62,7 +63,7 @@ class _Process(Worker):
 
 
 def run(
-    items: Sequence[Item], recipe: Recipe, plan: Plan, jobs: int, listen: Listener
+    items: Sequence[Item], config: PipelineConfig, plan: Plan, jobs: int, listen: Listener
 ) -> Generator[Outcome, None, None]:
     """Work through ``items`` in ``jobs`` processes; outcomes come as they are ready.
 
@@ -73,7 +74,7 @@ def run(
     waiting = deque(items)
     workers: list[_Process] = []
     try:
-        workers += [_start(recipe, plan) for _ in range(min(jobs, len(waiting)))]
+        workers += [_start(config, plan) for _ in range(min(jobs, len(waiting)))]
         while workers:
             for pipe in connection.wait([worker.pipe for worker in workers]):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
@@ -82,7 +83,7 @@ def run(
                     workers.remove(worker)
                     if worker.item is not None:
                         yield _lost(worker)
-                        workers += [_start(recipe, plan)] if waiting else []
+                        workers += [_start(config, plan)] if waiting else []
                     elif waiting:
                         _miss(worker, len(workers), listen)
                 elif isinstance(message, Outcome):
@@ -94,10 +95,10 @@ def run(
         _end(workers)
 
 
-def _start(recipe: Recipe, plan: Plan) -> _Process:
+def _start(config: PipelineConfig, plan: Plan) -> _Process:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, recipe, plan), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, config, plan), daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker inherits that while it loads
     try:
         process.start()
@@ -176,21 +177,21 @@ def _end(workers: Sequence[_Process]) -> None:
         sweep(folder)
 
 
-def _serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
+def _serve(pipe: Any, config: PipelineConfig, plan: Plan) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_outlive_nobody, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):  # the parent is gone
-        serve(pipe, recipe, plan)
+        serve(pipe, config, plan)
 
 
-def serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
+def serve(pipe: Any, config: PipelineConfig, plan: Plan) -> None:
     """Load models, and work through what comes by ``pipe`` until None does."""
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        pipeline = _loaded(recipe)
+        pipeline = _loaded(config)
         pipe.send(Ready())
         while (item := pipe.recv()) is not None:
             pipe.send(work(item, pipeline, plan, _telling(pipe)))
@@ -198,10 +199,10 @@ def serve(pipe: Any, recipe: Recipe, plan: Plan) -> None:
         pipe.send(error)
 
 
-def _loaded(recipe: Recipe) -> Pipeline:
+def _loaded(config: PipelineConfig) -> Pipeline:
     """With its models; a process that has no memory for them ends, as others may have theirs."""
     try:
-        return recipe.pipeline()
+        return config.build()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

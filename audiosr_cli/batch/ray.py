@@ -25,10 +25,11 @@ from ray.exceptions import RayError
 
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.processes import Ready, Worker, hand_next, heed, serve
-from audiosr_cli.batch.run import Listener, Outcome, Plan, Recipe, Started
+from audiosr_cli.batch.run import Listener, Outcome, Plan, Started
 from audiosr_cli.errors import AudioSRError, UsageError
 from audiosr_cli.files.atomic import discard
 from audiosr_cli.files.fingerprint import absolute
+from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.streaming.pipeline import Pipeline
 
 _TRIES = 3  # of a recording whose workers die
@@ -86,18 +87,18 @@ class Cluster:
     device: str
     count: int
 
-    def described(self, recipe: Recipe) -> Pipeline:
+    def described(self, config: PipelineConfig) -> Pipeline:
         """What its workers will have, for questions about outputs and models: here, where perhaps no GPU is."""
-        return replace(recipe, options=replace(recipe.options, device="cpu", bf16=False)).pipeline()
+        return replace(config, options=replace(config.options, device="cpu", bf16=False)).build()
 
     def run(
-        self, items: Sequence[Item], recipe: Recipe, plan: Plan, listen: Listener
+        self, items: Sequence[Item], config: PipelineConfig, plan: Plan, listen: Listener
     ) -> Generator[Outcome, None, None]:
         """As ``jobs.run``, but the recording of a worker that dies gets another worker, twice."""
         waiting = deque(items)
         workers: list[_Hired] = []
         try:
-            workers += [self._hire(recipe, plan) for _ in range(min(self.count, len(waiting)))]
+            workers += [self._hire(config, plan) for _ in range(min(self.count, len(waiting)))]
             while waiting or any(worker.item for worker in workers):
                 worker = _first_heard(workers)
                 try:
@@ -106,10 +107,10 @@ class Cluster:
                     workers.remove(worker)
                     worker.tidy()
                     if worker.item is not None and worker.tries < _TRIES:
-                        workers.append(self._replace(worker, recipe))
+                        workers.append(self._replace(worker, config))
                     elif worker.item is not None:
                         yield _lost(worker.item, error)
-                        workers += [self._hire(recipe, plan)] if waiting else []
+                        workers += [self._hire(config, plan)] if waiting else []
                     elif not workers:
                         raise AudioSRError(f"no worker gets ready: the last one ended by {_reason(error)}") from error
                 else:
@@ -124,35 +125,35 @@ class Cluster:
         finally:
             _end(workers)
 
-    def _hire(self, recipe: Recipe, plan: Plan, **known: Any) -> _Hired:
+    def _hire(self, config: PipelineConfig, plan: Plan, **known: Any) -> _Hired:
         share = {"num_cpus": 0, "num_gpus": 1} if self.device == "cuda" else {"num_cpus": 1}
         hired = ray.remote(Actor).options(**share, max_restarts=0, max_concurrency=2, scheduling_strategy="SPREAD")
-        actor = hired.remote(str(Path.cwd()), recipe, plan)
+        actor = hired.remote(str(Path.cwd()), config, plan)
         return _Hired(pipe=_Line(actor), actor=actor, plan=plan, **known)
 
-    def _replace(self, dead: _Hired, recipe: Recipe) -> _Hired:
+    def _replace(self, dead: _Hired, config: PipelineConfig) -> _Hired:
         """Another worker for the recording, which may replace what the dead one has written of its outputs."""
         plan = replace(dead.plan, own=dead.plan.own | dead.begun)
-        return self._hire(recipe, plan, item=dead.item, begun=dead.begun, tries=dead.tries + 1)
+        return self._hire(config, plan, item=dead.item, begun=dead.begun, tries=dead.tries + 1)
 
 
 class Actor:
     """What Ray runs: a worker in a thread, in the folder that paths of the call are relative to."""
 
-    def __init__(self, folder: str, recipe: Recipe, plan: Plan) -> None:
+    def __init__(self, folder: str, config: PipelineConfig, plan: Plan) -> None:
         self._told: SimpleQueue[object] = SimpleQueue()
         self._said: SimpleQueue[object] = SimpleQueue()
-        self._life = ThreadPoolExecutor(1).submit(self._live, folder, recipe, plan)
+        self._life = ThreadPoolExecutor(1).submit(self._live, folder, config, plan)
         self._life.add_done_callback(lambda _: self._said.put(None))
 
-    def _live(self, folder: str, recipe: Recipe, plan: Plan) -> None:
+    def _live(self, folder: str, config: PipelineConfig, plan: Plan) -> None:
         try:
             os.chdir(folder)
         except OSError as error:
             where = f"{folder} on {os.uname().nodename}"
             self._said.put(AudioSRError(f"{where}: {error.strerror}; nodes of --ray need the same paths"))
             return
-        serve(SimpleNamespace(send=self._said.put, recv=self._told.get), recipe, plan)
+        serve(SimpleNamespace(send=self._said.put, recv=self._told.get), config, plan)
 
     def tell(self, message: object) -> None:
         """Pass ``message`` to the worker."""

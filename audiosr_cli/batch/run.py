@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.batch.inputs import Item
@@ -15,25 +15,11 @@ from audiosr_cli.errors import AudioSRError, OutputError
 from audiosr_cli.files.atomic import sweep
 from audiosr_cli.files.fingerprint import Fingerprint, absolute, fingerprint
 from audiosr_cli.runtime.memory import explain_out_of_memory
-from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import Report
 
 Existing = Literal["fail", "skip", "overwrite"]
 Status = Literal["done", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a pipeline is made, in words that can go to another process: a function of ``api`` and its arguments."""
-
-    make: Callable[..., Pipeline]
-    values: dict[str, Any]
-    options: Options
-
-    def pipeline(self) -> Pipeline:
-        """With its models loaded. Raises AudioSRError."""
-        return self.make(**self.values, options=self.options)
 
 
 @dataclass(frozen=True)

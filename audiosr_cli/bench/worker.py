@@ -92,7 +92,7 @@ def _runner(job: dict[str, Any], folder: Path) -> Run:
 
 
 def _options(job: dict[str, Any]) -> Options:
-    from audiosr_cli.api import default_options
+    from audiosr_cli.pipelines import default_options
     from audiosr_cli.runtime.device import pick_bf16
 
     options = default_options(job["device"])
@@ -102,12 +102,10 @@ def _options(job: dict[str, Any]) -> Options:
 
 def _pipeline(job: dict[str, Any]) -> Pipeline:
     """What a command builds with nothing but its defaults."""
-    from audiosr_cli import api
+    from audiosr_cli.pipelines import SeparateOptions, SeparateSROptions, UpsampleOptions
 
-    options = _options(job)
-    if job["name"] == "upsample":
-        return api.upsampling(options=options)
-    return (api.separation if job["name"] == "separate" else api.restoration)(2, options=options)
+    commands = {command.command: command() for command in (SeparateOptions, SeparateSROptions, UpsampleOptions)}
+    return commands[job["name"]].pipeline(_options(job))
 
 
 def _command(job: dict[str, Any], folder: Path) -> Run:
@@ -118,9 +116,9 @@ def _command(job: dict[str, Any], folder: Path) -> Run:
 
 def _model(job: dict[str, Any]) -> Run:
     """A model by itself, with the resampler before it and the order of its sources; nothing is written."""
-    from audiosr_cli.api import load_speaker_encoder
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.checkpoints.store import load_model
+    from audiosr_cli.pipelines import load_speaker_encoder
     from audiosr_cli.runtime.threads import thread_pool
     from audiosr_cli.streaming.stages import Stage, embedder, stream
 

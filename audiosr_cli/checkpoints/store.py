@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from audiosr_cli.checkpoints import parts
 from audiosr_cli.checkpoints.catalogue import FORMAT, find, metadata
@@ -20,6 +20,8 @@ from audiosr_cli.files.fingerprint import sha256
 
 if TYPE_CHECKING:
     from audiosr_cli.models import Model
+
+Storage = Literal["float32", "float16", "int8"]
 
 
 def load_model(model: str, device: str = "cpu") -> Model:
@@ -31,6 +33,7 @@ def load_model(model: str, device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load, load_file
 
+    from audiosr_cli.checkpoints.quantize import dequantized
     from audiosr_cli.models import build, make_config
 
     path, digest = find(model)
@@ -46,8 +49,8 @@ def load_model(model: str, device: str = "cpu") -> Model:
         raise ModelError(f"{path}: its config makes no network: {error}".splitlines()[0]) from error
     try:
         stored = load(parts.read(path)) if parts.exists(path) else load_file(path)
-        tensors = {key: value.float() for key, value in stored.items()}
-    except (OSError, SafetensorError) as error:
+        tensors = dequantized(stored)
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
         raise ModelError(f"{path}: the weights {broken[0]!r} are not finite")
@@ -70,11 +73,11 @@ def _proven(path: Path, digest: str | None) -> str:
     return found
 
 
-def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True) -> None:
-    """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically; fp16 if ``half``."""
+def save_model(model: Model, path: Path, note: dict[str, Any], storage: Storage = "float16") -> None:
+    """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically. See `serialise`."""
     from audiosr_cli.files.atomic import atomic_path
 
-    content = serialise(model, note, half)
+    content = serialise(model, note, storage)
     try:
         with atomic_path(path) as part:
             part.write_bytes(content)
@@ -82,13 +85,13 @@ def save_model(model: Model, path: Path, note: dict[str, Any], half: bool = True
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def serialise(model: Model, note: dict[str, Any], half: bool = True) -> bytes:
+def serialise(model: Model, note: dict[str, Any], storage: Storage = "float16") -> bytes:
     """Pack ``model`` into a checkpoint.
 
     Args:
         model: A network of any registered architecture, on any device.
         note: What the checkpoint says of its training.
-        half: Store weights in float16, else in float32.
+        storage: How floating-point weights are stored; ``int8`` is for large ones, the others are float16 then.
 
     Returns:
         The bytes of a safetensors file.
@@ -96,13 +99,16 @@ def serialise(model: Model, note: dict[str, Any], half: bool = True) -> bytes:
     import torch
     from safetensors.torch import save
 
+    from audiosr_cli.checkpoints.quantize import quantized
     from audiosr_cli.models import architecture_of
 
-    kind = torch.float16 if half else torch.float32
+    kind = torch.float16 if storage == "float16" else torch.float32
     tensors = {
         key: value.detach().to("cpu", kind if value.is_floating_point() else None).contiguous()
         for key, value in model.state_dict().items()
     }
+    if storage == "int8":
+        tensors = quantized(tensors)
     packed = {
         "format": FORMAT,
         "model": architecture_of(model),

@@ -88,5 +88,5 @@ def import_checkpoint(
     model = import_model(source, target.stem, sample_rate)
     if source.is_dir() and sample_rate is None:
         print(f"audiosr: {source}: tells no sample rate; 8000 Hz is taken (see --sample-rate)", file=sys.stderr)
-    store.save_model(model, target, {"imported": source.name}, half=False)
+    store.save_model(model, target, {"imported": source.name}, storage="float32")
     console.put(str(target))

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,7 +18,8 @@ from audiosr_cli.errors import UsageError
 if TYPE_CHECKING:
     from audiosr_cli.batch.inputs import Item
     from audiosr_cli.batch.ray import Cluster
-    from audiosr_cli.batch.run import Event, Existing, Outcome, Plan, Recipe
+    from audiosr_cli.batch.run import Event, Existing, Outcome, Plan
+    from audiosr_cli.pipelines import CommandOptions, PipelineConfig
     from audiosr_cli.streaming.options import Channels, Options
     from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -27,15 +28,15 @@ _OWN_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # the same name is an
 
 def run_batch(
     inputs: Sequence[str] | None,
-    make: Callable[..., Pipeline],
-    values: dict[str, Any],
+    command: CommandOptions,
     template: str,
     shared: Shared,
 ) -> None:
-    """Run ``inputs`` through the pipeline that ``make`` (of ``api``) returns for ``values``; set the exit code."""
+    """Run ``inputs`` through the pipeline of ``command``, and set the exit code."""
     from audiosr_cli.audio import spectrogram
     from audiosr_cli.batch import naming, run
     from audiosr_cli.batch.inputs import collect, share
+    from audiosr_cli.pipelines import PipelineConfig
     from audiosr_cli.runtime.memory import keep_freed_memory
 
     _check_call(shared)
@@ -49,17 +50,17 @@ def run_batch(
     if shared.jobs is not None or shared.ray is not None:
         _check_jobs(shared, items)
     with _cluster(shared) as cluster:
-        recipe = run.Recipe(make, values, _options(shared, cluster, len(items)))
-        pipeline = recipe.pipeline() if cluster is None else cluster.described(recipe)
+        config = PipelineConfig(command, _options(shared, cluster, len(items)))
+        pipeline = config.build() if cluster is None else cluster.described(config)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
         plan = run.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
         if shared.shard is not None:
             items = share(items, shared.shard)
         if shared.dry_run:
-            _rehearse(items, pipeline, recipe, plan, shared)
+            _rehearse(items, pipeline, config, plan, shared)
             return
         run.tidy(items, names, pipeline.outputs, pipeline.rate or 0)
-        _run(items, pipeline, recipe, plan, shared, cluster)
+        _run(items, pipeline, config, plan, shared, cluster)
 
 
 def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
@@ -124,7 +125,7 @@ def _channels(text: str) -> Channels:
 
 
 def _run(
-    items: list[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shared: Shared, cluster: Cluster | None
+    items: list[Item], pipeline: Pipeline, config: PipelineConfig, plan: Plan, shared: Shared, cluster: Cluster | None
 ) -> None:
     from audiosr_cli.batch.run import Outcome
 
@@ -133,15 +134,15 @@ def _run(
         parts = [summary, *progress.listeners(shared, len(items))]
         proven: set[Item] = set()
         if shared.manifest is not None:
-            plan, proven = _with_manifest(stack, parts, items, pipeline, recipe, plan, shared)
+            plan, proven = _with_manifest(stack, parts, items, pipeline, config, plan, shared)
         for part in parts:
             stack.enter_context(part)
         rest = [item for item in items if item not in proven]
         listen = progress.to_all(parts)
         if cluster is None:
-            outcomes = _outcomes(rest, pipeline, recipe, plan, shared.jobs, listen)
+            outcomes = _outcomes(rest, pipeline, config, plan, shared.jobs, listen)
         else:
-            outcomes = cluster.run(rest, recipe, plan, listen)
+            outcomes = cluster.run(rest, config, plan, listen)
         run = stack.enter_context(closing(outcomes))
         for outcome in chain((Outcome(item) for item in items if item in proven), run):
             for part in parts:
@@ -158,7 +159,7 @@ def _with_manifest(
     parts: list[progress.Listener],
     items: Sequence[Item],
     pipeline: Pipeline,
-    recipe: Recipe,
+    config: PipelineConfig,
     plan: Plan,
     shared: Shared,
 ) -> tuple[Plan, set[Item]]:
@@ -166,7 +167,7 @@ def _with_manifest(
     from audiosr_cli.batch.manifest import Manifest, settings_of
 
     path = Path(shared.manifest or "")
-    manifest = stack.enter_context(closing(Manifest(path, settings_of(recipe, plan), plan.inputs)))
+    manifest = stack.enter_context(closing(Manifest(path, settings_of(config, plan), plan.inputs)))
     parts.insert(0, progress.Kept(manifest, pipeline))
     plan = replace(plan, fingerprints=True)
     if not shared.resume:
@@ -178,7 +179,7 @@ def _with_manifest(
 def _outcomes(
     items: Sequence[Item],
     pipeline: Pipeline,
-    recipe: Recipe,
+    config: PipelineConfig,
     plan: Plan,
     jobs: int | None,
     listen: Callable[[Event], None],
@@ -189,10 +190,10 @@ def _outcomes(
         return run.run(items, pipeline, plan, listen)
     from audiosr_cli.batch import processes as processes
 
-    return processes.run(items, recipe, plan, jobs, listen)
+    return processes.run(items, config, plan, jobs, listen)
 
 
-def _rehearse(items: Sequence[Item], pipeline: Pipeline, recipe: Recipe, plan: Plan, shared: Shared) -> None:
+def _rehearse(items: Sequence[Item], pipeline: Pipeline, config: PipelineConfig, plan: Plan, shared: Shared) -> None:
     """Print what would be written, and what could not be."""
     from audiosr_cli.batch.run import rehearse
 
@@ -200,7 +201,7 @@ def _rehearse(items: Sequence[Item], pipeline: Pipeline, recipe: Recipe, plan: P
     with ExitStack() as stack:
         proven: set[Item] = set()
         if shared.resume and Path(shared.manifest or "").is_file():
-            plan, proven = _with_manifest(stack, [], items, pipeline, recipe, plan, shared)
+            plan, proven = _with_manifest(stack, [], items, pipeline, config, plan, shared)
         for item in items:
             outcome, targets = rehearse(item, pipeline, plan)
             progress.tell_plan(outcome, [] if item in proven else list(map(str, targets)), shared)

@@ -18,7 +18,6 @@ def separate(
 
     Writes mix_speaker1.wav, mix_speaker2.wav … for mix.wav and prints their names. Levels are kept.
     """
-    from audiosr_cli import api
+    from audiosr_cli.pipelines import SeparateOptions
 
-    values = {"speakers": speakers, "model": model, "residual": residual}
-    run_batch.run_batch(inputs, api.separation, values, "{stem}_{speaker}.{ext}", shared)
+    run_batch.run_batch(inputs, SeparateOptions(speakers, model, residual), "{stem}_{speaker}.{ext}", shared)

@@ -30,7 +30,7 @@ def separate_sr(
     By a network that hears the mixture beside the speakers, up to the input's rate; what a higher --rate asks for is
     added by upsampling, which is all there is with --restorer none.
     """
-    from audiosr_cli import api
+    from audiosr_cli.pipelines import SeparateSROptions
 
-    values = {"speakers": speakers, "rate": rate, "model": model, "restorer": restorer, "upsampler": upsampler}
-    run_batch.run_batch(inputs, api.restoration, values, "{stem}_{speaker}.{ext}", shared)
+    command = SeparateSROptions(speakers, rate, model, restorer, upsampler)
+    run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

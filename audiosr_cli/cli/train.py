@@ -21,7 +21,9 @@ def train(
         list[Path],
         typer.Argument(metavar="CONFIG...", help="The run as TOML; see examples/train/*.toml. Several with --pack."),
     ],
-    data: Annotated[Path, typer.Option("--data", help="The folder that the config's folders lie in.")] = Path(),
+    data: Annotated[
+        Path, typer.Option("--data", envvar="AUDIOSR_DATA", help="Folder that the config's folders are relative to.")
+    ] = Path(),
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/CONFIG]")] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Budget over all resumes, in place of the config's.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from audiosr_cli.cli import options, run_batch
+
+if TYPE_CHECKING:
+    from audiosr_cli.models.diffusion import Sampling
 
 
 @options.processing
@@ -35,13 +38,24 @@ def upsample(
 
     Writes in_48000.wav for in.wav and prints its name; from standard input, to standard output.
     """
-    from audiosr_cli import api
-    from audiosr_cli.models.diffusion import Sampling
+    from audiosr_cli.pipelines import UpsampleOptions
 
     piped = inputs == ["-"] and shared.files_from is None
     if piped and shared.output is None and not shared.as_json and not shared.dry_run:
         shared = replace(shared, output="-")
-    given: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    values = {"rate": rate, "model": model, "cutoff_hz": cutoff, "sampling": Sampling(**chosen) if chosen else None}
-    run_batch.run_batch(inputs, api.upsampling, values, "{stem}_{rate}.{ext}", shared)
+    command = UpsampleOptions(rate, model, cutoff, _sampling(steps, guidance, seed))
+    run_batch.run_batch(inputs, command, "{stem}_{rate}.{ext}", shared)
+
+
+def _sampling(steps: int | None, guidance: float | None, seed: int | None) -> Sampling | None:
+    """Combine the options of diffusion models with the defaults of those not given; None if none is given."""
+    from audiosr_cli.models.diffusion import Sampling
+
+    if steps is None and guidance is None and seed is None:
+        return None
+    default = Sampling()
+    return Sampling(
+        default.steps if steps is None else steps,
+        default.guidance if guidance is None else guidance,
+        default.seed if seed is None else seed,
+    )

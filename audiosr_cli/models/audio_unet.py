@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.layers import Grid, conv, crop, subpixel, to_map
+from audiosr_cli.models.registry import register
 
 _HALF_TAPS = 16  # input samples on each side that the interpolation to the target rate looks at
 
@@ -97,6 +98,7 @@ class Interpolate(nn.Module):
         return F.conv1d(x, self.taps).transpose(1, 2).flatten(1).unsqueeze(1)
 
 
+@register("audio_unet", AudioUNetConfig)
 class AudioUNet(Model):
     """The network. Deviations from the paper: valid padding instead of zeros (so that it streams exactly),
     leaky units as in the published code, interpolation by a sinc, biases configurable.

@@ -23,6 +23,7 @@ from audiosr_cli.models.base import Model
 from audiosr_cli.models.diffusion import Sampling, ddim, keyed_noise
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
+from audiosr_cli.models.registry import register
 from audiosr_cli.models.spectral_bwe import Block, SpectralBWE, SpectralBWEConfig
 
 _LOWEST_HZ = 20.0
@@ -147,6 +148,7 @@ class Expected(nn.Module):
         return self.leave(self.norm(h))
 
 
+@register("audiosr", AudioSRConfig)
 class AudioSR(Model):
     """The four networks, and how a recording goes through them."""
 

@@ -18,6 +18,7 @@ from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import constant
 from audiosr_cli.models.base import Model, restorer_spec
 from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.registry import register
 from audiosr_cli.models.sfsrnet import STEADY, high_band, steady_level
 
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
@@ -127,6 +128,7 @@ def _bands(heard: Tensor, bins: int) -> Tensor:
     return heard.unflatten(3, (-1, bins)).permute(0, 2, 3, 1, 4).flatten(3)
 
 
+@register("band_masks", BandMasksConfig)
 class BandMasks(Model):
     """The network: one pass a source, in which it hears the mixture, the source's estimate and those of the others.
 

@@ -20,6 +20,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import depthwise, norm_act
 from audiosr_cli.models.layers import Frames, TransformerLayer
+from audiosr_cli.models.registry import register
 from audiosr_cli.models.spectral_unet import apply_masks
 
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
@@ -156,6 +157,7 @@ def _head(bands: int, bins: int, config: BandMixerConfig) -> BandLinear:
     return head
 
 
+@register("band_mixer", BandMixerConfig)
 class BandMixer(Model):
     """The network. Sources sum to the mixture in use, where each takes what is missing by its power."""
 

@@ -13,6 +13,7 @@ from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import depthwise, norm_act
 from audiosr_cli.models.layers import Decoder, Encoder
+from audiosr_cli.models.registry import register
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def pointwise(h: Tensor, conv: nn.Conv1d) -> Tensor:
     return F.linear(h, conv.weight[:, :, 0], conv.bias)
 
 
+@register("conv_tasnet", ConvTasNetConfig)
 class ConvTasNet(Model):
     """The network, as Asteroid builds it: its encoder is linear, its last residual is not heard."""
 

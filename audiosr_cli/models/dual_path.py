@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.layers import Decoder, Encoder, GlobalNorm, TransformerLayer
+from audiosr_cli.models.registry import register
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class StageMask(nn.Module):
         return h.unflatten(2, (self.sources, -1)).transpose(1, 2)
 
 
+@register("dual_path", DualPathConfig)
 class DualPath(Model):
     """The network. With ``stages``, in training, it returns the estimates of all blocks behind one another,
     (B, blocks * S, 1, T), for a loss over all of them (SFSRNet, "multi-loss"); otherwise the last one's.

@@ -15,6 +15,7 @@ from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import squared
 from audiosr_cli.models.base import Model, restorer_spec
 from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.registry import register
 
 STEADY = 15  # frames on both sides that a frame's level is measured over
 
@@ -90,6 +91,7 @@ def steady_level(mixture: Tensor, low_bins: int) -> Tensor:
     return smooth.add(1e-10).sqrt().unsqueeze(3)
 
 
+@register("sfsrnet", SFSRNetConfig)
 class SFSRNet(Model):
     """The network: what its convolutions make of all magnitudes is added to those of the estimates.
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import constant, mel_filters, power_spectrogram
 from audiosr_cli.models.base import Model
+from audiosr_cli.models.registry import register
 
 _LOW_HZ, _HIGH_HZ = 60.0, 3800.0  # what every rate from 8 kHz on has
 _FRAME_S, _HOP_S = 0.032, 0.016
@@ -49,6 +50,7 @@ class SpeakerEncoderConfig:
         return ModelSpec(self.name, "embed", self.sample_rate, 1, 1, 1, self.window, 0, self.window)
 
 
+@register("speaker_encoder", SpeakerEncoderConfig)
 class SpeakerEncoder(Model):
     """The network. It returns vectors, not samples: (B, 1, T) → (B, size), of length one."""
 

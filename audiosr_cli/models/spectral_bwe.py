@@ -18,6 +18,7 @@ from audiosr_cli.dsp.spectra import squared
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.fused import depthwise
 from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.registry import register
 
 _OCTAVES = 8  # waves that tell the network where the cutoff is
 _WHITE = 6  # bins on both sides over which the low band is whitened
@@ -97,6 +98,7 @@ class Block(nn.Module):
         return h + self.scale * self.narrow(F.relu(self.wide(inner)))
 
 
+@register("spectral_bwe", SpectralBWEConfig)
 class SpectralBWE(Model):
     """The network. Below the cutoff the output is the input, bin by bin.
 

@@ -20,6 +20,7 @@ from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.fused import norm_act
 from audiosr_cli.models.layers import Frames, TransformerLayer, layout
+from audiosr_cli.models.registry import register
 
 _SLOPE = 0.1
 _COMPRESSION = 0.3  # the network sees magnitudes to this power
@@ -128,6 +129,7 @@ class Sequence(nn.Module):
         return h + made.unflatten(2, (h.shape[3], h.shape[1])).permute(0, 3, 1, 2)
 
 
+@register("spectral_unet", SpectralUNetConfig)
 class SpectralUNet(Model):
     """The network. Each window is brought to unit level before, and its masks are used on the window as it came.
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model, separator_spec
 from audiosr_cli.models.layers import Grid, across_ranks, conv, crop, interleave, to_map
+from audiosr_cli.models.registry import register
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class ChannelScale(nn.Module):
         return h * (self.gain * (mean_square + 1e-8).rsqrt()).to(h.dtype)[:, None, None]
 
 
+@register("wave_u_net", WaveUNetConfig)
 class WaveUNet(Model):
     """The network. Deviations from the paper: the leak, the biases and the overlap are configurable, and
     the difference layer's output is clipped only under ``output = "clip"``.

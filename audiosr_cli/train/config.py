@@ -9,7 +9,7 @@ from typing import Any
 
 from audiosr_cli.config import fill, hint
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
-from audiosr_cli.models import ARCHITECTURES, Config, make_config
+from audiosr_cli.models import Config, architectures, make_config
 from audiosr_cli.train.checks import within
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.tasks import TASKS, Task
@@ -88,8 +88,8 @@ def _run(tables: dict[str, Any]) -> RunConfig:
         raise UsageError(f"section [{missing[0]}] is missing")
     shape, task = (dict(_table(tables, name)) for name in ("model", "task"))
     architecture, name = shape.pop("architecture", None), task.pop("name", None)
-    if architecture not in ARCHITECTURES:
-        raise UsageError(f"[model] architecture = {architecture!r}; known: {', '.join(sorted(ARCHITECTURES))}")
+    if architecture not in architectures():
+        raise UsageError(f"[model] architecture = {architecture!r}; known: {', '.join(architectures())}")
     if name not in TASKS:
         raise UsageError(f"[task] name = {name!r}; known: {', '.join(sorted(TASKS))}")
     changed = shape.pop("training", {})

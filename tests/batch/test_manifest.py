@@ -12,22 +12,22 @@ import pytest
 import soundfile
 from conftest import noise
 
-from audiosr_cli import api
 from audiosr_cli.batch import run
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.manifest import Manifest, settings_of
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.fingerprint import fingerprint
+from audiosr_cli.pipelines import PipelineConfig, UpsampleOptions
 from audiosr_cli.streaming.options import Options
 
 
 def test_what_is_proven(tmp_path: Path) -> None:
     item = Item(str(tmp_path / "a.wav"))
     soundfile.write(item.source, noise(800).T, 8000)
-    recipe = run.Recipe(api.upsampling, {"rate": 16000, "model": "none"}, Options())
-    plan, pipeline = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True), recipe.pipeline()
-    settings = settings_of(recipe, plan)
+    config = PipelineConfig(UpsampleOptions(16000, "none"), Options())
+    plan, pipeline = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True), config.build()
+    settings = settings_of(config, plan)
 
     def verified(settings: dict[str, Any], plan: run.Plan = plan) -> bool:
         with closing(Manifest(tmp_path / "m", settings)) as manifest:

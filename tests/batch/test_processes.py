@@ -7,34 +7,42 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import soundfile
 from conftest import HANG_S, noise
 
-from audiosr_cli import api
 from audiosr_cli.batch import processes, run
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import ModelError
 from audiosr_cli.files import atomic
+from audiosr_cli.pipelines import PipelineConfig, UpsampleOptions
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
 
-def scarce(taken: Path, options: Options) -> Pipeline:
+@dataclass(frozen=True)
+class Scarce:
     """A pipeline that there is no memory for in the first process that makes it; others have it when that is gone."""
-    try:
-        taken.symlink_to(str(os.getpid()))
-    except FileExistsError:
-        first, deadline = int(os.fspath(taken.readlink())), time.monotonic() + HANG_S
-        with suppress(ProcessLookupError):
-            while time.monotonic() < deadline:
-                os.kill(first, 0)
-                time.sleep(0.02)
-        return api.upsampling(16000, "none", options)
-    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    command: ClassVar[str] = "scarce"
+    taken: Path
+
+    def pipeline(self, options: Options | None = None) -> Pipeline:
+        try:
+            self.taken.symlink_to(str(os.getpid()))
+        except FileExistsError:
+            first, deadline = int(os.fspath(self.taken.readlink())), time.monotonic() + HANG_S
+            with suppress(ProcessLookupError):
+                while time.monotonic() < deadline:
+                    os.kill(first, 0)
+                    time.sleep(0.02)
+            return UpsampleOptions(16000, "none").pipeline(options)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
 
 def test_outcomes_and_events_come_back_from_those_that_have_their_models(
@@ -43,10 +51,10 @@ def test_outcomes_and_events_come_back_from_those_that_have_their_models(
     items = [Item(str(tmp_path / f"{i}.wav")) for i in range(4)]
     for item in items[1:]:
         soundfile.write(item.source, noise(800).T, 8000)
-    recipe = run.Recipe(scarce, {"taken": tmp_path / "taken"}, Options())
+    config = PipelineConfig(Scarce(tmp_path / "taken"), Options())
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True)
     events: list[run.Event] = []
-    outcomes = list(processes.run(items, recipe, plan, 3, events.append))
+    outcomes = list(processes.run(items, config, plan, 3, events.append))
     assert {outcome.item: outcome.status for outcome in outcomes} == dict(
         zip(items, ["failed", "done", "done", "done"], strict=True)
     )
@@ -82,7 +90,7 @@ def test_what_killed_workers_leave_is_removed(tmp_path: Path) -> None:
 
 
 def test_workers_that_cannot_load_their_models(tmp_path: Path) -> None:
-    recipe = run.Recipe(api.upsampling, {"model": "no"}, Options())
+    config = PipelineConfig(UpsampleOptions(model="no"), Options())
     plan = run.Plan(Naming(str(tmp_path), "{stem}.{ext}"))
     with pytest.raises(ModelError, match="no model 'no'"):
-        list(processes.run([Item("a.wav"), Item("b.wav")], recipe, plan, 2, lambda _: None))
+        list(processes.run([Item("a.wav"), Item("b.wav")], config, plan, 2, lambda _: None))

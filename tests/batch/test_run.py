@@ -10,11 +10,11 @@ import pytest
 import soundfile
 from conftest import noise
 
-from audiosr_cli import api
 from audiosr_cli.batch import run
 from audiosr_cli.batch.inputs import Item, collect
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import OutputError
+from audiosr_cli.pipelines import SeparateOptions, UpsampleOptions
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -24,52 +24,52 @@ TWO = "{stem}_{speaker}.{ext}"
 def test_one_bad_file_does_not_stop_the_others(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
     (recordings / "a.wav").write_bytes(b"broken")
     items = collect([str(recordings)])
-    outcomes = list(run.run(items, api.separation(2), run.Plan(Naming(str(tmp_path / "out"), TWO))))
+    outcomes = list(run.run(items, SeparateOptions(2).pipeline(), run.Plan(Naming(str(tmp_path / "out"), TWO))))
     assert [outcome.error is None for outcome in outcomes] == [False, True, True]
     assert (tmp_path / "out" / "sub" / "a_speaker2.wav").is_file()
 
 
 def test_errors_hold_on_to_nothing(tmp_path: Path) -> None:
     plan = run.Plan(Naming(str(tmp_path), TWO))
-    outcome = run.work(Item(str(tmp_path / "missing.wav")), api.upsampling(model="none"), plan)
+    outcome = run.work(Item(str(tmp_path / "missing.wav")), UpsampleOptions(model="none").pipeline(), plan)
     assert outcome.error is not None
     assert outcome.error.__traceback__ is outcome.error.__cause__ is outcome.error.__context__ is None
 
 
 def test_existing_outputs(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
-    item, pipeline = Item(str(recordings / "a.wav")), api.separation(2)
+    item, pipeline = Item(str(recordings / "a.wav")), SeparateOptions(2).pipeline()
     naming = Naming(str(tmp_path), TWO)
 
-    def run(existing: run.Existing) -> run.Outcome:
+    def process(existing: run.Existing) -> run.Outcome:
         return next(iter(run.run([item], pipeline, run.Plan(naming, existing))))
 
-    assert run("fail").report is not None
-    assert isinstance(run("fail").error, OutputError)
-    assert run("skip") == run.Outcome(item)
+    assert process("fail").report is not None
+    assert isinstance(process("fail").error, OutputError)
+    assert process("skip") == run.Outcome(item)
     (tmp_path / "a_speaker1.wav").write_bytes(b"old")
-    assert run("overwrite").report is not None
+    assert process("overwrite").report is not None
     assert (tmp_path / "a_speaker1.wav").stat().st_size > 3
     (tmp_path / "a_speaker1.wav").unlink()
-    assert run("skip").report is not None  # one is missing: both are made anew
+    assert process("skip").report is not None  # one is missing: both are made anew
 
 
 def test_what_comes_meanwhile_stays(tmp_path: Path) -> None:
     """Another run makes the output after the first look at it."""
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
-    target, pipeline = tmp_path / "out" / "a.wav", api.upsampling(16000, "none")
+    target, pipeline = tmp_path / "out" / "a.wav", UpsampleOptions(16000, "none").pipeline()
 
     def meddle(event: run.Started | run.Advanced) -> None:
         target.write_bytes(b"of somebody else")
 
-    def run(plan: run.Plan) -> run.Outcome:
+    def process(plan: run.Plan) -> run.Outcome:
         target.unlink(missing_ok=True)
         return run.work(Item(str(tmp_path / "a.wav")), pipeline, plan, meddle)
 
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
-    assert "came to be there meanwhile" in str(run(plan).error)
+    assert "came to be there meanwhile" in str(process(plan).error)
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"of somebody else"]
     for allowed in (replace(plan, existing="overwrite"), replace(plan, own=frozenset({str(target)}))):
-        assert run(allowed).report is not None
+        assert process(allowed).report is not None
         assert soundfile.info(target).frames == 2000
 
 
@@ -82,7 +82,7 @@ def test_too_little_memory_is_told(step: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Pipeline, "uses_cutoff", True)
     monkeypatch.setattr(Pipeline, step, fail)
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), foretells=True)
-    outcome = run.work(Item(str(tmp_path / "a.wav")), api.upsampling(16000, "none"), plan)
+    outcome = run.work(Item(str(tmp_path / "a.wav")), UpsampleOptions(16000, "none").pipeline(), plan)
     assert str(outcome.error).startswith(f"{tmp_path}/a.wav: not enough memory")
 
 
@@ -99,7 +99,7 @@ def test_a_rehearsal_finds_what_the_header_tells(
 ) -> None:
     channels = 6 if container == "mp3" else 1
     soundfile.write(tmp_path / "a.wav", noise(1000, channels).T, 8000)
-    pipeline = api.upsampling(44100, "none", Options(**options))
+    pipeline = UpsampleOptions(44100, "none").pipeline(Options(**options))
     item, plan = Item(str(tmp_path / "a.wav")), run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}", container))
     told = str(run.rehearse(item, pipeline, plan)[0].error)
     assert said in told
@@ -109,7 +109,7 @@ def test_a_rehearsal_finds_what_the_header_tells(
 def test_a_rehearsal_goes_up_only(small_weights: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 48000)
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
-    outcome, _ = run.rehearse(Item(str(tmp_path / "a.wav")), api.upsampling(16000), plan)
+    outcome, _ = run.rehearse(Item(str(tmp_path / "a.wav")), UpsampleOptions(16000).pipeline(), plan)
     assert "to downsample use --model none" in str(outcome.error)
 
 
@@ -119,7 +119,9 @@ def test_never_onto_the_next_input(small_weights: Path, tmp_path: Path, monkeypa
         soundfile.write(name, noise(1000).T, 8000)
     before = Path("x_speaker1.wav").read_bytes()
     items = collect(["x.wav", "x_speaker1.wav"])
-    first, second = run.run(items, api.separation(2), run.Plan(Naming(None, TWO), "overwrite").guarding(items))
+    first, second = run.run(
+        items, SeparateOptions(2).pipeline(), run.Plan(Naming(None, TWO), "overwrite").guarding(items)
+    )
     assert "is an input of this call" in str(first.error)
     assert second.error is None
     assert Path("x_speaker1.wav").read_bytes() == before
@@ -130,6 +132,6 @@ def test_never_onto_the_input(small_weights: Path, recordings: Path) -> None:
     before = source.read_bytes()
     naming = Naming(str(recordings), "{stem}.{ext}")
     item = Item(str(source))
-    outcome = run.work(item, api.upsampling(), run.Plan(naming, "overwrite").guarding([item]))
+    outcome = run.work(item, UpsampleOptions().pipeline(), run.Plan(naming, "overwrite").guarding([item]))
     assert "is an input of this call" in str(outcome.error)
     assert source.read_bytes() == before

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiosr_cli.api import default_options
 from audiosr_cli.bench import peers
 from audiosr_cli.bench.candidates import COMMANDS, Setting, all_names, find, length, sound
 from audiosr_cli.bench.run import Plan, choose
 from audiosr_cli.bench.worker import _options
 from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.errors import ModelError, UsageError
+from audiosr_cli.pipelines import default_options
 
 
 def test_all_are_the_commands_and_what_works_alone() -> None:

@@ -101,7 +101,7 @@ def upsampling(model: Model) -> float:
 
 MEASURES: dict[str, Callable[[Model], float]] = {
     "separate": separation,
-    "speaker_encoder": voices,
+    "embed": voices,
     "separate-sr": restoration,
     "upsample": upsampling,
 }

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiosr_cli.api import restoration
 from audiosr_cli.checkpoints.convert import import_model
 from audiosr_cli.checkpoints.store import save_model
 from audiosr_cli.errors import ModelError
 from audiosr_cli.models import Model
 from audiosr_cli.models.base import Config
+from audiosr_cli.pipelines import SeparateSROptions
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "importing.json").read_text())
 TOLERANCE = 1e-4  # of the output's RMS: other kernels, other orders of summing, small differences of larger numbers
@@ -116,7 +116,7 @@ def test_is_the_low_rate_half(kind: str, tmp_path: Path) -> None:
     save_model(imported(kind, tmp_path), tmp_path / "brought.safetensors", {})
     speakers = imported(kind, tmp_path).spec.sources
     mixture = np.random.default_rng(0).standard_normal((2, 50_001)).astype(np.float32)
-    pipeline = restoration(speakers, model=str(tmp_path / "brought.safetensors"))
+    pipeline = SeparateSROptions(speakers, model=str(tmp_path / "brought.safetensors")).pipeline()
     made = pipeline.array(0.1 * mixture, 44100)
     assert [model.spec.task for model in pipeline.chain(44100)] == ["separate", "separate-sr"]
     assert made.shape == (speakers, 2, 50_001)

@@ -12,10 +12,10 @@ import torch
 from conftest import EXAMPLES, SMALL
 from safetensors.torch import load_file, save_file
 
-from audiosr_cli import api
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import ModelError, OutputError
 from audiosr_cli.models import ModelSpec, build, make_config
+from audiosr_cli.pipelines import SeparateOptions
 
 
 def test_round_trip_in_half_precision(tmp_path: Path) -> None:
@@ -28,6 +28,24 @@ def test_round_trip_in_half_precision(tmp_path: Path) -> None:
     known = catalogue.metadata(tmp_path / "a.safetensors")
     assert known["note"] == {"minutes": 3}
     assert known["spec"] == model.spec.as_dict()
+
+
+def test_round_trip_in_8_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"] | {"filters": 24}))
+    store.save_model(model, tmp_path / "half.safetensors", {})
+    store.save_model(model, tmp_path / "a.safetensors", {}, "int8")
+    assert (tmp_path / "a.safetensors").stat().st_size < 0.6 * (tmp_path / "half.safetensors").stat().st_size
+    again, large = store.load_model(str(tmp_path / "a.safetensors")).state_dict(), 0
+    for key, value in model.state_dict().items():
+        if value.ndim > 1 and value.numel() >= 4096:
+            step = value.flatten(1).abs().amax(1) / 127
+            assert ((again[key] - value).flatten(1).abs().amax(1) <= 0.501 * step).all()
+            assert not torch.equal(again[key], value.half().float())
+            large += 1
+        else:
+            torch.testing.assert_close(again[key], value.half().float(), rtol=0, atol=0)
+    assert large > 2
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 4, 6])
@@ -108,7 +126,7 @@ def test_bundled_separators_keep_level_and_polarity(name: str) -> None:
     mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")
     references = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac", dtype="float32")[0] for i in (1, 2)]
     sources = store.load_model(name).spec.sources
-    made = api.separation(sources, name).array(mix, rate)[:, 0]
+    made = SeparateOptions(sources, name).pipeline().array(mix, rate)[:, 0]
     for reference in references:
         gain = made @ reference / (reference @ reference)
         assert 0.5 < max(gain) < 1.5

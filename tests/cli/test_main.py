@@ -161,7 +161,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (
             ["separate", "{wav}", "--speakers", "4"],
             2,
-            "the bundled models part 2 (spectral2), 2 (spectral2_narrow), 3 (spectral3)",
+            "no bundled model separates 4 speakers (available: 2, 3)",
         ),
         (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
         (["upsample", "{wav}", "--model", "no"], 1, "no model 'no'"),
@@ -170,7 +170,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (["upsample", "{wav}", "--json", "-o", "-"], 2, "--json"),
         (["separate", "{wav}", "-o", "-"], 2, "takes one output"),
         (["upsample", "{wav}", "--subtype", "13"], 1, "cannot hold 13"),
-        (["upsample", "{wav}", "--cutoff", "12"], 2, "--cutoff 12: at least 500 Hz"),
+        (["upsample", "{wav}", "--cutoff", "12"], 2, "--cutoff 12: must be at least 500 Hz"),
         (["upsample", "{wav}", "--spectrogram", "a.jpg"], 2, "ends in .png"),
         (["upsample", "{wav}", "--steps", "4"], 2, "--model audiosr_small"),
         (["upsample"], 2, "inputs"),

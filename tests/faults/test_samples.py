@@ -221,7 +221,7 @@ def test_051_upsampling_does_not_go_down(at_48000: Path) -> None:
 def test_052_more_speakers_than_any_model_parts(at_48000: Path) -> None:
     done = inside("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
     assert done.code == 2
-    assert "--speakers 4: the bundled models part 2 (spectral2)" in done.talk
+    assert "--speakers 4: no bundled model separates 4 speakers" in done.talk
     assert len(done.talk.splitlines()) == 1
 
 

@@ -26,6 +26,7 @@ from audiosr_cli.files import atomic
 from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.runner import ModelCall
+from audiosr_cli.pipelines import SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import Report, _speaker_warnings, process_array, process_file
@@ -113,9 +114,9 @@ def test_a_given_cutoff_replaces_the_detected_one(tmp_path: Path) -> None:
     assert silent.find_cutoff([0 * wave], 48000) is None
     assert silent.chain(48000, None) == ()
     np.testing.assert_array_equal(silent.array(0 * wave, 48000)[0], 0 * wave)
-    with pytest.raises(UsageError, match="--cutoff 20: at least 500 Hz"):
-        api.upsampling(cutoff_hz=20.0)
-    assert api.upsampling(16000, "none").array(wave, 48000).shape == (1, 2, 32000)
+    with pytest.raises(UsageError, match="--cutoff 20: must be at least 500 Hz"):
+        UpsampleOptions(cutoff_hz=20.0).pipeline()
+    assert UpsampleOptions(16000, "none").pipeline().array(wave, 48000).shape == (1, 2, 32000)
 
 
 @pytest.mark.parametrize("cutoff_hz", [1000.0, 3000.0, 9000.0])
@@ -173,7 +174,7 @@ def test_written_files_equal_the_arrays(small_weights: Path, tmp_path: Path) -> 
     wave = tone(9000, 300, 8000, 2)
     soundfile.write(tmp_path / "a.wav", wave.T, 8000, "FLOAT")
     targets = [tmp_path / "1.wav", tmp_path / "2.wav"]
-    report = api.separation(2).write(tmp_path / "a.wav", targets)
+    report = SeparateOptions(2).pipeline().write(tmp_path / "a.wav", targets)
     for output, target in zip(api.separate(wave, 8000), targets, strict=True):
         np.testing.assert_array_equal(soundfile.read(target, dtype="float32")[0].T, output)
     assert (report.frames_in, report.frames_out, report.channels) == (9000, 9000, 2)
@@ -188,7 +189,7 @@ def test_all_targets_or_none(small_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(InputError, match=r"sample 8999 \(1\.125 s\)"):
-        api.separation(2).write(tmp_path / "a.wav", [out / "1.wav", out / "2.wav"])
+        SeparateOptions(2).pipeline().write(tmp_path / "a.wav", [out / "1.wav", out / "2.wav"])
     assert list(out.iterdir()) == []
 
 
@@ -214,10 +215,10 @@ def test_warnings_about_empty_tracks_and_uncertain_order() -> None:
 
 def test_sources_and_residual_sum_to_the_input(small_weights: Path) -> None:
     wave = noise(5000, 2)
-    output = api.separation(2, residual=True).array(wave, 16000)
+    output = SeparateOptions(2, residual=True).pipeline().array(wave, 16000)
     assert output.shape == (3, 2, 5000)
     np.testing.assert_allclose(output.sum(0), wave, atol=1e-6)
-    assert api.separation(2, residual=True).array(wave[:, :0], 16000).shape == (3, 2, 0)
+    assert SeparateOptions(2, residual=True).pipeline().array(wave[:, :0], 16000).shape == (3, 2, 0)
 
 
 def test_separate_sr_uses_the_separator_with_the_lowest_rate(small_weights: Path) -> None:
@@ -227,29 +228,30 @@ def test_separate_sr_uses_the_separator_with_the_lowest_rate(small_weights: Path
     entry = {"file": "wide.safetensors", "sha256": sha256(small_weights / "wide.safetensors"), "tasks": ["separate"]}
     catalogue = small_weights / "catalogue.json"
     catalogue.write_text(json.dumps({"wide": entry} | json.loads(catalogue.read_text())))
-    assert api.separation(2).models[0].spec.name == "wide"
-    assert api.restoration(2).models[0].spec.name == "wave_u_net"
+    assert SeparateOptions(2).pipeline().models[0].spec.name == "wide"
+    assert SeparateSROptions(2).pipeline().models[0].spec.name == "wave_u_net"
 
 
 def test_a_restorer_must_fit_the_band_of_the_separator(small_weights: Path, tmp_path: Path) -> None:
     """The bundled one takes sources that end at 4 kHz, so it fits no separator at 16 kHz, or at 4 kHz."""
-    assert [model.spec.task for model in api.restoration(2).models] == ["separate", "separate-sr"]
+    assert [model.spec.task for model in SeparateSROptions(2).pipeline().models] == ["separate", "separate-sr"]
     for rate, end in ((16000, 8000), (4000, 2000)):
         path = tmp_path / f"{rate}.safetensors"
         model = build("wave_u_net", make_config("wave_u_net", SMALL["wave_u_net"] | {"sample_rate": rate}))
         store.save_model(model, path, {"data": "none"})
-        assert [model.spec.task for model in api.restoration(2, model=str(path)).models] == ["separate", "upsample"]
-        with pytest.raises(UsageError, match=rf"restores what lies above 3750 Hz; the speakers of .* end at {end} Hz"):
-            api.restoration(2, model=str(path), restorer="band_masks")
+        pipeline = SeparateSROptions(2, model=str(path)).pipeline()
+        assert [model.spec.task for model in pipeline.models] == ["separate", "upsample"]
+        with pytest.raises(UsageError, match=rf"above 3750 Hz, but the tracks of .* end at {end} Hz"):
+            SeparateSROptions(2, model=str(path), restorer="band_masks").pipeline()
 
 
 def test_usage_errors(small_weights: Path) -> None:
-    with pytest.raises(UsageError, match=r"part 2 \(wave_u_net\)"):
-        api.separation(3)
+    with pytest.raises(UsageError, match=r"no bundled model separates 3 speakers \(available: 2\)"):
+        SeparateOptions(3).pipeline()
     with pytest.raises(UsageError, match="--rate 0"):
-        api.upsampling(0)
-    with pytest.raises(ModelError, match="is a model to separate, not to upsample"):
-        api.upsampling(model="wave_u_net")
+        UpsampleOptions(0).pipeline()
+    with pytest.raises(ModelError, match="expected a model for upsample; this one is for separate"):
+        UpsampleOptions(model="wave_u_net").pipeline()
     with pytest.raises(UsageError, match="needs its sample_rate"):
         api.separate(noise(100))
     with pytest.raises(UsageError, match=r"\(2, 2, 2\); expected floats"):
@@ -267,7 +269,7 @@ def test_usage_errors(small_weights: Path) -> None:
 def test_cuda_and_cpu_give_close_results() -> None:
     wave = tone(20_000, 300, 8000, 2)
     on_cpu, on_cuda = (
-        api.separation(2, options=Options(device=device, batch=4)).array(wave, 8000) for device in ("cpu", "cuda")
+        SeparateOptions(2).pipeline(Options(device=device, batch=4)).array(wave, 8000) for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-3)  # TF32 convolutions
 

@@ -1,4 +1,7 @@
-"""Writes importing.json anew: `python tests/golden/make_importing.py`, where SpeechBrain and Asteroid are installed."""
+"""Add what importing.json lacks: `python tests/golden/add_importing.py`, with SpeechBrain and Asteroid installed.
+
+A value that exists is never changed; to replace one on purpose, delete its entry by hand first.
+"""
 
 import json
 import sys
@@ -9,11 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from originals import KINDS, build, signal
 
-golden = {}
-for kind in KINDS:
+path = Path(__file__).with_name("importing.json")
+golden = json.loads(path.read_text())
+for kind in [kind for kind in KINDS if kind not in golden]:
     network = build(kind)
     with torch.no_grad():
         made = network(signal())[0]
     shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
     golden[kind] = {"shapes": shapes, "made": made[:, 1600:1616].tolist(), "rms": float(made.square().mean().sqrt())}
-Path(__file__).with_name("importing.json").write_text(json.dumps(golden) + "\n")
+path.write_text(json.dumps(golden) + "\n")

@@ -1,0 +1,257 @@
+"""The options of each processing command, and the pipeline of models that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.checkpoints.catalogue import default_model
+from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.errors import ModelError, UsageError
+from audiosr_cli.models import Model
+from audiosr_cli.models.audiosr import AudioSR
+from audiosr_cli.models.diffusion import Sampling
+from audiosr_cli.models.speaker_encoder import SpeakerEncoder
+from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
+from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.pipeline import Pipeline
+
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
+MIN_CUTOFF_HZ = 500.0  # below that too little is left to restore from
+
+
+class CommandOptions(Protocol):
+    """The options of one processing command. They are picklable: worker processes build their own pipeline."""
+
+    command: ClassVar[str]  # its name on the command line
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def pipeline(self, options: Options | None = None) -> Pipeline:
+        """Load the models and return the pipeline that runs them."""
+
+
+@dataclass(frozen=True)
+class SeparateOptions:
+    """Options of ``audiosr separate``.
+
+    Attributes:
+        speakers: Number of speakers in the recording.
+        model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
+        residual: Whether the last output is the input minus all separated speakers.
+
+    Example:
+        >>> from audiosr_cli.pipelines import SeparateOptions
+        >>> SeparateOptions(speakers=2, residual=True).pipeline().outputs
+        ('speaker1', 'speaker2', 'residual')
+    """
+
+    command: ClassVar[str] = "separate"
+
+    speakers: int = 2
+    model: str | None = None
+    residual: bool = False
+
+    def pipeline(self, options: Options | None = None) -> Pipeline:
+        """Load the models and return the pipeline that separates speakers.
+
+        Args:
+            options: Device, batch size and so on; None uses ``default_options("cpu")``.
+
+        Raises:
+            UsageError: If no model separates that many speakers.
+            ModelError: If the model cannot be loaded, or is for another task.
+        """
+        options = options or default_options("cpu")
+        return _separation(self.speakers, self.model or _find_separator(self.speakers), options, self.residual)
+
+
+@dataclass(frozen=True)
+class UpsampleOptions:
+    """Options of ``audiosr upsample``.
+
+    Attributes:
+        rate: Sample rate of the output in Hz.
+        model: Name of a bundled model or path of a checkpoint; "none" only resamples, None uses the default model.
+        cutoff_hz: Frequency above which content is restored; None detects it in every recording.
+        sampling: How a diffusion model samples; None uses its defaults. Other models do not accept it.
+
+    Example:
+        >>> from audiosr_cli.pipelines import UpsampleOptions
+        >>> UpsampleOptions(rate=44100, model="none").pipeline().rate
+        44100
+    """
+
+    command: ClassVar[str] = "upsample"
+
+    rate: int = 48000
+    model: str | None = None
+    cutoff_hz: float | None = None
+    sampling: Sampling | None = None
+
+    def pipeline(self, options: Options | None = None) -> Pipeline:
+        """Load the model and return the pipeline that restores bandwidth.
+
+        Args:
+            options: Device, batch size and so on; None uses ``default_options("cpu")``.
+
+        Raises:
+            UsageError: If a value is out of range, or ``sampling`` is given for a model that does not sample.
+            ModelError: If the model cannot be loaded, or is for another task.
+        """
+        _check_rate(self.rate)
+        if self.cutoff_hz is not None and self.cutoff_hz < MIN_CUTOFF_HZ:
+            raise UsageError(f"--cutoff {self.cutoff_hz:g}: must be at least {MIN_CUTOFF_HZ:g} Hz")
+        options = options or default_options("cpu")
+        models = () if self.model == "none" else (_load("upsample", self.model, options),)
+        if self.sampling is not None and not (models and isinstance(models[0], AudioSR)):
+            raise UsageError("--steps, --guidance and --seed need a diffusion model; use --model audiosr_small")
+        return Pipeline(models, self.rate, options, cutoff_hz=self.cutoff_hz, sampling=self.sampling)
+
+
+@dataclass(frozen=True)
+class SeparateSROptions:
+    """Options of ``audiosr separate-sr``.
+
+    Attributes:
+        speakers: Number of speakers in the recording.
+        rate: Sample rate of the outputs in Hz; None keeps the input's.
+        model: Model that separates; None picks the bundled one with the lowest sample rate.
+        restorer: Model that restores each speaker's high frequencies from the mixture; "none" leaves that to the
+            upsampler, None picks a bundled model if one fits.
+        upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
+            given or there is no restorer.
+
+    Example:
+        >>> from audiosr_cli.pipelines import SeparateSROptions
+        >>> SeparateSROptions(speakers=2).pipeline().outputs
+        ('speaker1', 'speaker2')
+    """
+
+    command: ClassVar[str] = "separate-sr"
+
+    speakers: int = 2
+    rate: int | None = None
+    model: str | None = None
+    restorer: str | None = None
+    upsampler: str | None = None
+
+    def pipeline(self, options: Options | None = None) -> Pipeline:
+        """Load the models and return the pipeline that separates at a low sample rate and restores bandwidth.
+
+        Args:
+            options: Device, batch size and so on; None uses ``default_options("cpu")``.
+
+        Raises:
+            UsageError: If a value is out of range, or the models do not fit each other.
+            ModelError: If a model cannot be loaded, or is for another task.
+        """
+        if self.rate is not None:
+            _check_rate(self.rate)
+        elif self.upsampler is not None and self.restorer != "none":
+            raise UsageError("--upsampler has no effect without --rate; give --rate, or use --restorer none")
+        options = options or default_options("cpu")
+        model = self.model or _find_separator(self.speakers, lowest_rate=True)
+        separation = _separation(self.speakers, model, options)
+        separator = separation.models[0]
+        name = self.restorer or _find_restorer(separator.spec.out_rate / 2)
+        restorers = [] if name == "none" else [_restorer(name, separator, self.speakers, options)]
+        upsamplers = []
+        if self.rate or self.upsampler or not restorers:
+            upsamplers = [_load("upsample", self.upsampler, options)]
+        return replace(separation, models=(separator, *restorers, *upsamplers), rate=self.rate)
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A pipeline before its models are loaded: a command's own options, and those that all commands share."""
+
+    command: CommandOptions
+    options: Options
+
+    def build(self) -> Pipeline:
+        """Load the models and return the pipeline.
+
+        Raises:
+            AudioSRError: If the options are invalid or a model cannot be loaded.
+        """
+        return self.command.pipeline(self.options)
+
+
+def default_options(device: str = "auto") -> Options:
+    """Return the defaults of all commands on ``device`` ("auto", "cpu" or "cuda")."""
+    device = pick_device(device)
+    return Options(device, bf16=pick_bf16("auto", device), threads=pick_threads())
+
+
+def load_speaker_encoder() -> SpeakerEncoder:
+    """Load the bundled speaker encoder. It runs on the CPU, to which separated audio returns anyway."""
+    network = load_model(default_model("embed"))
+    assert isinstance(network, SpeakerEncoder)
+    return network
+
+
+def _load(task: str, model: str | None, options: Options) -> Model:
+    network = load_model(model or default_model(task), options.device)
+    if network.spec.task != task:
+        raise ModelError(f"{network.spec.name}: expected a model for {task}; this one is for {network.spec.task}")
+    return network
+
+
+def _check_rate(rate: int) -> None:
+    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise UsageError(f"--rate {rate}: must be between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz")
+
+
+def _separation(speakers: int, model: str, options: Options, residual: bool = False) -> Pipeline:
+    network = _load("separate", model, options)
+    if network.spec.sources != speakers:
+        raise UsageError(f"--speakers {speakers}: {network.spec.name} separates {network.spec.sources} speakers")
+    return Pipeline((network,), None, options, load_speaker_encoder(), residual)
+
+
+def _find_separator(speakers: int, lowest_rate: bool = False) -> str:
+    """Name the bundled model for so many speakers: the first one, or the one with the lowest sample rate."""
+    specs = _bundled_specs("separate")
+    matching = [name for name, spec in specs.items() if spec["sources"] == speakers]
+    if not matching:
+        available = ", ".join(map(str, sorted({spec["sources"] for spec in specs.values()})))
+        raise UsageError(
+            f"--speakers {speakers}: no bundled model separates {speakers} speakers (available: {available}); "
+            "use --model with your own"
+        )
+    return min(matching, key=lambda name: specs[name]["in_rate"]) if lowest_rate else matching[0]
+
+
+def _restorer(name: str, separator: Model, speakers: int, options: Options) -> Model:
+    """Load a restorer that continues where the tracks of ``separator`` end."""
+    network = _load("separate-sr", name, options)
+    cutoff_hz = separator.spec.out_rate / 2
+    if not _continues(network.spec.cutoff_hz, cutoff_hz):
+        raise UsageError(
+            f"--restorer {name}: {network.spec.name} restores frequencies above {network.spec.cutoff_hz:.0f} Hz, but "
+            f"the tracks of {separator.spec.name} end at {cutoff_hz:.0f} Hz; use another --restorer, or none"
+        )
+    fitted = network.fitted(network.spec.in_rate, speakers)
+    if fitted.spec.sources != speakers:
+        raise UsageError(f"--speakers {speakers}: {network.spec.name} restores {fitted.spec.sources} speakers")
+    return fitted
+
+
+def _find_restorer(cutoff_hz: float) -> str:
+    """Name the bundled restorer for tracks that end at ``cutoff_hz``, or "none"."""
+    specs = _bundled_specs("separate-sr")
+    return next((name for name, spec in specs.items() if _continues(spec["cutoff_hz"], cutoff_hz)), "none")
+
+
+def _continues(lowest_hz: float, cutoff_hz: float) -> bool:
+    """Check that a band from ``lowest_hz`` on begins where a track resampled to end at ``cutoff_hz`` fades out."""
+    return 0.8 * cutoff_hz <= lowest_hz <= cutoff_hz
+
+
+def _bundled_specs(task: str) -> dict[str, dict[str, Any]]:
+    return {
+        name: catalogue.metadata(catalogue.folder() / entry["file"])["spec"]
+        for name, entry in catalogue.entries().items()
+        if task in entry["tasks"]
+    }

@@ -1,0 +1,89 @@
+"""Pages of the documentation are whole: tables, links, anchors, lengths, and pages that are generated."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from itertools import pairwise
+from pathlib import Path
+
+import doc_pages
+import pytest
+from doc_pages import ROOT
+
+PACKAGE = ROOT / "audiosr_cli"
+
+
+@pytest.mark.parametrize("page", doc_pages.PAGES, ids=doc_pages.name)
+def test_every_row_of_a_table_is_in_a_table_with_a_header(page: Path) -> None:
+    lines, inside = page.read_text(encoding="utf-8").splitlines(), set()
+    for token in doc_pages.tokens(page):
+        if token.map and token.type in ("table_open", "fence", "code_block", "html_block"):
+            inside |= set(range(*token.map))
+    orphans = [i + 1 for i, line in enumerate(lines) if line.lstrip().startswith("|") and i not in inside]
+    assert not orphans, f"{doc_pages.name(page)}: rows outside of a table: {orphans}"
+
+
+def test_tables_of_the_readme_have_names_for_their_columns() -> None:
+    tokens = doc_pages.tokens(ROOT / "README.md")
+    headers = [after.content for before, after in pairwise(tokens) if before.type == "th_open"]
+    assert headers
+    assert all(headers)
+
+
+@pytest.mark.parametrize("page", doc_pages.PAGES, ids=doc_pages.name)
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    broken = []
+    for link in doc_pages.links(page):
+        path, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in doc_pages.anchors(target)):
+            broken.append(link)
+    assert not broken, f"{doc_pages.name(page)}: {broken}"
+
+
+def test_the_readme_has_at_most_200_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_the_newest_release_in_the_changelog_has_less_than_100_lines() -> None:
+    releases = re.split(r"^## (?=\d)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]
+    assert len(releases[0].splitlines()) < 100
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    generate = runpy.run_path(str(ROOT / "tools/docs_reference.py"))
+    for name, page in generate["PAGES"].items():
+        assert (generate["FOLDER"] / name).read_text() == page(), f"{name} is out of date; run `make reference`"
+
+
+def test_the_architecture_page_names_every_folder_and_file_on_its_way() -> None:
+    page = ROOT / "docs/architecture.md"
+    named = set(re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", page.read_text()))
+    missing = [name for name in named if not (PACKAGE / name).exists() and not (ROOT / name).exists()]
+    assert not missing
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= named, folders - named
+
+
+def test_every_environment_variable_is_documented() -> None:
+    page = (ROOT / "docs/reference/environment.md").read_text()
+    used = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        for name in re.findall(r"environ(?:\.get\(|\.setdefault\(|\[)\"(\w+)\"", path.read_text())
+    }
+    assert used
+    assert all(f"`{name}`" in page for name in used), used
+
+
+def test_every_bundled_model_has_a_card_in_the_index() -> None:
+    index = (ROOT / "docs/models/index.md").read_text()
+    for name in json.loads((ROOT / "weights/catalogue.json").read_text()):
+        assert f"[{name}]({name}.md)" in index, name
+        card = (ROOT / f"docs/models/{name}.md").read_text()
+        for heading in ("Intended use", "Data", "Training", "Evaluation", "Limitations"):
+            assert f"## {heading}\n" in card, (name, heading)
