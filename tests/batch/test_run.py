@@ -66,7 +66,7 @@ def test_what_comes_meanwhile_stays(tmp_path: Path) -> None:
         return run.work(Item(str(tmp_path / "a.wav")), pipeline, plan, meddle)
 
     plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
-    assert "came to be there meanwhile" in str(process(plan).error)
+    assert "was created while processing" in str(process(plan).error)
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"of somebody else"]
     for allowed in (replace(plan, existing="overwrite"), replace(plan, own=frozenset({str(target)}))):
         assert process(allowed).report is not None
