@@ -1,13 +1,13 @@
-"""Errors that a user can meet, as one tree; everything else is a fault of ours.
+"""All errors that a user can meet; any other exception is a bug in this package.
 
-AudioSRError            what went wrong, the value, what is allowed, what to do
-├── UsageError          the call itself is off: nothing was read or written (exit code 2)
+AudioSRError            what is wrong, with the value, and what to do
+├── UsageError          a wrong option or argument: nothing was read or written (exit code 2)
 ├── InputError          a file that cannot be read as audio, or not to its end
 ├── SampleError         samples that must not be written: not finite, or clipped under ``--clip error``
-├── OutputError         a target that cannot be, or must not be, written
-├── ModelError          weights or a configuration that cannot be used
-├── TrainingError       data or settings that cannot be trained on
-└── BenchError          something that was to be measured failed
+├── OutputError         a target that cannot or must not be written
+├── ModelError          weights or a model config that cannot be used
+├── TrainingError       data or settings that cannot be used for training
+└── BenchError          a measurement that failed
 """
 
 __all__ = [
@@ -23,13 +23,13 @@ __all__ = [
 
 
 class AudioSRError(Exception):
-    """Base of every error a user can meet; ``exit_code`` is what the shell is told."""
+    """Base class of all errors that a user can meet; ``exit_code`` is that of the command."""
 
     exit_code = 1
 
 
 class UsageError(AudioSRError):
-    """An option or argument is off."""
+    """An option or argument is wrong."""
 
     exit_code = 2
 
@@ -39,20 +39,20 @@ class InputError(AudioSRError):
 
 
 class SampleError(AudioSRError):
-    """Samples are not finite, or clip where clipping is forbidden."""
+    """Samples are not finite, or are clipped under ``--clip error``."""
 
 
 class OutputError(AudioSRError):
-    """A target cannot be, or must not be, written."""
+    """A target cannot or must not be written."""
 
 
 class ModelError(AudioSRError):
-    """Weights or a configuration cannot be used."""
+    """Weights or a model config cannot be used."""
 
 
 class TrainingError(AudioSRError):
-    """Data or settings cannot be trained on."""
+    """Data or settings cannot be used for training."""
 
 
 class BenchError(AudioSRError):
-    """Something that was to be measured failed."""
+    """A measurement failed."""
