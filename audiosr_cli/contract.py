@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from audiosr_cli.errors import UsageError
+
 Task = Literal["separate", "upsample", "separate-sr", "embed"]
 
 
@@ -35,7 +37,10 @@ class ModelSpec:
     uses_position: bool = False
 
     def __post_init__(self) -> None:
-        assert 0 < self.hop <= self.core, (self.hop, self.core)
+        if not 0 < self.hop <= self.core:
+            raise UsageError(
+                f"{self.name}: hop = {self.hop} samples; must be above 0 and at most what a window yields, {self.core}"
+            )
 
     @property
     def core(self) -> int:

@@ -122,7 +122,7 @@ def test_divergence_is_of_normal_distributions() -> None:
     latent = vae.encode(torch.randn(1, 1, 8, 8))
     own = torch.distributions.Normal(latent.mean, (0.5 * latent.log_variance).exp())
     wanted = torch.distributions.kl_divergence(own, torch.distributions.Normal(0.0, 1.0)).mean()
-    torch.testing.assert_close(latent.divergence(), wanted)
+    torch.testing.assert_close(latent.kl_divergence(), wanted)
 
 
 def run(model: AudioSR, sampling: Sampling, x: np.ndarray, batch: int = 1) -> np.ndarray:

@@ -252,8 +252,8 @@ def test_spectral_masks_keep_level_and_sum() -> None:
     torch.testing.assert_close(model(x).sum(1), x[..., 64:-64])
     torch.testing.assert_close(model(x * 0.1), model(x) * 0.1, rtol=1e-2, atol=1e-4)
     assert not model(0 * x).any()
-    spectra = model.frames.analyse(x[:, 0])
-    torch.testing.assert_close(model.frames.synthesise(spectra.unsqueeze(1), x.shape[-1]), x)
+    spectra = model.stft.analyse(x[:, 0])
+    torch.testing.assert_close(model.stft.synthesise(spectra.unsqueeze(1), x.shape[-1]), x)
 
 
 def test_interpolation_keeps_a_tone() -> None:
