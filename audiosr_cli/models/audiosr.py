@@ -177,8 +177,8 @@ class AudioSRConfig:
         """Raise UsageError unless the vocoder takes this model's mels."""
         own = {name: getattr(self, name) for name in ("sample_rate", "hop_length", "steady")}
         for name, value in (own | {"inputs": self.mels, "margin": 0}).items():
-            given = getattr(self.vocoder, name)
-            check(given == value, f"vocoder.{name} = {given}: must be {value}")
+            actual = getattr(self.vocoder, name)
+            check(actual == value, f"vocoder.{name} = {actual}: must be {value}")
 
     @property
     def spec(self) -> ModelSpec:

@@ -167,8 +167,8 @@ def to_chunks(h: Tensor, size: int, padding: int) -> Tensor:
 def from_chunks(chunks: Tensor, length: int, padding: int) -> Tensor:
     """Overlap-add chunks (B, chunks, size, H) and remove the padding: (B, length, H)."""
     first, second = chunks.chunk(2, dim=2)  # (B, chunks, size / 2, H) each
-    whole = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
-    return whole.flatten(1, 2)[:, padding : padding + length]
+    frames = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
+    return frames.flatten(1, 2)[:, padding : padding + length]
 
 
 class GatedMask(nn.Module):

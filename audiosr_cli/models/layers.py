@@ -146,8 +146,8 @@ def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
     length = (frames.shape[-2] - 1) * hop_length + frames.shape[-1]
     parts = F.pad(frames, (0, -frames.shape[-1] % hop_length)).unflatten(-1, (-1, hop_length))  # (..., L, parts, hop)
     late = parts.shape[-2] - 1  # hops between the first and the last part of a frame
-    whole = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
-    return whole.flatten(-2)[..., :length]
+    signal = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
+    return signal.flatten(-2)[..., :length]
 
 
 class STFT(nn.Module):
