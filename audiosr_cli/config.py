@@ -71,7 +71,7 @@ def at_least(config: Any, low: float, *names: str) -> None:
     """Raise UsageError unless each named field, or every number of a tuple, is at least ``low`` and below 2^31."""
     for name in names:
         value = getattr(config, name)
-        numbers = value if isinstance(value, tuple) else (value,)
+        numbers = value if isinstance(value, tuple | list) else (value,)
         if any(number >= 2**31 for number in numbers):
             raise UsageError(f"{name} = {_shown(value)}: must be below 2^31")
         if not all(number >= low for number in numbers):  # not a number is not, either
@@ -83,7 +83,7 @@ def odd(config: Any, *names: str) -> None:
     at_least(config, 1, *names)
     for name in names:
         value = getattr(config, name)
-        numbers = value if isinstance(value, tuple) else (value,)
+        numbers = value if isinstance(value, tuple | list) else (value,)
         if not all(number % 2 for number in numbers):
             raise UsageError(f"{name} = {_shown(value)}: must be odd")
 
