@@ -52,9 +52,9 @@ def gaussian(mean: float, deviation: float, x: Tensor, step: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_samples_are_distributed_as_they_should_be(eta: float) -> None:
-    made = ddim(partial(gaussian, 2.0, 0.5), lambda draw: normal(1, 4000, seed=draw), 50, eta)
-    assert float(made.mean()) == pytest.approx(2.0, abs=0.05)
-    assert float(made.std()) == pytest.approx(0.5, abs=0.05)
+    output = ddim(partial(gaussian, 2.0, 0.5), lambda draw: normal(1, 4000, seed=draw), 50, eta)
+    assert float(output.mean()) == pytest.approx(2.0, abs=0.05)
+    assert float(output.std()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_eta_noise_decides() -> None:
@@ -72,8 +72,8 @@ def test_without_eta_noise_decides() -> None:
 
 
 def test_one_step_is_what_is_expected() -> None:
-    made = ddim(partial(gaussian, 3.0, 0.5), lambda draw: normal(1, 8, seed=draw), 1)
-    torch.testing.assert_close(made, torch.full((1, 8), 3.0))
+    output = ddim(partial(gaussian, 3.0, 0.5), lambda draw: normal(1, 8, seed=draw), 1)
+    torch.testing.assert_close(output, torch.full((1, 8), 3.0))
 
 
 def test_noise_belongs_to_its_frame() -> None:
