@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models import Model, build, make_config
 from audiosr_cli.models.diffusion import Sampling
-from audiosr_cli.models.runner import Caller, ModelCall, as_call
+from audiosr_cli.models.runner import ModelCall, ModelRunner, as_call
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -55,7 +55,7 @@ def test_the_arguments_of_a_recording_are_passed_on() -> None:
 def test_windows_are_split_with_their_positions(most: int) -> None:
     model = Recorder()
     x, position = torch.arange(20.0).view(5, 1, 4), torch.arange(5) * 4
-    output = Caller(ModelCall(model, 3000.0), most)(x, position)
+    output = ModelRunner(ModelCall(model, 3000.0), most)(x, position)
     assert torch.equal(output[:, 0], x)
     assert torch.equal(torch.cat([arguments["position"] for arguments in model.calls]), position)
     sizes = [len(arguments["cutoff_hz"]) for arguments in model.calls]
