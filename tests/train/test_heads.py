@@ -264,7 +264,7 @@ def test_an_interrupted_run_with_every_aid_ends_where_an_uninterrupted_one_does(
 ) -> None:
     best, _ = run(speakers, AIDED, "whole")
     names = {key.split(".")[0] for key in load_file(best)}  # AIDED has no groups
-    assert names == {key for key, _ in network().named_children()} - {"frames", "enter_high", "head_high"}
+    assert names == {key for key, _ in network().named_children()} - {"stft", "enter_high", "head_high"}
     interrupt_at(7, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(speakers, AIDED, "parts")
