@@ -36,7 +36,7 @@ def test_speed_and_memory_as_json() -> None:
 
 @pytest.fixture
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "machine", lambda *_: speed.Machine(100.0, 400.0, 2))
+    monkeypatch.setattr(speed, "measure_machine", lambda *_: speed.Machine(100.0, 400.0, 2))
 
 
 def test_a_table_ends_with_the_environment(known_machine: None) -> None:
