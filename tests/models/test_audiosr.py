@@ -129,8 +129,8 @@ def run(model: AudioSR, sampling: Sampling, x: np.ndarray, batch: int = 1) -> np
     return process_array(x, 48000, [ModelCall(model, 6000.0, sampling)], 48000, Options(batch=batch))[0]
 
 
-def test_expected_highs_stream_as_the_whole() -> None:
-    """Without diffusion nothing depends on where windows begin."""
+def test_predicted_highs_stream_as_one_pass() -> None:
+    """Without diffusion the output does not depend on where windows begin."""
     model, sampling, x = small(), Sampling(steps=0), wave(4)
     padded = torch.nn.functional.pad(torch.from_numpy(x)[None], (model.spec.context, model.spec.context))
     whole = ModelCall(model, 6000.0, sampling)(padded)[0, 0, 0]
@@ -196,8 +196,8 @@ def test_sampling_has_limits(values: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_long_wait_is_foretold(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one window, which takes 3 s by the clock: channels, seconds and windows a second are the recording's."""
+def test_duration_is_estimated_from_one_window(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window takes 3 s by the clock; channels, seconds and windows per second are those of the recording."""
     monkeypatch.setattr(pipeline_module, "time", SimpleNamespace(monotonic=count(0.0, 3.0).__next__))
     pipeline = Pipeline((small(),), 48000, Options(threads=threads))
     spec = pipeline.models[0].spec
