@@ -90,8 +90,8 @@ def test_too_little_memory_is_told(step: str, tmp_path: Path, monkeypatch: pytes
     ("options", "container", "said"),
     [
         ({"channels": 3}, "wav", "--channels 3"),
-        ({}, "opus", "opus knows the rates"),
-        ({}, "mp3", "mp3 holds 2 channels"),
+        ({}, "opus", "opus supports sample rates of"),
+        ({}, "mp3", "mp3 is limited to 2 channels"),
     ],
 )
 def test_a_rehearsal_finds_what_the_header_tells(

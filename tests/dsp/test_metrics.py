@@ -73,9 +73,7 @@ def test_sdr_ignores_filtering_and_counts_interference() -> None:
     assert float(sdr(filtered, reference)) > 20  # the first samples differ
     assert float(si_sdr(filtered, reference)) < 0
     mixed = reference + other * 10 ** (-10 / 20)
-    torch.testing.assert_close(
-        sdr(mixed, reference), torch.tensor(10.0), rtol=0, atol=0.3
-    )  # 512 of 16000 are fitted
+    torch.testing.assert_close(sdr(mixed, reference), torch.tensor(10.0), rtol=0, atol=0.3)  # 512 of 16000 are fitted
     assert sdr(torch.zeros(2, 4000), torch.zeros(2, 4000)).isfinite().all()
 
 

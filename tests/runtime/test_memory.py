@@ -28,9 +28,7 @@ print(resident() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc only")
 def test_freed_memory_stays_with_the_process() -> None:
-    small = dict.fromkeys(
-        ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072"
-    )  # else glibc adapts
+    small = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072")  # else glibc adapts
     default, ours = (
         int(subprocess.check_output([sys.executable, "-c", RESIDENT.format(call=call)], env=os.environ | small))
         for call in ("", "keep_freed_memory()")
