@@ -6,7 +6,7 @@ the network alone. They are loaded on first use, as torch takes seconds to impor
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "load_model", "separate", "separate_sr", "upsample"]
 
 if TYPE_CHECKING:

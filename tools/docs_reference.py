@@ -87,6 +87,8 @@ def _option(option: Any) -> str:
     annotation = option.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         text = f"{text} One of {', '.join(f'`{one}`' for one in get_args(annotation))}."
+    if option.envvar:
+        text = f"{text} Can be set by `${option.envvar}`."
     return f"| {names} | {_cell(default)} | {_cell(text)} |"
 
 
@@ -111,7 +113,9 @@ def config_page() -> str:
         "replace those of `[model]` during training only.\n"
     )
     for name in architectures():
-        parts.append(_section(f'### [model] architecture = "{name}"', "model", get_architecture(name).config))
+        config = get_architecture(name).config
+        if config.__module__.startswith("audiosr_cli."):  # not what other packages or tests register
+            parts.append(_section(f'### [model] architecture = "{name}"', "model", config))
     return "\n".join(parts)
 
 
@@ -134,7 +138,8 @@ def _section(heading: str, section: str, kind: type[Any]) -> str:
 
 
 def _described(text: str) -> tuple[str, dict[str, str]]:
-    """The prose of a Google-style docstring, and what its section of attributes says of each."""
+    """Return the prose of a Google-style docstring, and its descriptions of attributes or arguments by name."""
+    text = re.sub(r"\n\n?Raises:\n(?: .*\n?)+", "\n", text)  # the page says once that impossible values are errors
     prose, _, listed = re.sub(r"\n(Attributes|Args):\n", "\n\0", f"\n{text}\n", count=1).partition("\0")
     listed, _, rest = listed.partition("\n\n")
     found = re.findall(r"^    (\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", listed, re.M)
