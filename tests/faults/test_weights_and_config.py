@@ -81,7 +81,7 @@ def test_094_one_flipped_bit(recording: Path) -> None:
     there = {"PYTHONPATH": str(copy)}
     done = audiosr("upsample", recording, "-o", recording.parent / "out", environment=there, cwd=copy)
     assert done.code == 1
-    assert "damaged (its SHA-256 is not the catalogue's); install audiosr-cli again" in done.said_of(bad)
+    assert "damaged (its SHA-256 differs from the catalogue); reinstall audiosr-cli" in done.said_of(bad)
     verified = audiosr("models", "verify", environment=there, cwd=copy)
     assert verified.code == 1
     rows = dict(line.split(": ", 1) for line in verified.out.decode().splitlines())
@@ -102,7 +102,7 @@ def test_096_a_pickle_by_another_name(whole: Path, recording: Path) -> None:
         def __reduce__(self) -> tuple[object, ...]:
             return os.mkdir, (str(recording.parent / "run"),)
 
-    check_refused(filled(whole, pickle.dumps(Hostile())), recording, "not a checkpoint of ours")
+    check_refused(filled(whole, pickle.dumps(Hostile())), recording, "not an audiosr checkpoint")
     assert not (recording.parent / "run").exists()
 
 
@@ -139,7 +139,7 @@ def test_097_hostile_headers(kind: str, said: str, whole: Path, recording: Path)
     ("changed", "said"),
     [
         ({"model": "sepformer2"}, "unknown architecture 'sepformer2'; known: audio_unet"),
-        ({"format": 99}, "checkpoint format 99; this version reads format 1"),
+        ({"format": 99}, "checkpoint format 99; this version reads formats 1 to 2"),
     ],
 )
 def test_098_unknown_architecture_or_version(
