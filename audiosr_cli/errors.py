@@ -1,17 +1,19 @@
-"""Errors that a user can meet, as one tree; everything else is a fault of ours.
+"""Errors and warnings that a user can meet; any other exception is a bug in this package.
 
-AudioSRError            what went wrong, the value, what is allowed, what to do
-├── UsageError          the call itself is off: nothing was read or written (exit code 2)
-├── InputError          a file that cannot be read as audio, or not to its end
-├── SampleError         samples that must not be written: not finite, or clipped under ``--clip error``
-├── OutputError         a target that cannot be, or must not be, written
-├── ModelError          weights or a configuration that cannot be used
-├── TrainingError       data or settings that cannot be trained on
-└── BenchError          something that was to be measured failed
+AudioSRError            the message says what is wrong, with the value, and what to do
+├── UsageError          an invalid option or argument; nothing was read or written (exit code 2)
+├── InputError          a recording cannot be read, or not to its end
+├── SampleError         samples that must not be written: not finite, or beyond full scale with ``--clip error``
+├── OutputError         an output cannot be written, or must not be
+├── ModelError          a checkpoint or a model's configuration cannot be used
+├── TrainingError       training data or settings cannot be used
+└── BenchError          a benchmark failed
+AudioSRWarning          the result is usable, but there is something to know about it (Python API only)
 """
 
 __all__ = [
     "AudioSRError",
+    "AudioSRWarning",
     "BenchError",
     "InputError",
     "ModelError",
@@ -23,36 +25,44 @@ __all__ = [
 
 
 class AudioSRError(Exception):
-    """Base of every error a user can meet; ``exit_code`` is what the shell is told."""
+    """Base class of all errors that a user can meet. ``exit_code`` is the exit code of the command."""
 
     exit_code = 1
 
 
 class UsageError(AudioSRError):
-    """An option or argument is off."""
+    """An option or argument is invalid."""
 
     exit_code = 2
 
 
 class InputError(AudioSRError):
-    """A file cannot be read as audio."""
+    """A recording cannot be read as audio."""
 
 
 class SampleError(AudioSRError):
-    """Samples are not finite, or clip where clipping is forbidden."""
+    """Samples are not finite, or exceed full scale where that is forbidden."""
 
 
 class OutputError(AudioSRError):
-    """A target cannot be, or must not be, written."""
+    """An output cannot be written, or must not be."""
 
 
 class ModelError(AudioSRError):
-    """Weights or a configuration cannot be used."""
+    """A checkpoint or a model's configuration cannot be used."""
 
 
 class TrainingError(AudioSRError):
-    """Data or settings cannot be trained on."""
+    """Training data or settings cannot be used."""
 
 
 class BenchError(AudioSRError):
-    """Something that was to be measured failed."""
+    """A benchmark failed."""
+
+
+class AudioSRWarning(UserWarning):
+    """What the command prints as a warning: damaged input, samples beyond full scale, uncertain speaker order, ...
+
+    Turn these warnings into exceptions with ``warnings.simplefilter("error", AudioSRWarning)``; they are also in
+    ``result.report.warnings``.
+    """

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import BLOCK, AudioReader
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.write import AudioWriter, OutputFormat
@@ -158,7 +159,7 @@ def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.flo
 
 
 def _counted(
-    reader: AudioReader, report: Report, options: Options, progress: ProgressCallback | None
+    reader: AudioReader | ArrayReader, report: Report, options: Options, progress: ProgressCallback | None
 ) -> Iterator[Samples]:
     for block in map(options.pick_channels, reader.blocks()):
         block = _finite(block, report, options)
