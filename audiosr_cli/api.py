@@ -73,8 +73,8 @@ def separate(
 
     Args:
         source: An array or tensor of floating point samples, (T,) or (C, T) with full scale 1.0; or a recording in any
-            format that the command reads: a path, a binary file object (read from where it stands to its end, and left
-            open), or the bytes of a file.
+            format that the command reads: a path ("-" is standard input), a binary file object (read from where it
+            stands to its end, and left open), or the bytes of a file.
         sample_rate: Sample rate of an array in Hz. Files state their own.
         speakers: Number of speakers.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.

@@ -150,7 +150,7 @@ def model_name(name: str, value: object) -> str | None:
     """Return the name or path of a model as text, or None. Raises UsageError."""
     if value is None:
         return None
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    text = os.fsdecode(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or "\0" in text or not text:
         raise UsageError(f"{name} = {shortened(value)}: expected the name of a model or the path of a checkpoint")
     return text

@@ -160,8 +160,9 @@ def test_bytes_and_file_objects_are_read_like_files(kind: str, subtype: str, tmp
     path = tmp_path / "a.bin"
     path.write_bytes(content)
     expected = resample(path).audio
+    (entry,) = os.scandir(os.fsencode(tmp_path))
     with path.open("rb") as file, path.open("rb", buffering=0) as raw:
-        sources = [str(path), content, bytearray(content), memoryview(content), io.BytesIO(content), file, raw]
+        sources = [path, entry, content, bytearray(content), memoryview(content), io.BytesIO(content), file, raw]
         for source in [*sources, Pipe(content), io.BufferedReader(Pipe(content))]:
             np.testing.assert_array_equal(resample(source).audio, expected)
         assert not file.closed

@@ -139,7 +139,7 @@ class AudioReader:
             raise InputError(f"{self.name!r}: cannot be opened: {error}") from error
         self._opened = _identity(status)
         if stat.S_ISREG(status.st_mode):
-            self.path = Path(source)
+            self.path = Path(os.fsdecode(source))
         return stream
 
     def _spool(self, source: BinaryIO | EncodedBytes) -> BinaryIO:
