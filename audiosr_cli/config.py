@@ -1,4 +1,4 @@
-"""Tables of JSON or TOML as frozen dataclasses, with every key and type checked."""
+"""Builds frozen dataclasses from tables of JSON or TOML; checks every key and type."""
 
 from __future__ import annotations
 
@@ -9,53 +9,63 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from audiosr_cli.errors import UsageError
 
-_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+_NAMES = {float: "a number", int: "an integer", bool: "true or false", str: "a string"}
 
 
-def fill(kind: type[Any], section: str, values: Any, given: dict[str, Any] | None = None) -> Any:
-    """An instance of the dataclass ``kind``; sub-tables fill its dataclass fields, lists its tuples.
+def fill(kind: type[Any], section: str, values: Any, fixed: dict[str, Any] | None = None) -> Any:
+    """Build a dataclass from a table; sub-tables fill fields that are dataclasses, lists fill tuples.
 
-    ``given`` holds fields that the table must not set. Raises UsageError on unknown and missing keys, and on
-    values of another type; the dataclass checks the values itself.
+    Args:
+        kind: The dataclass. It checks the values themselves when it is built.
+        section: Name of the table, for errors.
+        values: The table.
+        fixed: Values of fields that the table must not set.
+
+    Returns:
+        An instance of ``kind``.
+
+    Raises:
+        UsageError: If a key is unknown or missing, or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise UsageError(f"[{section}]: a table is wanted, not {values!r}")
-    hints, given = get_type_hints(kind), given or {}
-    known = {item.name for item in fields(kind) if item.init} - set(given)
-    made = {}
+        raise UsageError(f"[{section}]: expected a table, not {values!r}")
+    hints, fixed = get_type_hints(kind), fixed or {}
+    allowed = {item.name for item in fields(kind) if item.init} - set(fixed)
+    arguments = {}
     for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"[{section}] has no key {key!r}{hint(key, known)}")
+        if key not in allowed:
+            raise UsageError(f"[{section}] has no key {key!r}{hint(key, allowed)}")
         if is_dataclass(hints[key]):
-            made[key] = fill(hints[key], f"{section}.{key}", value)
+            arguments[key] = fill(hints[key], f"{section}.{key}", value)
         else:
-            made[key] = _value(f"[{section}] {key}", value, hints[key])
+            arguments[key] = _value(f"[{section}] {key}", value, hints[key])
     for item in fields(kind):
-        if item.name in known - set(made) and item.default is item.default_factory:  # both are MISSING
-            raise UsageError(f"[{section}] wants {item.name!r}")
-    return kind(**given, **made)
+        # Without a default and a default factory both are MISSING.
+        if item.name in allowed - set(arguments) and item.default is item.default_factory:
+            raise UsageError(f"[{section}]: the key {item.name!r} is missing")
+    return kind(**fixed, **arguments)
 
 
 def hint(key: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown ``key``: the nearest of those ``known``, or all of them."""
-    close = get_close_matches(key, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    """Return the end of a message about an unknown ``key``: the most similar one of ``known``, or all of them."""
+    similar = get_close_matches(key, list(known), 1)
+    return f"; did you mean {similar[0]!r}?" if similar else f"; known: {', '.join(sorted(known))}"
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:
-    """``value`` as ``hint`` wants it, a list as a tuple. Raises UsageError."""
+    """Check ``value`` against the type ``hint``, and return it, a list as a tuple. Raises UsageError."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{name} = {value!r}: a list is wanted")
+            raise UsageError(f"{name} = {value!r}: expected a list")
         if Ellipsis not in inner and len(value) != len(inner):
-            raise UsageError(f"{name} = {list(value)}: {len(inner)} values are wanted")
+            raise UsageError(f"{name} = {list(value)}: expected {len(inner)} values")
         return tuple(_value(name, part, inner[0]) for part in value)
     if origin is not None:  # Literal
         if value not in inner:
-            raise UsageError(f"{name} = {value!r}; known: {', '.join(map(str, inner))}")
+            raise UsageError(f"{name} = {value!r}: must be one of {', '.join(map(str, inner))}")
         return value
-    wanted = (int, float) if hint is float else hint
-    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise UsageError(f"{name} = {value!r}: {_NAMES[hint]} is wanted")
+    expected = (int, float) if hint is float else hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
+        raise UsageError(f"{name} = {value!r}: expected {_NAMES[hint]}")
     return float(value) if hint is float else value

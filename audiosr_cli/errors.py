@@ -1,14 +1,14 @@
-"""Errors and warnings that a user can meet; any other exception is a bug in this package.
+"""All errors and warnings that a user can meet; any other exception is a bug in this package.
 
-AudioSRError            the message says what is wrong, with the value, and what to do
-├── UsageError          an invalid option or argument; nothing was read or written (exit code 2)
-├── InputError          a recording cannot be read, or not to its end
-├── SampleError         samples that must not be written: not finite, or beyond full scale with ``--clip error``
-├── OutputError         an output cannot be written, or must not be
-├── ModelError          a checkpoint or a model's configuration cannot be used
-├── TrainingError       training data or settings cannot be used
-└── BenchError          a benchmark failed
-AudioSRWarning          the result is usable, but there is something to know about it (Python API only)
+AudioSRError            what is wrong, with the value, and what to do
+├── UsageError          a wrong option or argument: nothing was read or written (exit code 2)
+├── InputError          a file that cannot be read as audio, or not to its end
+├── SampleError         samples that must not be written: not finite, or clipped under ``--clip error``
+├── OutputError         a target that cannot or must not be written
+├── ModelError          weights or a model config that cannot be used
+├── TrainingError       data or settings that cannot be used for training
+└── BenchError          a measurement that failed
+AudioSRWarning          a result that is usable, with something to know about it (Python API)
 """
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
 
 
 class AudioSRError(Exception):
-    """Base class of all errors that a user can meet. ``exit_code`` is the exit code of the command."""
+    """Base class of all errors that a user can meet; ``exit_code`` is that of the command."""
 
     exit_code = 1
 
 
 class UsageError(AudioSRError):
-    """An option or argument is invalid."""
+    """An option or argument is wrong."""
 
     exit_code = 2
 
@@ -41,28 +41,28 @@ class InputError(AudioSRError):
 
 
 class SampleError(AudioSRError):
-    """Samples are not finite, or exceed full scale where that is forbidden."""
+    """Samples are not finite, or exceed full scale under ``--clip error``."""
 
 
 class OutputError(AudioSRError):
-    """An output cannot be written, or must not be."""
+    """A target cannot or must not be written."""
 
 
 class ModelError(AudioSRError):
-    """A checkpoint or a model's configuration cannot be used."""
+    """Weights or a model config cannot be used."""
 
 
 class TrainingError(AudioSRError):
-    """Training data or settings cannot be used."""
+    """Data or settings cannot be used for training."""
 
 
 class BenchError(AudioSRError):
-    """A benchmark failed."""
+    """A measurement failed."""
 
 
 class AudioSRWarning(UserWarning):
-    """What the command prints as a warning: damaged input, samples beyond full scale, uncertain speaker order, ...
+    """What the command prints as a warning: damaged input, clipped samples, an uncertain speaker order and the like.
 
-    Turn these warnings into exceptions with ``warnings.simplefilter("error", AudioSRWarning)``; they are also in
-    ``result.report.warnings``.
+    ``warnings.simplefilter("error", AudioSRWarning)`` turns these warnings into exceptions. They are in
+    ``result.report.warnings``, too.
     """

@@ -79,7 +79,7 @@ def test_results_hold_audio_sample_rate_and_report() -> None:
     assert separated.report.confidence
     wide = audiosr_cli.upsample(WAVE, RATE, rate=44100, cutoff_hz=3000)
     assert (wide.audio.shape, wide.sample_rate, wide.report.cutoff_hz) == ((2, 11025), 44100, 3000.0)
-    assert wide.report.notes == ["the array: content ends at 3.0 kHz; restored above"]
+    assert wide.report.notes == ["the array: content ends at 3.0 kHz; frequencies above were restored"]
     assert audiosr_cli.separate_sr(WAVE, RATE, rate=16000, channels="mix").audio.shape == (2, 1, 4000)
 
 
@@ -212,9 +212,9 @@ def test_an_exception_of_the_progress_callback_ends_the_call() -> None:
 def test_damage_is_a_warning_or_strictly_an_error() -> None:
     damaged = encoded()[:-800]
     result, messages = warned(damaged)
-    assert messages == ["the bytes: ends 100 frames before what its header says"]
+    assert messages == ["the bytes: ends 100 frames earlier than its header says"]
     assert result.audio.shape == (2, 3800)
-    with pytest.raises(InputError, match="ends 100 frames before"):
+    with pytest.raises(InputError, match="ends 100 frames earlier"):
         resample(damaged, strict=True)
 
 
@@ -233,7 +233,7 @@ def test_samples_that_are_not_finite() -> None:
     with pytest.raises(InputError, match=r"the array: sample 500 \(0\.062 s\) is not a finite number"):
         resample(wave, RATE)
     result, messages = warned(wave, RATE, nonfinite="zero")
-    assert messages == ["the array: 2 samples were not finite numbers and are zero now"]
+    assert messages == ["the array: 2 samples were not finite and have been set to zero"]
     assert result.report.zeroed == 2
     with pytest.raises(InputError, match="sample 3 "):
         resample(np.array([0, 0, 0, 1e300]), RATE)  # finite in float64 only
@@ -248,7 +248,7 @@ def test_samples_beyond_full_scale_are_kept_turned_down_or_refused() -> None:
     ]
     assert kept.report.clipped == np.count_nonzero(np.abs(kept.audio) > 1) > 0
     scaled, (message,) = warned(loud, RATE, clip="rescale")
-    assert "turned down by" in message
+    assert "were attenuated by" in message
     assert np.abs(scaled.audio).max() == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(scaled.audio, kept.audio * np.float32(scaled.report.gain), rtol=1e-6)
     first = np.argmax((np.abs(kept.audio) > 1).any(0)) / 16000
@@ -282,7 +282,9 @@ def test_a_retreat_to_the_cpu_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_rate_that_is_not_raised_is_a_warning() -> None:
-    assert warned(tone(100, rate=16000), 16000)[1] == ["the array: is at 16000 Hz already; its rate was not raised"]
+    assert warned(tone(100, rate=16000), 16000)[1] == [
+        "the array: the sample rate is 16000 Hz already; it was not raised"
+    ]
 
 
 def test_warnings_can_be_errors() -> None:
@@ -382,7 +384,7 @@ def test_a_bad_shared_option_is_a_usage_error_that_names_it(options: dict[str, A
         ("upsample", {"rate": 0}, "rate = 0"),
         ("upsample", {"rate": 48000.0}, "rate = 48000.0"),
         ("upsample", {"rate": None}, "rate = None"),
-        ("upsample", {"rate": 4000}, "models go up only"),
+        ("upsample", {"rate": 4000}, "to downsample use --model none"),
         ("upsample", {"cutoff_hz": float("nan")}, "cutoff_hz = nan: expected a finite number"),
         ("upsample", {"cutoff_hz": "3000"}, "cutoff_hz = '3000'"),
         ("upsample", {"cutoff_hz": 10**400}, "cutoff_hz = 1000"),

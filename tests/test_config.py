@@ -1,4 +1,4 @@
-"""settings.py: tables become dataclasses, or say what is wrong."""
+"""config.py: tables become dataclasses, and errors name what is wrong."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ class Outer:
     kind: Literal["a", "b"] = "a"
     names: tuple[str, ...] = ()
     inner: Inner = field(default_factory=Inner)
-    given: float = 0.0
+    fixed: float = 0.0
 
 
-def test_fills_nested_tables_and_makes_tuples() -> None:
-    made = fill(Outer, "s", {"count": 2, "names": ["x"], "inner": {"pair": [1, 2]}}, {"given": 3.0})
-    assert made == Outer(2, "a", ("x",), Inner((1.0, 2.0)), 3.0)
-    assert isinstance(made.inner.pair[0], float)
+def test_nested_tables_and_lists_become_dataclasses_and_tuples() -> None:
+    output = fill(Outer, "s", {"count": 2, "names": ["x"], "inner": {"pair": [1, 2]}}, {"fixed": 3.0})
+    assert output == Outer(2, "a", ("x",), Inner((1.0, 2.0)), 3.0)
+    assert isinstance(output.inner.pair[0], float)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({}, r"\[s\] wants 'count'"),
+        ({}, r"\[s\]: the key 'count' is missing"),
         ({"count": 1, "cuont": 2}, "did you mean 'count'"),
-        ({"count": 1, "given": 2.0}, "has no key 'given'"),
-        ({"count": True}, "a whole number is wanted"),
-        ({"count": 1, "kind": "c"}, "known: a, b"),
-        ({"count": 1, "names": "x"}, "a list is wanted"),
-        ({"count": 1, "inner": 3}, r"\[s.inner\]: a table is wanted"),
-        ({"count": 1, "inner": {"pair": [1]}}, r"\[s.inner\] pair = \[1\]: 2 values"),
-        ([], "a table is wanted"),
+        ({"count": 1, "fixed": 2.0}, "has no key 'fixed'"),
+        ({"count": True}, "expected an integer"),
+        ({"count": 1, "kind": "c"}, "must be one of a, b"),
+        ({"count": 1, "names": "x"}, "expected a list"),
+        ({"count": 1, "inner": 3}, r"\[s.inner\]: expected a table"),
+        ({"count": 1, "inner": {"pair": [1]}}, r"\[s.inner\] pair = \[1\]: expected 2 values"),
+        ([], "expected a table"),
     ],
 )
-def test_says_what_is_wrong(values: Any, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        fill(Outer, "s", values, {"given": 0.0})
+def test_errors_name_the_key_and_the_expected_type(values: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        fill(Outer, "s", values, {"fixed": 0.0})

@@ -1,1 +1,1 @@
-"""Sound in and sound out, in numpy; the only place that knows file formats and resampling."""
+"""Audio input and output, in numpy: file formats, resampling, spectrograms."""

@@ -1,4 +1,4 @@
-"""Small files for large corpora: mono recordings as Ogg Opus or Ogg Vorbis, and what these leave of the band."""
+"""Small files for large corpora: mono recordings as Ogg Opus or Ogg Vorbis, and the bandwidth of these codecs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from audiosr_cli.audio.read import AudioReader
 
-OPUS_RATES = (8000, 12000, 16000)  # Hz; up to 48 kHz there are more, but there it ends at 20 kHz
+OPUS_RATES = (8000, 12000, 16000)  # Hz; Opus also has 24 and 48 kHz, but ends at 20 kHz there
 _OPUS_LOWEST, _OPUS_SPAN = 6000, 250_000  # bit/s; libsndfile's compression levels 1 to 0 are linear between them
 _BLOCK = 1 << 16  # frames; one very long Vorbis write overflows libsndfile's stack
-_PASSES_DB = -6.0  # where a codec passes less of white noise than this, its band ends
+_PASSES_DB = -6.0  # the band of a codec ends where it passes less of white noise than this
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Codec:
 
     @property
     def suffix(self) -> str:
-        """The usual end of a file's name."""
+        """The usual file suffix."""
         return ".opus" if self.name == "opus" else ".ogg"
 
     @property
     def level(self) -> float:
-        """Libsndfile's compression level, from 0 for the largest to 1 for the smallest files."""
+        """The compression level of libsndfile, from 0 for the largest to 1 for the smallest files."""
         if self.name == "vorbis":
             return 1 - self.strength
         return min(1.0, max(0.0, 1 - (self.strength - _OPUS_LOWEST) / _OPUS_SPAN))
@@ -67,7 +67,7 @@ def probe(path: Path) -> tuple[int, float]:
         path: The file.
 
     Returns:
-        The sample rate in Hz, and the duration in seconds; 0 where the header does not say.
+        The sample rate in Hz, and the duration in seconds; 0 if the header does not state it.
 
     Raises:
         InputError: If the file cannot be read.
@@ -78,27 +78,27 @@ def probe(path: Path) -> tuple[int, float]:
 
 @cache
 def bandwidth(codec: Codec, sample_rate: int) -> float:
-    """Measure with white noise where the band ends that a codec leaves.
+    """Measure the bandwidth of a codec with white noise.
 
     Args:
         codec: How to encode.
         sample_rate: Hz of the recording.
 
     Returns:
-        The upper end of the band in Hz, 0 where nothing passes.
+        The upper end of the band in Hz, 0 if nothing passes.
     """
     noise = (0.1 * np.random.default_rng(0).standard_normal(2 * sample_rate)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"noise{codec.suffix}"
         encode(path, noise, sample_rate, codec)
         decoded = soundfile.read(path, dtype="float32")[0][: len(noise)]
-    bands = _powers(decoded) / _powers(noise[: len(decoded)])
-    passed = np.nonzero(bands >= 10 ** (_PASSES_DB / 10))[0]
-    return float((passed.max() + 1) / len(bands) * sample_rate / 2) if len(passed) else 0.0
+    gains = _powers(decoded) / _powers(noise[: len(decoded)])
+    passed = np.nonzero(gains >= 10 ** (_PASSES_DB / 10))[0]
+    return float((passed.max() + 1) / len(gains) * sample_rate / 2) if len(passed) else 0.0
 
 
 def _powers(wave: NDArray[Any]) -> NDArray[np.float64]:
-    """The power of ``wave`` (T,) in 100 bands of equal width."""
+    """Compute the power of ``wave`` (T,) in 100 bands of equal width."""
     power = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
     width = len(power) // 100
     return np.asarray(power[: 100 * width].reshape(100, width).sum(1), np.float64)

@@ -1,4 +1,4 @@
-"""Sound in: any file libsndfile reads, WAV from pipes too, in blocks (C, T) of float32."""
+"""Audio input: every format that libsndfile reads, and WAV from pipes, in blocks (C, T) of float32."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ SUFFIXES = frozenset(f".{name}" for name in _NAMES.split(" "))
 BLOCK = 1 << 16  # frames a block
 
 _WAV_MAGIC = (b"RIFF", b"RIFX", b"RF64")
-_PIECE = 1 << 12  # frames that are lost at most where one of them is damaged
-_OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest there are
-_COPY_BYTES = 1 << 20  # read at once from a file object
+_READ_FRAMES = 1 << 12  # frames a read: the most that are lost before a damaged one
+_OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # of the longest page possible
+_COPY_BYTES = 1 << 20  # bytes a read of a file object
 
 EncodedBytes = bytes | bytearray | memoryview
 EncodedSource = str | os.PathLike[str] | BinaryIO | EncodedBytes
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file read from start to end.
+    """A sound file that is read from start to end.
 
-    soundfile seeks to where it is after every read of a seekable file, which drops the MP3 decoder's bit
-    reservoir: blocks after the first come out damaged.
+    After every read of a seekable file soundfile seeks to its position, which drops the bit reservoir of the MP3
+    decoder and damages all blocks but the first.
     """
 
     def seekable(self) -> bool:
-        """Never, so that it does not seek."""
+        """Return False, so that soundfile does not seek."""
         return False
 
 
-class _Recorded:
-    """A stream that keeps what was read of it."""
+class _RecordingStream:
+    """A stream that records the bytes read from it."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.kept = stream, bytearray()
+        self.stream, self.content = stream, bytearray()
 
     def read(self, count: int) -> bytes:
-        """As the stream's own."""
+        """Read from the stream."""
         data = self.stream.read(count)
-        self.kept += data
+        self.content += data
         return data
 
 
-def _identity(known: os.stat_result) -> tuple[int, ...]:
-    """What of a file changes when it is replaced or written to."""
-    return known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Return the values that change when a file is replaced or written to."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _name_of(source: EncodedSource) -> str:
@@ -78,12 +78,23 @@ def _name_of(source: EncodedSource) -> str:
 
 
 class AudioReader:
-    """An open recording: ``sample_rate`` (Hz), ``channels``, ``subtype`` and blocks of samples.
+    """An open recording. Samples are neither mixed nor scaled.
 
-    ``source`` is a path, ``-`` for standard input, a binary file object or the bytes of a file. ``frames`` is what the
-    header promises, None where it promises nothing; never trusted. ``path`` is where it can be opened again, None for
-    pipes, file objects and bytes. ``warnings`` tells, once the blocks are through, what was off. No downmix, no
-    scaling. Raises InputError naming the file.
+    Args:
+        source: A path, ``-`` for standard input, the bytes of a file, or a binary file object, which is read from where
+            it stands to its end.
+
+    Attributes:
+        name: The path, "standard input" or the like, for messages.
+        path: Where the recording can be opened again; None for pipes, file objects and bytes.
+        sample_rate: Hz.
+        channels: Number of channels.
+        subtype: libsndfile's name of the sample type.
+        frames: Samples of each channel according to the header, which may be wrong; None if the header does not say.
+        warnings: What is wrong with the recording; complete when all blocks have been read.
+
+    Raises:
+        InputError: If the recording cannot be opened or read as audio.
     """
 
     def __init__(self, source: EncodedSource) -> None:
@@ -101,25 +112,26 @@ class AudioReader:
         stream = self._raw(source)
         self._head = head = stream.peek(12)[:12] if hasattr(stream, "peek") else b""
         if not head:
-            raise InputError(f"{self.name}: is empty, there is no audio in it")
+            raise InputError(f"{self.name}: is empty; expected an audio file")
         self._wav: WavReader | None = None
         self._sound: _Forward | None = None
         self._done = 0
         self._damaged = self._ended = False
-        self._heard_ahead = deque[NDArray[np.float32]]()
-        recorded = _Recorded(stream)
+        self._peeked = deque[NDArray[np.float32]]()
+        recorded = _RecordingStream(stream)
         if head[:4] in _WAV_MAGIC:
             try:
                 self._wav = WavReader(cast(BinaryIO, recorded), self.name)
                 self._wav.stream = stream
-            except CodecError:  # mu-law and its like: libsndfile's business
+            except CodecError:  # mu-law and the like, which libsndfile decodes
                 pass
         if self._wav is not None:
-            form = self._wav.format
-            self.sample_rate, self.channels, self.subtype = form.sample_rate, form.channels, form.subtype
+            wav_format = self._wav.format
+            self.sample_rate, self.channels = wav_format.sample_rate, wav_format.channels
+            self.subtype = wav_format.subtype
             self.frames = self._wav.frames
         else:
-            self._open_sound(stream, bytes(recorded.kept))
+            self._open_sound(stream, bytes(recorded.content))
 
     def _raw(self, source: EncodedSource) -> BinaryIO:
         if not isinstance(source, str | os.PathLike):
@@ -167,23 +179,23 @@ class AudioReader:
             spool.write(piece)
 
     def _open_sound(self, stream: BinaryIO, head: bytes) -> None:
-        """Through libsndfile, which needs a real file: what cannot seek is spooled to a temporary one."""
+        """Open the stream with libsndfile, which needs a real file: a pipe is copied to a temporary one."""
         if not stream.seekable():
             spool = self._stack.enter_context(tempfile.TemporaryFile())
             spool.write(head)
             shutil.copyfileobj(stream, spool, 1 << 20)
             spool.flush()
             stream = cast(BinaryIO, spool)
-        os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile reads the descriptor, which buffering has moved
+        os.lseek(stream.fileno(), 0, os.SEEK_SET)  # libsndfile uses the descriptor, whose position buffering has moved
         try:
             self._sound = self._stack.enter_context(_Forward(stream.fileno(), closefd=False))
         except (soundfile.LibsndfileError, TypeError) as error:
             if self._head[4:8] == b"ftyp":
                 raise InputError(
-                    f"{self.name}: MP4 and M4A cannot be read; convert it by ffmpeg -i IN OUT.wav"
+                    f"{self.name}: MP4 and M4A are not supported; convert the file with: ffmpeg -i IN OUT.wav"
                 ) from error
             reason = getattr(error, "error_string", str(error)).rstrip(".")
-            raise InputError(f"{self.name}: cannot be read as audio: {reason}; known: {_NAMES}") from error
+            raise InputError(f"{self.name}: cannot be read as audio: {reason}; supported formats: {_NAMES}") from error
         self._descriptor = stream.fileno()
         self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
         self.subtype = self._sound.subtype
@@ -191,18 +203,22 @@ class AudioReader:
         check_shape(self.sample_rate, self.channels, self.name)
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
-        """All samples in blocks (C, T) of at most ``frames``; to be walked once."""
-        while self._heard_ahead:
-            yield self._heard_ahead.popleft()
+        """Yield all samples in blocks (C, T) of at most ``frames`` frames; iterate only once.
+
+        Raises:
+            InputError: If the recording cannot be read.
+        """
+        while self._peeked:
+            yield self._peeked.popleft()
         yield from self._blocks(frames)
 
     def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
-        """The first ``seconds`` in blocks (C, T), before ``blocks`` is walked, which then has them as well."""
-        wanted = seconds * self.sample_rate
+        """Yield the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too."""
+        frames = seconds * self.sample_rate
         for block in self._blocks(BLOCK):
-            self._heard_ahead.append(block)
+            self._peeked.append(block)
             yield block
-            if self._done >= wanted:
+            if self._done >= frames:
                 return
 
     def _blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:
@@ -211,55 +227,57 @@ class AudioReader:
             yield block
         if not self._ended:
             self._ended = True
-            self.warnings += self._wav.warnings if self._wav is not None else self._ending()
+            self.warnings += self._wav.warnings if self._wav is not None else self._end_warnings()
 
-    def _ending(self) -> list[str]:
-        """What is off about how far libsndfile came."""
+    def _end_warnings(self) -> list[str]:
+        """Warn if libsndfile reached the end too early."""
         if self._damaged:
-            return []  # told already
+            return []  # there is a warning already
         if self._head[:4] == b"OggS" and not _ogg_is_whole(self._descriptor):
-            return [f"{self.name}: its end is missing; {self._done} frames are there"]
+            return [f"{self.name}: the end of the file is missing; it has {self._done} frames"]
         if self.frames is not None and self._done < self.frames:
-            return [f"{self.name}: ends after {self._done} of the {self.frames} frames its header promises"]
+            return [f"{self.name}: ends after {self._done} of the {self.frames} frames in its header"]
         return [] if self._done else [f"{self.name}: holds no samples"]
 
     def _read(self, frames: int) -> NDArray[np.float32]:
         if self._wav is not None:
             return self._wav.read(frames)
-        pieces, count = [np.zeros((self.channels, 0), np.float32)], 0
-        while count < frames and (piece := self._piece(min(frames - count, _PIECE), count)).shape[1]:
-            pieces.append(piece)
-            count += piece.shape[1]
-        return np.concatenate(pieces, axis=1)
+        blocks, count = [np.zeros((self.channels, 0), np.float32)], 0
+        while count < frames and (block := self._read_sound(min(frames - count, _READ_FRAMES), count)).shape[1]:
+            blocks.append(block)
+            count += block.shape[1]
+        return np.concatenate(blocks, axis=1)
 
-    def _piece(self, frames: int, ahead: int) -> NDArray[np.float32]:
-        """The next ``frames`` frames through libsndfile, ``ahead`` of what was handed out; none after damage."""
+    def _read_sound(self, frames: int, offset: int) -> NDArray[np.float32]:
+        """Read ``frames`` frames with libsndfile, ``offset`` frames after those yielded; none after damage."""
         assert self._sound is not None
-        none = np.zeros((self.channels, 0), np.float32)
+        nothing = np.zeros((self.channels, 0), np.float32)
         if self._damaged:
-            return none
+            return nothing
         try:
             block = self._sound.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             self._damaged = True
-            at, reason = (self._done + ahead) / self.sample_rate, error.error_string.rstrip(".")
-            self.warnings.append(f"{self.name}: damaged at {at:.1f} s ({reason}); the rest is lost")
-            return none
+            at, reason = (self._done + offset) / self.sample_rate, error.error_string.rstrip(".")
+            self.warnings.append(f"{self.name}: damaged at {at:.1f} s ({reason}); everything after that is lost")
+            return nothing
         return np.ascontiguousarray(block.T, np.float32)
 
     def check_unchanged(self) -> None:
-        """Raises InputError where the file is not there any more, or not as it was when it was opened."""
+        """Raise InputError if the file has been removed or modified since it was opened."""
         if self.path is None:
             return
         try:
             now = _identity(self.path.stat())
         except OSError as error:
-            raise InputError(f"{self.name}: went away while it was read: {error.strerror}") from error
+            raise InputError(f"{self.name}: was removed while it was being read: {error.strerror}") from error
         if now != self._opened:
-            raise InputError(f"{self.name}: was written to while it was read; run it again when it is whole")
+            raise InputError(
+                f"{self.name}: was modified while it was being read; run the command again when the file is complete"
+            )
 
     def close(self) -> None:
-        """Close what was opened; standard input stays open."""
+        """Close the file; standard input stays open."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -272,7 +290,7 @@ class AudioReader:
 
 
 def _ogg_is_whole(descriptor: int) -> bool:
-    """Whether the last page of an Ogg file is all there and says that it is the last: libsndfile asks neither."""
+    """Return whether an Ogg file ends with a complete page that is marked as the last: libsndfile does not check."""
     size = os.fstat(descriptor).st_size
     tail = os.pread(descriptor, _OGG_PAGE_BYTES, max(0, size - _OGG_PAGE_BYTES))
     page = tail[max(0, tail.rfind(b"OggS")) :]
@@ -280,12 +298,23 @@ def _ogg_is_whole(descriptor: int) -> bool:
 
 
 def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, list[str]]:
-    """A whole recording in memory: its channels' mean (T,) at ``sample_rate`` Hz, its own rate, its damage."""
+    """Read a whole recording into memory, as the mean of its channels.
+
+    Args:
+        path: The file.
+        sample_rate: Hz of the result.
+
+    Returns:
+        (T,) float32, the sample rate of the file in Hz, and warnings about damage.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
     with AudioReader(path) as reader:
         resampler = Resampler(reader.sample_rate, sample_rate, 1)
-        pieces = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
-        pieces.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
-    wave: NDArray[np.float32] = np.concatenate(pieces, axis=1)[0]
+        blocks = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
+        blocks.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
+    wave: NDArray[np.float32] = np.concatenate(blocks, axis=1)[0]
     return wave, reader.sample_rate, reader.warnings
 
 
@@ -304,11 +333,11 @@ def read_channels(path: Path, sample_rate: int) -> NDArray[np.float32]:
     """
     with AudioReader(path) as reader:
         resampler = Resampler(reader.sample_rate, sample_rate, reader.channels)
-        pieces = [resampler.push(block) for block in reader.blocks()]
-        pieces.append(resampler.push(np.zeros((reader.channels, 0), np.float32), last=True))
-    return np.concatenate(pieces, axis=1)
+        blocks = [resampler.push(block) for block in reader.blocks()]
+        blocks.append(resampler.push(np.zeros((reader.channels, 0), np.float32), last=True))
+    return np.concatenate(blocks, axis=1)
 
 
 def codecs() -> tuple[str, list[str]]:
-    """The version of libsndfile, and the formats it was built with."""
+    """Return the version of libsndfile, and the formats it was built with."""
     return soundfile.__libsndfile_version__, sorted(soundfile.available_formats())

@@ -1,4 +1,4 @@
-"""Streaming resampling by soxr, of exact length and without delay."""
+"""Streaming resampling with soxr, of exact length and without delay."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from numpy.typing import NDArray
 
 
 def resampled_length(frames: int, in_rate: int, out_rate: int) -> int:
-    """``round(frames * out_rate / in_rate)`` in whole numbers, halves up."""
+    """Compute ``round(frames * out_rate / in_rate)`` in integers, halves up."""
     return (2 * frames * out_rate + in_rate) // (2 * in_rate)
 
 
 class Resampler:
-    """Blocks (C, T) at ``in_rate`` to blocks at ``out_rate`` (Hz); equal rates pass through untouched.
+    """Resample a stream with soxr's HQ recipe in float32: bit-identical to one call on the whole signal.
 
-    soxr's HQ recipe in float32, where a stream is bit-identical to one call on the whole. Levels are kept;
-    a full-scale square may overshoot to 1.37.
+    Equal rates pass through unchanged. Levels are kept, but a full-scale square wave may overshoot to 1.37.
+
+    Args:
+        in_rate: Hz.
+        out_rate: Hz.
+        channels: Channels C.
     """
 
     def __init__(self, in_rate: int, out_rate: int, channels: int) -> None:
@@ -26,9 +30,17 @@ class Resampler:
         )
 
     def push(self, block: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
-        """What is ready after ``block`` (C, T); ``last`` brings out the rest, and is given once."""
+        """Resample a block.
+
+        Args:
+            block: (C, T) float32.
+            last: Whether this is the last block: all remaining output is returned.
+
+        Returns:
+            The output that is ready, (C, T').
+        """
         if self._stream is None:
             return block
         frames = block[0] if self.channels == 1 else np.ascontiguousarray(block.T)
-        made = self._stream.resample_chunk(frames, last=last)
-        return np.ascontiguousarray(made.reshape(-1, self.channels).T, np.float32)
+        output = self._stream.resample_chunk(frames, last=last)
+        return np.ascontiguousarray(output.reshape(-1, self.channels).T, np.float32)

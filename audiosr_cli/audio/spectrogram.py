@@ -1,4 +1,4 @@
-"""Spectrograms of recordings as a picture: what went in above what came out. Needs matplotlib (extra ``picture``)."""
+"""Spectrograms of recordings as one picture, input above output. Needs matplotlib (extra ``picture``)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,34 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.errors import OutputError, UsageError
 from audiosr_cli.files.atomic import atomic_path
 
-_COLUMNS = 1000  # of a picture, however long the recording
-_FRAME_S = 0.043
-_RANGE_DB = 100.0  # from the loudest bin of all down to black
+_COLUMNS = 1000  # of a picture, however long the recording is
+_FRAME_S = 0.043  # 2048 samples at 48 kHz
+_RANGE_DB = 100.0  # from the loudest bin of all recordings down to black
 
 
 def check(path: Path, option: str = "--spectrogram") -> None:
-    """Raise UsageError where no picture could be drawn into ``path``, which ``option`` names."""
+    """Raise UsageError if no picture can be written to ``path``, the value of ``option``."""
     if path.suffix.lower() != ".png":
-        raise UsageError(f"{option} {path}: a name that ends in .png is wanted")
+        raise UsageError(f"{option} {path}: expected a name that ends in .png")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"{option} draws with matplotlib: pip install 'audiosr-cli[picture]'") from error
+        raise UsageError(f"{option} needs matplotlib; install it with: pip install 'audiosr-cli[picture]'") from error
 
 
 def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32], int, float]:
-    """Mean power of a recording's channels in dB (F, ``columns`` or less), its rate, its seconds; constant memory."""
+    """Compute the spectrogram of a recording in constant memory, as the mean of its channels.
+
+    Args:
+        path: The recording.
+        columns: Most columns of the result.
+
+    Returns:
+        Levels (F, columns) in dB of full scale per Hz, the sample rate in Hz, and the duration in seconds.
+
+    Raises:
+        InputError: If the recording cannot be read.
+    """
     with AudioReader(path) as reader:
         frames = sum(block.shape[1] for block in reader.blocks())
     with AudioReader(path) as reader:
@@ -38,21 +49,30 @@ def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32
         columns = min(columns, steps)
         window = np.hanning(size).astype(np.float32)
         power, count = np.zeros((size // 2 + 1, columns)), np.zeros(columns)
-        held, step = np.zeros((reader.channels, 0), np.float32), 0
+        pending, step = np.zeros((reader.channels, 0), np.float32), 0
         for block in reader.blocks():
-            held = np.concatenate([held, np.nan_to_num(block)], axis=1)
-            while held.shape[1] >= size:
-                spectra = np.fft.rfft(held[:, :size] * window)
+            pending = np.concatenate([pending, np.nan_to_num(block)], axis=1)
+            while pending.shape[1] >= size:
+                spectra = np.fft.rfft(pending[:, :size] * window)
                 column = min(columns - 1, step * columns // steps)
                 power[:, column] += (spectra.real**2 + spectra.imag**2).mean(0)
                 count[column] += 1
-                held, step = held[:, size // 2 :], step + 1
+                pending, step = pending[:, size // 2 :], step + 1
     mean = power / np.maximum(count, 1) / (np.square(window).sum() * rate)
     return (10 * np.log10(mean + 1e-20)).astype(np.float32), rate, frames / rate
 
 
 def draw(recordings: Sequence[tuple[str, Path]], target: Path) -> None:
-    """One panel a recording (its title and path), all with the same axes and colours, into a PNG, atomically."""
+    """Draw recordings as panels of one PNG, with the same axes and colours.
+
+    Args:
+        recordings: Title and path of each.
+        target: The PNG file, written atomically.
+
+    Raises:
+        InputError: If a recording cannot be read.
+        OutputError: If the file cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Sound out: one finishing gate before every encoder, WAV headers of our own for files and pipes."""
+"""Audio output: one gate before every encoder, and atomic files of all formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from audiosr_cli.files.atomic import flush, place, temporary
 
 ClipPolicy = Literal["warn", "rescale", "error"]
 
-# What each format takes: the subtypes it may follow, the first being the default.
+# The sample types of each format; the first one is the default.
 FORMATS: dict[str, tuple[str, ...]] = {
     "wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
     "flac": ("PCM_16", "PCM_24"),
@@ -35,15 +35,22 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 _SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff"}
 _BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-_WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # what comes nearest where a format lacks one
+_WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # the nearest one if a format lacks a sample type
 _ENCODER_FRAMES = 1 << 16  # one very long Vorbis write overflows libsndfile's stack
-_SYSTEM_ERROR = 2  # of libsndfile, which does not tell which
+_SYSTEM_ERROR = 2  # libsndfile's code for any error of the operating system
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """Container and sample type of an output; ``sample_rate`` in Hz."""
+    """The file format of an output.
+
+    Attributes:
+        container: A key of `FORMATS`.
+        subtype: The sample type, such as "PCM_16".
+        sample_rate: Hz.
+        channels: Number of channels.
+    """
 
     container: str
     subtype: str
@@ -54,35 +61,50 @@ class OutputFormat:
 def choose_format(
     container: str, subtype: str | None, input_subtype: str, sample_rate: int, channels: int
 ) -> OutputFormat:
-    """The output format: ``subtype`` if asked for, else the input's, else what comes nearest to it.
+    """Choose the format of an output.
 
-    Lossy and 8-bit input becomes 16 bit. Raises OutputError where a format cannot hold the sound.
+    Args:
+        container: A key of `FORMATS`, or another suffix for one of them.
+        subtype: The sample type; "16", "24" and "32" are short for PCM. None keeps the input's, or the nearest one that
+            the format has; lossy and 8-bit input becomes 16 bit.
+        input_subtype: The input's sample type.
+        sample_rate: Hz.
+        channels: Number of channels.
+
+    Returns:
+        The format.
+
+    Raises:
+        OutputError: If the format is unknown or cannot hold the output.
     """
     container = _SUFFIXES.get(container.lower(), container.lower())
     if container not in FORMATS:
-        raise OutputError(f"unknown output format {container!r}; known: {', '.join(FORMATS)}")
+        raise OutputError(f"unknown output format {container!r}; must be one of {', '.join(FORMATS)}")
     allowed = FORMATS[container]
     if subtype is not None:
         chosen = subtype.upper()
         chosen = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32"}.get(chosen, chosen)
         if chosen not in allowed:
-            raise OutputError(f"{container} cannot hold {subtype}; it takes: {', '.join(allowed)}")
+            raise OutputError(f"{container} cannot hold {subtype}; must be one of {', '.join(allowed)}")
     else:
         chosen = input_subtype
         while chosen not in allowed and chosen in _WIDER:
             chosen = _WIDER[chosen]
         chosen = chosen if chosen in allowed else allowed[0]
     if container == "mp3" and (channels > 2 or sample_rate > 48000):
-        raise OutputError(f"mp3 holds 2 channels up to 48000 Hz, not {channels} at {sample_rate} Hz; use wav or flac")
+        raise OutputError(
+            f"mp3 is limited to 2 channels and 48000 Hz, not {channels} at {sample_rate} Hz; use wav or flac"
+        )
     if container == "flac" and (channels > 8 or sample_rate > 384000):
-        raise OutputError(f"flac holds 8 channels up to 384000 Hz, not {channels} at {sample_rate} Hz; use wav")
+        raise OutputError(f"flac is limited to 8 channels and 384000 Hz, not {channels} at {sample_rate} Hz; use wav")
     if container == "opus" and sample_rate not in _OPUS_RATES:
-        raise OutputError(f"opus knows the rates {', '.join(map(str, _OPUS_RATES))} Hz, not {sample_rate}; use wav")
+        rates = ", ".join(map(str, _OPUS_RATES))
+        raise OutputError(f"opus supports sample rates of {rates} Hz, not {sample_rate}; use another format")
     return OutputFormat(container, chosen, sample_rate, channels)
 
 
 def writable() -> list[str]:
-    """The formats that this libsndfile encodes."""
+    """Return the formats that the installed libsndfile can write."""
     return [name for name, (subtype, *_) in FORMATS.items() if soundfile.check_format(_libsndfile_name(name), subtype)]
 
 
@@ -91,46 +113,51 @@ def _libsndfile_name(container: str) -> str:
 
 
 def container_of(path: Path) -> str | None:
-    """The output format a path's suffix asks for, None if it asks for none."""
+    """Return the output format that the suffix of ``path`` stands for, or None."""
     suffix = path.suffix.lstrip(".").lower()
     suffix = _SUFFIXES.get(suffix, suffix)
     return suffix if suffix in FORMATS else None
 
 
 class Gate:
-    """What every sample passes before an encoder: finite check, clip policy, rounding quantiser.
+    """Check, clip and quantise samples before an encoder.
 
-    Integers come out for PCM (units of the last bit), floats otherwise. Float files keep what lies above
-    full scale; everything else is clipped and counted. ``name`` stands in the errors.
+    The output is integers for PCM (in units of the last bit), else floats. Float files keep samples above full scale;
+    for all others they are clipped and counted.
+
+    Args:
+        output_format: The format of the output.
+        clip: What happens to samples above full scale.
+        name: For errors.
     """
 
-    def __init__(self, form: OutputFormat, clip: ClipPolicy, name: str) -> None:
-        self.bits = _BITS.get(form.subtype)
-        self.keeps_overs = form.subtype == "FLOAT"
-        self.sample_rate, self.clip, self.name = form.sample_rate, clip, name
+    def __init__(self, output_format: OutputFormat, clip: ClipPolicy, name: str) -> None:
+        self.bits = _BITS.get(output_format.subtype)
+        self.keeps_overs = output_format.subtype == "FLOAT"
+        self.sample_rate, self.clip, self.name = output_format.sample_rate, clip, name
         self.rescales = clip == "rescale" and not self.keeps_overs
         self.frames = self.measured = self.clipped = 0
         self.peak = 0.0
 
     def measure(self, block: NDArray[np.float32]) -> None:
-        """Check that ``block`` (C, T) is finite and note its peak; raises SampleError with the position."""
+        """Update the peak by ``block`` (C, T). Raises SampleError, with the position, if it is not finite."""
         peak = float(np.max(np.abs(block), initial=0.0))
         if not np.isfinite(peak):
             at = self.measured + int(np.argmin(np.isfinite(block).all(axis=0)))
-            where = f"sample {at} ({at / self.sample_rate:.3f} s)"
-            raise SampleError(f"{self.name}: {where} is not a finite number; is the input far beyond full scale?")
+            position = f"sample {at} ({at / self.sample_rate:.3f} s)"
+            raise SampleError(f"{self.name}: {position} is not a finite number; is the input far beyond full scale?")
         self.peak = max(self.peak, peak)
         self.measured += block.shape[1]
 
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int32]:
-        """Check and quantise a block (C, T)."""
-        if not self.rescales:  # measured already, before it waited
+        """Check, clip and quantise ``block`` (C, T). Raises SampleError."""
+        if not self.rescales:  # otherwise it was measured before it was spooled
             self.measure(block)
         if not self.keeps_overs and np.max(np.abs(block), initial=0.0) > 1.0:
             over = np.abs(block) > 1.0
             if self.clip == "error":
                 at = (self.frames + int(np.argmax(over.any(axis=0)))) / self.sample_rate
-                raise SampleError(f"{self.name}: clips at {at:.3f} s; use --clip warn or rescale, or --subtype float")
+                raise SampleError(f"{self.name}: clipped at {at:.3f} s; use --clip warn or rescale, or --subtype float")
             self.clipped += int(over.sum())
         self.frames += block.shape[1]
         if self.keeps_overs:
@@ -144,21 +171,30 @@ class Gate:
 
 
 class AudioWriter:
-    """One output: blocks (C, T) go through the gate into a file, or to standard output for ``-``.
+    """Write one output, as a context manager.
 
-    Under ``clip = "rescale"`` samples wait in a temporary float file until ``finish`` brings the gain that
-    keeps the loudest of all outputs in range. Nothing is at ``target`` before ``commit``; leaving the
-    ``with`` block without it removes what was written. A file that is at ``target`` is replaced, unless that has to
-    be ``exclusive``.
+    With ``clip="rescale"`` samples are spooled to a temporary float file until ``finish`` is called with the gain that
+    keeps the loudest of all outputs in range. ``target`` appears at ``commit``; leaving the context without it removes
+    what was written.
+
+    Args:
+        target: A path, or ``-`` for standard output.
+        output_format: The format.
+        clip: What happens to samples above full scale.
+        exclusive: Fail if ``target`` exists at ``commit``; otherwise replace it.
+
+    Raises:
+        OutputError: If the target cannot be written.
+        SampleError: If samples are not finite, or above full scale with ``clip="error"``.
     """
 
     def __init__(
-        self, target: str | Path, form: OutputFormat, clip: ClipPolicy = "warn", exclusive: bool = False
+        self, target: str | Path, output_format: OutputFormat, clip: ClipPolicy = "warn", exclusive: bool = False
     ) -> None:
-        self.target, self.form, self.exclusive = target, form, exclusive
+        self.target, self.output_format, self.exclusive = target, output_format, exclusive
         self.name = "standard output" if str(target) == "-" else str(target)
-        self.gate = Gate(form, clip, self.name)
-        self._files = ExitStack()  # temporary files, and what is open
+        self.gate = Gate(output_format, clip, self.name)
+        self._files = ExitStack()  # temporary and open files
         self._spool: BinaryIO | None = None
         self._sink: WavWriter | soundfile.SoundFile | None = None
         self._part: Path | None = None
@@ -179,55 +215,63 @@ class AudioWriter:
 
     def _open(self) -> None:
         if self.gate.rescales:
-            beside = None if str(self.target) == "-" else Path(self.target).parent
+            folder = None if str(self.target) == "-" else Path(self.target).parent
             with self._named_errors():  # beside the target, as /tmp is often memory
-                self._spool = self._files.enter_context(tempfile.TemporaryFile(dir=beside))
+                self._spool = self._files.enter_context(tempfile.TemporaryFile(dir=folder))
         if str(self.target) == "-":
-            if self.form.container != "wav":
-                raise OutputError(f"standard output takes wav only, not {self.form.container}")
+            if self.output_format.container != "wav":
+                raise OutputError(f"standard output must be wav, not {self.output_format.container}")
             with self._named_errors():
                 self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
             return
         target = Path(self.target)
         with self._named_errors():
             if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-                if self.form.container != "wav":
-                    raise OutputError(f"{self.name}: a pipe or device takes wav only, not {self.form.container}")
+                if self.output_format.container != "wav":
+                    raise OutputError(f"{self.name}: a pipe or device must be wav, not {self.output_format.container}")
                 stream = self._files.enter_context(open(target, "wb"))
                 self._sink = WavWriter(stream, self._wav_format(), seekable=False)
                 return
             self._part = self._files.enter_context(temporary(target))
-            if self.form.container == "wav":
+            if self.output_format.container == "wav":
                 stream = self._files.enter_context(open(self._part, "xb"))
                 self._sink = WavWriter(stream, self._wav_format(), seekable=True)
             else:
                 self._sink = self._sound_file(self._part)
 
     def _wav_format(self) -> WavFormat:
-        bits = _BITS.get(self.form.subtype, 32)
-        return WavFormat(self.form.sample_rate, self.form.channels, bits, self.form.subtype == "FLOAT")
+        bits = _BITS.get(self.output_format.subtype, 32)
+        return WavFormat(
+            self.output_format.sample_rate, self.output_format.channels, bits, self.output_format.subtype == "FLOAT"
+        )
 
     def _sound_file(self, part: Path) -> soundfile.SoundFile:
-        form = self.form
-        name = _libsndfile_name(form.container)
-        extra = {"compression_level": 0.0, "bitrate_mode": "CONSTANT"} if form.container == "mp3" else {}
+        output_format = self.output_format
+        name = _libsndfile_name(output_format.container)
+        extra = {"compression_level": 0.0, "bitrate_mode": "CONSTANT"} if output_format.container == "mp3" else {}
         try:
             return soundfile.SoundFile(
-                os.fsencode(part), "x", form.sample_rate, form.channels, form.subtype, format=name, **extra
+                os.fsencode(part),
+                "x",
+                output_format.sample_rate,
+                output_format.channels,
+                output_format.subtype,
+                format=name,
+                **extra,
             )
         except (soundfile.LibsndfileError, TypeError) as error:
-            raise OutputError(f"{self.name}: cannot be written as {form.container}: {error}") from error
+            raise OutputError(f"{self.name}: cannot be written as {output_format.container}: {error}") from error
 
     def write(self, block: NDArray[np.float32]) -> None:
         """Append a block (C, T), full scale 1.0."""
         if self._spool is None:
-            self._put(self.gate(block))
+            self._encode(self.gate(block))
             return
         self.gate.measure(block)
         with self._named_errors():
             self._spool.write(np.ascontiguousarray(block.T).tobytes())
 
-    def _put(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
+    def _encode(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
         with self._named_errors():
             if isinstance(self._sink, WavWriter):
                 self._sink.write(samples)
@@ -241,24 +285,24 @@ class AudioWriter:
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # the reader of a pipe has gone: no fault of the target
+        except BrokenPipeError:  # the reader of a pipe has closed it: not an error of the target
             raise
         except OSError as error:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
         except soundfile.LibsndfileError as error:
             reason = error.error_string.rstrip(".")
-            hint = "; is there room on the disk?" if error.code == _SYSTEM_ERROR else ""
+            hint = "; is the disk full?" if error.code == _SYSTEM_ERROR else ""
             raise OutputError(f"{self.name}: cannot be written: {reason}{hint}") from error
 
     def finish(self, gain: float = 1.0) -> None:
-        """Write what waits (times ``gain``, under rescale) and end the file: on the disk, under its temporary name."""
+        """Complete the file on the disk, under its temporary name; spooled samples are multiplied by ``gain``."""
         with self._named_errors():
             if self._spool is not None:
                 self._spool.seek(0)
-                width = 4 * self.form.channels
+                width = 4 * self.output_format.channels
                 while data := self._spool.read(width << 14):
-                    block = np.frombuffer(data, np.float32).reshape(-1, self.form.channels).T
-                    self._put(self.gate(block * np.float32(gain)))
+                    block = np.frombuffer(data, np.float32).reshape(-1, self.output_format.channels).T
+                    self._encode(self.gate(block * np.float32(gain)))
             if self._sink is not None:
                 self._sink.close()
         if isinstance(self._sink, soundfile.SoundFile):
@@ -268,19 +312,19 @@ class AudioWriter:
                 flush(self._part)
 
     def _check_written(self) -> None:
-        """Read an encoded file back: libsndfile says nothing of a disk that filled up while it closed."""
+        """Read an encoded file back: libsndfile reports no error if the disk fills up while it closes the file."""
         frames = 0
         try:
-            with soundfile.SoundFile(os.fsencode(cast(Path, self._part))) as back:
-                while count := len(back.read(_ENCODER_FRAMES, dtype="int16", always_2d=True)):
+            with soundfile.SoundFile(os.fsencode(cast(Path, self._part))) as file:
+                while count := len(file.read(_ENCODER_FRAMES, dtype="int16", always_2d=True)):
                     frames += count
         except (soundfile.LibsndfileError, ValueError):
             frames = -1
         if frames < self.gate.frames:
-            raise OutputError(f"{self.name}: could not be written whole; is there room on the disk?")
+            raise OutputError(f"{self.name}: was not written completely; is the disk full?")
 
     def commit(self) -> None:
-        """Put the finished file in its place; nothing but its name is missing."""
+        """Rename the finished file to its target."""
         with self._named_errors():
             if self._part is not None:
                 place(self._part, Path(self.target), self.exclusive)

@@ -1,1 +1,1 @@
-"""Signal processing: spectra, bandwidth, metrics."""
+"""Signal processing: spectra, bandwidth detection, metrics."""

@@ -1,4 +1,4 @@
-"""Tensor maths: spectrograms, mels, filters. Its only state is a cache of constants."""
+"""Spectra of tensors: spectrograms, mel filters, low-pass filters, resampling; the only state is a cache."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def constant(function: Function) -> Function:
-    """Call ``function`` once for each set of arguments and return the same tensors ever after: do not write to them.
+    """Cache the tensors that ``function`` returns for each set of arguments; callers must not write to them.
 
-    Small constants cost a launch and often a copy every time they are made on a GPU.
+    On a GPU, creating a small constant costs a kernel launch and often a copy each time.
     """
 
     @lru_cache(maxsize=64)
     def cached(*args: Hashable) -> Any:
-        with torch.inference_mode(False):  # or training could not use what inference has cached
+        with torch.inference_mode(False):  # or training could not use tensors cached in inference
             return function(*args)
 
     @wraps(function)
     def call(*args: Hashable) -> Any:
-        # torch.compile warns of caches, and needs none.
+        # torch.compile warns about caches, and needs none.
         return function(*args) if torch.compiler.is_compiling() else cached(*args)
 
     return cast(Function, call)
@@ -39,9 +39,9 @@ def hann_window(length: int, device: torch.device, dtype: torch.dtype = torch.fl
 
 
 def irfft(spectrum: Tensor, length: int) -> Tensor:
-    """Compute the inverse real FFT; on every device it ignores imaginary parts of DC and half the rate.
+    """Compute the inverse real FFT, ignoring the imaginary parts of DC and Nyquist on every device.
 
-    No real signal has those. FFTs on CPUs ignore them, cuFFT does not at some lengths (pytorch issue 154496).
+    No real signal has those. FFTs on CPUs ignore them; cuFFT does not at some lengths (PyTorch issue 154496).
 
     Args:
         spectrum: (..., F) complex.
@@ -59,7 +59,7 @@ def irfft(spectrum: Tensor, length: int) -> Tensor:
 
 @constant
 def _real_ends(bins: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return factors (bins, 2) of real and imaginary parts: 0 for the imaginary ones that no real signal has."""
+    """Return factors (bins, 2) for real and imaginary parts: 0 for the imaginary parts of DC and Nyquist, else 1."""
     factors = torch.ones(bins, 2, dtype=dtype, device=device)
     factors[0, 1].zero_()
     if length % 2 == 0 and bins == length // 2 + 1:
@@ -68,29 +68,39 @@ def _real_ends(bins: int, length: int, dtype: torch.dtype, device: torch.device)
 
 
 def stft(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Centred Hann STFT, (..., T) → (..., F, L) complex; not normalised."""
+    """Compute the centred Hann STFT, (..., T) → (..., F, L) complex; not normalised."""
     window = hann_window(n_fft, waves.device, waves.dtype)
-    made = torch.stft(waves.reshape(-1, waves.shape[-1]), n_fft, hop_length, window=window, return_complex=True)
-    return made.reshape(*waves.shape[:-1], *made.shape[-2:])
+    spectrum = torch.stft(waves.reshape(-1, waves.shape[-1]), n_fft, hop_length, window=window, return_complex=True)
+    return spectrum.reshape(*waves.shape[:-1], *spectrum.shape[-2:])
 
 
 def squared(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes of complex values: a fifth of the cost of ``abs`` and ``square``.
+    """Compute squared magnitudes of complex values, at a fifth of the cost of ``abs`` and ``square``.
 
-    Summed from real and imaginary parts, so that the gradient at silence is zero rather than NaN.
+    They are sums of squared real and imaginary parts, so the gradient at silence is zero rather than NaN.
     """
     return spectrum.real.square() + spectrum.imag.square()
 
 
 def power_spectrogram(waves: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Squared magnitudes of the centred Hann STFT, (..., T) → (..., F, L); not normalised."""
+    """Compute squared magnitudes of the centred Hann STFT, (..., T) → (..., F, L); not normalised."""
     return squared(stft(waves, n_fft, hop_length))
 
 
 def mel_filters(n_fft: int, n_mels: int, sample_rate: int, low: float = 0.0, high: float | None = None) -> Tensor:
-    """Triangular filters (n_mels, n_fft // 2 + 1) from ``low`` to ``high`` Hz (half the rate), each of unit area.
+    """Build triangular mel filters of unit area on Slaney's scale (Auditory Toolbox, 1998), as librosa does.
 
-    Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz, logarithmic above, as librosa has it.
+    The scale is linear up to 1 kHz and logarithmic above.
+
+    Args:
+        n_fft: Length of the transform in samples.
+        n_mels: Number of filters.
+        sample_rate: Hz.
+        low: Lower end of the first filter in Hz.
+        high: Upper end of the last filter in Hz, by default half the rate.
+
+    Returns:
+        (n_mels, n_fft // 2 + 1).
     """
     step, corner, growth = 200 / 3, 1000.0, math.log(6.4) / 27
 
@@ -108,10 +118,17 @@ def mel_filters(n_fft: int, n_mels: int, sample_rate: int, low: float = 0.0, hig
 
 
 def low_pass(waves: Tensor, cutoff: Tensor, roll_off: Tensor, sample_rate: int) -> Tensor:
-    """Waves (B, T) without what lies above ``cutoff`` (B,) Hz, with zero phase.
+    """Remove content above a cutoff, with zero phase; the ends wrap around (circular convolution).
 
-    The response falls as a raised cosine from 1 at ``cutoff * (1 - roll_off)`` to 0 at ``cutoff``;
-    ``roll_off`` (B,) lies in (0, 1]. The ends of the wave wrap around (circular convolution).
+    Args:
+        waves: (B, T).
+        cutoff: (B,) in Hz: there the response is 0.
+        roll_off: (B,) in (0, 1]: the share of the band below the cutoff over which the response falls from 1 to 0, as a
+            raised cosine.
+        sample_rate: Hz.
+
+    Returns:
+        (B, T).
     """
     length = waves.shape[-1]
     frequency = torch.fft.rfftfreq(length, 1 / sample_rate, device=waves.device)  # (F,)
@@ -120,23 +137,31 @@ def low_pass(waves: Tensor, cutoff: Tensor, roll_off: Tensor, sample_rate: int) 
 
 
 def change_rate(waves: Tensor, before: int, after: int, roll_off: float = 0.1) -> Tensor:
-    """Waves (..., T) at ``before`` Hz → (..., round(T * after / before)) at ``after`` Hz, with zero phase.
+    """Resample whole waveforms in memory, for training, with zero phase; the ends wrap around.
 
-    The response falls over the upper ``roll_off`` of the narrower band. The ends of the wave wrap around. For
-    training, where all is in memory; recordings go through soxr.
+    Recordings are resampled by soxr (`audio/resample.py`).
+
+    Args:
+        waves: (..., T) at ``before`` Hz.
+        before: Hz.
+        after: Hz.
+        roll_off: Upper share of the narrower band over which the response falls from 1 to 0.
+
+    Returns:
+        (..., round(T * after / before)).
     """
     if before == after:
         return waves
     length = waves.shape[-1]
-    wanted = round(length * after / before)
+    out_length = round(length * after / before)
     spectrum = torch.fft.rfft(waves)
-    bins = min(spectrum.shape[-1], wanted // 2 + 1)
+    bins = min(spectrum.shape[-1], out_length // 2 + 1)
     cutoff = min(before, after) / 2
     frequency = torch.arange(bins, device=waves.device) * (before / length)
     response = raised_cosine(frequency / cutoff, torch.tensor(roll_off))
-    return irfft(spectrum[..., :bins] * response, wanted) * (wanted / length)
+    return irfft(spectrum[..., :bins] * response, out_length) * (out_length / length)
 
 
 def raised_cosine(relative: Tensor, roll_off: Tensor) -> Tensor:
-    """Gain at ``relative`` = frequency / cutoff: 1 up to 1 - ``roll_off``, falling to 0 at 1 (shapes broadcast)."""
+    """Compute gains at ``relative`` = frequency / cutoff: 1 up to 1 - ``roll_off``, falling to 0 at 1 (broadcast)."""
     return (1 - torch.cos(torch.pi * ((1 - relative) / roll_off).clamp(0, 1))) / 2

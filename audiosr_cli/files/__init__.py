@@ -1,1 +1,1 @@
-"""Files: atomic writing, fingerprints."""
+"""Files: atomic writing and fingerprints."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: a temporary one beside the target, which takes its name at the end."""
+"""Atomic writing: a temporary file beside the target is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from pathlib import Path
 
 from audiosr_cli.errors import OutputError
 
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # of file systems that know no hard links
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # from file systems without hard links
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that becomes ``target`` at the end: flushed, renamed, folder synced.
+    """Write a file atomically: flush it, rename it to ``target``, and sync the folder.
 
-    On any error the temporary file is removed and ``target`` is left as it was. Raises OutputError where the
-    operating system refuses the last steps.
+    On any error the temporary file is removed and ``target`` stays as it was.
+
+    Args:
+        target: The file to write. An existing one is replaced.
+
+    Yields:
+        The temporary path to write to.
+
+    Raises:
+        OutputError: If flushing or renaming fails.
     """
     with temporary(target) as part:
         yield part
@@ -33,25 +41,32 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary(target: Path) -> Iterator[Path]:
-    """A path beside ``target`` that is removed at the end, if it is there still."""
+    """Yield a temporary path beside ``target``, and remove the file at the end if it still exists."""
     part = target.parent / f".audiosr-{owner()}{secrets.token_hex(4)}.part"
     try:
         yield part
     finally:
-        if part.exists():  # a read-only disk would refuse to unlink nothing, too
+        if part.exists():  # unlinking a missing file fails on a read-only disk
             part.unlink(missing_ok=True)
 
 
 def flush(part: Path) -> None:
-    """Have the disk hold what was written. Raises OSError."""
-    with open(part, "rb") as written:
-        os.fsync(written.fileno())
+    """Wait until the file ``part`` is on the disk. Raises OSError."""
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def place(part: Path, target: Path, exclusive: bool = False) -> None:
-    """Give ``part`` the name ``target``, whose file goes; a ``exclusive`` name must be nobody's.
+    """Rename a complete file.
 
-    Raises OutputError where it is somebody's, OSError where the operating system refuses.
+    Args:
+        part: The temporary file.
+        target: Its name from now on. An existing file is replaced.
+        exclusive: Fail if ``target`` exists.
+
+    Raises:
+        OutputError: If ``target`` exists and ``exclusive`` is set.
+        OSError: If the operating system refuses.
     """
     if exclusive:
         _place_exclusive(part, target)
@@ -61,16 +76,16 @@ def place(part: Path, target: Path, exclusive: bool = False) -> None:
 
 
 def _place_exclusive(part: Path, target: Path) -> None:
-    taken = OutputError(f"{target}: came to be there meanwhile; use --overwrite or --skip")
+    exists = OutputError(f"{target}: was created while processing; use --overwrite or --skip")
     try:
         target.hardlink_to(part)
     except FileExistsError as error:
-        raise taken from error
+        raise exists from error
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         if os.path.lexists(target):
-            raise taken from error
+            raise exists from error
         os.replace(part, target)
     else:
         part.unlink()
@@ -80,7 +95,7 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some file systems cannot sync folders; the rename stands all the same
+    except OSError as error:  # some file systems cannot sync folders
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -88,35 +103,35 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose processes were killed, as far as that is allowed.
+    """Remove the temporary files in ``folder`` whose processes no longer exist, as far as permissions allow.
 
-    Those of other machines, containers and boots stay: what became of their processes cannot be told here.
+    Files of other machines, containers and boots stay, as their processes cannot be checked from here.
     """
     for part in folder.glob(f".audiosr-*-{_host()}*.part"):
         process = part.name.split("-")[1]
         if process.isdecimal() and not _is_alive(int(process)):
-            with suppress(OSError):  # of another user, in a folder that everybody may write to
+            with suppress(OSError):  # another user's file in a shared folder
                 part.unlink()
 
 
 def owner() -> str:
-    """What the names of this process's temporary files tell it by: its number, and its machine."""
+    """Return the part of temporary names that identifies this process: its number and its machine."""
     return f"{os.getpid()}-{_host()}"
 
 
 def discard(folder: Path, dead: str) -> None:
-    """Remove what the ``owner`` of that name left in ``folder``; on any machine, so it must be known to be dead."""
+    """Remove the temporary files in ``folder`` of the process whose ``owner()`` was ``dead``, on whatever machine."""
     for part in folder.glob(f".audiosr-{dead}*.part"):
         part.unlink(missing_ok=True)
 
 
 def _host() -> str:
-    """What tells machines, their boots and their containers apart that share a folder: each numbers its processes."""
-    told = os.uname().nodename
-    with suppress(OSError):  # Linux has it
-        told += Path("/proc/sys/kernel/random/boot_id").read_text()
-        told += os.fspath(Path("/proc/self/ns/pid").readlink())
-    return hashlib.sha256(told.encode()).hexdigest()[:6]
+    """Identify the machine, its boot and the container: each of them numbers its processes from 1."""
+    identity = os.uname().nodename
+    with suppress(OSError):  # Linux only
+        identity += Path("/proc/sys/kernel/random/boot_id").read_text()
+        identity += os.fspath(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(identity.encode()).hexdigest()[:6]
 
 
 def _is_alive(process: int) -> bool:
@@ -124,8 +139,8 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
-    with suppress(OSError):  # Linux: one that was killed and whose parent has not asked yet is a zombie
+    with suppress(OSError):  # Linux: a killed process is a zombie until its parent waits for it
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     return True

@@ -1,1 +1,1 @@
-"""The machine: devices, threads, memory."""
+"""The machine: devices, threads, memory, and which code runs."""

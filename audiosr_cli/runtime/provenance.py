@@ -1,18 +1,19 @@
-"""Which code made a result: the commit of this checkout, where the package runs from one."""
+"""The commit of the code, for the provenance of results."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-PACKED = "COMMIT"  # the file beside the package of a kit that says what it was packed from
+PACKED = "COMMIT"  # a file beside the package in a kit: the commit that the kit was packed from
 
 
 def commit(package: Path = Path(__file__).parent) -> str:
-    """Return the commit of the checkout that ``package`` lies at the top of, with "-dirty" where it was changed.
+    """Return the commit of the checkout whose top folder holds ``package``, with "-dirty" if files were changed.
 
-    For a kit that `audiosr train --pack` made, that of the checkout it was packed from. Empty for an installation,
-    whatever repository it lies in (an environment in a project's folder, say), and where git is missing or fails.
+    For a kit written by `audiosr train --pack`, it is the commit that the kit was packed from. Empty for an installed
+    package, even inside another repository (such as an environment in a project's folder), and if git is missing or
+    fails.
     """
     root = package.resolve().parent
     if (root / PACKED).is_file():

@@ -1,7 +1,6 @@
-"""Threads that compute windows: several windows at once, each of them in a single thread.
+"""Threads that compute several windows in parallel, each window in a single thread.
 
-The operators of small networks gain little from threads of their own, and windows do not wait for each other: see
-CHANGELOG.md for figures.
+The operators of small networks gain little from threads of their own, and windows need not wait for each other.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import torch
 
 
 class SerialExecutor(Executor):
-    """Computes in the thread that asks, at once."""
+    """Run each call at once, in the calling thread."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """A future that is done. Raises what ``function`` raises."""
+        """Return a future that is done. Raises what ``function`` raises."""
         future = Future[Any]()
         future.set_result(function(*args, **kwargs))
         return future
@@ -28,41 +27,46 @@ class SerialExecutor(Executor):
 
 @contextmanager
 def thread_pool(threads: int) -> Iterator[Executor]:
-    """So many threads to compute in, a single one being the caller's.
+    """Open a pool of threads; a single one is the calling thread.
 
-    Meanwhile torch's operators have one thread, in the whole process: so samples are the same whatever ``threads`` is.
-    The caller's thread and those of the pool flush subnormal numbers, see ``subnormals_flushed``.
-    After an error what has begun is waited for, but after Ctrl-C and the like it is not; what has not is dropped.
+    Meanwhile torch's operators use one thread in the whole process, so results do not depend on ``threads``. The
+    calling thread and those of the pool flush subnormal numbers (see `subnormals_flushed`). After an error, calls that
+    have not started are dropped, and those in progress are waited for, except after Ctrl-C.
+
+    Args:
+        threads: Number of threads, at least 1.
+
+    Yields:
+        The executor.
     """
     with _operators.single_threaded(), subnormals_flushed():
         pool = ThreadPoolExecutor(threads, "window", _prepare_thread) if threads > 1 else SerialExecutor()
         try:
             yield pool
         except Exception:
-            pool.shutdown(wait=True, cancel_futures=True)  # it holds memory that the next recording needs
+            pool.shutdown(wait=True, cancel_futures=True)  # running calls hold memory that the next recording needs
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _prepare_thread() -> None:
-    """Set up a new thread of a pool: torch has both settings for each thread by itself."""
+    """Set up a new thread of a pool: both settings of torch are per thread."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 def flushes_subnormals() -> bool:
-    """Return whether arithmetic of this thread takes subnormal numbers (below 1e-308, in float32 1e-38) as zero."""
+    """Return whether this thread treats subnormal numbers (below 1e-308, in float32 below 1e-38) as zero."""
     return sys.float_info.min / 2 == 0
 
 
 @contextmanager
 def subnormals_flushed() -> Iterator[None]:
-    """Have this thread take subnormal numbers as zero, as long as the context lasts.
+    """Treat subnormal numbers as zero in this thread, as long as the context lasts.
 
-    Many processors compute them in microcode, up to a hundred times slower: a recording that fades out to 1e-38 of full
-    scale, which nobody hears, would take many times as long as another one. Processors that cannot flush them are left
-    as they are.
+    Many processors compute them in microcode, up to a hundred times slower, so a recording that fades out to 1e-38 of
+    full scale would take many times as long as others. Processors that cannot flush them are left as they are.
     """
     before = flushes_subnormals()
     torch.set_flush_denormal(True)
@@ -73,10 +77,9 @@ def subnormals_flushed() -> Iterator[None]:
 
 
 class _Operators:
-    """How many threads torch's operators have: one while a call computes, then as many as before the first of them.
+    """The number of threads of torch's operators: 1 while any call computes, afterwards what it was before the first.
 
-    torch has a number for each thread, and one for threads to come: a call that begins beside another would take the
-    other's 1 for what was before.
+    Calls may overlap: one that starts during another must not take the other's 1 for the number to restore.
     """
 
     def __init__(self) -> None:
@@ -84,7 +87,7 @@ class _Operators:
 
     @contextmanager
     def single_threaded(self) -> Iterator[None]:
-        """As long as the context lasts."""
+        """Use one thread for operators, as long as the context lasts."""
         with self._lock:
             if not self._users:
                 self._before = torch.get_num_threads()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +11,27 @@ from numpy.typing import NDArray
 from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import Gate, OutputFormat
-from audiosr_cli.errors import InputError, SampleError
+from audiosr_cli.errors import SampleError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.recording import (
-    ProgressCallback,
-    Report,
-    _counted,
-    _level_warnings,
-    _speaker_warnings,
-    _tell_tracks,
-)
+from audiosr_cli.streaming.recording import ProgressCallback, Report, check_damage, complete_report, read_blocks
 from audiosr_cli.streaming.stages import make_stages, stream, stream_with_residual
+
+
+def process_array(
+    audio: NDArray[np.floating],
+    sample_rate: int,
+    models: Sequence[Runnable | None],
+    out_rate: int,
+    options: Options,
+    speaker_encoder: SpeakerEncoder | None = None,
+    residual: bool = False,
+) -> Samples:
+    """Process a signal (T,) or (C, T) at ``sample_rate`` Hz as ``process_in_memory`` does, without a report."""
+    reader = ArrayReader(audio, sample_rate)
+    return process_in_memory(reader, models, out_rate, options, None, speaker_encoder, residual)[0]
 
 
 def process_in_memory(
@@ -60,15 +66,16 @@ def process_in_memory(
     with thread_pool(options.threads) as executor:
         stages = make_stages(models, reader.sample_rate, out_rate, channels, options, speaker_encoder, executor)
         outputs = stages[-1].rows // channels + residual
-        blocks = _counted(reader, report, options, progress)
+        blocks = read_blocks(reader, report, options, progress)
         audio, energy = _collect((stream_with_residual if residual else stream)(blocks, stages), outputs, report)
-    if options.strict and reader.warnings:
-        raise InputError(f"{reader.warnings[0]}; without strict=True this is a warning")
-    over_full_scale = _apply_clip_policy(audio, report, options)
-    _tell_tracks(report, stages, energy * report.gain**2)
-    report.warnings = [*reader.warnings, *_level_warnings(replace(report, clipped=0)), *over_full_scale]
-    report.warnings += _speaker_warnings(report, outputs - residual)
-    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
+    check_damage(reader, options)
+    over = _apply_clip_policy(audio, report, options)
+    complete_report(report, reader, stages, energy * report.gain**2, outputs - residual)
+    if over:
+        report.clipped = over
+        report.warnings.append(
+            f"{report.input}: {over} output samples exceed full scale and would clip in a PCM file; use clip='rescale'"
+        )
     report.elapsed_s = time.monotonic() - started
     return audio, report
 
@@ -85,28 +92,24 @@ def _collect(blocks: Iterable[Samples], outputs: int, report: Report) -> tuple[S
     return np.concatenate(pieces, axis=1).reshape(outputs, report.channels, report.frames_out), energy
 
 
-def _apply_clip_policy(audio: Samples, report: Report, options: Options) -> list[str]:
-    """Count, scale down in place, or refuse samples of ``audio`` (S, C, T) beyond full scale.
+def _apply_clip_policy(audio: Samples, report: Report, options: Options) -> int:
+    """Scale down in place, or refuse, samples of ``audio`` (S, C, T) beyond full scale.
 
     Returns:
-        Warnings about samples that are kept.
+        The number of samples that stay beyond full scale.
 
     Raises:
         SampleError: If samples exceed full scale and ``options.clip`` is "error".
     """
     peak = float(max(audio.max(initial=0.0), -audio.min(initial=0.0)))
     if peak <= 1:
-        return []
+        return 0
     if options.clip == "rescale":
         report.gain = 1 / peak
         audio *= np.float32(report.gain)
-        return []
+        return 0
     over = np.abs(audio) > 1
     if options.clip == "error":
         at_s = int(np.argmax(over.any(axis=(0, 1)))) / report.rate_out
         raise SampleError(f"{report.input}: the output exceeds full scale at {at_s:.3f} s; use clip='rescale'")
-    report.clipped = int(np.count_nonzero(over))
-    return [
-        f"{report.input}: {report.clipped} output samples exceed full scale and would clip in a PCM file; "
-        "use clip='rescale'"
-    ]
+    return int(np.count_nonzero(over))

@@ -1,4 +1,4 @@
-"""Models in a row, and which of them a recording needs."""
+"""A chain of models, and which of them a recording needs."""
 
 from __future__ import annotations
 
@@ -30,21 +30,35 @@ from audiosr_cli.streaming.recording import ProgressCallback, Report, process_fi
 
 Source = str | os.PathLike[str]
 
-_PASSED = 0.9  # of half its rate: where a resampled recording begins to fade out
-_FADED = 0.945  # of half its rate: where it has lost 3 dB
-_TOLD = 0.985  # of where content is found to end: models expect the point where 3 dB are lost
-_FULL_HZ = 20000.0  # content up to here lacks nothing
-_FEW_WINDOWS = 16
-_AHEAD_S = 30.0  # of a pipe that are heard to find where its content ends
+# Where a resampled recording fades out, as shares of half its rate: from here on, and with 3 dB lost. soxr's HQ filter
+# has lost 0.1 dB at 0.931 and 3 dB at 0.950; other resamplers are gentler. Set by hand, November 2026.
+_PASSBAND = 0.9
+_MINUS_3_DB = 0.945
+# The cutoff that models expect, where 3 dB are lost, as a share of the detected cutoff, at which content ends. Set by
+# hand, November 2026, so that the cutoffs of soxr at 8, 16 and 24 kHz are met (tests/streaming/test_recording.py).
+_DETECTED_TO_MINUS_3_DB = 0.985
+# Nothing is restored if content reaches 20 kHz, the limit of hearing.
+_FULL_BAND_HZ = 20000.0
+# Windows of a diffusion model below which no duration is predicted. Set by hand, November 2026.
+_MIN_WINDOWS_TO_PREDICT = 16
+# Seconds at the start of a pipe from which its cutoff is detected. Set by hand, November 2026.
+_PIPE_CUTOFF_S = 30.0
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Models in a row, ready to run: ``rate`` (Hz) is the output's, None for the input's own.
+    """A chain of loaded models with options, ready to process recordings.
 
-    ``speaker_encoder`` keeps speakers on their tracks. An upsampler that comes first restores what lies above
-    ``cutoff_hz``, or above the detected cutoff; a diffusion model draws by ``sampling``. With ``residual``, for which
-    the rate must be the input's, what the sources leave of it is an output, too.
+    Args:
+        models: In the order of processing. If the first one is an upsampler, it restores what lies above the cutoff of
+            a recording.
+        rate: Sample rate of the output in Hz; None for that of the input.
+        options: How recordings are processed.
+        speaker_encoder: Helps to keep the speakers of a separator on their tracks.
+        residual: Whether what remains of the input when all sources are subtracted is another output. The rate must be
+            the input's.
+        cutoff_hz: Cutoff of all recordings in Hz; None detects that of each.
+        sampling: How a diffusion model draws; None for its default.
     """
 
     models: tuple[Model, ...]
@@ -57,23 +71,31 @@ class Pipeline:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What each output of a recording is called."""
+        """The names of the outputs of a recording."""
         speakers = int(np.prod([model.spec.sources for model in self.models if model.spec.inputs == 1]))
         return (*(f"speaker{i + 1}" for i in range(speakers)), *(["residual"] if self.residual else []))
 
     @property
     def checkpoints(self) -> dict[str, str]:
-        """The SHA-256 of every model's checkpoint, by the model's name."""
+        """The SHA-256 of the checkpoint of each model, by the model's name."""
         loaded = (*self.models, *([self.speaker_encoder] if self.speaker_encoder is not None else []))
         return {model.spec.name: model.sha256 for model in loaded}
 
     @property
     def uses_cutoff(self) -> bool:
-        """Whether what is done depends on where a recording's content ends."""
+        """Whether processing depends on the cutoff of a recording."""
         return bool(self.models) and self.models[0].spec.task == "upsample"
 
     def find_cutoff(self, blocks: Iterable[Samples], sample_rate: int) -> float | None:
-        """Where the content of ``blocks`` (C, T) ends, in Hz, or is said to; None where there is hardly any."""
+        """Detect the cutoff of a signal, unless ``cutoff_hz`` sets it.
+
+        Args:
+            blocks: (C, T), the signal.
+            sample_rate: Hz.
+
+        Returns:
+            Frequency in Hz at which the content ends; None for silence.
+        """
         if self.cutoff_hz is not None:
             return min(self.cutoff_hz, sample_rate / 2)
         meter = BandMeter(sample_rate)
@@ -82,39 +104,59 @@ class Pipeline:
         return meter.cutoff()
 
     def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[ModelCall, ...]:
-        """The models, with arguments, that a recording at ``sample_rate`` Hz needs whose content ends at ``cutoff_hz``.
+        """Choose the models that a recording needs.
 
-        Restorers only where it has highs, upsamplers that come first only where it has none and is not silent.
+        Restorers are for recordings with content above the separator's band. An upsampler that comes first is for
+        recordings that lack content, and not for silence.
+
+        Args:
+            sample_rate: Of the recording, in Hz.
+            cutoff_hz: Of the recording, in Hz; None for silence.
+
+        Returns:
+            The models with their arguments; maybe none.
         """
-        enough = any(model.spec.inputs > 1 for model in self.models) and (self.rate or 0) <= sample_rate
-        full = min(_FULL_HZ, _PASSED * (self.rate or sample_rate) / 2)
-        if self.uses_cutoff and (cutoff_hz is None or cutoff_hz >= full):
+        rate_is_enough = any(model.spec.inputs > 1 for model in self.models) and (self.rate or 0) <= sample_rate
+        full_band = min(_FULL_BAND_HZ, _PASSBAND * (self.rate or sample_rate) / 2)
+        if self.uses_cutoff and (cutoff_hz is None or cutoff_hz >= full_band):
             return ()
 
-        def needed(model: Model) -> bool:
+        def is_needed(model: Model) -> bool:
             if model.spec.inputs > 1:
-                return _PASSED * sample_rate / 2 > model.spec.cutoff_hz
-            return not (enough and model.spec.task == "upsample")
+                return _PASSBAND * sample_rate / 2 > model.spec.cutoff_hz
+            return not (rate_is_enough and model.spec.task == "upsample")
 
-        calls, cutoff = list[ModelCall](), min(_TOLD * (cutoff_hz or math.inf), _FADED * sample_rate / 2)
-        for model in filter(needed, self.models):
+        calls = list[ModelCall]()
+        cutoff = min(_DETECTED_TO_MINUS_3_DB * (cutoff_hz or math.inf), _MINUS_3_DB * sample_rate / 2)
+        for model in filter(is_needed, self.models):
             calls.append(self._call(model.fitted(sample_rate, model.spec.sources), cutoff))
-            cutoff = min(cutoff, _FADED * calls[-1].spec.out_rate / 2)
+            cutoff = min(cutoff, _MINUS_3_DB * calls[-1].spec.out_rate / 2)
         return tuple(calls)
 
     def _call(self, model: Model, cutoff_hz: float | None = None) -> ModelCall:
-        """``model`` with what it needs of a recording whose content ends at ``cutoff_hz``."""
+        """Return ``model`` with the arguments it takes for a recording that ends at ``cutoff_hz``."""
         spec = model.spec
         return ModelCall(model, cutoff_hz if spec.uses_cutoff else None, self.sampling if spec.uses_position else None)
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
-        """A signal (T,) or (C, T) as (S, C', T') float32."""
+        """Process a signal in memory.
+
+        Args:
+            audio: Floats (T,) or (C, T).
+            sample_rate: Hz.
+
+        Returns:
+            (S, C', T') float32, one of S for each output.
+
+        Raises:
+            AudioSRError: If the signal cannot be processed.
+        """
         return self.in_memory(ArrayReader(audio, sample_rate))[0]
 
     def in_memory(
         self, reader: AudioReader | ArrayReader, progress: ProgressCallback | None = None
     ) -> tuple[Samples, Report]:
-        """Process an open recording, and keep the output in memory.
+        """Process an open recording and keep the output in memory.
 
         Args:
             reader: The recording.
@@ -137,44 +179,70 @@ class Pipeline:
         return audio, report
 
     def file_cutoff(self, reader: AudioReader) -> float | None:
-        """Where the content of an open recording ends; a file is heard whole, of a pipe the first 30 s."""
+        """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from its first 30 s."""
         if reader.path is None or self.cutoff_hz is not None:
-            return self.find_cutoff(reader.peek(_AHEAD_S), reader.sample_rate)
+            return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
         with AudioReader(reader.path) as again:
             return self.find_cutoff(again.blocks(), again.sample_rate)
 
     def forecast(self, reader: AudioReader) -> float | None:
-        """Seconds that an open recording will take, by one window of a model that draws.
+        """Predict how many seconds an open recording will take, from one window of a diffusion model.
 
-        None without such a model, and for a few windows, which are done as soon as told of.
+        Returns:
+            None without a diffusion model, for a pipe, and for a few windows, which are done within seconds.
         """
-        drawing = next((model for model in self.models if model.spec.uses_position), None)
-        if drawing is None or reader.frames is None:
+        model = next((model for model in self.models if model.spec.uses_position), None)
+        if model is None or reader.frames is None:
             return None
-        spec, seconds = drawing.spec, reader.frames / reader.sample_rate
+        spec, seconds = model.spec, reader.frames / reader.sample_rate
         windows = self.options.count_channels(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
-        if windows < _FEW_WINDOWS:
+        if windows < _MIN_WINDOWS_TO_PREDICT:
             return None
-        draw, begun = ModelRunner(self._call(drawing), 1, self.options.bf16), time.monotonic()
+        run, started = ModelRunner(self._call(model), 1, self.options.bf16), time.monotonic()
         with thread_pool(1):
-            draw(torch.zeros(1, 1, spec.window), torch.zeros(1, dtype=torch.long))
-        return (time.monotonic() - begun) * windows / (self.options.threads if drawing.device.type == "cpu" else 1)
+            run(torch.zeros(1, 1, spec.window), torch.zeros(1, dtype=torch.long))
+        parallel = self.options.threads if model.device.type == "cpu" else 1
+        return (time.monotonic() - started) * windows / parallel
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
-        """A recording into ``targets``, one a source; the first one's suffix tells the format, wav otherwise."""
+        """Process a recording into files.
+
+        Args:
+            source: The recording; ``-`` is standard input.
+            targets: One for each output. The suffix of the first one sets the format, wav by default.
+
+        Returns:
+            The report.
+
+        Raises:
+            AudioSRError: If the recording cannot be read, processed or written.
+        """
         if len(targets) != len(self.outputs):
-            raise UsageError(f"{len(targets)} target(s) for {len(self.outputs)} outputs")
+            raise UsageError(f"{len(targets)} targets for {len(self.outputs)} outputs; give one for each output")
         with AudioReader(source) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
     def output_format(
         self, reader: AudioReader | ArrayReader, container: str = "wav", subtype: str | None = None
     ) -> OutputFormat:
-        """What the outputs of an open recording are. Raises AudioSRError where its header tells that it cannot be."""
+        """Choose the format of the outputs of an open recording.
+
+        Args:
+            reader: The recording.
+            container: The file format, such as "flac".
+            subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
+
+        Returns:
+            The format.
+
+        Raises:
+            UsageError: If the recording cannot be processed at this rate or with these channels.
+            OutputError: If the file format cannot hold the outputs.
+        """
         rate = self.rate or reader.sample_rate
         if self.uses_cutoff and rate < reader.sample_rate:
             raise UsageError(
-                f"--rate {rate}: {reader.name} is at {reader.sample_rate} Hz, models go up only; see --model none"
+                f"--rate {rate} is below the {reader.sample_rate} Hz of {reader.name}; to downsample use --model none"
             )
         channels = self.options.count_channels(reader.channels, reader.name)
         return choose_format(container, subtype, reader.subtype, rate, channels)
@@ -188,13 +256,36 @@ class Pipeline:
         progress: ProgressCallback | None = None,
         exclusive: Container[str | Path] = (),
     ) -> Report:
-        """Process an open recording into ``targets``, one for each output."""
-        form = self.output_format(reader, container, subtype)
+        """Process an open recording into files.
+
+        Args:
+            reader: The recording.
+            targets: One for each output; ``-`` is standard output.
+            container: The file format, such as "flac".
+            subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
+            progress: Called with the number of frames read so far.
+            exclusive: Targets that must not exist. Other existing files are replaced.
+
+        Returns:
+            The report.
+
+        Raises:
+            AudioSRError: If the recording cannot be read, processed or written.
+        """
+        output_format = self.output_format(reader, container, subtype)
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
             report = process_file(
-                targets, reader, models, form, self.options, progress, self.speaker_encoder, self.residual, exclusive
+                targets,
+                reader,
+                models,
+                output_format,
+                self.options,
+                progress,
+                self.speaker_encoder,
+                self.residual,
+                exclusive,
             )
         self._complete(report, reader, models, cutoff_hz)
         return report
@@ -209,25 +300,26 @@ class Pipeline:
         """Add to ``report`` what only the pipeline knows."""
         if self.uses_cutoff:
             report.cutoff_hz = cutoff_hz
-            report.notes.append(_told(reader.name, cutoff_hz, models))
-        report.warnings += self._lost(reader, models)
+            report.notes.append(_cutoff_note(reader.name, cutoff_hz, restored=bool(models)))
+        report.warnings += self._bandwidth_warnings(reader, models)
 
-    def _lost(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> list[str]:
-        """What of a recording's rate and band did not become what one might think."""
+    def _bandwidth_warnings(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> list[str]:
+        """Warn if the rate was not raised, or if content above the models' band was lost."""
         lines = []
-        kept = self.rate is not None and self.rate <= reader.sample_rate
-        if kept and not (self.uses_cutoff and self.rate == reader.sample_rate):
-            lines.append(f"{reader.name}: is at {reader.sample_rate} Hz already; its rate was not raised")
-        guided = any(model.spec.inputs > 1 for model in models)
+        not_raised = self.rate is not None and self.rate <= reader.sample_rate
+        if not_raised and not (self.uses_cutoff and self.rate == reader.sample_rate):
+            lines.append(f"{reader.name}: the sample rate is {reader.sample_rate} Hz already; it was not raised")
+        restored = any(model.spec.inputs > 1 for model in models)
         rates = [model.spec.out_rate for model in models] or [reader.sample_rate]
-        highest = rates[-1] if guided else min(rates)
-        if (self.rate is not None or guided) and reader.sample_rate > highest:
-            lines.append(f"{reader.name}: what lay above {highest // 2} Hz is gone; the model ends there")
+        highest = rates[-1] if restored else min(rates)
+        if (self.rate is not None or restored) and reader.sample_rate > highest:
+            lines.append(f"{reader.name}: content above {highest // 2} Hz is lost; the model's band ends there")
         return lines
 
 
-def _told(name: str, cutoff_hz: float | None, models: Sequence[ModelCall]) -> str:
-    """What a person is told of where the content ends."""
+def _cutoff_note(name: str, cutoff_hz: float | None, restored: bool) -> str:
+    """Say where the content of a recording ends, and what was done about it."""
     if cutoff_hz is None:
-        return f"{name}: is silent; nothing to restore"
-    return f"{name}: content ends at {cutoff_hz / 1000:.1f} kHz; {'restored above' if models else 'nothing to restore'}"
+        return f"{name}: silent; nothing to restore"
+    result = "frequencies above were restored" if restored else "nothing to restore"
+    return f"{name}: content ends at {cutoff_hz / 1000:.1f} kHz; {result}"

@@ -1,4 +1,4 @@
-"""The way of one recording: reader → stages → gate → writers."""
+"""Process one recording: reader → stages → output gate → writers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
-from audiosr_cli.audio.read import BLOCK, AudioReader
-from audiosr_cli.audio.wav import check_shape
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import AudioWriter, OutputFormat
-from audiosr_cli.errors import InputError, UsageError
+from audiosr_cli.errors import InputError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
@@ -25,17 +24,36 @@ from audiosr_cli.streaming.stages import Stage, make_stages, stream, stream_with
 
 ProgressCallback = Callable[[int], None]  # frames read so far
 
-_HARDLY_DB = 20.0  # a track so far below the loudest one is hardly anybody's
-_UNSURE = 0.75  # probability of the order of speakers below which the report warns
+# Level of a track (dB below the loudest one) from which the report asks whether fewer people speak: residual leakage
+# lies about there, and so do people who hardly speak. Set by hand, November 2026.
+_EMPTY_TRACK_DB = 20.0
+# Posterior probability of the speaker order below which the report warns. Set by hand, November 2026.
+_UNCERTAIN = 0.75
 
 
 @dataclass
 class Report:
-    """What became of one recording; ``frames_*`` count samples of one channel, ``elapsed_s`` is wall time.
+    """The result of processing one recording.
 
-    ``cutoff_hz`` is where the content was found, or said, to end, if that was asked. ``channels`` are those processed,
-    ``zeroed`` samples were no finite numbers, ``levels_db`` each output's RMS (dBFS, None for silence). ``confidence``
-    holds, for every ``confidence_hop_s`` of the recording, the probability that the speakers are on their tracks.
+    Attributes:
+        input: Path of the recording, or "the array" and the like.
+        outputs: Paths of the outputs; none if they are kept in memory.
+        frames_in: Samples read of each channel.
+        frames_out: Samples written of each channel.
+        rate_in: Sample rate of the recording in Hz.
+        rate_out: Sample rate of the outputs in Hz.
+        channels: Channels that were processed.
+        cutoff_hz: Frequency at which the content of the recording ends, as detected or set. None if it is silent or
+            its cutoff does not matter.
+        zeroed: Samples that were not finite and are zero now.
+        clipped: Samples that were clipped; in memory, samples beyond full scale, which are kept.
+        gain: Factor of all outputs under ``--clip rescale``.
+        levels_db: RMS of each output in dBFS, None for silence.
+        confidence: For each window of the separator, the probability that the speakers are on their tracks.
+        confidence_hop_s: Seconds from one window to the next.
+        elapsed_s: Wall time in seconds.
+        warnings: What may be wrong with the outputs, one sentence each.
+        notes: What else a user may want to know.
     """
 
     input: str
@@ -57,120 +75,85 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def process_array(
-    audio: NDArray[np.floating],
-    sample_rate: int,
-    models: Sequence[Runnable | None],
-    out_rate: int,
-    options: Options,
-    speaker_encoder: SpeakerEncoder | None = None,
-    residual: bool = False,
-) -> Samples:
-    """A signal (T,) or (C, T) at ``sample_rate`` through ``models``; returns (S, C', T') float32 at ``out_rate``.
-
-    With ``residual`` the last of S is what the signal has beyond the sum of its sources.
-    """
-    if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
-        raise UsageError(f"audio is {audio.dtype} {audio.shape}; floats (time,) or (channels, time) are wanted")
-    wave = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
-    check_shape(sample_rate, len(wave), "the array")
-    options.count_channels(len(wave), "the array")
-    wave = options.pick_channels(wave)
-    wave = _finite(wave, Report("the array", [], rate_in=sample_rate), options)
-    pieces = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
-    with thread_pool(options.threads) as executor:
-        stages = make_stages(models, sample_rate, out_rate, len(wave), options, speaker_encoder, executor)
-        rows = stages[-1].rows + residual * len(wave)
-        streamed = (stream_with_residual if residual else stream)(pieces, stages)
-        made = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
-    return made.reshape(rows // len(wave), len(wave), made.shape[1])  # (S, C, T)
-
-
 def process_file(
     targets: Sequence[str | Path],
     reader: AudioReader,
     models: Sequence[Runnable | None],
-    form: OutputFormat,
+    output_format: OutputFormat,
     options: Options,
     progress: ProgressCallback | None = None,
     speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
     exclusive: Container[str | Path] = (),
 ) -> Report:
-    """An open recording through ``models`` into ``targets``, one a source, in constant memory.
+    """Process an open recording into files, in constant memory.
 
-    With ``residual`` the last target gets what the input has beyond the sum of its sources. When all are whole and on
-    the disk they get their names, one right after the other; an error before that leaves none. Files that have these
-    names already are replaced, but not those of ``exclusive`` targets. Raises AudioSRError.
+    The outputs get their names when all of them are complete and on the disk; an error before that leaves none.
+
+    Args:
+        targets: One for each output; ``-`` is standard output.
+        reader: The recording.
+        models: In the order of processing; without any the recording is resampled.
+        output_format: The format of all outputs.
+        options: How the recording is processed.
+        progress: Called with the number of frames read so far.
+        speaker_encoder: Helps to keep the speakers of a separator on their tracks.
+        residual: Whether the last target gets what remains of the input when all sources are subtracted.
+        exclusive: Targets that must not exist. Other existing files are replaced.
+
+    Returns:
+        The report.
+
+    Raises:
+        AudioSRError: If the recording cannot be read, processed or written.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
-    report.rate_out, report.channels = form.sample_rate, form.channels
-    speakers = len(targets) - residual
+    report.rate_out, report.channels = output_format.sample_rate, output_format.channels
+    sources = len(targets) - residual
     with ExitStack() as stack:
         executor = stack.enter_context(thread_pool(options.threads))
         stages = make_stages(
-            models, reader.sample_rate, form.sample_rate, form.channels, options, speaker_encoder, executor
+            models, report.rate_in, report.rate_out, report.channels, options, speaker_encoder, executor
         )
-        assert stages[-1].rows == speakers * form.channels
-        made = (stream_with_residual if residual else stream)(_counted(reader, report, options, progress), stages)
-        writers = [stack.enter_context(AudioWriter(name, form, options.clip, name in exclusive)) for name in targets]
-        energy = _written(made, writers, report)
-        if options.strict and reader.warnings:
-            raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
+        assert stages[-1].rows == sources * report.channels
+        blocks = read_blocks(reader, report, options, progress)
+        outputs = (stream_with_residual if residual else stream)(blocks, stages)
+        writers = [
+            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive))
+            for target in targets
+        ]
+        energy = _write_blocks(outputs, writers, report)
+        check_damage(reader, options)
         _finish(writers, report)
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-    _tell_tracks(report, stages, energy)
-    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, speakers)
-    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
-    report.elapsed_s = time.monotonic() - begun
+    complete_report(report, reader, stages, energy, sources)
+    report.elapsed_s = time.monotonic() - started
     return report
 
 
-def _written(blocks: Iterable[Samples], writers: Sequence[AudioWriter], report: Report) -> NDArray[np.float64]:
-    """Write ``blocks`` (S * C, T), a source to each of ``writers``; and the energy of each."""
-    energy = np.zeros(len(writers))
-    for block in blocks:
-        report.frames_out += block.shape[1]
-        for i, (writer, part) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
-            energy[i] += float(np.square(part, dtype=np.float64).sum())
-            writer.write(part)
-    return energy
-
-
-def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
-    """End all outputs, at the same gain."""
-    if any(writer.gate.rescales for writer in writers):
-        report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
-    for writer in writers:
-        writer.finish(report.gain)
-    report.clipped = sum(writer.gate.clipped for writer in writers)
-
-
-def _tell_tracks(report: Report, stages: Sequence[Stage], energy: NDArray[np.float64]) -> None:
-    """Enter the outputs' levels, of their ``energy``, and the confidence of their order."""
-    samples = max(report.frames_out * report.channels, 1)  # rounded below: how blocks fall depends on threads
-    report.levels_db = [round(10 * math.log10(e / samples), 6) if e else None for e in energy.tolist()]
-    for stage in stages:
-        if stage.tracker is not None:
-            report.confidence, report.confidence_hop_s = stage.tracker.confidence, stage.hop_s
-
-
-def _counted(
+def read_blocks(
     reader: AudioReader | ArrayReader, report: Report, options: Options, progress: ProgressCallback | None
 ) -> Iterator[Samples]:
+    """Yield the channels that are processed, checked, and count their frames."""
     for block in map(options.pick_channels, reader.blocks()):
-        block = _finite(block, report, options)
+        block = _check_finite(block, report, options)
         report.frames_in += block.shape[1]
         if progress is not None:
             progress(report.frames_in)
         yield block
 
 
-def _finite(block: Samples, report: Report, options: Options) -> Samples:
-    """The next ``block`` of a recording, zero where it is no finite number, if that is asked for. Raises InputError."""
+def check_damage(reader: AudioReader | ArrayReader, options: Options) -> None:
+    """Raise InputError if a recording that has been read is damaged and the options are strict."""
+    if options.strict and reader.warnings:
+        raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
+
+
+def _check_finite(block: Samples, report: Report, options: Options) -> Samples:
+    """Return ``block`` with samples that are not finite set to zero if the options say so, else raise InputError."""
     finite = np.isfinite(block)
     if finite.all():
         return block
@@ -183,31 +166,89 @@ def _finite(block: Samples, report: Report, options: Options) -> Samples:
     )
 
 
+def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], report: Report) -> NDArray[np.float64]:
+    """Write ``blocks`` (S * C, T), one source to each writer, and return the energy of each source."""
+    energy = np.zeros(len(writers))
+    for block in blocks:
+        report.frames_out += block.shape[1]
+        for i, (writer, output) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
+            energy[i] += float(np.square(output, dtype=np.float64).sum())
+            writer.write(output)
+    return energy
+
+
+def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
+    """Finish all outputs with the same gain."""
+    if any(writer.gate.rescales for writer in writers):
+        report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
+    for writer in writers:
+        writer.finish(report.gain)
+    report.clipped = sum(writer.gate.clipped for writer in writers)
+
+
+def complete_report(
+    report: Report,
+    reader: AudioReader | ArrayReader,
+    stages: Sequence[Stage],
+    energy: NDArray[np.float64],
+    sources: int,
+) -> None:
+    """Add levels, confidence and warnings to the report of a recording that has been processed.
+
+    Args:
+        report: The report, with its lengths.
+        reader: The recording.
+        stages: What it passed through.
+        energy: (S,), of each output.
+        sources: Number of outputs, the residual excluded.
+    """
+    _add_levels(report, energy)
+    _add_confidence(report, stages)
+    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
+    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
+
+
+def _add_levels(report: Report, energy: NDArray[np.float64]) -> None:
+    """Add the levels of the outputs, from the ``energy`` of each."""
+    samples = max(report.frames_out * report.channels, 1)
+    # Rounded, as the last bits depend on how blocks are summed up, and so on threads.
+    report.levels_db = [round(10 * math.log10(e / samples), 6) if e else None for e in energy.tolist()]
+
+
+def _add_confidence(report: Report, stages: Sequence[Stage]) -> None:
+    """Add the confidence of the speaker order, if there is one."""
+    for stage in stages:
+        if stage.tracker is not None:
+            report.confidence, report.confidence_hop_s = stage.tracker.confidence, stage.hop_s
+
+
 def _level_warnings(report: Report) -> list[str]:
+    """Warn about samples that were changed, and outputs that were attenuated."""
     lines = []
     if report.zeroed:
-        lines.append(f"{report.input}: {report.zeroed} samples were not finite numbers and are zero now")
+        lines.append(f"{report.input}: {report.zeroed} samples were not finite and have been set to zero")
     if report.clipped:
         lines.append(f"{report.input}: {report.clipped} samples clipped; use --clip rescale or --subtype float")
     if report.gain < 1:
         lines.append(
-            f"{report.input}: all outputs turned down by {-20 * np.log10(report.gain):.1f} dB to stay in range"
+            f"{report.input}: all outputs were attenuated by {-20 * np.log10(report.gain):.1f} dB to avoid clipping"
         )
     return lines
 
 
 def _speaker_warnings(report: Report, speakers: int) -> list[str]:
-    """What the tracks say of how many speak, and of the order they are in."""
+    """Warn about tracks that are nearly empty, and about an uncertain speaker order."""
     levels = [-math.inf if level is None else level for level in report.levels_db[:speakers]]
     lines = [
-        f"{report.input}: hardly anything is on the track of speaker {i + 1} ({level - max(levels):.0f} dB)"
-        "; do fewer people speak?"
+        f"{report.input}: the track of speaker {i + 1} is nearly empty ({level - max(levels):.0f} dB); "
+        "are there fewer speakers?"
         for i, level in enumerate(levels)
-        if max(levels) > -math.inf and level < max(levels) - _HARDLY_DB
+        if max(levels) > -math.inf and level < max(levels) - _EMPTY_TRACK_DB
     ]
-    unsure = [i for i, sure in enumerate(report.confidence) if sure < _UNSURE]
-    if unsure and speakers > 1:
-        at = ", ".join(f"{i * report.confidence_hop_s:.0f} s" for i in unsure[:5])
-        more = ", ..." if len(unsure) > 5 else ""
-        lines.append(f"{report.input}: who is who is uncertain at {at}{more} (of {len(report.confidence)} stretches)")
+    uncertain = [i for i, probability in enumerate(report.confidence) if probability < _UNCERTAIN]
+    if uncertain and speakers > 1:
+        times = ", ".join(f"{i * report.confidence_hop_s:.0f} s" for i in uncertain[:5])
+        more = ", ..." if len(uncertain) > 5 else ""
+        windows = f"{len(uncertain)} of {len(report.confidence)} windows"
+        lines.append(f"{report.input}: speaker order is uncertain at {times}{more} ({windows})")
     return lines

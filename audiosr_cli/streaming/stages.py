@@ -1,4 +1,4 @@
-"""Models as stages of a stream: resampler → windows → model → order → resampler, blocks in and blocks out."""
+"""Models as stages of a stream: resampler → windows → model → speaker order → resampler."""
 
 from __future__ import annotations
 
@@ -22,10 +22,29 @@ from audiosr_cli.streaming.windows import Engine
 
 
 class Stage:
-    """One model with its resamplers: blocks (C, T) at ``in_rate`` to (S * C, T') at ``out_rate``, streamed.
+    """Stream blocks (C, T) at ``in_rate`` through one model, with resamplers before and after it.
 
-    Sources lie behind one another, each with its channels. ``model`` None only resamples; ``tracker`` puts the
-    sources of a model in order; ``executor`` is where windows are computed.
+    The output is (S * C, T') at ``out_rate``: the C channels of the first source, then those of the second, and so on.
+
+    Args:
+        model: None only resamples.
+        in_rate: Hz.
+        out_rate: Hz.
+        channels: Channels C of the input.
+        options: How the recording is processed.
+        embed: Speaker encoder for waveforms at the model's output rate, if any.
+        executor: Computes the windows; by default the calling thread.
+
+    Attributes:
+        model_rate: The model's input rate in Hz.
+        rows: S * C.
+        tracker: Puts the sources of a separator in order; None for other models.
+        hop_s: Seconds from one window to the next.
+        runner: Runs the model; None without a model.
+
+    Raises:
+        ModelError: If the model has more sources than can be tracked.
+        InputError: If the model takes another number of channels.
     """
 
     def __init__(
@@ -41,78 +60,105 @@ class Stage:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
         self.rows = channels * (model.spec.sources if model else 1)
-        parts = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
+        separates = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
         if model and model.spec.sources > TRACKING.max_sources:
             raise ModelError(
                 f"{model.spec.name} separates {model.spec.sources} speakers, but at most {TRACKING.max_sources} can be "
                 "tracked; use a model with fewer"
             )
-        self.tracker = Tracker(model.spec.channels == 1, embed) if model and parts else None
+        self.tracker = Tracker(model.spec.channels == 1, embed) if model and separates else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self.runner: ModelRunner | None = None
         self._engine = self._make_engine(model, channels, options, executor) if model else None
-        between = model.spec.out_rate if model else in_rate
+        model_out_rate = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
-        self._after = Resampler(between, out_rate, self.rows)
+        self._after = Resampler(model_out_rate, out_rate, self.rows)
 
     def _make_engine(self, model: Runnable, channels: int, options: Options, executor: Executor | None) -> Engine:
         if model.spec.channels not in (1, channels):
-            raise InputError(f"{model.spec.name} takes {model.spec.channels} channels, the recording has {channels}")
-
-        here = model.device.type
-        bf16 = options.bf16 and (here == options.device or computes_bf16(here))  # it may have had to go to the CPU
+            raise InputError(
+                f"{model.spec.name} takes {model.spec.channels} channels, but the recording has {channels}; "
+                "use another model"
+            )
+        device = model.device.type
+        # For lack of CUDA memory the model may have moved to a CPU, where bfloat16 may be slow.
+        bf16 = options.bf16 and (device == options.device or computes_bf16(device))
         self.runner = ModelRunner(model, options.batch, bf16)
-        executor = executor if here == "cpu" else None  # CUDA has threads of its own
+        executor = executor if device == "cpu" else None  # CUDA needs no threads
+        # A model of one channel turns each window into as many signals as there are channels.
         ahead = -(-options.threads // (channels // model.spec.channels)) if executor is not None else 0
         return Engine(model.spec, self.runner, channels, options.batch, self.tracker, executor, ahead)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
-        """What ``block`` completes; ``last`` brings out the rest."""
-        block = self._at_model_rate(block, last)
+        """Process a block.
+
+        Args:
+            block: (C, T) float32.
+            last: Whether this is the last block: all remaining output is returned.
+
+        Returns:
+            The output that is ready, (S * C, T').
+        """
+        block = self._model_input(block, last)
         if self._engine is not None:
-            made = self._engine.push(torch.from_numpy(block))
+            output = self._engine.push(torch.from_numpy(block))
             if last:
-                made = torch.cat([made, self._engine.flush()], dim=-1)
-            block = made.flatten(0, 1).numpy()
+                output = torch.cat([output, self._engine.flush()], dim=-1)
+            block = output.flatten(0, 1).numpy()
         return self._after.push(block, last)
 
-    def _at_model_rate(self, block: Samples, last: bool) -> Samples:
-        """What the model hears of ``block``, if not later."""
+    def _model_input(self, block: Samples, last: bool) -> Samples:
+        """Return the model's input that is ready after ``block``."""
         return self._before.push(block, last)
 
 
 class GuidedStage(Stage):
-    """A model that hears the recording and what ``parting`` makes of the same blocks, estimates at the model's rate.
+    """Stream a recording and the sources that a separator estimates from it through a restorer.
 
-    What comes out is as long as the shorter of the two.
+    Args:
+        model: The restorer; its input is the recording followed by the estimates.
+        separator: The stage that makes the estimates, at the restorer's input rate.
+        out_rate: Hz.
+        options: How the recording is processed.
+        executor: Computes the windows; by default the calling thread.
+
+    Raises:
+        ModelError: If the separator's sources or rate are not those that the restorer takes.
     """
 
     def __init__(
-        self, model: Runnable, parting: Stage, out_rate: int, options: Options, executor: Executor | None = None
+        self, model: Runnable, separator: Stage, out_rate: int, options: Options, executor: Executor | None = None
     ) -> None:
-        if (model.spec.sources * parting.channels, model.spec.in_rate) != (parting.rows, parting.out_rate):
-            raise ModelError(f"{model.spec.name} does not go with what it is to restore")
-        super().__init__(model, parting.in_rate, out_rate, parting.channels, options, executor=executor)
-        self.model_rate = min(self.model_rate, parting.model_rate)
-        self.tracker, self.hop_s = parting.tracker, parting.hop_s
-        self._parting = parting
-        self._waiting = [np.zeros((rows, 0), np.float32) for rows in (parting.channels, parting.rows)]
+        if (model.spec.sources * separator.channels, model.spec.in_rate) != (separator.rows, separator.out_rate):
+            raise ModelError(
+                f"{model.spec.name} restores {model.spec.sources} sources at {model.spec.in_rate} Hz, but the "
+                f"separator returns {separator.rows // separator.channels} at {separator.out_rate} Hz"
+            )
+        super().__init__(model, separator.in_rate, out_rate, separator.channels, options, executor=executor)
+        self.model_rate = min(self.model_rate, separator.model_rate)
+        self.tracker, self.hop_s = separator.tracker, separator.hop_s
+        self._separator = separator
+        self._pending = [np.zeros((rows, 0), np.float32) for rows in (separator.channels, separator.rows)]
 
-    def _at_model_rate(self, block: Samples, last: bool) -> Samples:
-        """The recording with its estimates behind it, as far as both are there."""
-        came = (super()._at_model_rate(block, last), self._parting.push(block, last))
-        held = [np.concatenate(pair, axis=1) for pair in zip(self._waiting, came, strict=True)]
-        ready = min(part.shape[1] for part in held)
-        self._waiting = [part[:, ready:] for part in held]
-        return np.concatenate([part[:, :ready] for part in held])
+    def _model_input(self, block: Samples, last: bool) -> Samples:
+        """Return the recording followed by the estimates, as far as both are ready."""
+        new = (super()._model_input(block, last), self._separator.push(block, last))
+        signals = [np.concatenate(pair, axis=1) for pair in zip(self._pending, new, strict=True)]
+        ready = min(signal.shape[1] for signal in signals)
+        self._pending = [signal[:, ready:] for signal in signals]
+        return np.concatenate([signal[:, :ready] for signal in signals])
 
 
 def stream(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
-    """Blocks (C, T) through all ``stages``, the output of one being the input of the next.
+    """Send blocks through all stages, the output of one being the input of the next.
 
-    In all, exactly ``round(frames * out_rate / in_rate)`` frames come out, with lag 0 and the input's level.
-    Rounding the length at every rate in between may lose a few samples, so zeros follow the last sample,
-    as every resampler takes for granted, and the output is cut to its length.
+    Args:
+        blocks: (C, T) float32 at the first stage's input rate.
+        stages: At least one.
+
+    Yields:
+        Blocks (S * C, T') at the last stage's output rate: in total ``round(frames * out_rate / in_rate)`` frames,
+        without delay or change of level.
     """
     in_rate, out_rate = stages[0].in_rate, stages[-1].out_rate
     frames_in = frames_out = 0
@@ -122,6 +168,8 @@ def stream(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Sampl
             block = stage.push(block)
         frames_out += block.shape[1]
         yield block
+    # Each stage rounds its length and may so lose a sample at its own rate. Zeros after the last sample make up for
+    # them, and the output is cut to its length.
     lowest = min(min(stage.model_rate, stage.out_rate) for stage in stages)
     spare = 2 * len(stages) * (in_rate // lowest + 1) if frames_in else 0
     block = np.zeros((stages[0].channels, spare), np.float32)
@@ -139,16 +187,31 @@ def make_stages(
     speaker_encoder: SpeakerEncoder | None = None,
     executor: Executor | None = None,
 ) -> list[Stage]:
-    """A chain of models as stages; between two of them the sound has the second one's input rate.
+    """Turn a chain of models into stages; between two models the signal has the second one's input rate.
 
-    Without any it only resamples. ``speaker_encoder`` helps to keep the order of the speakers of a separator. A model
-    that takes the mixture and estimates forms one stage with the model before it.
+    A restorer, which takes a mixture and estimates of its sources, forms one stage with the separator before it.
+
+    Args:
+        models: In the order of processing; without any, one stage resamples.
+        in_rate: Hz.
+        out_rate: Hz.
+        channels: Channels of the recording.
+        options: How the recording is processed.
+        speaker_encoder: Helps to keep the speakers of a separator on their tracks.
+        executor: Computes the windows; by default the calling thread.
+
+    Returns:
+        The stages, for `stream`.
+
+    Raises:
+        ModelError: If models do not fit each other, or a separator has too many sources.
+        InputError: If a model takes another number of channels.
     """
     stages, rate = list[Stage](), in_rate
     models = models or [None]
     for i, model in enumerate(models):
-        after = models[i + 1] if i + 1 < len(models) else None
-        target = out_rate if after is None else after.spec.in_rate
+        following = models[i + 1] if i + 1 < len(models) else None
+        target = out_rate if following is None else following.spec.in_rate
         if model is not None and model.spec.inputs > 1:
             stages.append(GuidedStage(model, stages.pop(), target, options, executor))
         else:
@@ -159,7 +222,7 @@ def make_stages(
 
 
 def embedder(speaker_encoder: SpeakerEncoder | None, rate: int) -> Embed | None:
-    """``speaker_encoder`` for waves at ``rate`` Hz; none below the rate that it is for."""
+    """Return ``speaker_encoder`` for waveforms at ``rate`` Hz, or None if that is below its own rate."""
     if speaker_encoder is None or rate < speaker_encoder.spec.in_rate:
         return None
 
@@ -171,31 +234,37 @@ def embedder(speaker_encoder: SpeakerEncoder | None, rate: int) -> Embed | None:
 
 
 def stream_with_residual(blocks: Iterable[Samples], stages: Sequence[Stage]) -> Iterator[Samples]:
-    """As ``stream``, with what the mixture has beyond the sum of its sources as a last one: (S * C + C, T').
+    """Do the same as `stream`, and append the residual: the input minus the sum of all sources.
 
-    The rate must not change on the way.
+    Args:
+        blocks: (C, T) float32.
+        stages: Whose output rate must be their input rate.
+
+    Yields:
+        Blocks (S * C + C, T').
     """
     assert stages[0].in_rate == stages[-1].out_rate
     pending = deque[Samples]()
 
-    def kept() -> Iterator[Samples]:
+    def copied() -> Iterator[Samples]:
         for block in blocks:
             pending.append(block)
             yield block
 
     channels = stages[0].channels
-    for made in stream(kept(), stages):
-        mix = _take(pending, made.shape[1], channels)
-        yield np.concatenate([made, mix - made.reshape(len(made) // channels, *mix.shape).sum(0)])
+    for output in stream(copied(), stages):
+        mixture = _take(pending, output.shape[1], channels)
+        total = output.reshape(len(output) // channels, *mixture.shape).sum(0)
+        yield np.concatenate([output, mixture - total])
 
 
 def _take(pending: deque[Samples], frames: int, channels: int) -> Samples:
-    """The first ``frames`` of what is ``pending``, which loses them."""
-    taken = [np.zeros((channels, 0), np.float32)]
+    """Remove the first ``frames`` frames from the blocks in ``pending``, and return them (C, T)."""
+    pieces = [np.zeros((channels, 0), np.float32)]
     while frames:
         block = pending.popleft()
         if block.shape[1] > frames:
             pending.appendleft(block[:, frames:])
-        taken.append(block[:, :frames])
-        frames -= taken[-1].shape[1]
-    return np.concatenate(taken, axis=1)
+        pieces.append(block[:, :frames])
+        frames -= pieces[-1].shape[1]
+    return np.concatenate(pieces, axis=1)

@@ -1,4 +1,4 @@
-"""audio/read.py: every format in blocks, pipes, and files that are broken."""
+"""audio/read.py: all formats in blocks, pipes, and damaged files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def read_all(source: Path | str, block: int = 1000) -> tuple[AudioReader, np.nda
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "caf", "w64", "au", "ogg", "mp3"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_reads_in_blocks_what_libsndfile_reads_at_once(suffix: str, channels: int, tmp_path: Path) -> None:
+def test_blocks_equal_the_whole_file_as_libsndfile_reads_it(suffix: str, channels: int, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, tone(5000, channels=channels).T, 16000)
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     reader, wave = read_all(path, 777)
     assert (reader.sample_rate, reader.channels) == (16000, channels)
-    np.testing.assert_allclose(wave, expected.T, rtol=0, atol=3e-7)  # mpg123 rounds otherwise across reads
+    np.testing.assert_allclose(wave, expected.T, rtol=0, atol=3e-7)  # mpg123 rounds differently across reads
     assert reader.warnings == []
 
 
-def test_content_decides_not_the_name(tmp_path: Path) -> None:
+def test_format_is_detected_from_content_not_from_the_suffix(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(100).T, 8000, format="FLAC")
     assert read_all(tmp_path / "a.wav")[1].shape == (1, 100)
 
@@ -51,7 +51,7 @@ def test_reads_a_fifo(kind: str, subtype: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(wave, read_all(tmp_path / "a")[1])
 
 
-def test_mu_law_wav_goes_through_libsndfile(tmp_path: Path) -> None:
+def test_mu_law_wav_is_read_with_libsndfile(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(500).T, 8000, "ULAW")
     reader, wave = read_all(tmp_path / "a.wav")
     assert (reader.subtype, wave.shape) == ("ULAW", (1, 500))
@@ -67,7 +67,7 @@ def test_a_truncated_flac_keeps_its_beginning_and_warns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"RIFF", "header ends"),
@@ -75,13 +75,13 @@ def test_a_truncated_flac_keeps_its_beginning_and_warns(tmp_path: Path) -> None:
         (bytes(range(256)), "cannot be"),
     ],
 )
-def test_what_is_no_audio(content: bytes, said: str, tmp_path: Path) -> None:
+def test_files_without_audio_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         AudioReader(tmp_path / "a.wav")
 
 
-def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="No such file"):
         AudioReader(tmp_path / "missing.wav")
     with pytest.raises(InputError, match="is a folder"):
@@ -98,6 +98,6 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_read_mono_mixes_down_and_resamples(tmp_path: Path) -> None:
     wave = tone(4410, 200, 44100)
     soundfile.write(tmp_path / "a.wav", np.concatenate([wave, 0 * wave]).T, 44100, "FLOAT")
-    made, rate, damage = read_mono(tmp_path / "a.wav", 8000)
-    assert (made.shape, rate, damage) == ((800,), 44100, [])
-    np.testing.assert_allclose(made[100:-100], tone(800, 200, 8000, level=0.25)[0, 100:-100], atol=1e-3)
+    output, rate, damage = read_mono(tmp_path / "a.wav", 8000)
+    assert (output.shape, rate, damage) == ((800,), 44100, [])
+    np.testing.assert_allclose(output[100:-100], tone(800, 200, 8000, level=0.25)[0, 100:-100], atol=1e-3)

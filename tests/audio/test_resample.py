@@ -1,4 +1,4 @@
-"""audio/resample.py: exact length, no lag, the same samples however they arrive."""
+"""audio/resample.py: exact length, no delay, equal samples for all block sizes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def stream(wave: np.ndarray, in_rate: int, out_rate: int, block: int) -> np.ndar
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("frames", [0, 1, 2, 999, 30011])
 @pytest.mark.parametrize("block", [1, 509, 100000])
-def test_stream_is_one_shot(rates: tuple[int, int], channels: int, frames: int, block: int) -> None:
+def test_stream_equals_one_call_on_the_whole(rates: tuple[int, int], channels: int, frames: int, block: int) -> None:
     if block == 1 and frames > 1000:
         block = 17
     wave = noise(frames, channels)
-    made = stream(wave, *rates, block)
-    assert made.shape[1] == resampled_length(frames, *rates)
+    output = stream(wave, *rates, block)
+    assert output.shape[1] == resampled_length(frames, *rates)
     if frames:
-        np.testing.assert_array_equal(made.T, soxr.resample(wave.T, *rates, quality="HQ"))
+        np.testing.assert_array_equal(output.T, soxr.resample(wave.T, *rates, quality="HQ"))
 
 
-def test_no_lag_and_level_kept() -> None:
-    made = stream(tone(16000, 440, 16000), 16000, 44100, 333)
-    np.testing.assert_allclose(made[:, 500:-500], tone(44100, 440, 44100)[:, 500:-500], atol=1e-4)
+def test_no_delay_and_no_change_of_level() -> None:
+    output = stream(tone(16000, 440, 16000), 16000, 44100, 333)
+    np.testing.assert_allclose(output[:, 500:-500], tone(44100, 440, 44100)[:, 500:-500], atol=1e-4)
 
 
-def test_length_is_rounded_in_whole_numbers() -> None:
+def test_length_is_rounded_in_integers() -> None:
     assert resampled_length(10**18 + 1, 3, 1) == (10**18 + 2) // 3
     assert [resampled_length(n, 2, 1) for n in range(4)] == [0, 1, 1, 2]

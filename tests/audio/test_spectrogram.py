@@ -1,3 +1,5 @@
+"""audio/spectrogram.py: levels of known signals, and pictures."""
+
 from __future__ import annotations
 
 import sys
@@ -22,7 +24,7 @@ def test_a_tone_is_a_line_at_its_frequency(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 1, 100, 48000])
-def test_columns_are_as_many_as_there_is_sound_for(tmp_path: Path, frames: int) -> None:
+def test_short_recordings_have_fewer_columns(tmp_path: Path, frames: int) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(frames, 3000, 48000)[0], 48000)
     levels, _, seconds = spectrogram.spectrogram(path, 20)
@@ -31,7 +33,7 @@ def test_columns_are_as_many_as_there_is_sound_for(tmp_path: Path, frames: int) 
     assert seconds == frames / 48000
 
 
-def test_a_picture_is_drawn(tmp_path: Path) -> None:
+def test_draw_writes_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name, rate in (("in", 8000), ("out", 48000)):
         soundfile.write(tmp_path / f"{name}.wav", tone(rate, 1000, rate)[0], rate)
@@ -40,7 +42,7 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     assert target.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_other_formats_and_missing_matplotlib_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_suffixes_and_missing_matplotlib_are_usage_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"ends in \.png"):
         spectrogram.check(Path("a.jpg"))
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -1,4 +1,4 @@
-"""audio/wav.py: headers and samples against libsndfile, and against headers that lie."""
+"""audio/wav.py: headers and samples compared with libsndfile, and wrong headers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PCM = {"PCM_16": (16, False), "PCM_24": (24, False), "PCM_32": (32, False), "FLO
 def read_all(stream: io.BytesIO, block: int = 1000) -> tuple[WavReader, np.ndarray]:
     reader = WavReader(stream, "test.wav")
     blocks = [np.zeros((reader.format.channels, 0), np.float32)]
-    while (part := reader.read(block)).shape[1]:
-        blocks.append(part)
+    while (samples := reader.read(block)).shape[1]:
+        blocks.append(samples)
     return reader, np.concatenate(blocks, axis=1)
 
 
@@ -64,9 +64,9 @@ def test_libsndfile_reads_what_we_write(
 ) -> None:
     bits, is_float = PCM[subtype]
     samples = noise(frames, channels) if is_float else integers(frames, channels, bits)
-    form = WavFormat(48000, channels, bits, is_float)
+    wav_format = WavFormat(48000, channels, bits, is_float)
     with open(tmp_path / "a.wav", "wb") as stream:
-        writer = WavWriter(stream, form, seekable)
+        writer = WavWriter(stream, wav_format, seekable)
         writer.write(samples[:, : frames // 2])
         writer.write(samples[:, frames // 2 :])
         writer.close()
@@ -80,9 +80,9 @@ def test_libsndfile_reads_what_we_write(
 
 
 def test_header_becomes_rf64_past_4_gib() -> None:
-    form = WavFormat(44100, 2, 16)
-    small, huge = header(form, 100), header(form, 2**31)
-    assert len(small) == len(huge) == len(header(form, None))
+    wav_format = WavFormat(44100, 2, 16)
+    small, huge = header(wav_format, 100), header(wav_format, 2**31)
+    assert len(small) == len(huge) == len(header(wav_format, None))
     assert (small[:4], small[12:16]) == (b"RIFF", b"JUNK")
     assert (huge[:4], huge[12:16]) == (b"RF64", b"ds64")
     total, data, frames = struct.unpack("<QQQ", huge[20:44])
@@ -91,7 +91,7 @@ def test_header_becomes_rf64_past_4_gib() -> None:
     assert reader.frames == 2**31
 
 
-def test_no_samples_but_other_chunks() -> None:
+def test_other_chunks_after_an_empty_data_chunk_are_no_samples() -> None:
     reader, wave = read_all(io.BytesIO(header(WavFormat(8000, 1, 16), 0) + b"LIST\x04\0\0\0abcd"))
     assert wave.shape == (1, 0)
     assert "no samples" in reader.warnings[0]
@@ -107,11 +107,11 @@ def test_no_samples_but_other_chunks() -> None:
         (0, 16, 1),
     ],
 )
-def test_open_sizes_read_to_the_end(size: int, bits: int, channels: int) -> None:
-    """Streaming writers leave all ones, sox the most whole frames below 2 GiB, a stopped writer zero."""
-    form, samples = WavFormat(8000, channels, bits), integers(321, channels, bits)
-    head = header(form, 321)
-    stream = io.BytesIO(head[:-4] + struct.pack("<I", size) + encode(samples, form))
+def test_open_sizes_are_read_to_the_end(size: int, bits: int, channels: int) -> None:
+    """Streaming writers leave all ones, SoX the most whole frames below 2 GiB, an interrupted writer zero."""
+    wav_format, samples = WavFormat(8000, channels, bits), integers(321, channels, bits)
+    head = header(wav_format, 321)
+    stream = io.BytesIO(head[:-4] + struct.pack("<I", size) + encode(samples, wav_format))
     reader, wave = read_all(stream)
     assert reader.frames is None
     np.testing.assert_array_equal(wave * 2.0 ** (bits - 1), samples)
@@ -119,21 +119,21 @@ def test_open_sizes_read_to_the_end(size: int, bits: int, channels: int) -> None
 
 
 def test_truncated_data_keeps_whole_frames_and_warns() -> None:
-    form, samples = WavFormat(8000, 2, 16), integers(100, 2, 16)
-    whole = header(form, 100) + encode(samples, form)
+    wav_format, samples = WavFormat(8000, 2, 16), integers(100, 2, 16)
+    whole = header(wav_format, 100) + encode(samples, wav_format)
     reader, wave = read_all(io.BytesIO(whole[:-41]))
     np.testing.assert_array_equal(wave * 32768, samples[:, :89])
     assert len(reader.warnings) == 2
-    assert "before what its header says" in reader.warnings[0]
+    assert "earlier than its header says" in reader.warnings[0]
 
 
 def test_chunks_after_the_data_are_no_samples() -> None:
-    form, samples = WavFormat(8000, 1, 16), integers(10, 1, 16)
-    stream = io.BytesIO(header(form, 10) + encode(samples, form) + b"LIST\x04\0\0\0abcd")
+    wav_format, samples = WavFormat(8000, 1, 16), integers(10, 1, 16)
+    stream = io.BytesIO(header(wav_format, 10) + encode(samples, wav_format) + b"LIST\x04\0\0\0abcd")
     assert read_all(stream)[1].shape == (1, 10)
 
 
-def test_no_samples_warn() -> None:
+def test_a_file_without_samples_has_a_warning() -> None:
     reader, wave = read_all(io.BytesIO(header(WavFormat(8000, 1, 16), 0)))
     assert wave.shape == (1, 0)
     assert "no samples" in reader.warnings[0]
@@ -149,7 +149,7 @@ def riff(*chunks: tuple[bytes, bytes]) -> io.BytesIO:
 
 
 @pytest.mark.parametrize(
-    ("stream", "said"),
+    ("stream", "message"),
     [
         (io.BytesIO(b"RIFF\0\0\0\0WA"), "header ends"),
         (io.BytesIO(b"RIFF\0\0\0\0JUNK"), "not a WAV"),
@@ -159,25 +159,25 @@ def riff(*chunks: tuple[bytes, bytes]) -> io.BytesIO:
         (riff((b"fmt ", fmt()[:10])), "format chunk has 10 bytes"),
         (riff((b"fmt ", fmt(channels=0)), (b"data", b"")), "0 channels"),
         (riff((b"fmt ", fmt(channels=65535)), (b"data", b"")), "65535 channels"),
-        (riff((b"fmt ", fmt(rate=0)), (b"data", b"")), "sample rate of 0 Hz"),
-        (riff((b"fmt ", fmt(rate=2**31)), (b"data", b"")), "sample rate of 2147483648 Hz"),
+        (riff((b"fmt ", fmt(rate=0)), (b"data", b"")), "sample rate is 0 Hz"),
+        (riff((b"fmt ", fmt(rate=2**31)), (b"data", b"")), "sample rate is 2147483648 Hz"),
         (riff((b"fmt ", fmt(bits=0)), (b"data", b"")), "0-bit"),
         (riff((b"fmt ", fmt(bits=64)), (b"data", b"")), "64-bit"),
         (io.BytesIO(b"RIFF\0\0\0\0WAVELIST\xff\xff\xff\x7fabc"), "claims"),
     ],
 )
-def test_headers_that_cannot_be_believed(stream: io.BytesIO, said: str) -> None:
+def test_damaged_and_implausible_headers_are_refused(stream: io.BytesIO, message: str) -> None:
     stream.seek(0)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         WavReader(stream, "bad.wav")
     assert str(caught.value).startswith("bad.wav: ")
 
 
-def test_other_codecs_are_told_apart() -> None:
+def test_other_codecs_have_an_error_of_their_own() -> None:
     with pytest.raises(CodecError):
         WavReader(riff((b"fmt ", fmt(codec=7, bits=8)), (b"data", b"")), "mulaw.wav")
 
 
-def test_12_bits_lie_in_16() -> None:
+def test_12_bits_are_left_justified_in_16() -> None:
     reader = WavReader(riff((b"fmt ", fmt(bits=12)), (b"data", b"\x00\x40")), "a.wav")
     np.testing.assert_array_equal(reader.read(10), [[0.5]])

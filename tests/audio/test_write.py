@@ -1,4 +1,4 @@
-"""audio/write.py: the gate, formats, and atomic files."""
+"""audio/write.py: the output gate, formats, and atomic files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PCM16 = OutputFormat("wav", "PCM_16", 16000, 1)
 
 
 def write(
-    path: Path, form: OutputFormat, wave: np.ndarray, clip: str = "warn", gain: float | None = None
+    path: Path, output_format: OutputFormat, wave: np.ndarray, clip: str = "warn", gain: float | None = None
 ) -> AudioWriter:
-    with AudioWriter(path, form, clip) as writer:
+    with AudioWriter(path, output_format, clip) as writer:
         for i in range(0, wave.shape[1], 333):
             writer.write(wave[:, i : i + 333])
         writer.finish(1 / max(1.0, writer.gate.peak) if gain is None and clip == "rescale" else gain or 1.0)
@@ -36,11 +36,11 @@ def test_quantiser_rounds_and_never_wraps() -> None:
     np.testing.assert_array_equal(gate(values), [[0, 1, 0, -1, 2, 32767, 32767, -32768]])
     assert gate.clipped == 2
     np.testing.assert_array_equal(gate(np.array([[1.0, -1.0]], np.float32)), [[32767, -32768]])
-    assert gate.clipped == 2  # full scale itself is no clip
+    assert gate.clipped == 2  # full scale itself is not clipped
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_not_finite_is_an_error_with_its_position(bad: float) -> None:
+def test_a_sample_that_is_not_finite_is_an_error_with_its_position(bad: float) -> None:
     gate = Gate(PCM16, "warn", "out.wav")
     gate(np.zeros((1, 16000), np.float32))
     wave = np.zeros((1, 10), np.float32)
@@ -51,23 +51,23 @@ def test_not_finite_is_an_error_with_its_position(bad: float) -> None:
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
 @pytest.mark.parametrize("container", ["wav", "flac", "aiff", "caf", "w64"])
-def test_integers_pass_through_bit_exact(subtype: str, container: str, tmp_path: Path) -> None:
-    form = choose_format(container, None, subtype, 16000, 2)
-    bits = {"PCM_16": 16, "PCM_24": 24}.get(form.subtype, 24)
+def test_integers_are_written_bit_exact(subtype: str, container: str, tmp_path: Path) -> None:
+    output_format = choose_format(container, None, subtype, 16000, 2)
+    bits = {"PCM_16": 16, "PCM_24": 24}.get(output_format.subtype, 24)
     wave = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (2, 4000)) / 2.0 ** (bits - 1)
-    write(tmp_path / "a", form, wave.astype(np.float32))
-    made, rate = soundfile.read(tmp_path / "a", always_2d=True)
+    write(tmp_path / "a", output_format, wave.astype(np.float32))
+    output, rate = soundfile.read(tmp_path / "a", always_2d=True)
     assert rate == 16000
-    np.testing.assert_array_equal(made.T, wave)
+    np.testing.assert_array_equal(output.T, wave)
 
 
 @pytest.mark.parametrize(("container", "rate"), [("ogg", 44100), ("mp3", 44100), ("opus", 48000)])
-def test_lossy_formats(container: str, rate: int, tmp_path: Path) -> None:
+def test_lossy_formats_are_close_to_the_input(container: str, rate: int, tmp_path: Path) -> None:
     wave = tone(rate, 440, rate)
     write(tmp_path / "a", choose_format(container, None, "PCM_16", rate, 1), wave)
-    made, made_rate = soundfile.read(tmp_path / "a", always_2d=True)
+    output, made_rate = soundfile.read(tmp_path / "a", always_2d=True)
     assert made_rate == rate
-    assert np.abs(made.T[:, : rate // 2] - wave[:, : rate // 2]).max() < 0.05
+    assert np.abs(output.T[:, : rate // 2] - wave[:, : rate // 2]).max() < 0.05
 
 
 def test_clip_policies(tmp_path: Path) -> None:
@@ -77,13 +77,13 @@ def test_clip_policies(tmp_path: Path) -> None:
         write(tmp_path / "b.wav", PCM16, wave, "error")
     assert not (tmp_path / "b.wav").exists()
     write(tmp_path / "c.wav", PCM16, wave, "rescale")
-    made, _ = soundfile.read(tmp_path / "c.wav", dtype="float32", always_2d=True)
-    np.testing.assert_allclose(made.T, wave / np.abs(wave).max(), atol=1 / 32768)
+    output, _ = soundfile.read(tmp_path / "c.wav", dtype="float32", always_2d=True)
+    np.testing.assert_allclose(output.T, wave / np.abs(wave).max(), atol=1 / 32768)
     write(tmp_path / "d.wav", OutputFormat("wav", "FLOAT", 16000, 1), wave)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "d.wav", dtype="float32")[0], wave[0])
 
 
-def test_what_waits_and_cannot_be_read_back_is_told(tmp_path: Path) -> None:
+def test_an_error_of_reading_the_spool_is_an_output_error(tmp_path: Path) -> None:
     class Unreadable(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise OSError(errno.EIO, "Input/output error")
@@ -108,12 +108,14 @@ def test_subtype_follows_the_input() -> None:
     ("container", "subtype", "rate", "channels"),
     [("xyz", None, 48000, 1), ("flac", "float", 48000, 1), ("mp3", None, 44100, 6), ("opus", None, 44100, 1)],
 )
-def test_formats_that_cannot_hold_the_sound(container: str, subtype: str | None, rate: int, channels: int) -> None:
+def test_formats_that_cannot_hold_the_output_are_refused(
+    container: str, subtype: str | None, rate: int, channels: int
+) -> None:
     with pytest.raises(OutputError):
         choose_format(container, subtype, "PCM_16", rate, channels)
 
 
-def test_nothing_is_there_before_commit_and_nothing_stays_after_an_error(tmp_path: Path) -> None:
+def test_target_is_unchanged_before_commit_and_after_an_error(tmp_path: Path) -> None:
     target = tmp_path / "a.wav"
     target.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), AudioWriter(target, PCM16) as writer:
@@ -125,7 +127,7 @@ def test_nothing_is_there_before_commit_and_nothing_stays_after_an_error(tmp_pat
     assert target.read_bytes() == b"old"
 
 
-def test_an_encoder_that_refuses_to_start_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_encoder_that_cannot_start_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"old")
     with (
         pytest.raises(OutputError, match="cannot be written as mp3"),
@@ -135,8 +137,8 @@ def test_an_encoder_that_refuses_to_start_leaves_the_old_file(tmp_path: Path) ->
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.mp3", b"old")]
 
 
-def test_one_very_long_block_into_vorbis(tmp_path: Path) -> None:
-    """3 M frames at once overflow libsndfile's stack; a crash here ends the whole run."""
+def test_vorbis_takes_one_very_long_block(tmp_path: Path) -> None:
+    """3 million frames in one write overflow libsndfile's stack and would end the test run."""
     with AudioWriter(tmp_path / "a.ogg", choose_format("ogg", None, "PCM_16", 48000, 1)) as writer:
         writer.write(tone(3_000_000, 440, 48000))
         writer.finish()
@@ -146,18 +148,18 @@ def test_one_very_long_block_into_vorbis(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", ["wav", "flac", "ogg", "caf"])
 @pytest.mark.parametrize("missing", [1, 500, 3000])
-def test_a_disk_that_fills_up_at_the_end(container: str, missing: int, tmp_path: Path) -> None:
-    """RLIMIT_FSIZE stands for the disk: the old file stays, and one clear error comes."""
-    form = choose_format(container, None, "PCM_16", 16000, 1)
-    write(tmp_path / "whole", form, noise(16000))
+def test_a_disk_that_fills_up_keeps_the_old_file(container: str, missing: int, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands in for a full disk."""
+    output_format = choose_format(container, None, "PCM_16", 16000, 1)
+    write(tmp_path / "whole", output_format, noise(16000))
     size = (tmp_path / "whole").stat().st_size
     (tmp_path / "a").write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, hard))
     try:
-        with pytest.raises(OutputError, match=r"could not be written whole|cannot be written"):
-            write(tmp_path / "a", form, noise(16000))
+        with pytest.raises(OutputError, match=r"was not written completely|cannot be written"):
+            write(tmp_path / "a", output_format, noise(16000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -165,6 +167,6 @@ def test_a_disk_that_fills_up_at_the_end(container: str, missing: int, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "whole"]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"), AudioWriter(tmp_path / "no" / "a.wav", PCM16):
         pass

@@ -130,7 +130,7 @@ def test_where_content_ends_is_told(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(16000).T, 16000)
     found = inside("upsample", "a.wav", "--json", cwd=tmp_path)
     assert report(found)["cutoff_hz"] == 8000
-    assert b"a.wav: content ends at 8.0 kHz; restored above" in found.stderr
+    assert b"a.wav: content ends at 8.0 kHz; frequencies above were restored" in found.stderr
     given = inside("upsample", "a.wav", "--json", "--cutoff", 3000, "-o", tmp_path / "b.wav", cwd=tmp_path)
     assert report(given)["cutoff_hz"] == 3000
     full = inside("upsample", "a_48000.wav", "--cutoff", 24000, "-o", tmp_path / "c.wav", cwd=tmp_path)

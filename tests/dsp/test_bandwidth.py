@@ -1,3 +1,5 @@
+"""dsp/bandwidth.py: cutoffs of walls, slopes and codecs, and signals without a cutoff."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,23 +16,23 @@ SECONDS = 4
 
 
 def brown(sample_rate: int, seed: int = 0) -> NDArray[np.float32]:
-    """Noise that falls by 6 dB an octave, as voices about do: (1, T), peak 0.5."""
+    """Return noise (1, T) with a peak of 0.5 that falls by 6 dB an octave, about as speech does."""
     wave = np.random.default_rng(seed).standard_normal(SECONDS * sample_rate)
     spectrum = np.fft.rfft(wave)
     frequency = np.fft.rfftfreq(len(wave), 1 / sample_rate)
-    made = np.fft.irfft(spectrum * 200 / np.maximum(frequency, 200), len(wave))
-    return (0.5 * made / np.abs(made).max())[None].astype(np.float32)
+    filtered = np.fft.irfft(spectrum * 200 / np.maximum(frequency, 200), len(wave))
+    return (0.5 * filtered / np.abs(filtered).max())[None].astype(np.float32)
 
 
 def below(wave: NDArray[np.float32], cutoff: float, sample_rate: int, order: float = np.inf) -> NDArray[np.float32]:
-    """Low-passed by a Butterworth filter of that order, or by a wall."""
+    """Apply a Butterworth low-pass of this order, or a brick wall."""
     relative = np.fft.rfftfreq(wave.shape[1], 1 / sample_rate) / cutoff
     gain = (relative <= 1) if order == np.inf else (1 + relative ** (2 * order)) ** -0.5
     return np.fft.irfft(np.fft.rfft(wave) * gain, wave.shape[1]).astype(np.float32)
 
 
 def dithered(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As 16-bit files are."""
+    """Round to 16 bits with triangular dither."""
     draw = np.random.default_rng(9)
     return (np.round(wave * 32767 + draw.random(wave.shape) - draw.random(wave.shape)) / 32768).astype(np.float32)
 
@@ -45,41 +47,41 @@ def cutoff_of(wave: NDArray[np.float32], sample_rate: int, block: int = 1 << 16)
 @pytest.mark.parametrize("cutoff", [2000, 4000, 8000, 12000, 16000, 20000])
 @pytest.mark.parametrize("sample_rate", [16000, 44100, 48000, 96000])
 @pytest.mark.parametrize("level", [1.0, 0.03])
-def test_walls(cutoff: int, sample_rate: int, level: float) -> None:
+def test_detects_brick_walls(cutoff: int, sample_rate: int, level: float) -> None:
     if cutoff > 0.46 * sample_rate:
-        pytest.skip("the container ends there")
+        pytest.skip("the cutoff is above half the rate")
     wave = dithered(level * below(brown(sample_rate), cutoff, sample_rate))
     assert cutoff_of(wave, sample_rate) == pytest.approx(cutoff, rel=0.05)
 
 
 @pytest.mark.parametrize("order", [8, 12])
 @pytest.mark.parametrize("cutoff", [2000, 4000, 8000])
-def test_slopes(cutoff: int, order: int) -> None:
+def test_detects_butterworth_slopes(cutoff: int, order: int) -> None:
     wave = dithered(below(brown(48000), cutoff, 48000, order))
     assert cutoff_of(wave, 48000) == pytest.approx(cutoff, rel=0.05)
 
 
 @pytest.mark.parametrize("low", [8000, 16000])
-def test_resampled(low: int) -> None:
+def test_detects_the_roll_off_of_a_resampler(low: int) -> None:
     wave = soxr.resample(brown(low)[0], low, 48000)[None]
     assert 0.9 * low / 2 < (cutoff_of(wave, 48000) or 0) < low / 2
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 44100, 48000])
-def test_full_band_ends_with_the_container(sample_rate: int) -> None:
+def test_full_band_noise_has_no_cutoff_below_half_the_rate(sample_rate: int) -> None:
     assert cutoff_of(dithered(brown(sample_rate)), sample_rate) == sample_rate / 2
 
 
-def test_shelf_of_a_codec() -> None:
+def test_detects_the_wall_above_the_shelf_of_a_codec() -> None:
     wave = brown(48000)
     frequency = np.fft.rfftfreq(wave.shape[1], 1 / 48000)
     shelf = np.where(frequency < 11000, 1, 0.2) * (frequency < 16000)
-    made = np.fft.irfft(np.fft.rfft(wave) * shelf, wave.shape[1]).astype(np.float32)
-    assert cutoff_of(dithered(made), 48000) == pytest.approx(16000, rel=0.05)
+    filtered = np.fft.irfft(np.fft.rfft(wave) * shelf, wave.shape[1]).astype(np.float32)
+    assert cutoff_of(dithered(filtered), 48000) == pytest.approx(16000, rel=0.05)
 
 
-def test_formants_are_no_cutoff() -> None:
-    """A voice with a gap at 3 kHz, resampled to 8 kHz: it ends where the resampler does."""
+def test_a_gap_between_formants_is_no_cutoff() -> None:
+    """Speech with a gap at 3 kHz, resampled to 8 kHz: its cutoff is that of the resampler."""
     wave, sample_rate = soundfile.read(Path(__file__).parents[2] / "examples" / "narrowband.wav", dtype="float32")
     assert (cutoff_of(wave[None], sample_rate) or 0) > 0.85 * sample_rate / 2
 
@@ -87,14 +89,14 @@ def test_formants_are_no_cutoff() -> None:
 def test_silence_has_no_cutoff() -> None:
     assert cutoff_of(np.zeros((2, 96000), np.float32), 48000) is None
     assert cutoff_of(np.zeros((1, 0), np.float32), 48000) is None
-    assert cutoff_of(np.full((1, 96000), 0.1, np.float32), 48000) is None  # nor has direct current
+    assert cutoff_of(np.full((1, 96000), 0.1, np.float32), 48000) is None  # direct current
 
 
-def test_short_recordings_have_one() -> None:
+def test_a_recording_shorter_than_a_frame_has_a_cutoff() -> None:
     wave = below(brown(48000), 8000, 48000)[:, :2000]
     assert cutoff_of(wave, 48000) == pytest.approx(8000, rel=0.1)
 
 
-def test_blocks_do_not_matter() -> None:
+def test_block_size_does_not_change_the_cutoff() -> None:
     wave = below(np.concatenate([brown(48000), brown(48000, 1)]), 6000, 48000)
     assert len({cutoff_of(wave, 48000, block) for block in (977, 4096, 1 << 16, 1 << 20)}) == 1

@@ -1,4 +1,4 @@
-"""dsp/metrics.py: figures whose true value is known in closed form."""
+"""dsp/metrics.py: metrics of signals whose values are known in closed form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from audiosr_cli.dsp.metrics import best_order, gain_db, lag, lsd, lsd_ssr_eval,
 
 
 def orthogonal(length: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two zero-mean signals of equal power that are orthogonal."""
+    """Return two orthogonal zero-mean signals of equal power."""
     time = torch.arange(length) / length
     return torch.sin(2 * math.pi * 40 * time), torch.cos(2 * math.pi * 40 * time)
 
@@ -39,7 +39,7 @@ def test_best_order_undoes_a_permutation() -> None:
 
 @pytest.mark.parametrize("gain_db", [0.0, -6.0, 20.0])
 def test_lsd_of_a_gain(gain_db: float) -> None:
-    """A gain moves every bin's log10 power by gain_db / 10, both definitions alike."""
+    """A gain moves the log10 power of every bin by gain_db / 10, in both definitions."""
     wave = torch.randn(48000, generator=torch.Generator().manual_seed(0))
     expected = torch.tensor(abs(gain_db) / 10)
     louder = wave * 10 ** (gain_db / 20)
@@ -47,8 +47,8 @@ def test_lsd_of_a_gain(gain_db: float) -> None:
     torch.testing.assert_close(lsd_ssr_eval(louder, wave, 48000), expected, rtol=0, atol=1e-3)
 
 
-def test_lsd_bands() -> None:
-    """What is missing above a quarter of the band shows there only."""
+def test_lsd_is_limited_to_its_band() -> None:
+    """Content that is missing in the upper half raises the distance in that half only."""
     wave = torch.randn(48000, generator=torch.Generator().manual_seed(0))
     spectrum = torch.fft.rfft(wave)
     spectrum[len(spectrum) // 2 :] = 0
@@ -57,27 +57,27 @@ def test_lsd_bands() -> None:
     assert lsd(half, wave, low=0.55) > 3
 
 
-def test_lsd_floors() -> None:
-    """AP-BWE's floor keeps digital silence near; ssr_eval's quotient does not."""
+def test_only_lsd_has_a_floor_for_silence() -> None:
+    """With AP-BWE's floor, quiet noise and digital silence are close; with ssr_eval's quotient they are not."""
     quiet = 1e-6 * torch.randn(48000, generator=torch.Generator().manual_seed(0))
     silence = torch.zeros(48000)
     assert lsd(silence, quiet) < 0.01
     assert lsd_ssr_eval(silence, quiet, 48000) > 5
 
 
-def test_sdr_forgives_a_filter_and_counts_the_rest() -> None:
+def test_sdr_ignores_filtering_and_counts_interference() -> None:
     generator = torch.Generator().manual_seed(0)
     reference, other = torch.randn(2, 16000, generator=generator)
     filtered = 0.5 * reference.roll(3) - 0.2 * reference.roll(40)
     filtered[:64] = 0
-    assert float(sdr(filtered, reference)) > 20  # all but the first samples
+    assert float(sdr(filtered, reference)) > 20  # the first samples differ
     assert float(si_sdr(filtered, reference)) < 0
     mixed = reference + other * 10 ** (-10 / 20)
-    torch.testing.assert_close(sdr(mixed, reference), torch.tensor(10.0), rtol=0, atol=0.3)  # 512 of 16000 are forgiven
+    torch.testing.assert_close(sdr(mixed, reference), torch.tensor(10.0), rtol=0, atol=0.3)  # 512 of 16000 are fitted
     assert sdr(torch.zeros(2, 4000), torch.zeros(2, 4000)).isfinite().all()
 
 
-def test_sdr_of_several_is_that_of_each_with_any_number_of_threads() -> None:
+def test_sdr_of_a_batch_equals_that_of_each_with_two_threads() -> None:
     estimates, references = torch.randn(2, 3, 4000, generator=torch.Generator().manual_seed(0))
     expected = torch.stack([sdr(*pair) for pair in zip(estimates, references, strict=True)])
     before = torch.get_num_threads()
@@ -97,14 +97,14 @@ def test_lag_of_a_delayed_wave(late: int, gain: float) -> None:
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.5, -2.0])
-def test_gain_does_not_hear_what_is_added(gain: float) -> None:
+def test_gain_ignores_added_noise(gain: float) -> None:
     signal, noise = orthogonal()
-    wanted = torch.tensor(20 * math.log10(abs(gain)))
-    torch.testing.assert_close(gain_db(gain * signal + noise, signal), wanted, rtol=0, atol=1e-3)
+    expected = torch.tensor(20 * math.log10(abs(gain)))
+    torch.testing.assert_close(gain_db(gain * signal + noise, signal), expected, rtol=0, atol=1e-3)
 
 
-def test_ssr_eval_bands() -> None:
-    """A gain shows in every band alike; what is missing above half the band does not show below."""
+def test_lsd_ssr_eval_is_limited_to_its_band() -> None:
+    """A gain counts equally in every band; content missing in the upper half does not count in the lower."""
     wave = torch.randn(48000, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(lsd_ssr_eval(2 * wave, wave, 48000, 0.5), torch.tensor(0.602), rtol=0, atol=1e-3)
     spectrum = torch.fft.rfft(wave)

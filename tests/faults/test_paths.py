@@ -220,7 +220,7 @@ def test_066_a_disk_that_fills_up(ending: str, tmp_path: Path) -> None:
         exit $code"""
     done = in_a_namespace(script)
     assert done.returncode == 3, done.stderr
-    reason = "No space left on device" if ending == "wav" else "System error; is there room on the disk?"
+    reason = "No space left on device" if ending == "wav" else "System error; is the disk full?"
     assert f"out/a_16000.{ending}: cannot be written: {reason}\n" in done.stderr.decode()
     assert done.stdout.decode().split() == [f"{out}/b_16000.{ending}", f"a_16000.{ending}", f"b_16000.{ending}", "old"]
 
@@ -316,7 +316,7 @@ def test_071_an_input_that_changes_meanwhile_is_noticed(change: str, tmp_path: P
     process.send_signal(signal.SIGCONT)
     _, talk = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
-    said = "went away while it was read" if change == "removed" else "was written to while it was read"
+    said = "was removed while it was being read" if change == "removed" else "was modified while it was being read"
     assert f"a.wav: {said}" in talk.decode()
     assert contents(tmp_path / "out") == {}
 

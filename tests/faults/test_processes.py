@@ -286,7 +286,7 @@ def test_084_too_little_address_space_to_begin(mib: int, recording: Path) -> Non
     done = audiosr("separate", recording, before=("prlimit", f"--as={mib << 20}"))
     assert (done.code, done.talk) == (
         1,
-        f"audiosr: memory is limited to {mib} MiB (ulimit -v); 750 MiB are the least: raise the limit\n",
+        f"audiosr: memory is limited to {mib} MiB (ulimit -v); raise the limit to at least 750 MiB\n",
     )
 
 
@@ -322,7 +322,7 @@ def test_086_cuda_asked_for_and_absent(command: tuple[object, ...], tmp_path: Pa
     done = audiosr(*command, "--device", "cuda")
     assert (done.code, done.talk) == (
         2,
-        "audiosr: --device cuda: no CUDA device is available here; use --device cpu or auto\n",
+        "audiosr: --device cuda: no CUDA device is available; use --device cpu or auto\n",
     )
 
 

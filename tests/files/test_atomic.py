@@ -1,4 +1,4 @@
-"""files/atomic.py: temporary files, how they get their names, and what becomes of those that do not."""
+"""files/atomic.py: temporary files, renaming, and removal of files left by killed processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from audiosr_cli.files import atomic
 from audiosr_cli.files.atomic import atomic_path, place, sweep
 
 
-def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
+def test_sweep_removes_files_of_killed_processes_only(tmp_path: Path) -> None:
     code = "import os, sys; from audiosr_cli.files.atomic import atomic_path; from pathlib import Path\n"
     code += "with atomic_path(Path(sys.argv[1], 'a')) as part: part.touch(); os._exit(0)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     (left,) = tmp_path.iterdir()
     owner, token = left.name.split("-")[1:]
-    elsewhere = tmp_path / f".audiosr-{owner}-{'0' * 14}.part"  # of a process of another machine
+    elsewhere = tmp_path / f".audiosr-{owner}-{'0' * 14}.part"  # a process on another machine
     own, other = tmp_path / f".audiosr-{os.getpid()}-{token}", tmp_path / f".audiosr-x-{token}"
     for path in (elsewhere, own, other):
         path.touch()
@@ -31,8 +31,8 @@ def test_sweep_removes_what_killed_processes_left(tmp_path: Path) -> None:
     assert {*tmp_path.iterdir()} == {elsewhere, own, other}
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="zombies are told by /proc")
-def test_sweep_takes_zombies_for_dead(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see zombies")
+def test_sweep_treats_zombies_as_dead(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     with atomic_path(tmp_path / "a") as part:
         part.touch()
@@ -45,7 +45,7 @@ def test_sweep_takes_zombies_for_dead(tmp_path: Path) -> None:
     process.wait()
 
 
-def test_sweep_leaves_what_it_may_not_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_skips_files_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     left = tmp_path / f".audiosr-{dead.pid}-{atomic._host()}00000000.part"
@@ -62,8 +62,8 @@ def test_sweep_leaves_what_it_may_not_remove(tmp_path: Path, monkeypatch: pytest
     assert not left.exists()
 
 
-def test_sweep_leaves_what_other_containers_are_at(tmp_path: Path) -> None:
-    """Process 1 of another PID namespace is not ours, and may be alive where ours are not."""
+def test_sweep_skips_files_of_other_containers(tmp_path: Path) -> None:
+    """Process 1 of another PID namespace is another process than ours."""
     command = ["unshare", "-rpf", "--mount-proc"]
     if not shutil.which("unshare") or subprocess.run([*command, "true"], capture_output=True).returncode:
         pytest.skip("no PID namespaces here (unshare -rpf)")
@@ -73,21 +73,21 @@ def test_sweep_leaves_what_other_containers_are_at(tmp_path: Path) -> None:
     assert done.stdout.strip() != atomic._host()
 
 
-def test_atomic_path(tmp_path: Path) -> None:
+def test_atomic_path_renames_at_the_end_and_needs_the_file(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "x") as part:
         part.write_text("new")
         assert part.parent == tmp_path
         assert not (tmp_path / "x").exists()
     assert (tmp_path / "x").read_text() == "new"
     with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "y"):
-        pass  # nobody made the file
+        pass  # the file was not written
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
-def test_a_name_is_given_to_what_the_disk_holds_and_is_held_by_it_too(
+def test_content_is_synced_before_the_rename_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a rename before its content, nor one that a power cut undoes."""
+    """So a power cut leaves neither an incomplete file nor the old name."""
     sync, rename, steps = os.fsync, os.replace, list[tuple[str, int]]()
 
     def synced(descriptor: int) -> None:
@@ -107,15 +107,15 @@ def test_a_name_is_given_to_what_the_disk_holds_and_is_held_by_it_too(
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_fresh_name_is_taken_from_nobody(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exclusive_target_is_never_replaced(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, target: Path) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     if not links:
         monkeypatch.setattr(Path, "hardlink_to", refuse)
     (tmp_path / "part").write_text("new")
-    (tmp_path / "a").write_text("of somebody else")
-    with pytest.raises(OutputError, match="came to be there meanwhile"):
+    (tmp_path / "a").write_text("of another process")
+    with pytest.raises(OutputError, match="was created while processing"):
         place(tmp_path / "part", tmp_path / "a", exclusive=True)
     place(tmp_path / "part", tmp_path / "b", exclusive=True)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "of somebody else", "b": "new"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "of another process", "b": "new"}

@@ -1,3 +1,5 @@
+"""runtime/device.py: choice of device and precision."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +9,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.runtime.device import computes_bf16, float32_products, pick_bf16, pick_device
 
 
-def test_devices_that_are_not_there_are_refused() -> None:
+def test_unknown_and_missing_devices_are_refused() -> None:
     assert pick_device("cpu") == "cpu"
     with pytest.raises(UsageError, match="unknown device 'tpu'"):
         pick_device("tpu")
@@ -20,7 +22,7 @@ def test_devices_that_are_not_there_are_refused() -> None:
     ("features", "native"),
     [({}, False), ({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
 )
-def test_bf16_where_the_processor_has_it(
+def test_auto_precision_is_bf16_if_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], native: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
@@ -29,12 +31,12 @@ def test_bf16_where_the_processor_has_it(
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_bf16_where_the_card_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_bf16_on_cuda_does_not_count(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert computes_bf16("cuda") == native
 
 
-def test_tf32_is_for_cuda_without_a_wish_for_float32() -> None:
+def test_tf32_is_allowed_on_cuda_unless_products_are_exact() -> None:
     def allowed() -> tuple[bool, bool]:
         return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 

@@ -1,3 +1,5 @@
+"""runtime/memory.py: freed memory stays with the process, in one heap."""
+
 from __future__ import annotations
 
 import os
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HELD = """
+RESIDENT = """
 import os
 import torch
 from audiosr_cli.runtime.memory import keep_freed_memory
@@ -24,14 +26,14 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
-def test_freed_memory_is_kept() -> None:
-    small = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072")  # else glibc learns its own
-    plain, kept = (
-        int(subprocess.check_output([sys.executable, "-c", HELD.format(call=call)], env=os.environ | small))
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc only")
+def test_freed_memory_stays_with_the_process() -> None:
+    small = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072")  # else glibc adapts
+    default, ours = (
+        int(subprocess.check_output([sys.executable, "-c", RESIDENT.format(call=call)], env=os.environ | small))
         for call in ("", "keep_freed_memory()")
     )
-    assert plain < 64 <= kept  # MiB of 128
+    assert default < 64 <= ours  # MiB of 128
 
 
 HEAPS = """
@@ -58,9 +60,9 @@ libc.fclose(file)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
-def test_what_one_thread_has_freed_is_for_all(tmp_path: Path) -> None:
-    """Threads share one heap, where glibc gives each its own."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc only")
+def test_threads_share_one_heap(tmp_path: Path) -> None:
+    """By default glibc gives each thread its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
     counts = []
     for call in ("", "keep_freed_memory()"):

@@ -1,4 +1,4 @@
-"""runtime/provenance.py: our own commit, and nobody else's."""
+"""runtime/provenance.py: the commit of a checkout, and none for an installed package."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from audiosr_cli.runtime.provenance import commit
 
 
 def repository(folder: Path) -> str:
-    """A repository at ``folder`` with one commit of all that is there; its short hash."""
-    who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+    """Commit everything in ``folder`` to a new repository, and return the hash."""
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "first"]):
         subprocess.run(["git", "-C", folder, *command], check=True)
-    made = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return made.stdout.strip()
+    process = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return process.stdout.strip()
 
 
 def package_in(folder: Path) -> Path:
@@ -26,7 +26,7 @@ def package_in(folder: Path) -> Path:
     return package
 
 
-def test_a_checkout_names_its_commit_and_whether_it_was_changed(tmp_path: Path) -> None:
+def test_commit_of_a_checkout_says_whether_files_were_changed(tmp_path: Path) -> None:
     package = package_in(tmp_path)
     head = repository(tmp_path)
     assert len(commit(package)) >= 7
@@ -35,7 +35,7 @@ def test_a_checkout_names_its_commit_and_whether_it_was_changed(tmp_path: Path) 
     assert commit(package).endswith("-dirty")
 
 
-def test_an_installation_is_not_the_repository_around_it(tmp_path: Path) -> None:
+def test_an_installed_package_has_no_commit_even_inside_a_repository(tmp_path: Path) -> None:
     package = package_in(tmp_path / ".venv" / "lib" / "site-packages")
     repository(tmp_path)
     assert commit(package) == ""

@@ -1,4 +1,4 @@
-"""runtime/threads.py: threads that compute, one thread to an operator, and nothing left behind."""
+"""runtime/threads.py: parallel calls with single-threaded operators; all settings are restored."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from audiosr_cli.runtime.threads import flushes_subnormals, thread_pool
 
 
 @pytest.fixture(autouse=True)
-def of_three() -> Iterator[None]:
+def three_operator_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
 
 
-def test_a_single_worker_is_the_caller() -> None:
+def test_a_single_thread_is_the_calling_one() -> None:
     with thread_pool(1) as executor:
         seen = executor.submit(lambda: (threading.current_thread(), torch.get_num_threads()))
         assert seen.done()
@@ -31,11 +31,11 @@ def test_a_single_worker_is_the_caller() -> None:
     assert torch.get_num_threads() == 3
 
 
-def test_several_compute_at_once_in_one_thread_each() -> None:
+def test_calls_run_in_parallel_with_one_operator_thread_each() -> None:
     meeting = threading.Barrier(3, timeout=HANG_S)
 
     def meet() -> int:
-        meeting.wait()  # breaks where not all three are there
+        meeting.wait()  # raises unless all three meet
         return torch.get_num_threads()
 
     with thread_pool(3) as executor:
@@ -47,10 +47,10 @@ def test_several_compute_at_once_in_one_thread_each() -> None:
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor does not flush subnormal numbers")
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("before", [False, True])
-def test_subnormal_numbers_are_zero_while_computing(threads: int, before: bool) -> None:
+def test_subnormal_numbers_are_zero_within_a_pool(threads: int, before: bool) -> None:
     torch.set_flush_denormal(before)
     try:
-        tiny = torch.tensor([1 << 19], dtype=torch.int32).view(torch.float32)  # 2^-130, which no one has flushed yet
+        tiny = torch.tensor([1 << 19], dtype=torch.int32).view(torch.float32)  # 2^-130, written as bits
         with thread_pool(threads) as executor:
             assert flushes_subnormals()
             assert executor.submit(lambda: (flushes_subnormals(), float(tiny * 2))).result() == (True, 0.0)
@@ -59,19 +59,19 @@ def test_subnormal_numbers_are_zero_while_computing(threads: int, before: bool) 
         torch.set_flush_denormal(False)
 
 
-def test_what_has_not_begun_is_dropped_when_something_fails() -> None:
-    begun, wait = list[int](), threading.Event()
+def test_calls_that_have_not_started_are_cancelled_on_an_interrupt() -> None:
+    started, wait = list[int](), threading.Event()
 
     def work(number: int) -> None:
-        begun.append(number)
+        started.append(number)
         wait.wait(HANG_S)
 
     with pytest.raises(KeyboardInterrupt), thread_pool(2) as executor:
         computing = [executor.submit(work, number) for number in range(20)]
-        while len(begun) < 2:
+        while len(started) < 2:
             time.sleep(0.001)
         raise KeyboardInterrupt
     wait.set()
-    assert sorted(begun) == [0, 1]
+    assert sorted(started) == [0, 1]
     assert sum(one.cancelled() for one in computing) == 18
     assert torch.get_num_threads() == 3

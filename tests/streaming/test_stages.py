@@ -1,4 +1,4 @@
-"""streaming/stages.py: blocks in, blocks out, whatever their size."""
+"""streaming/stages.py: models as stages of a stream of blocks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.streaming import stages
+from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
-from audiosr_cli.streaming.recording import process_array
 from audiosr_cli.streaming.stages import make_stages, stream
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_speakers.wav"
@@ -27,7 +27,7 @@ OPTIONS = Options()
 
 
 @pytest.mark.parametrize("models", [1, 2])
-def test_block_size_never_changes_a_sample(models: int) -> None:
+def test_block_size_does_not_change_the_output(models: int) -> None:
     chain = [halves(), halves(16000)][:models]
     wave = noise(20_011, 2)
 
@@ -38,10 +38,10 @@ def test_block_size_never_changes_a_sample(models: int) -> None:
 
     runs = [run(block) for block in (23, 509, 44100)]
     assert runs[0].shape == (2 * 2**models, 40_022)
-    assert all(np.array_equal(made, runs[0]) for made in runs)
+    assert all(np.array_equal(output, runs[0]) for output in runs)
 
 
-def test_a_restorer_streams() -> None:
+def test_block_size_does_not_change_the_output_of_a_restorer() -> None:
     chain, wave = [halves(), restorer()], noise(20_011, 2)
 
     def run(block: int) -> np.ndarray:
@@ -51,16 +51,16 @@ def test_a_restorer_streams() -> None:
 
     runs = [run(block) for block in (23, 509, 44100)]
     assert runs[0].shape == (4, 40_022)
-    assert all(np.array_equal(made, runs[0]) for made in runs)
+    assert all(np.array_equal(output, runs[0]) for output in runs)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_threads_never_change_a_sample(channels: int) -> None:
-    """Speakers that are put in order and then restored, at other rates than their own."""
+def test_threads_do_not_change_the_output(channels: int) -> None:
+    """A separator with tracking and a restorer, both with resampling."""
     chain, wave = [halves(), restorer()], noise(90_011, channels)
     runs = [process_array(wave, 22050, chain, 44100, replace(OPTIONS, threads=threads)) for threads in (1, 2, 5)]
     assert runs[0].shape == (2, channels, 180_022)
-    assert all(np.array_equal(made, runs[0]) for made in runs)
+    assert all(np.array_equal(output, runs[0]) for output in runs)
 
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe"])
@@ -73,19 +73,19 @@ def test_bf16_changes_little(name: str) -> None:
     assert 0 < np.square(error).mean() < BF16_POWER * np.square(exact).mean()
 
 
-def test_a_restorer_wants_as_many_sources() -> None:
-    with pytest.raises(ModelError, match="band_masks does not go with what it is to restore"):
+def test_a_restorer_refuses_another_number_of_sources() -> None:
+    with pytest.raises(ModelError, match="restores 2 sources at 16000 Hz, but the separator returns 3 at"):
         process_array(noise(100), 16000, [halves(8000, 3), restorer(16000, 2)], 16000, OPTIONS)
 
 
 def test_a_stereo_model_refuses_mono() -> None:
     model = build("wave_u_net", make_config("wave_u_net", {"channels": 2, "depth": 2, "filters": 2, "core": 64}))
-    with pytest.raises(InputError, match="takes 2 channels, the recording has 1"):
+    with pytest.raises(InputError, match="takes 2 channels, but the recording has 1"):
         process_array(noise(100), 22050, [model], 22050, OPTIONS)
 
 
 class Remote(ModelRunner):
-    """A model on a device with room for ``room`` windows."""
+    """Runs a model on a device with memory for ``room`` windows."""
 
     room = 0
 
@@ -96,9 +96,11 @@ class Remote(ModelRunner):
 
 
 @pytest.mark.parametrize(
-    ("room", "told"), [(4, []), (1, ["continuing with --batch 1"]), (0, ["continuing on the CPU"])], ids=str
+    ("room", "remedies"), [(4, []), (1, ["continuing with --batch 1"]), (0, ["continuing on the CPU"])], ids=str
 )
-def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_memory_batches_shrink_then_the_cpu_computes(
+    room: int, remedies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, wave = halves(), noise(20_011)
     expected = process_array(wave, 8000, [model], 8000, Options(batch=4))
     places = [torch.device("cuda")]
@@ -106,30 +108,30 @@ def test_where_cuda_has_too_little_memory(room: int, told: list[str], monkeypatc
     monkeypatch.setattr(type(model), "to", lambda self, name: places.append(torch.device(name)))
     monkeypatch.setattr(stages, "ModelRunner", Remote)
     monkeypatch.setattr(Remote, "room", room)
-    made = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
-    out = np.concatenate(list(stream([wave], made)), axis=1)
-    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=1e-6)
-    assert made[0].runner is not None
-    assert [line.split("; ")[1] for line in made[0].runner.warnings] == told
+    first = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
+    output = np.concatenate(list(stream([wave], first)), axis=1)
+    np.testing.assert_allclose(output.reshape(expected.shape), expected, atol=1e-6)
+    assert first[0].runner is not None
+    assert [line.split("; ")[1] for line in first[0].runner.warnings] == remedies
     again = stages.make_stages([model], 8000, 8000, 1, Options(batch=4))
     list(stream([wave], again))
-    assert room or not again[0].runner.warnings  # it stays on the CPU, and that was said
+    assert room or not again[0].runner.warnings  # the model stays on the CPU, without another warning
 
 
 @pytest.mark.parametrize(
-    ("meant", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)]
+    ("device", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)]
 )
-def test_bf16_where_a_model_has_come_to(
-    meant: str, native: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_bf16_follows_the_device_that_a_model_is_on(
+    device: str, native: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that is on the CPU, because it had to or because it was asked for."""
-    monkeypatch.setattr(stages, "computes_bf16", lambda device: native)
-    (made,) = make_stages([halves()], 8000, 8000, 1, Options(meant, bf16=True))
-    assert made.runner is not None
-    assert made.runner.bf16 == expected
+    """A model on the CPU, because of lack of memory or because of --device cpu."""
+    monkeypatch.setattr(stages, "computes_bf16", lambda _: native)
+    (stage,) = make_stages([halves()], 8000, 8000, 1, Options(device, bf16=True))
+    assert stage.runner is not None
+    assert stage.runner.bf16 == expected
 
 
-def test_a_cpu_without_memory_is_told() -> None:
+def test_lack_of_cpu_memory_is_a_memory_error() -> None:
     class Full(ModelRunner):
         def _call(self, x: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
             raise torch.cuda.OutOfMemoryError

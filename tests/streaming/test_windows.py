@@ -1,4 +1,4 @@
-"""streaming/windows.py: exact length and the same samples for every length, block size, ratio and batch."""
+"""streaming/windows.py: exact length and equal samples for every length, block size, ratio and batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_spec(ratio: int = 1, sources: int = 1, overlap: int = 0, channels: int 
 
 
 def identity(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
-    """Repeats every sample ``ratio`` times; source s is s + 1 times as loud."""
+    """Repeat every sample ``ratio`` times; source s is s + 1 times as loud."""
 
     def forward(x: Tensor) -> Tensor:
         middle = x[..., spec.context : x.shape[-1] - spec.context].repeat_interleave(spec.ratio, -1)
@@ -40,7 +40,7 @@ def identity(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
 
 
 def delay(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
-    """The sample ``context`` earlier plus the one ``context`` later: wrong unless the context is real."""
+    """Add the samples ``context`` earlier and later: wrong unless the context is real input."""
 
     def forward(x: Tensor) -> Tensor:
         both = (x[..., : -2 * spec.context] + x[..., 2 * spec.context :]).repeat_interleave(spec.ratio, -1)
@@ -50,12 +50,12 @@ def delay(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
 
 
 def convolution(spec: ModelSpec) -> Callable[[Tensor], Tensor]:
-    """A filter over the whole context with a bias and a squashing."""
+    """Filter with the whole context, add a bias and squash."""
     taps = torch.randn(spec.ratio, 1, 2 * CONTEXT + 1, generator=torch.Generator().manual_seed(3)) / 10
 
     def forward(x: Tensor) -> Tensor:
-        made = torch.tanh(F.conv1d(x, taps) + 0.1)  # (B, ratio, T)
-        return made.transpose(1, 2).flatten(1)[:, None, None]
+        output = torch.tanh(F.conv1d(x, taps) + 0.1)  # (B, ratio, T)
+        return output.transpose(1, 2).flatten(1)[:, None, None]
 
     return forward
 
@@ -76,34 +76,34 @@ def whole(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("ratio", [1, 2, 3, 6])
 @pytest.mark.parametrize("make", [identity, delay, convolution])
-def test_stream_is_the_whole_signal_in_one_pass(length: int, ratio: int, make: Callable) -> None:
+def test_stream_equals_one_pass_over_the_whole_signal(length: int, ratio: int, make: Callable) -> None:
     spec, x = make_spec(ratio), signal(length)
     forward = make(spec)
     expected = whole(forward, x) if length else torch.zeros(1, 1, 0)
     runs = [stream(Engine(spec, forward), x, block) for block in BLOCKS]
-    for made in runs:
-        assert made.shape == (1, 1, length * ratio)
-        assert torch.equal(made, runs[0])
+    for output in runs:
+        assert output.shape == (1, 1, length * ratio)
+        assert torch.equal(output, runs[0])
     torch.testing.assert_close(runs[0], expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("block", [509, 44100])
 @pytest.mark.parametrize("ratio", [1, 6])
-def test_a_million_samples(block: int, ratio: int) -> None:
+def test_stream_of_a_million_samples_equals_one_pass(block: int, ratio: int) -> None:
     spec, x = make_spec(ratio), signal(1_000_000)
     for make in (identity, delay):
-        made = stream(Engine(spec, make(spec)), x, block)
-        assert torch.equal(made, whole(make(spec), x))
+        output = stream(Engine(spec, make(spec)), x, block)
+        assert torch.equal(output, whole(make(spec), x))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("overlap", [0, 100, CORE // 2])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_batches_and_overlaps_change_nothing(batch: int, overlap: int, length: int) -> None:
+def test_batches_and_overlaps_do_not_change_the_output(batch: int, overlap: int, length: int) -> None:
     spec, x = make_spec(2, 1, overlap), signal(length)
     forward = convolution(spec)
     runs = [stream(Engine(spec, forward, batch=batch), x, block) for block in (17, 509, 44100)]
-    assert all(torch.equal(made, runs[0]) for made in runs)
+    assert all(torch.equal(output, runs[0]) for output in runs)
     expected = whole(forward, x) if length else torch.zeros(1, 1, 0)
     torch.testing.assert_close(runs[0], expected, rtol=0, atol=TOLERANCE)
 
@@ -111,52 +111,52 @@ def test_batches_and_overlaps_change_nothing(batch: int, overlap: int, length: i
 @pytest.mark.parametrize("ratio", [1, 2])
 @pytest.mark.parametrize("overlap", [1, 7, CORE // 2])
 def test_crossfade_is_linear_and_symmetric(overlap: int, ratio: int) -> None:
-    """Window j answers j everywhere; half way through the overlap both neighbours count alike."""
+    """Window j returns j everywhere; half way through the overlap both neighbours have the same weight."""
     spec, calls = make_spec(ratio, 1, overlap), count()
 
     def forward(windows: Tensor) -> Tensor:
         return torch.full((1, 1, 1, CORE * ratio), float(next(calls)))
 
-    made = stream(Engine(spec, forward), signal(5 * spec.hop), 509)[0, 0]
+    output = stream(Engine(spec, forward), signal(5 * spec.hop), 509)[0, 0]
     ramp = [(k + 0.5) / (overlap * ratio) for k in range(overlap * ratio)]
     plateau = (spec.hop - overlap) * ratio
     expected = [0.0] * spec.hop * ratio
     for j in range(1, 5):
         expected += [j - 1 + share for share in ramp] + [float(j)] * plateau
-    torch.testing.assert_close(made, torch.tensor(expected), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(output, torch.tensor(expected), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_windows_that_are_ready_out_of_order_change_nothing(length: int, batch: int, ahead: int) -> None:
+def test_windows_that_finish_out_of_order_are_joined_in_order(length: int, batch: int, ahead: int) -> None:
     spec, x = make_spec(2, 1, 100), signal(length, 2)
     forward = convolution(spec)
     calls = count()
 
-    def early_ones_late(windows: Tensor) -> Tensor:
+    def delayed(windows: Tensor) -> Tensor:
         time.sleep(0.002 * (3 - next(calls) % 4))
         return forward(windows)
 
     expected = stream(Engine(spec, forward, 2, batch), x, 509)
     for block in (509, 44100):
         with thread_pool(4) as executor:
-            engine = Engine(spec, early_ones_late, 2, batch, executor=executor, ahead=ahead)
+            engine = Engine(spec, delayed, 2, batch, executor=executor, ahead=ahead)
             assert torch.equal(stream(engine, x, block), expected)
 
 
-def test_what_is_ready_is_not_held_back() -> None:
-    """However many windows may be ahead: a pipe may not bring more for a while."""
+def test_finished_output_is_returned_at_once() -> None:
+    """Even if more windows may be in progress: the next block of a pipe may come late."""
     spec = make_spec()
     engine = Engine(spec, identity(spec), ahead=100)
     assert engine.push(signal(3 * CORE + CONTEXT)).shape == (1, 1, 3 * CORE)
 
 
-def test_no_more_are_ahead_than_may_be() -> None:
-    spec, wait, begun = make_spec(), threading.Event(), count()
+def test_no_more_batches_are_in_progress_than_allowed() -> None:
+    spec, wait, started = make_spec(), threading.Event(), count()
 
     def forward(windows: Tensor) -> Tensor:
-        next(begun)
+        next(started)
         wait.wait(HANG_S)
         return identity(spec)(windows)
 
@@ -166,10 +166,10 @@ def test_no_more_are_ahead_than_may_be() -> None:
         threading.Timer(0.2, wait.set).start()
         engine.push(signal(CORE))  # waits for the first
         assert wait.is_set()
-        assert next(begun) == 3
+        assert next(started) == 3
 
 
-def test_a_window_that_fails_is_told_of() -> None:
+def test_an_error_in_a_window_is_raised() -> None:
     spec = make_spec()
 
     def forward(windows: Tensor) -> Tensor:
@@ -181,13 +181,13 @@ def test_a_window_that_fails_is_told_of() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_model_that_swaps_its_outputs_in_every_window_is_put_in_order(channels: int, batch: int) -> None:
+def test_sources_that_a_model_shuffles_are_put_in_order(channels: int, batch: int) -> None:
     spec = make_spec(1, 3, 200)
     x = signal(20_000) * torch.tensor([1.0, -1.0, 1.0])[:channels, None]
     calls = 0
 
-    def parts(x: Tensor) -> Tensor:
-        """Three orthogonal sources (S, …): the quiet, the middling and the loud samples."""
+    def split(x: Tensor) -> Tensor:
+        """Return three orthogonal sources (S, …): the quiet, the medium and the loud samples."""
         return torch.stack([x * (x.abs() < 0.15), x * ((x.abs() >= 0.15) & (x.abs() < 0.35)), x * (x.abs() >= 0.35)])
 
     def forward(windows: Tensor) -> Tensor:
@@ -195,26 +195,26 @@ def test_a_model_that_swaps_its_outputs_in_every_window_is_put_in_order(channels
         shuffled = []
         for window in windows:
             order = torch.randperm(3, generator=torch.Generator().manual_seed(calls))
-            shuffled.append(parts(window[..., CONTEXT:-CONTEXT])[order])
+            shuffled.append(split(window[..., CONTEXT:-CONTEXT])[order])
             calls += 1
         return torch.stack(shuffled)
 
-    made, sources = stream(Engine(spec, forward, channels, batch, Tracker()), x, 509), parts(x)
-    first = [int((made[s, 0] - sources[:, 0]).abs().amax(-1).argmin()) for s in range(3)]
+    output, sources = stream(Engine(spec, forward, channels, batch, Tracker()), x, 509), split(x)
+    first = [int((output[s, 0] - sources[:, 0]).abs().amax(-1).argmin()) for s in range(3)]
     assert sorted(first) == [0, 1, 2]
-    torch.testing.assert_close(made, sources[first], rtol=0, atol=1e-6)
+    torch.testing.assert_close(output, sources[first], rtol=0, atol=1e-6)
 
 
-def test_channels_together_for_a_model_that_wants_them() -> None:
+def test_a_stereo_model_processes_both_channels_together() -> None:
     spec, x = make_spec(1, 1, 0, channels=2), signal(5000, 2)
 
     def forward(windows: Tensor) -> Tensor:
-        return windows[..., CONTEXT:-CONTEXT].flip(1).unsqueeze(1)  # left and right change places
+        return windows[..., CONTEXT:-CONTEXT].flip(1).unsqueeze(1)  # swaps left and right
 
     assert torch.equal(stream(Engine(spec, forward, 2), x, 700)[0], x.flip(0))
 
 
-def test_holds_no_more_than_its_windows() -> None:
+def test_buffer_holds_one_batch_of_windows() -> None:
     spec = make_spec()
     engine = Engine(spec, identity(spec), batch=4)
     for _ in range(100):
