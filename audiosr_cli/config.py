@@ -69,3 +69,41 @@ def _value(name: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
         raise UsageError(f"{name} = {value!r}: expected {_NAMES[hint]}")
     return float(value) if hint is float else value
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise UsageError with ``message`` unless ``condition`` holds: for conditions that a config checks of itself."""
+    if not condition:
+        raise UsageError(message)
+
+
+def at_least(config: Any, low: float, *names: str) -> None:
+    """Raise UsageError unless each named field, or every number of a tuple, is at least ``low`` and below 2^31."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if any(number >= 2**31 for number in numbers):
+            raise UsageError(f"{name} = {_shown(value)}: must be below 2^31")
+        if not all(number >= low for number in numbers):  # not a number is not, either
+            raise UsageError(f"{name} = {_shown(value)}: must be at least {low:g}")
+
+
+def odd(config: Any, *names: str) -> None:
+    """Raise UsageError unless each named field, or every number of a tuple, is odd, above 0 and below 2^31."""
+    at_least(config, 1, *names)
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if not all(number % 2 for number in numbers):
+            raise UsageError(f"{name} = {_shown(value)}: must be odd")
+
+
+def multiple(value: int, unit: int, value_name: str, unit_name: str) -> None:
+    """Raise UsageError unless ``value`` is a multiple of ``unit``; the names say what the two are."""
+    if value % unit:
+        raise UsageError(f"{value_name} = {value}: must be a multiple of {unit_name} = {unit}")
+
+
+def _shown(value: Any) -> Any:
+    """``value`` as in the file that it came from."""
+    return list(value) if isinstance(value, tuple) else value

@@ -5,19 +5,33 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from audiosr_cli.errors import UsageError
+
 Task = Literal["separate", "upsample", "separate-sr", "embed"]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the engine has to know of a model; rates in Hz, lengths in samples at ``in_rate``.
+    """What the engine knows of a model. Lengths are in samples at ``in_rate``.
 
-    One window of ``window`` samples yields ``window - 2 * context`` samples (times ``ratio``) of every
-    source. Successive windows start ``hop`` samples apart; where ``hop`` is smaller than what a window
-    yields, neighbours overlap by the rest. ``context`` is also the lookahead. A model takes ``inputs`` signals: the
-    mixture alone, or the mixture followed by estimates of its sources, which have no content above ``cutoff_hz``.
-    ``uses_cutoff``: the model needs the frequency at which the content of its input ends. ``uses_position``: it needs
-    the sample at which each window begins.
+    Args:
+        name: Name of the model.
+        task: The command that runs it.
+        in_rate: Sample rate of the input in Hz.
+        ratio: Output samples per input sample.
+        sources: Signals that the model returns, S.
+        channels: Channels of each signal, C. With 1, every channel of a recording is processed by itself.
+        window: Input of one window.
+        context: Input on each side of a window for which the model returns nothing; also the lookahead.
+        hop: From the start of one window to the start of the next. If it is less than ``core``, the outputs of
+            neighbouring windows overlap and are crossfaded.
+        inputs: Signals that the model takes: the mixture alone, or the mixture and an estimate of each source.
+        cutoff_hz: With ``inputs`` above 1, the frequency above which the estimates have no content.
+        uses_cutoff: ``forward`` takes ``cutoff_hz``, the frequency at which the content of the input ends.
+        uses_position: ``forward`` takes ``position``, the sample of the recording at which each window begins.
+
+    Raises:
+        UsageError: The hop is impossible.
     """
 
     name: str
@@ -35,23 +49,26 @@ class ModelSpec:
     uses_position: bool = False
 
     def __post_init__(self) -> None:
-        assert 0 < self.hop <= self.core, (self.hop, self.core)
+        if not 0 < self.hop <= self.core:
+            raise UsageError(
+                f"{self.name}: hop = {self.hop} samples; must be above 0 and at most what a window yields, {self.core}"
+            )
 
     @property
     def core(self) -> int:
-        """Samples at ``in_rate`` that one window answers for."""
+        """Input samples for which one window returns output."""
         return self.window - 2 * self.context
 
     @property
     def overlap(self) -> int:
-        """Samples at ``in_rate`` that two neighbouring windows both answer for."""
+        """Input samples for which two neighbouring windows both return output."""
         return self.core - self.hop
 
     @property
     def out_rate(self) -> int:
-        """Rate of the output in Hz."""
+        """Sample rate of the output in Hz."""
         return self.in_rate * self.ratio
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the fields as plain values, for JSON."""
         return asdict(self)

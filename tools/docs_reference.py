@@ -134,7 +134,8 @@ def _section(heading: str, section: str, kind: type[Any]) -> str:
 
 
 def _described(text: str) -> tuple[str, dict[str, str]]:
-    """The prose of a Google-style docstring, and what its section of attributes says of each."""
+    """Return the prose of a Google-style docstring, and its descriptions of attributes or arguments by name."""
+    text = re.sub(r"\n\n?Raises:\n(?: .*\n?)+", "\n", text)  # the page says once that impossible values are errors
     prose, _, listed = re.sub(r"\n(Attributes|Args):\n", "\n\0", f"\n{text}\n", count=1).partition("\0")
     listed, _, rest = listed.partition("\n\n")
     found = re.findall(r"^    (\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", listed, re.M)

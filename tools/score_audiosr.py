@@ -48,11 +48,11 @@ def ceilings(model: AudioSR, waves: list[np.ndarray]) -> dict[str, float]:
         true = torch.from_numpy(wave[:length])[None]
         low = soxr.resample(soxr.resample(wave, RATE, LOW), LOW, RATE)[:length]
         heard, cutoff = torch.from_numpy(np.pad(low, (0, length - len(low))))[None], torch.tensor([CUTOFF_HZ])
-        mel, level = model.hear(heard, cutoff)
-        target, _ = model.hear(true, cutoff, level)
-        back = model.join(mel, model.vae.decode(model.vae.encode(target.unsqueeze(1)).mean)[:, 0], cutoff)
-        for name, mels in zip(rows, (target, back, model.expect(mel, cutoff)), strict=True):
-            rows[name].append(float(lsd(model.voice(heard.unsqueeze(1), cutoff, mels)[0, 0, 0], true[0])))
+        mel, level = model.relative_mels(heard, cutoff)
+        target, _ = model.relative_mels(true, cutoff, level)
+        back = model.join_at_cutoff(mel, model.vae.decode(model.vae.encode(target.unsqueeze(1)).mean)[:, 0], cutoff)
+        for name, mels in zip(rows, (target, back, model.predict_mels(mel, cutoff)), strict=True):
+            rows[name].append(float(lsd(model.synthesise(heard.unsqueeze(1), cutoff, mels)[0, 0, 0], true[0])))
     return {name: round(mean(values), 3) for name, values in rows.items()}
 
 

@@ -8,23 +8,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check, multiple, odd
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.layers import Grid, conv, crop, subpixel, to_map
 from audiosr_cli.models.registry import register
 
-_HALF_TAPS = 16  # input samples on each side that the interpolation to the target rate looks at
+# Length of the interpolation filter on each side, in input samples.
+_HALF_TAPS = 16
 
 
 @dataclass(frozen=True)
 class AudioUNetConfig:
-    """Every number of an AudioUNet; the defaults are the paper's with four blocks (sec. 3).
+    """Configuration of an AudioUNet; the defaults are the paper's with four blocks (sec. 3).
 
-    ``ratio`` 2, 4 or 6 interpolates inside the network, as the paper's spline does before it; with 1 the
-    input is already at the target rate. ``filters`` and ``kernels`` hold one entry a down block (the last
-    of each serves the bottleneck, too), ``kernel_out`` is the output layer's. ``bias = False`` makes
-    the network positively homogeneous: gain in is gain out, silence stays silent. ``core`` is what one
-    window yields, in input samples; ``core * ratio`` is a multiple of ``stride``.
+    Args:
+        sample_rate: Sample rate of the output in Hz.
+        ratio: Output samples per input sample. Above 1 the network interpolates first, as the paper does with a spline.
+        filters: Filters of each down block; the last number is the bottleneck's, too.
+        kernels: Odd kernel of each down block; the last one is the bottleneck's, too.
+        kernel_out: Odd kernel of the output layer.
+        dropout: Dropout in the bottleneck and the up blocks.
+        bias: Whether convolutions have biases. Without, the network is positively homogeneous: gain in is gain out,
+            and silence stays silent.
+        slope: Slope of the leaky ReLU below zero.
+        core: Input samples that one window answers for; ``core * ratio`` is a multiple of ``stride``.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 48000
@@ -39,9 +51,15 @@ class AudioUNetConfig:
     name: str = "audio_unet"
 
     def __post_init__(self) -> None:
-        assert len(self.filters) == len(self.kernels) >= 1 and self.ratio >= 1
-        assert all(kernel % 2 == 1 for kernel in (*self.kernels, self.kernel_out))
-        assert self.core * self.ratio % self.stride == 0
+        at_least(self, 1, "sample_rate", "ratio", "filters", "core")
+        odd(self, "kernels", "kernel_out")
+        check(
+            len(self.filters) == len(self.kernels) >= 1,
+            f"filters = {list(self.filters)}, kernels = {list(self.kernels)}: must have one number per block each",
+        )
+        check(0 <= self.dropout < 1, f"dropout = {self.dropout:g}: must be at least 0 and below 1")
+        multiple(self.core * self.ratio, self.stride, "core · ratio", "2 ^ (blocks + 1)")
+        multiple(self.sample_rate, self.ratio, "sample_rate", "ratio")
 
     @property
     def stride(self) -> int:
@@ -50,7 +68,7 @@ class AudioUNetConfig:
 
     @property
     def reach(self) -> int:
-        """Output samples that valid padding takes before the first output sample, interpolation left out."""
+        """Output samples that the valid convolutions consume before the first output sample."""
         grid = Grid()
         for kernel in (*self.kernels, self.kernels[-1]):
             grid = grid.conv(kernel, stride=2)
@@ -60,12 +78,12 @@ class AudioUNetConfig:
 
     @property
     def context(self) -> int:
-        """Input samples wanted on both sides."""
+        """Input samples on each side that only inform the output."""
         return -(-(self.reach + 2 * self.stride) // self.ratio) + (_HALF_TAPS if self.ratio > 1 else 0)
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract that follows."""
+        """The contract with the engine."""
         return ModelSpec(
             name=self.name,
             task="upsample",
@@ -79,10 +97,10 @@ class AudioUNetConfig:
         )
 
 
-class Interpolate(nn.Module):
-    """Polyphase interpolation by ``ratio`` with a Hann-windowed sinc of 32 taps, without padding.
+class SincInterpolation(nn.Module):
+    """Interpolate by ``ratio`` with a Hann-windowed sinc of 32 taps, polyphase, without padding.
 
-    The paper interpolates with a cubic spline; a sinc leaves weaker images and streams as well.
+    The paper uses a cubic spline. A sinc leaves weaker images, and streams just as well.
     """
 
     taps: Tensor
@@ -94,14 +112,16 @@ class Interpolate(nn.Module):
         self.register_buffer("taps", (taps / taps.sum(1, keepdim=True)).unsqueeze(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, T) → (B, 1, (T - 31) * ratio); the first sample stands at input sample 15."""
+        """(B, 1, T) → (B, 1, (T - 31) * ratio); the first output sample is at input sample 15."""
         return F.conv1d(x, self.taps).transpose(1, 2).flatten(1).unsqueeze(1)
 
 
 @register("audio_unet", AudioUNetConfig)
 class AudioUNet(Model):
-    """The network. Deviations from the paper: valid padding instead of zeros (so that it streams exactly),
-    leaky units as in the published code, interpolation by a sinc, biases configurable.
+    """The U-Net of the paper, sec. 3: strided convolutions down, subpixel shuffling up, an additive skip over all.
+
+    Deviations: valid padding instead of zeros, so that streaming equals one pass; leaky ReLUs as in the published code;
+    interpolation by a sinc; biases are optional.
     """
 
     config: AudioUNetConfig
@@ -109,16 +129,16 @@ class AudioUNet(Model):
     def __init__(self, config: AudioUNetConfig) -> None:
         super().__init__(config)
         c = config
-        self.interpolate = Interpolate(c.ratio) if c.ratio > 1 else None
+        self.interpolate = SincInterpolation(c.ratio) if c.ratio > 1 else None
         widths, kernels = (1, *c.filters, c.filters[-1]), (*c.kernels, c.kernels[-1])
         blocks = range(len(kernels))
         self.down = nn.ModuleList(conv(widths[i], widths[i + 1], kernels[i], stride=2, bias=c.bias) for i in blocks)
         self.up = nn.ModuleList()
-        made = widths[-1]
-        for i in reversed(range(len(c.filters))):  # the mirror of down block i, its skip comes after the shuffle
-            self.up.append(conv(made, 2 * c.filters[i], kernels[i], bias=c.bias))
-            made = 2 * c.filters[i]
-        self.head = conv(made, 2, c.kernel_out, bias=c.bias)
+        width = widths[-1]
+        for i in reversed(range(len(c.filters))):  # mirrors down block i; the skip is added after the shuffle
+            self.up.append(conv(width, 2 * c.filters[i], kernels[i], bias=c.bias))
+            width = 2 * c.filters[i]
+        self.head = conv(width, 2, c.kernel_out, bias=c.bias)
         self.dropout = nn.Dropout(c.dropout)
         for layer in (*self.down, *self.up):
             nn.init.kaiming_normal_(layer.weight, a=c.slope)
@@ -128,7 +148,7 @@ class AudioUNet(Model):
         """(B, 1, T) at ``in_rate`` → (B, 1, 1, (T - 2 * context) * ratio)."""
         c, grid, target = self.config, Grid(), Grid(self.config.reach)
         length = (x.shape[-1] - 2 * c.context) * c.ratio
-        start = c.context * c.ratio - target.offset  # where the network's input starts, in output samples
+        start = c.context * c.ratio - target.offset  # first input sample of the network, in output samples
         if self.interpolate is not None:
             x, start = self.interpolate(x), start - (_HALF_TAPS - 1) * c.ratio
         mix = to_map(x[..., start:])
@@ -143,5 +163,5 @@ class AudioUNet(Model):
             skip = crop(*skips.pop(), grid, h.shape[-1])
             h = torch.cat([h, skip], dim=1)
         h, grid = subpixel(self.head(h)), grid.conv(c.kernel_out).upsampled()
-        made = crop(h, grid, target, length) + crop(mix, Grid(), target, length)
-        return made.float()  # (B, 1, 1, T * ratio)
+        output = crop(h, grid, target, length) + crop(mix, Grid(), target, length)
+        return output.float()  # (B, 1, 1, T * ratio)

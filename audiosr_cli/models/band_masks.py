@@ -1,8 +1,9 @@
-"""BandMasks: full-rate sources from a full-rate mixture and low-rate estimates of what is in it.
+"""BandMasks: restores the high band of separated sources by complex masks on the mixture.
 
-Our own, after SFSRNet's super-resolution network (Rixen & Renz, AAAI 2022): like that it hears the mixture, the
-estimates and a heuristic high band. Other than that it has complex masks on the mixture's own bins, so that phase is
-right, and blocks after ConvNeXt (Liu et al. 2022, arXiv 2201.03545) on bands of a spectrogram, which cost a hundredth.
+Our own, after SFSRNet's super-resolution network (Rixen & Renz, AAAI 2022). As there, the input is the mixture, band-
+limited estimates of its sources and a heuristic guess of their high band. Unlike there, the output is masked from the
+mixture, which gives the right phase, and the blocks are those of ConvNeXt (Liu et al. 2022, arXiv 2201.03545) on bands
+of a spectrogram, at a hundredth of the cost.
 """
 
 from __future__ import annotations
@@ -14,28 +15,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check, multiple
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import constant
 from audiosr_cli.models.base import Model, restorer_spec
-from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.layers import STFT
 from audiosr_cli.models.registry import register
 from audiosr_cli.models.sfsrnet import STEADY, high_band, steady_level
 
-_COMPRESSION = 0.3  # the network sees magnitudes to this power
-_KERNEL = 7  # of the blocks, over frames and over bands
-_RATES = (8000, 16000, 24000, 32000, 48000)  # of mixtures
-_NARROW_HZ = 8000.0  # where wide bands begin
+# Power law compression: the network sees magnitudes to this power.
+_COMPRESSION = 0.3
+# Kernel of the blocks, in frames and in bands.
+_KERNEL = 7
+# Sample rates in Hz that ``fitted`` chooses from.
+_RATES = (8000, 16000, 24000, 32000, 48000)
+# Frequency in Hz from which on bands are wide.
+_NARROW_HZ = 8000.0
 
 
 @dataclass(frozen=True)
 class BandMasksConfig:
-    """Every number of a BandMasks.
+    """Configuration of a BandMasks.
 
-    Frames of ``frame_s`` seconds overlap by half, so bins are as far apart at any ``sample_rate`` and the same weights
-    serve all. Bands have ``narrow`` bins up to 8 kHz, ``wide`` ones above. Estimates end at ``cutoff_hz``. ``width``
-    features go through ``blocks``. ``heuristic`` gives the network a first guess of every source's high band.
-    ``sources`` changes no weights either. ``frames`` are how many hops a window yields, ``margin`` how many it hears on
-    both sides: enough to stream exactly, or 0, which is for training.
+    Neither the rate nor the number of sources changes the weights: bins are equally far apart at any rate, and sources
+    are processed one at a time.
+
+    Args:
+        sample_rate: Sample rate in Hz.
+        sources: Number of sources, at least 2.
+        cutoff_hz: Frequency above which the estimates have no content.
+        frame_s: Length of a frame in seconds; frames overlap by half.
+        narrow: Bins of a band below 8 kHz.
+        wide: Bins of a band above.
+        width: Features of a band.
+        blocks: Number of ConvNeXt blocks.
+        heuristic: Give the network a first guess of every source's high band, see ``sfsrnet.high_band``.
+        frames: Hops that one window answers for.
+        margin: Hops on each side that only inform the output: as many as layers reach, so that streaming is exact, or
+            0, for training.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 16000
@@ -52,11 +73,26 @@ class BandMasksConfig:
     name: str = "band_masks"
 
     def __post_init__(self) -> None:
-        assert self.sources >= 2 and min(self.width, self.blocks, self.frames) >= 1
-        assert self.n_fft % 2 == 0 and self.bins % self.narrow == 0
-        assert (self.bins - self.narrow_bins) % self.wide == 0
-        assert self.narrow <= self.low_bins <= self.narrow_bins and self.low_bins < self.bins
-        assert self.margin == 0 or self.margin >= self.blocks * (_KERNEL // 2) + STEADY + 2
+        at_least(self, 1, "sample_rate", "narrow", "wide", "width", "blocks", "frames")
+        at_least(self, 2, "sources")
+        at_least(self, 0, "margin", "cutoff_hz")
+        check(0 < self.frame_s <= 1, f"frame_s = {self.frame_s:g}: must be above 0 and at most 1")
+        check(
+            self.n_fft % 2 == 0,
+            f"frame_s = {self.frame_s:g}: must be an even number of samples at {self.sample_rate} Hz, not {self.n_fft}",
+        )
+        multiple(self.bins, self.narrow, "bins (frame_s · sample_rate / 2)", "narrow")
+        multiple(self.bins - self.narrow_bins, self.wide, "bins above 8 kHz", "wide")
+        most = min(self.narrow_bins, self.bins - 1)
+        check(
+            self.narrow <= self.low_bins <= most,
+            f"cutoff_hz = {self.cutoff_hz:g}: is bin {self.low_bins}; must be between bins {self.narrow} and {most}",
+        )
+        reach = self.blocks * (_KERNEL // 2) + STEADY + 2
+        check(
+            self.margin == 0 or self.margin >= reach,
+            f"margin = {self.margin}: must be 0 or at least what the layers reach, {reach} hops",
+        )
 
     @property
     def n_fft(self) -> int:
@@ -65,7 +101,7 @@ class BandMasksConfig:
 
     @property
     def bins(self) -> int:
-        """Bins that are masked: all but the one at half the rate."""
+        """Masked bins: all but the one at the Nyquist frequency."""
         return self.n_fft // 2
 
     @property
@@ -75,29 +111,30 @@ class BandMasksConfig:
 
     @property
     def low_bins(self) -> int:
-        """Bins that the estimates fill."""
+        """Bins below the cutoff of the estimates."""
         return round(self.cutoff_hz * self.frame_s)
 
     @property
     def context(self) -> int:
-        """Samples on both sides that are heard only."""
+        """Samples on each side that only inform the output."""
         return self.margin * (self.n_fft // 2)
 
     @property
     def core(self) -> int:
-        """Samples that a window answers for."""
+        """Samples that one window answers for."""
         return self.frames * (self.n_fft // 2)
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract that follows."""
+        """The contract with the engine."""
         return restorer_spec(self)
 
 
-class Block(nn.Module):
-    """A ConvNeXt block over frames and bands; what the low bands have in common reaches all.
+class BandConvNeXtBlock(nn.Module):
+    """A ConvNeXt block (Liu et al. 2022, fig. 4) over frames and bands.
 
-    With ReLU instead of GELU, which was the larger part of its cost on CPUs.
+    Deviations: every band also gets the mean of the low bands, and ReLU replaces GELU, which was the larger part of the
+    cost on CPUs.
     """
 
     def __init__(self, width: int) -> None:
@@ -109,32 +146,32 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, low_bands: int) -> Tensor:
         """(B, L, bands, C) → the same shape."""
-        with torch.autocast(h.device.type, enabled=False):  # CPUs learn its kernels half as fast in bf16
+        with torch.autocast(h.device.type, enabled=False):  # in bfloat16 CPUs train it at half the speed
             inner = self.depthwise(h.float().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inner = self.norm(inner + self.below(h[:, :, :low_bands].mean(2, keepdim=True)))
         return h + self.scale * self.narrow(F.relu(self.wide(inner)))
 
 
 def _compressed(spectrum: Tensor) -> Tensor:
-    """(B, L, F) → (B, 3, L, F): real and imaginary part and magnitude, of which the network sees a power."""
+    """(B, L, F) → (B, 3, L, F): real part, imaginary part and magnitude, compressed by a power law."""
     parts = torch.stack([spectrum.real, spectrum.imag], dim=1)
     power = parts.square().sum(1, keepdim=True) + 1e-5
     factor = power ** (_COMPRESSION / 2 - 0.5)
     return torch.cat([parts * factor, power.sqrt() * factor - 1], dim=1)
 
 
-def _bands(heard: Tensor, bins: int) -> Tensor:
-    """(B, C, L, F) → (B, L, F / bins, C * bins): bands as vectors."""
-    return heard.unflatten(3, (-1, bins)).permute(0, 2, 3, 1, 4).flatten(3)
+def _bands(features: Tensor, bins: int) -> Tensor:
+    """(B, C, L, F) → (B, L, F / bins, C * bins): one vector per band."""
+    return features.unflatten(3, (-1, bins)).permute(0, 2, 3, 1, 4).flatten(3)
 
 
 @register("band_masks", BandMasksConfig)
 class BandMasks(Model):
-    """The network: one pass a source, in which it hears the mixture, the source's estimate and those of the others.
+    """The network: one pass per source, with the mixture, the source's estimate and the sum of the others as input.
 
-    What it starts from is the estimate up to ``cutoff_hz`` and the heuristic above. Above the cutoff sources share the
-    mixture: each claims a part of every bin, and the parts, which begin as the heuristic's, sum to one. Complex masks
-    add to both. It is exact where it streams: all it does is local in time.
+    The output starts as the estimate below ``cutoff_hz`` and the heuristic above. Above the cutoff the sources share
+    the mixture: each has a share of every bin (a softmax over the sources, initially the heuristic's shares). A complex
+    mask adds to both bands. All of it is local in time, so streaming equals one pass.
     """
 
     config: BandMasksConfig
@@ -142,11 +179,11 @@ class BandMasks(Model):
     def __init__(self, config: BandMasksConfig) -> None:
         super().__init__(config)
         c = config
-        self.frames = Frames(c.n_fft, c.n_fft // 2)
-        # not `enter`, as when inputs had another order: checkpoints of then must not load
+        self.stft = STFT(c.n_fft, c.n_fft // 2)
+        # Not `enter`, the name when inputs had another order: checkpoints from then must not load.
         self.hear, self.hear_wide = nn.Linear(9 * c.narrow, c.width), nn.Linear(9 * c.wide, c.width)
         self.place = nn.Linear(4, c.width, bias=False)
-        self.blocks = nn.ModuleList(Block(c.width) for _ in range(c.blocks))
+        self.blocks = nn.ModuleList(BandConvNeXtBlock(c.width) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.width, eps=1e-6)
         self.head, self.head_wide = nn.Linear(c.width, 2 * c.narrow), nn.Linear(c.width, 2 * c.wide)
         self.claim, self.claim_wide = nn.Linear(c.width, c.narrow), nn.Linear(c.width, c.wide)
@@ -155,52 +192,54 @@ class BandMasks(Model):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1 + S, T) → (B, S, 1, T - 2 * context): first the mixture, then its sources below ``cutoff_hz``."""
-        c, ends = self.config, min(STEADY, self.config.margin)  # frames at both ends that tell levels only
+        """(B, 1 + S, T), the mixture first, → (B, S, 1, T - 2 * context)."""
+        c, ends = self.config, min(STEADY, self.config.margin)  # frames on each side that only inform levels
         side = ends * c.n_fft // 2
         with torch.autocast(x.device.type, enabled=False):
-            spectra = self.frames.analyse(x.float())  # (B, 1 + S, L, F)
+            spectra = self.stft.analyse(x.float())  # (B, 1 + S, L, F)
             level = steady_level(spectra[:, :1], c.low_bins)
-            spectra, level = (every[:, :, ends : every.shape[2] - ends] for every in (spectra, level))
+            spectra, level = (part[:, :, ends : part.shape[2] - ends] for part in (spectra, level))
             mixture, estimates = spectra[:, :1], spectra[:, 1:]
             start, prior = estimates, x.new_zeros(())
             if c.heuristic:
-                start, part = high_band(mixture, estimates, c.low_bins)
-                prior = part.log()
+                start, share = high_band(mixture, estimates, c.low_bins)
+                prior = share.log()
             features = self._features(mixture, start, level)
-        masks = [self._masks(heard) for heard in features]  # a source at a time, for memory
+        masks = [self._masks(source) for source in features]  # one source at a time, to save memory
         with torch.autocast(x.device.type, enabled=False):
-            made = self._masked(masks, mixture, estimates, prior)
+            spectra = self._masked(masks, mixture, estimates, prior)
             del masks
-            wave = self.frames.synthesise(made, x.shape[-1] - 2 * side)
+            wave = self.stft.synthesise(spectra, x.shape[-1] - 2 * side)
         return wave[:, :, None, c.context - side : wave.shape[-1] - (c.context - side)]
 
     def fitted(self, sample_rate: int, sources: int) -> BandMasks:
-        """At the lowest rate that holds the recording's band; never above the one trained at, whose bands it knows."""
+        """Return a copy at the lowest rate that holds the recording's band, at most the rate of the training."""
         c = self.config
         rates = [rate for rate in _RATES if 2 * c.cutoff_hz < rate <= c.sample_rate]
         rate = next((rate for rate in rates if rate >= sample_rate), c.sample_rate)
         if (rate, sources) == (c.sample_rate, c.sources):
             return self
-        made = BandMasks(replace(c, sample_rate=rate, sources=sources))
-        made.load_state_dict(self.state_dict())
-        made.sha256 = self.sha256
-        return made.to(self.norm.weight.device).requires_grad_(False).eval()
+        model = BandMasks(replace(c, sample_rate=rate, sources=sources))
+        model.load_state_dict(self.state_dict())
+        model.sha256 = self.sha256
+        return model.to(self.device).requires_grad_(False).eval()
 
     def _features(self, mixture: Tensor, start: Tensor, level: Tensor) -> Iterator[Tensor]:
-        """Compressed bins of the mixture, of each source and of its rivals: (B, 9, L, bins), a source at a time."""
+        """Yield, for each source, the compressed bins of the mixture, of it and of all others: (B, 9, L, bins)."""
         bins = self.config.bins
-        whole, every = (spectra[..., :bins] / level for spectra in (mixture, start))
-        total, heard = every.sum(1), _compressed(whole[:, 0])
-        for own in every.unbind(1):
-            yield torch.cat([heard, _compressed(own), _compressed(total - own)], dim=1)
+        mixture, sources = (spectra[..., :bins] / level for spectra in (mixture, start))
+        total, mixture_features = sources.sum(1), _compressed(mixture[:, 0])
+        for source in sources.unbind(1):
+            yield torch.cat([mixture_features, _compressed(source), _compressed(total - source)], dim=1)
 
-    def _masks(self, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 9, L, bins) → masks' real and imaginary parts (B, L, bins + 1, 2), and claims (B, L, bins + 1, 1)."""
+    def _masks(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 9, L, bins) → complex masks as pairs (B, L, bins + 1, 2), and logits of shares (B, L, bins + 1, 1)."""
         c, cut = self.config, self.config.narrow_bins
-        narrow = self.hear(_bands(heard[..., :cut], c.narrow))
-        wide = self.hear_wide(_bands(heard[..., cut:], c.wide))
-        h = torch.cat([narrow, wide], dim=2) + self.place(_places(c, heard.device).to(heard.dtype))  # (B, L, bands, C)
+        narrow = self.hear(_bands(features[..., :cut], c.narrow))
+        wide = self.hear_wide(_bands(features[..., cut:], c.wide))
+        h = torch.cat([narrow, wide], dim=2) + self.place(
+            _band_positions(c, features.device).to(features.dtype)
+        )  # (B, L, bands, C)
         for block in self.blocks:
             h = block(h, c.low_bins // c.narrow)
         h = self.norm(h)
@@ -208,24 +247,24 @@ class BandMasks(Model):
         masks = self._bins(self.head(narrow), self.head_wide(wide), 2)
         return masks, self._bins(self.claim(narrow), self.claim_wide(wide), 1)
 
-    def _masked(self, each: list[tuple[Tensor, Tensor]], mixture: Tensor, estimates: Tensor, prior: Tensor) -> Tensor:
-        """The sources' spectra (B, S, L, F), by the masks and claims of each; ``prior`` is added to the claims."""
+    def _masked(self, heads: list[tuple[Tensor, Tensor]], mixture: Tensor, estimates: Tensor, prior: Tensor) -> Tensor:
+        """Return the sources' spectra (B, S, L, F), given each one's mask and logits; ``prior`` is added to those."""
         low = self.config.low_bins
-        masks, claims = (torch.stack(one, dim=1).float() for one in zip(*each, strict=True))  # (B, S, L, F, ·)
-        added = torch.view_as_complex(masks) * mixture
-        shares = (claims[..., low:, 0] + prior).softmax(1)
-        rest = (mixture - added.sum(1, keepdim=True))[..., low:]
-        return torch.cat([(estimates + added)[..., :low], added[..., low:] + shares * rest], dim=-1)
+        masks, logits = (torch.stack(part, dim=1).float() for part in zip(*heads, strict=True))  # (B, S, L, F, ·)
+        masked = torch.view_as_complex(masks) * mixture
+        shares = (logits[..., low:, 0] + prior).softmax(1)
+        rest = (mixture - masked.sum(1, keepdim=True))[..., low:]
+        return torch.cat([(estimates + masked)[..., :low], masked[..., low:] + shares * rest], dim=-1)
 
     def _bins(self, narrow: Tensor, wide: Tensor, values: int) -> Tensor:
-        """What bands (B, L, bands, bins of a band * values) say, as (B, L, bins + 1, values)."""
+        """Spread the outputs of bands (B, L, bands, bins of a band * values) to bins: (B, L, bins + 1, values)."""
         parts = [band.unflatten(3, (-1, values)).flatten(2, 3) for band in (narrow, wide)]
         return F.pad(torch.cat(parts, dim=2), (0, 0, 0, 1))
 
 
 @constant
-def _places(config: BandMasksConfig, device: torch.device) -> Tensor:
-    """Where each band lies: (bands, 4), smooth functions of its frequency."""
+def _band_positions(config: BandMasksConfig, device: torch.device) -> Tensor:
+    """Return four smooth functions of each band's centre frequency: (bands, 4)."""
     c, cut = config, config.narrow_bins
     centres = [*range(c.narrow // 2, cut, c.narrow), *range(cut + c.wide // 2, c.bins, c.wide)]
     octave = torch.log2(torch.tensor(centres, device=device) / c.low_bins)

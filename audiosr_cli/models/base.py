@@ -1,4 +1,4 @@
-"""What every model is: a network, the frozen config that shapes its weights, and the spec that follows."""
+"""The base class of all models, and the specs that follow from their configs."""
 
 from __future__ import annotations
 
@@ -7,67 +7,68 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from audiosr_cli.config import at_least, check
 from audiosr_cli.contract import ModelSpec
 
 
 class Config(Protocol):
-    """A frozen dataclass that holds every number which shapes the weights."""
+    """A frozen dataclass with every number that shapes the weights or the windows of a model."""
 
     @property
     def spec(self) -> ModelSpec:
-        """The spec that follows from these numbers."""
+        """The contract with the engine, computed from these numbers."""
         ...
 
 
-class MixtureConfig(Protocol):
-    """What the spec of a model of mixtures follows from; lengths in samples."""
+class WindowConfig(Protocol):
+    """What the configs of separators and restorers have in common; lengths in samples at ``sample_rate``."""
 
     @property
     def name(self) -> str:
-        """What the model is called."""
+        """Name of the model."""
         ...
 
     @property
     def sample_rate(self) -> int:
-        """In and out, in Hz."""
+        """Sample rate of input and output in Hz."""
         ...
 
     @property
     def sources(self) -> int:
-        """How many there are."""
+        """Number of sources."""
         ...
 
     @property
     def context(self) -> int:
-        """Heard on both sides, and not answered for."""
+        """Input on each side of a window for which the model returns nothing."""
         ...
 
     @property
     def core(self) -> int:
-        """What one window answers for."""
+        """Output of one window."""
         ...
 
 
-class SeparatorConfig(MixtureConfig, Protocol):
-    """A separator's."""
+class SeparatorConfig(WindowConfig, Protocol):
+    """The config of a model that takes a mixture and returns its sources."""
 
     @property
     def overlap(self) -> int:
-        """What two neighbours both answer for."""
+        """Output that two neighbouring windows have in common; they are crossfaded there."""
         ...
 
 
-class RestorerConfig(MixtureConfig, Protocol):
-    """A restorer's."""
+class RestorerConfig(WindowConfig, Protocol):
+    """The config of a model that takes a mixture with band-limited estimates of its sources."""
 
     @property
     def cutoff_hz(self) -> float:
-        """Where estimates end."""
+        """Frequency above which the estimates have no content."""
         ...
 
 
 def separator_spec(config: SeparatorConfig, channels: int = 1) -> ModelSpec:
-    """The contract of a separator."""
+    """Return the spec of a separator."""
     return ModelSpec(
         name=config.name,
         task="separate",
@@ -82,7 +83,7 @@ def separator_spec(config: SeparatorConfig, channels: int = 1) -> ModelSpec:
 
 
 def restorer_spec(config: RestorerConfig) -> ModelSpec:
-    """The contract of a network that hears a mixture and estimates of its sources below ``cutoff_hz``."""
+    """Return the spec of a restorer: its input is the mixture, followed by an estimate of each source."""
     return ModelSpec(
         name=config.name,
         task="separate-sr",
@@ -98,15 +99,30 @@ def restorer_spec(config: RestorerConfig) -> ModelSpec:
     )
 
 
-class Model(nn.Module):
-    """Base of the models.
+def check_separator(config: SeparatorConfig) -> None:
+    """Raise UsageError unless the rate, the number of sources and the windows of a separator are possible."""
+    at_least(config, 1, "sample_rate", "sources", "core")
+    at_least(config, 0, "context", "overlap")
+    check(config.overlap < config.core, f"overlap = {config.overlap}: must be less than core = {config.core}")
 
-    ``forward`` takes (B, inputs * C, T) float32 at ``in_rate``, C = ``spec.channels``, and returns
-    (B, S, C, (T - 2 * context) * ratio), S = ``spec.sources``. Any T above twice the context will do for
-    a convolutional model; the engine always passes ``spec.window``. No clipping and no scaling unless the
-    model's own docstring says so. What varies from call to call is a keyword argument of those models that need it:
-    ``cutoff_hz`` (B,) with ``spec.uses_cutoff``, ``position`` (B,) with ``spec.uses_position``.
-    ``sha256`` is that of the checkpoint it came from, empty for fresh weights.
+
+class Model(nn.Module):
+    """Base class of the models.
+
+    ``forward`` maps (B, inputs * C, T) float32 at ``spec.in_rate`` to (B, S, C, (T - 2 * context) * ratio), where C is
+    ``spec.channels`` and S is ``spec.sources``. The engine always passes T = ``spec.window``; convolutional models take
+    any T above twice the context. A model neither clips nor scales unless its docstring says so.
+
+    What varies per call is a keyword argument of those models that need it: ``cutoff_hz`` (B,) with
+    ``spec.uses_cutoff``, ``position`` (B,) with ``spec.uses_position``, and ``sampling`` for diffusion models.
+
+    Args:
+        config: The config that shapes the weights.
+
+    Attributes:
+        config: As given.
+        spec: The contract with the engine.
+        sha256: SHA-256 of the checkpoint that the weights came from, empty for fresh ones.
     """
 
     sha256 = ""
@@ -118,7 +134,7 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights lie."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,13 +142,13 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def default_cutoff(self, x: Tensor) -> Tensor:
-        """Return the cutoff (B,) in Hz that a model assumes for ``x`` (B, ...) where its caller gives none."""
+        """Return the cutoff (B,) in Hz of ``x`` (B, ...) if the caller gives none: a sixth of the input's rate."""
         return x.new_full((len(x),), self.spec.in_rate / 6)
 
     def fitted(self, sample_rate: int, sources: int) -> Model:
-        """The same network for recordings at ``sample_rate`` Hz and so many ``sources``, where its weights serve them.
+        """Return a model with the same weights for recordings at ``sample_rate`` Hz with ``sources`` sources.
 
-        Otherwise itself, as here.
+        Models whose weights serve one rate and one number of sources, which is most of them, return themselves.
         """
         del sample_rate, sources
         return self

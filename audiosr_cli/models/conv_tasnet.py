@@ -1,4 +1,4 @@
-"""Conv-TasNet: masks over a learned encoding, from dilated convolutions (Luo & Mesgarani 2019, arXiv 1809.07454)."""
+"""Conv-TasNet: masks on a learned encoding, by dilated convolutions (Luo & Mesgarani 2019, arXiv 1809.07454)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check, odd
 from audiosr_cli.contract import ModelSpec
-from audiosr_cli.models.base import Model, separator_spec
+from audiosr_cli.models.base import Model, check_separator, separator_spec
 from audiosr_cli.models.fused import depthwise, norm_act
 from audiosr_cli.models.layers import Decoder, Encoder
 from audiosr_cli.models.registry import register
@@ -18,11 +19,28 @@ from audiosr_cli.models.registry import register
 
 @dataclass(frozen=True)
 class ConvTasNetConfig:
-    """Every number of a Conv-TasNet, by the paper's letters (tab. I); the defaults are its best.
+    """Configuration of a Conv-TasNet; the defaults are the paper's best. Its letters (tab. I) are in parentheses.
 
-    ``filters`` N, ``kernel`` L and ``stride`` of the encoder, ``width`` B, ``hidden`` H, ``skip`` Sc, ``taps`` P,
-    ``blocks`` X in each of ``repeats`` R. ``mask`` is what bounds the masks. ``context``, ``core`` and ``overlap``
-    are how it streams, in samples: its norms hear the whole window.
+    Args:
+        sample_rate: Sample rate in Hz.
+        sources: Number of sources (C).
+        filters: Filters of the encoder (N).
+        kernel: Length of a filter in samples (L).
+        stride: Samples from one frame of the encoding to the next (L / 2).
+        width: Channels between two blocks (B).
+        hidden: Channels inside a block (H).
+        skip: Channels of the skip connections, from which the masks are computed (Sc).
+        taps: Odd kernel of the depthwise convolutions (P).
+        blocks: Blocks per repeat; their dilations are 1, 2, 4, … (X).
+        repeats: Repeats of the blocks (R).
+        mask: Activation of the masks.
+        context: Samples on each side of a window that only inform the output. Norms are over the whole window.
+        core: Samples that one window answers for.
+        overlap: Samples that two neighbouring windows have in common.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 8000
@@ -43,13 +61,16 @@ class ConvTasNetConfig:
     name: str = "conv_tasnet"
 
     def __post_init__(self) -> None:
-        assert min(self.sources, self.filters, self.stride, self.width, self.hidden, self.skip, self.blocks) >= 1
-        assert self.kernel >= self.stride and self.taps % 2 == 1 and min(self.taps, self.repeats) >= 1
-        assert self.context >= 0 and self.core + 2 * self.context >= self.kernel
+        at_least(self, 1, "filters", "stride", "width", "hidden", "skip", "blocks", "repeats")
+        at_least(self, self.stride, "kernel")
+        odd(self, "taps")
+        check_separator(self)
+        window = self.core + 2 * self.context
+        check(window >= self.kernel, f"core + 2 · context = {window}: must be at least kernel = {self.kernel}")
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract that follows."""
+        """The contract with the engine."""
         return separator_spec(self)
 
 
@@ -58,8 +79,8 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(1, channels, eps=1e-8)
 
 
-class Block(nn.Module):
-    """A 1-D block (fig. 1C): widen, convolve each channel, and answer to the next block and to the masks."""
+class TCNBlock(nn.Module):
+    """The 1-D block of the temporal convolutional network (fig. 1C), with a residual and a skip output."""
 
     def __init__(self, config: ConvTasNetConfig, dilation: int) -> None:
         super().__init__()
@@ -70,10 +91,10 @@ class Block(nn.Module):
         self.residual, self.skip = nn.Conv1d(c.hidden, c.width, 1), nn.Conv1d(c.hidden, c.skip, 1)
 
     def forward(self, h: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        """Add what this block has for the next one, and for the masks: (B, L, width), (B, L, skip) → the same."""
+        """Add this block's residual to ``h`` (B, L, width) and its skip output to ``total`` (B, L, skip)."""
         inner = norm_act(pointwise(h, self.widen), self.norm1, inner=self.act1.weight)
         inner = norm_act(depthwise(inner, self.depthwise), self.norm2, inner=self.act2.weight)
-        # One product for both, which reads its input once, and whose gradient is not a sum of two.
+        # One matrix product for both outputs: it reads its input once, and its gradient is not a sum of two.
         weight = torch.cat([self.residual.weight, self.skip.weight])[:, :, 0]
         bias = torch.cat([part.bias for part in (self.residual, self.skip) if part.bias is not None])
         both = F.linear(inner, weight, bias)
@@ -82,13 +103,13 @@ class Block(nn.Module):
 
 
 def pointwise(h: Tensor, conv: nn.Conv1d) -> Tensor:
-    """A convolution of kernel 1 on a features-last map: (B, L, C) → (B, L, C')."""
+    """Apply a convolution of kernel 1 to a features-last map: (B, L, C) → (B, L, C')."""
     return F.linear(h, conv.weight[:, :, 0], conv.bias)
 
 
 @register("conv_tasnet", ConvTasNetConfig)
 class ConvTasNet(Model):
-    """The network, as Asteroid builds it: its encoder is linear, its last residual is not heard."""
+    """The network as Asteroid builds it: the encoder is linear, and the residual of the last block is unused."""
 
     config: ConvTasNetConfig
 
@@ -97,7 +118,7 @@ class ConvTasNet(Model):
         c = config
         self.encoder, self.decoder = Encoder(c.filters, c.kernel, c.stride), Decoder(c.filters, c.kernel, c.stride)
         self.norm, self.bottleneck = _norm(c.filters), nn.Conv1d(c.filters, c.width, 1)
-        self.blocks = nn.ModuleList(Block(c, 2 ** (i % c.blocks)) for i in range(c.blocks * c.repeats))
+        self.blocks = nn.ModuleList(TCNBlock(c, 2 ** (i % c.blocks)) for i in range(c.blocks * c.repeats))
         self.blocks[-1].residual.requires_grad_(False)
         self.prelu, self.mask = nn.PReLU(), nn.Conv1d(c.skip, c.sources * c.filters, 1)
 
@@ -111,5 +132,5 @@ class ConvTasNet(Model):
         mask = pointwise(F.prelu(total, self.prelu.weight.to(total.dtype)), self.mask)
         mask = mask.unflatten(2, (c.sources, -1)).transpose(1, 2)  # (B, S, L, N)
         mask = torch.sigmoid(mask) if c.mask == "sigmoid" else F.relu(mask)
-        made = self.decoder((mask * encoded.unsqueeze(1)).flatten(0, 1), x.shape[-1])  # (B * S, T)
-        return made.unflatten(0, mask.shape[:2])[:, :, None, c.context : x.shape[-1] - c.context]
+        estimates = self.decoder((mask * encoded.unsqueeze(1)).flatten(0, 1), x.shape[-1])  # (B * S, T)
+        return estimates.unflatten(0, mask.shape[:2])[:, :, None, c.context : x.shape[-1] - c.context]

@@ -1,6 +1,6 @@
-"""Diffusion: a cosine schedule that ends in noise alone, velocities, and DDIM (no state, no weights).
+"""Diffusion without state or weights: a cosine schedule with zero terminal SNR, velocities, DDIM sampling, keyed noise.
 
-Of a clean x0 and noise eps, the noisy x is ``a * x0 + s * eps`` with a² + s² = 1; its velocity is ``a * eps - s * x0``
+A noisy x is ``a * x0 + s * eps`` for clean x0 and noise eps, with a² + s² = 1. Its velocity is ``a * eps - s * x0``
 (Salimans & Ho 2022, arXiv 2202.00512).
 """
 
@@ -17,18 +17,28 @@ from torch import Tensor
 
 from audiosr_cli.errors import UsageError
 
+# Steps of the schedule that networks are trained with.
 STEPS = 1000
+# Offset s of the cosine schedule (Nichol & Dhariwal 2021, sec. 3.2).
 _OFFSET = 0.008
+# Highest guidance scale that is accepted; far above the 3.5 that AudioSR publishes as its default.
 _MOST_GUIDANCE = 20.0
-Velocity = Callable[[Tensor, Tensor], Tensor]  # noisy (B, ...) and step (B,) → velocity (B, ...)
-Noise = Callable[[int], Tensor]  # which draw → standard normal (B, ...)
+Velocity = Callable[[Tensor, Tensor], Tensor]  # noisy (B, ...), step (B,) → velocity (B, ...)
+Noise = Callable[[int], Tensor]  # number of the draw → standard normal (B, ...)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How highs are drawn: in ``steps`` of diffusion, none of them being what is expected; ``guidance`` exaggerates.
+    """How a diffusion model draws the high band.
 
-    The same ``seed`` draws the same. ``eta`` is how much noise each step adds (1: as much as it takes out).
+    Args:
+        steps: Number of diffusion steps, 0 to 1000; 0 uses the deterministic estimate.
+        guidance: Classifier-free guidance scale, 0 to 20; above 1 the output follows the low band more strongly.
+        seed: Seed of the noise; the same seed gives the same output.
+        eta: Noise that each step adds, 0 to 1: 0 is deterministic DDIM, 1 is as stochastic as DDPM.
+
+    Raises:
+        UsageError: A value is out of range.
     """
 
     steps: int = 4
@@ -38,17 +48,18 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.steps <= STEPS:
-            raise UsageError(f"--steps {self.steps}: 0 to {STEPS} are possible")
+            raise UsageError(f"--steps {self.steps}: must be between 0 and {STEPS}")
         if not 0 <= self.guidance <= _MOST_GUIDANCE:
-            raise UsageError(f"--guidance {self.guidance:g}: 0 to {_MOST_GUIDANCE:g} are possible")
+            raise UsageError(f"--guidance {self.guidance:g}: must be between 0 and {_MOST_GUIDANCE:g}")
         if not 0 <= self.eta <= 1:
-            raise UsageError(f"eta = {self.eta:g}: 0 to 1 are possible")
+            raise UsageError(f"eta = {self.eta:g}: must be between 0 and 1")
 
 
-def signal(step: Tensor) -> Tensor:
-    """The signal's part a at ``step`` (B,), from 1 at 0 to exactly 0 at STEPS.
+def signal_scale(step: Tensor) -> Tensor:
+    """Return the scale a of the signal at ``step`` (B,): 1 at step 0, exactly 0 at STEPS.
 
-    The cosine schedule (Nichol & Dhariwal 2021, eq. 17), made to end with no signal at all (Lin et al. 2024, alg. 1).
+    This is the cosine schedule (Nichol & Dhariwal 2021, eq. 17), rescaled to zero terminal SNR (Lin et al. 2024,
+    alg. 1).
     """
     phase = (step.double() / STEPS + _OFFSET) / (1 + _OFFSET) * math.pi / 2
     first = math.cos(_OFFSET / (1 + _OFFSET) * math.pi / 2)
@@ -56,42 +67,51 @@ def signal(step: Tensor) -> Tensor:
     return ((phase.cos() - last) / (first - last)).clamp(0, 1)
 
 
-def parts(step: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The parts of signal and noise, shaped so that they scale ``like`` (B, ...)."""
-    a = signal(step).view(-1, *[1] * (like.dim() - 1))
+def scales(step: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scales a of the signal and s of the noise at ``step`` (B,), broadcastable to ``like`` (B, ...)."""
+    a = signal_scale(step).view(-1, *[1] * (like.dim() - 1))
     return a.to(like.dtype), (1 - a.square()).clamp_min(0).sqrt().to(like.dtype)
 
 
 def add_noise(clean: Tensor, noise: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """The noisy x at ``step`` (B,), and its velocity."""
-    a, s = parts(step, clean)
+    """Return the noisy x at ``step`` (B,) and its velocity, both shaped as ``clean`` and ``noise`` (B, ...)."""
+    a, s = scales(step, clean)
     return a * clean + s * noise, a * noise - s * clean
 
 
-def clean_of(noisy: Tensor, velocity: Tensor, step: Tensor) -> Tensor:
-    """x0 of a noisy x and its velocity."""
-    a, s = parts(step, noisy)
+def clean_estimate(noisy: Tensor, velocity: Tensor, step: Tensor) -> Tensor:
+    """Return x0, given a noisy x and its velocity at ``step`` (B,)."""
+    a, s = scales(step, noisy)
     return a * noisy - s * velocity
 
 
-def noise_of(noisy: Tensor, velocity: Tensor, step: Tensor) -> Tensor:
-    """Eps of a noisy x and its velocity."""
-    a, s = parts(step, noisy)
+def noise_estimate(noisy: Tensor, velocity: Tensor, step: Tensor) -> Tensor:
+    """Return eps, given a noisy x and its velocity at ``step`` (B,)."""
+    a, s = scales(step, noisy)
     return s * noisy + a * velocity
 
 
 def ddim(velocity: Velocity, noise: Noise, steps: int, eta: float = 0.0) -> Tensor:
-    """A sample in ``steps`` (Song et al. 2021, eq. 12), from ``noise(0)`` on; with ``eta`` each step adds some.
+    """Draw a sample by DDIM (Song et al. 2021, eq. 12).
 
-    Steps are spaced evenly from STEPS down ("trailing": the first one sees noise alone, as in training).
+    Steps are spaced evenly from STEPS down ("trailing"), so the first one sees pure noise, as in training.
+
+    Args:
+        velocity: The network: noisy (B, ...), step (B,) → velocity (B, ...).
+        noise: Draws: 0 is where sampling begins; the others are added, one after each step but the last, with ``eta``.
+        steps: Number of steps, at least 1.
+        eta: Noise that each step adds, 0 to 1.
+
+    Returns:
+        The sample, (B, ...).
     """
     x = noise(0)
     times = torch.linspace(STEPS, 0, steps + 1, device=x.device)
     for i, (now, after) in enumerate(pairwise(times)):
         here, there = now.expand(len(x)), after.expand(len(x))
         v = velocity(x, here)
-        clean, eps = clean_of(x, v, here), noise_of(x, v, here)
-        (a, s), (a_after, s_after) = parts(here, x), parts(there, x)
+        clean, eps = clean_estimate(x, v, here), noise_estimate(x, v, here)
+        (a, s), (a_after, s_after) = scales(here, x), scales(there, x)
         spread = eta * s_after / s.clamp_min(1e-8) * (1 - (a / a_after.clamp_min(1e-8)).square()).clamp_min(0).sqrt()
         x = a_after * clean + (s_after.square() - spread.square()).clamp_min(0).sqrt() * eps
         if eta and i + 1 < steps:
@@ -100,16 +120,25 @@ def ddim(velocity: Velocity, noise: Noise, steps: int, eta: float = 0.0) -> Tens
 
 
 def keyed_noise(seed: int, draw: int, first: int, frames: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise (frames, *shape) of the frames from ``first`` on, which may be negative.
+    """Return standard normal noise that depends on (seed, draw, frame) only, so overlapping windows share it.
 
-    Each frame's is a function of (seed, draw, frame) alone (Philox, Salmon et al. 2011), so windows that share a frame
-    share its noise, wherever they begin.
+    Each frame has its own Philox counter (Salmon et al. 2011).
+
+    Args:
+        seed: Seed of the recording's noise.
+        draw: Number of the draw.
+        first: First frame, counted from the start of the recording; may be negative.
+        frames: Number of frames.
+        shape: Shape of one frame.
+
+    Returns:
+        (frames, *shape) float32.
     """
     key = np.array([seed % 2**64, draw], np.uint64)
-    made = [
+    noise = [
         np.random.Generator(
             np.random.Philox(key=key, counter=np.array([0, 0, 0, frame % 2**64], np.uint64))
         ).standard_normal(shape, dtype=np.float32)
         for frame in range(first, first + frames)
     ]
-    return torch.from_numpy(np.stack(made))
+    return torch.from_numpy(np.stack(noise))

@@ -1,8 +1,8 @@
-"""Dual-path separators: masks over a learned encoding, from chunks that are looked at inside and across in turns.
+"""Dual-path separators: masks on a learned encoding, by networks that alternate within and across chunks of it.
 
-One family. DPRNN (Luo, Chen & Yoshioka, ICASSP 2020, arXiv 1910.06379) takes both ways with BiLSTMs, SepFormer
-(Subakan et al., ICASSP 2021, arXiv 2010.13154) with transformers, and SFSRNet's separator (Rixen & Renz, AAAI 2022)
-answers after every block.
+Three papers, one family: DPRNN (Luo, Chen & Yoshioka, ICASSP 2020, arXiv 1910.06379) uses BiLSTMs, SepFormer (Subakan
+et al., ICASSP 2021, arXiv 2010.13154) transformers, and SFSRNet's separator (Rixen & Renz, AAAI 2022) estimates masks
+after every block.
 """
 
 from __future__ import annotations
@@ -14,22 +14,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check, multiple
 from audiosr_cli.contract import ModelSpec
-from audiosr_cli.models.base import Model, separator_spec
-from audiosr_cli.models.layers import Decoder, Encoder, GlobalNorm, TransformerLayer
+from audiosr_cli.models.base import Model, check_separator, separator_spec
+from audiosr_cli.models.layers import Decoder, Encoder, GlobalLayerNorm, TransformerLayer
 from audiosr_cli.models.registry import register
 
 
 @dataclass(frozen=True)
 class DualPathConfig:
-    """Every number of a dual-path separator; the defaults are SepFormer's (sec. 3.1).
+    """Configuration of a dual-path separator; the defaults are SepFormer's (sec. 3.1).
 
-    ``filters``, ``kernel`` and ``stride`` are the encoder's, ``rectified`` puts a ReLU behind it. Frames of ``width``
-    features are cut into chunks of ``chunk`` with one half overlapping, padded by ``chunk * padding`` on both sides.
-    Each of ``blocks`` goes along every chunk, then across chunks: by ``layers`` transformer layers of ``heads`` heads
-    and ``hidden`` feed-forward features, or one BiLSTM of ``hidden`` units a direction. ``mask`` is what bounds the
-    masks. ``stages`` answers after every block (SFSRNet) and has no gate before the mask.
-    ``context``, ``core`` and ``overlap`` are how it streams, in samples: attention and BiLSTMs hear the whole window.
+    Args:
+        sample_rate: Sample rate in Hz.
+        sources: Number of sources.
+        filters: Filters of the encoder.
+        kernel: Length of a filter in samples.
+        stride: Samples from one frame of the encoding to the next.
+        rectified: Whether a ReLU follows the encoder.
+        width: Features of a frame between the blocks.
+        bias: Whether the bottleneck has a bias.
+        chunk: Frames of a chunk, even; half of them overlap with the next chunk.
+        padding: Zeros on each side of the frames, in chunks: 0.5 as in SepFormer or 1 as in DPRNN.
+        path: What processes a sequence: "transformer" or "lstm" (a BiLSTM).
+        blocks: Number of blocks; each goes along every chunk, then across the chunks.
+        layers: Transformer layers of a path.
+        heads: Attention heads of a transformer layer.
+        hidden: Feed-forward features of a transformer layer, or units per direction of a BiLSTM.
+        mask: Activation of the masks.
+        stages: Estimate masks after every block, without a gate (SFSRNet).
+        context: Samples on each side of a window that only inform the output. Attention and BiLSTMs see all of it.
+        core: Samples that one window answers for.
+        overlap: Samples that two neighbouring windows have in common.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 8000
@@ -55,27 +75,32 @@ class DualPathConfig:
     name: str = "dual_path"
 
     def __post_init__(self) -> None:
-        assert min(self.sources, self.filters, self.stride, self.width, self.blocks, self.layers, self.hidden) >= 1
-        assert self.heads >= 1 and self.core + 2 * self.context >= self.kernel
-        assert self.kernel >= self.stride and self.chunk >= 2 and self.chunk % 2 == 0 and self.context >= 0
-        assert self.padding in (0.5, 1.0)
-        assert self.path == "lstm" or self.width % (2 * self.heads) == 0
+        at_least(self, 1, "filters", "stride", "width", "blocks", "layers", "hidden", "heads")
+        at_least(self, self.stride, "kernel")
+        at_least(self, 2, "chunk")
+        check(self.chunk % 2 == 0, f"chunk = {self.chunk}: must be even")
+        check(self.padding in (0.5, 1.0), f"padding = {self.padding:g}: must be 0.5 or 1")
+        if self.path == "transformer":
+            multiple(self.width, 2 * self.heads, "width", "2 · heads")
+        check_separator(self)
+        window = self.core + 2 * self.context
+        check(window >= self.kernel, f"core + 2 · context = {window}: must be at least kernel = {self.kernel}")
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract that follows."""
+        """The contract with the engine."""
         return separator_spec(self)
 
 
-def positions(length: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoids (length, width) that tell where a frame stands (Vaswani et al. 2017, sec. 3.5)."""
+def positional_encoding(length: int, width: int, like: Tensor) -> Tensor:
+    """Return the sinusoidal encoding (length, width) of positions (Vaswani et al. 2017, sec. 3.5)."""
     rate = torch.exp(torch.arange(0, width, 2, device=like.device) * (-torch.log(torch.tensor(10000.0)) / width))
     angle = torch.arange(length, device=like.device).unsqueeze(1) * rate  # (length, width / 2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)
 
 
-class Transformer(nn.Module):
-    """Layers between sinusoidal positions and a final norm."""
+class TransformerPath(nn.Module):
+    """Transformer layers after a sinusoidal positional encoding, and a final norm."""
 
     def __init__(self, config: DualPathConfig) -> None:
         super().__init__()
@@ -85,14 +110,14 @@ class Transformer(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, H) → the same."""
-        h = h + positions(h.shape[1], h.shape[2], h)
+        h = h + positional_encoding(h.shape[1], h.shape[2], h)
         for layer in self.layers:
             h = layer(h)
         return self.norm(h)
 
 
-class Recurrent(nn.Module):
-    """A BiLSTM and the linear layer that brings its features back to ``width``."""
+class RecurrentPath(nn.Module):
+    """A BiLSTM, and a linear layer that returns to ``width`` features."""
 
     def __init__(self, config: DualPathConfig) -> None:
         super().__init__()
@@ -104,14 +129,14 @@ class Recurrent(nn.Module):
         return self.linear(self.rnn(h)[0])
 
 
-class Block(nn.Module):
-    """Along every chunk, then across chunks; each way normalised and added to what came in (DPRNN, eq. 3-6)."""
+class DualPathBlock(nn.Module):
+    """Along every chunk, then across the chunks; each path is normalised and added to its input (DPRNN, eq. 3-6)."""
 
     def __init__(self, config: DualPathConfig) -> None:
         super().__init__()
-        path = Transformer if config.path == "transformer" else Recurrent
+        path = TransformerPath if config.path == "transformer" else RecurrentPath
         self.intra, self.inter = path(config), path(config)
-        self.intra_norm, self.inter_norm = GlobalNorm(config.width), GlobalNorm(config.width)
+        self.intra_norm, self.inter_norm = GlobalLayerNorm(config.width), GlobalLayerNorm(config.width)
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, chunks, chunk, H) → the same."""
@@ -122,23 +147,32 @@ class Block(nn.Module):
 
 
 def to_chunks(h: Tensor, size: int, padding: int) -> Tensor:
-    """(B, L, H) → (B, chunks, size, H), one half overlapping, between ``padding`` zeros on both sides.
+    """Cut frames into chunks that overlap by half, with ``padding`` zeros on each side.
 
-    Padded by half a chunk, zeros complete the last one, as in SepFormer; a whole chunk, as in DPRNN, is enough.
+    With half a chunk of padding, further zeros complete the last chunk, as in SepFormer; with a whole chunk, as in
+    DPRNN, none are needed.
+
+    Args:
+        h: (B, L, H).
+        size: Frames of a chunk.
+        padding: Zeros on each side, in frames.
+
+    Returns:
+        (B, chunks, size, H).
     """
     gap = size - (padding + h.shape[1] % size) % size if padding < size else 0
     return F.pad(h, (0, 0, padding, padding + gap)).unfold(1, size, size // 2).transpose(2, 3)
 
 
 def from_chunks(chunks: Tensor, length: int, padding: int) -> Tensor:
-    """The sum of overlapping chunks (B, chunks, size, H) → (B, length, H); undoes the padding, not the sum."""
+    """Overlap-add chunks (B, chunks, size, H) and remove the padding: (B, length, H)."""
     first, second = chunks.chunk(2, dim=2)  # (B, chunks, size / 2, H) each
-    whole = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
-    return whole.flatten(1, 2)[:, padding : padding + length]
+    frames = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
+    return frames.flatten(1, 2)[:, padding : padding + length]
 
 
 class GatedMask(nn.Module):
-    """PReLU, features for every source, overlap-add, a gate, masks: SepFormer's and DPRNN's head."""
+    """The head of SepFormer and DPRNN: PReLU, features of each source, overlap-add, a gate, masks."""
 
     def __init__(self, config: DualPathConfig) -> None:
         super().__init__()
@@ -155,7 +189,7 @@ class GatedMask(nn.Module):
 
 
 class StageMask(nn.Module):
-    """A linear layer with ReLU, overlap-add, masks: what SFSRNet has behind every block."""
+    """SFSRNet's head behind every block: a linear layer with ReLU, and overlap-add."""
 
     def __init__(self, config: DualPathConfig) -> None:
         super().__init__()
@@ -169,10 +203,12 @@ class StageMask(nn.Module):
 
 @register("dual_path", DualPathConfig)
 class DualPath(Model):
-    """The network. With ``stages``, in training, it returns the estimates of all blocks behind one another,
-    (B, blocks * S, 1, T), for a loss over all of them (SFSRNet, "multi-loss"); otherwise the last one's.
+    """The network.
 
-    It has no dropout, and positions are computed for any length (SpeechBrain's table ends at 2500 chunks).
+    With ``stages``, in training, it returns the estimates of all blocks, (B, blocks * S, 1, T), for a loss over all of
+    them (SFSRNet, "multi-loss"). Otherwise it returns those of the last block.
+
+    Deviations: no dropout, and the positional encoding has any length (SpeechBrain's table ends at 2500 chunks).
     """
 
     config: DualPathConfig
@@ -181,13 +217,13 @@ class DualPath(Model):
         super().__init__(config)
         c = config
         self.encoder, self.decoder = Encoder(c.filters, c.kernel, c.stride), Decoder(c.filters, c.kernel, c.stride)
-        self.norm, self.bottleneck = GlobalNorm(c.filters), nn.Linear(c.filters, c.width, bias=c.bias)
-        self.blocks = nn.ModuleList(Block(c) for _ in range(c.blocks))
+        self.norm, self.bottleneck = GlobalLayerNorm(c.filters), nn.Linear(c.filters, c.width, bias=c.bias)
+        self.blocks = nn.ModuleList(DualPathBlock(c) for _ in range(c.blocks))
         heads = [StageMask(c) for _ in range(c.blocks)] if c.stages else [GatedMask(c)]
         self.heads = nn.ModuleList(heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, T) → (B, S, 1, T - 2 * context), or of all stages in training."""
+        """(B, 1, T) → (B, S, 1, T - 2 * context); in training with ``stages`` (B, blocks * S, 1, T - 2 * context)."""
         c, padding = self.config, int(self.config.chunk * self.config.padding)
         encoded = self.encoder(x)  # (B, L, N)
         encoded = F.relu(encoded) if c.rectified else encoded
@@ -201,5 +237,5 @@ class DualPath(Model):
             masks = [self.heads[-1](h, encoded.shape[1], padding)]
         mask = torch.cat(masks, dim=1)  # (B, S or blocks * S, L, N)
         mask = torch.sigmoid(mask) if c.mask == "sigmoid" else F.relu(mask)
-        made = self.decoder((mask * encoded.unsqueeze(1)).flatten(0, 1), x.shape[-1])  # (B * S, T)
-        return made.unflatten(0, mask.shape[:2])[:, :, None, c.context : x.shape[-1] - c.context]
+        estimates = self.decoder((mask * encoded.unsqueeze(1)).flatten(0, 1), x.shape[-1])  # (B * S, T)
+        return estimates.unflatten(0, mask.shape[:2])[:, :, None, c.context : x.shape[-1] - c.context]

@@ -1,7 +1,7 @@
-"""Operations that would otherwise be several passes over memory: norm + residual + activation, depthwise convolution.
+"""Fused operations that take several passes over memory in torch: norm + residual + activation, depthwise convolution.
 
-On the CPU they are compiled loops where numba is installed (`kernels`); elsewhere, and where it is not, they are the
-torch operations that they stand for, against which they are tested. Figures: docs/experiments/training-speed.md.
+On the CPU they are compiled loops if numba is installed (see `kernels`). Otherwise they are the equivalent torch
+operations, against which the loops are tested. Figures: docs/experiments/training-speed.md.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_NUMBERS = (torch.float32, torch.bfloat16)
-_VECTOR = 16  # bf16 numbers in 256 bits
+# Types that the loops handle.
+_DTYPES = (torch.float32, torch.bfloat16)
+# bfloat16 numbers in a vector of 256 bits.
+_VECTOR = 16
 _importing = Lock()
 
 
@@ -41,12 +43,12 @@ def norm_act(
     Args:
         x: The map, (B, ..., C), float32 or bfloat16.
         norm: Gains, biases, number of groups and epsilon.
-        residual: What is added behind the norm, of the shape of ``x``.
-        inner: The PReLU's slope (1,) in front of the norm; without it there is none.
-        outer: The slope of the leaky ReLU at the end, above 0; 1 for none.
+        residual: Added to the output of the norm, of the shape of ``x``.
+        inner: Slope (1,) of the PReLU before the norm; None for no PReLU.
+        outer: Slope of the leaky ReLU at the end, above 0; 1 for none.
 
     Returns:
-        Of the shape and type of ``x``.
+        A map of the shape and type of ``x``.
     """
     if _loops(x) is None:
         return _plain_norm_act(x, norm, residual, inner, outer)
@@ -56,14 +58,14 @@ def norm_act(
 
 
 def depthwise(x: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Convolve each feature of a features-last map by itself, zeros outside.
+    """Convolve each feature of a features-last map by itself, with zeros outside of the map.
 
     Args:
         x: The map, (B, L, C), float32 or bfloat16.
-        conv: A depthwise convolution with a bias: its kernel is odd, its padding keeps the length.
+        conv: A depthwise convolution with a bias and an odd kernel, whose padding keeps the length.
 
     Returns:
-        Of the shape and type of ``x``.
+        A map of the shape and type of ``x``.
     """
     if _loops(x) is None:
         return conv(x.transpose(1, 2)).transpose(1, 2)
@@ -71,8 +73,8 @@ def depthwise(x: Tensor, conv: nn.Conv1d) -> Tensor:
 
 
 def kernels() -> ModuleType | None:
-    """Return the compiled loops; None where numba is not installed or cannot be loaded."""
-    with _importing:  # numba does not bear being imported by two threads at once
+    """Return the compiled loops; None if numba is not installed or cannot be loaded."""
+    with _importing:  # numba must not be imported by two threads at once
         return _kernels()
 
 
@@ -80,22 +82,22 @@ def kernels() -> ModuleType | None:
 def _kernels() -> ModuleType | None:
     try:
         from audiosr_cli.models import kernels as loops
-    except (ImportError, OSError, MemoryError, AttributeError):  # all but the first where memory is short
+    except (ImportError, OSError, MemoryError, AttributeError):  # all but the first occur when memory is short
         return None
     return loops
 
 
 def _loops(x: Tensor) -> ModuleType | None:
-    """The loops for a map, where there are any and they pay.
+    """Return the loops for ``x``, or None if torch's operations are to be used.
 
-    In training they always do. In use numba takes 0.4 s to load, which short recordings do not pay back, and samples
-    would depend on whether it is there: so only ``AUDIOSR_NUMBA=1`` asks for it, and only in bfloat16, where it brings
-    a fifth at most. ``AUDIOSR_NUMBA=0`` does without it everywhere.
+    Training always uses the loops. In inference numba takes 0.4 s to load, which does not pay for short recordings,
+    and the output would depend on whether it is installed. So inference uses them only with ``AUDIOSR_NUMBA=1``, and
+    only in bfloat16, where they save a fifth at most. With ``AUDIOSR_NUMBA=0`` they are never used.
     """
-    if x.device.type != "cpu" or x.dtype not in _NUMBERS or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.dtype not in _DTYPES or torch.compiler.is_compiling():
         return None
-    wish = os.environ.get("AUDIOSR_NUMBA", "")
-    if wish == "0" or not (torch.is_grad_enabled() or (wish == "1" and x.dtype == torch.bfloat16)):
+    setting = os.environ.get("AUDIOSR_NUMBA", "")
+    if setting == "0" or not (torch.is_grad_enabled() or (setting == "1" and x.dtype == torch.bfloat16)):
         return None
     return kernels()
 
@@ -103,9 +105,9 @@ def _loops(x: Tensor) -> ModuleType | None:
 def _plain_norm_act(
     x: Tensor, norm: nn.GroupNorm, residual: Tensor | None, inner: Tensor | None, outer: float
 ) -> Tensor:
-    """The same by torch, in its own order of roundings.
+    """Compute ``norm_act`` by torch, which rounds in another order.
 
-    On CPUs in float32 where features do not fill vectors of bfloat16, over which torch takes four times as long.
+    On CPUs the norm is in float32 if the features do not fill vectors of bfloat16: torch is four times slower then.
     """
     h = x if inner is None else F.prelu(x, inner.to(x.dtype))
     kind = torch.float32 if x.device.type == "cpu" and x.shape[-1] % _VECTOR else x.dtype
@@ -116,13 +118,13 @@ def _plain_norm_act(
 
 
 def _rows(x: Tensor) -> np.ndarray[Any, Any]:
-    """The memory of a contiguous map (B, ...) as (B, N); bfloat16 as the uint16 that holds its bits."""
+    """Return a view of a contiguous map (B, ...) as (B, N), of bfloat16 as the uint16 with its bits."""
     flat = x.detach().reshape(len(x), -1)
     return flat.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else flat.numpy()
 
 
 def _vector(x: Tensor) -> np.ndarray[Any, Any]:
-    """Parameters as a contiguous float32 array."""
+    """Return parameters as a contiguous float32 array."""
     return x.detach().float().contiguous().numpy()
 
 
@@ -132,18 +134,18 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _each(items: int, compute: Callable[[int, int], None]) -> None:
-    """Compute all items, shared between as many threads as torch's operators have here."""
+    """Compute all items, in as many threads as torch's operators use here."""
     threads = min(torch.get_num_threads(), items)
     if threads < 2:
         compute(0, items)
         return
     bounds = [round(i * items / threads) for i in range(threads + 1)]
-    for done in [_pool(threads).submit(compute, *part) for part in pairwise(bounds)]:
-        done.result()
+    for future in [_pool(threads).submit(compute, *part) for part in pairwise(bounds)]:
+        future.result()
 
 
 class _NormAct(torch.autograd.Function):
-    """`norm_act` by loops, and its gradients."""
+    """`norm_act` by the loops, with its gradients."""
 
     @staticmethod
     def forward(
@@ -178,7 +180,7 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of the map, the parameters, the residual and the inner slope."""
+        """Return the gradients of the map, the parameters, the residual and the inner slope."""
         x, y, weight = ctx.saved_tensors
         (mean, rstd), (inner, outer) = ctx.statistics, ctx.slopes
         dx, dresidual = torch.empty_like(x), torch.empty_like(x) if ctx.has_residual else None
@@ -200,7 +202,7 @@ class _NormAct(torch.autograd.Function):
 
 
 class _Depthwise(torch.autograd.Function):
-    """`depthwise` by loops, and its gradients."""
+    """`depthwise` by the loops, with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
@@ -216,7 +218,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of the map, the kernel and the bias."""
+        """Return the gradients of the map, the kernel and the bias."""
         x, weight = ctx.saved_tensors
         dx = torch.empty_like(x)
         grad, rows, taps, into = _rows(dy.to(x.dtype).contiguous()), _rows(x), _vector(weight[:, 0].T), _rows(dx)
@@ -227,6 +229,6 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _function(name: str) -> Callable[..., None]:
-    """One of the compiled loops."""
+    """Return the compiled loop ``name``."""
     function: Callable[..., None] = getattr(kernels(), name)
     return function

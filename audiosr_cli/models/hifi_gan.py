@@ -1,4 +1,4 @@
-"""HiFi-GAN's generator (Kong, Kim & Bae 2020, arXiv 2010.05646): waveforms from log mels."""
+"""The generator of HiFi-GAN (Kong, Kim & Bae 2020, arXiv 2010.05646): a vocoder for log mel spectrograms."""
 
 from __future__ import annotations
 
@@ -9,15 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_SLOPE = 0.1  # of the leaky ReLU
+from audiosr_cli.config import at_least, multiple, odd
+
+# Slope of the leaky ReLUs below zero, as in the published code.
+_SLOPE = 0.1
 
 
 @dataclass(frozen=True)
 class HiFiGANConfig:
-    """Every number of a HiFiGAN; the defaults are AudioSR-basic's, for 48 kHz.
+    """Configuration of a HiFiGAN; the defaults are AudioSR-basic's, for 48 kHz.
 
-    Frames of ``mels`` become ``width`` features; layer l makes ``rates[l]`` of each one and halves the features. Then
-    residual blocks, one a kernel, with ``dilations``, are averaged.
+    Args:
+        mels: Mel bands of a frame.
+        width: Features before the first upsampling layer; each layer halves them.
+        rates: Upsampling factor of each layer.
+        kernels: Odd kernels of the residual blocks behind each layer, whose outputs are averaged.
+        dilations: Dilations within each residual block.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     mels: int = 256
@@ -27,17 +37,18 @@ class HiFiGANConfig:
     dilations: tuple[int, ...] = (1, 3, 5)
 
     def __post_init__(self) -> None:
-        assert min(*self.rates, *self.dilations, self.mels) >= 1 and all(kernel % 2 for kernel in self.kernels)
-        assert self.width % (1 << len(self.rates)) == 0
+        at_least(self, 1, "rates", "dilations", "mels", "width")
+        odd(self, "kernels")
+        multiple(self.width, 1 << len(self.rates), "width", "2 ^ (number of rates)")
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return math.prod(self.rates)
 
 
-class Residual(nn.Module):
-    """Dilated convolutions, each with an undilated one behind it, beside shortcuts."""
+class MultiDilationBlock(nn.Module):
+    """Residual block (sec. 2.2, fig. 1): pairs of a dilated and an undilated convolution, a shortcut around each."""
 
     def __init__(self, width: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -54,7 +65,7 @@ class Residual(nn.Module):
 
 
 class HiFiGAN(nn.Module):
-    """The generator."""
+    """The generator: transposed convolutions, each followed by multi-receptive-field fusion (sec. 2.2)."""
 
     def __init__(self, config: HiFiGANConfig) -> None:
         super().__init__()
@@ -69,7 +80,7 @@ class HiFiGAN(nn.Module):
             for a, b, rate in zip(widths, widths[1:], c.rates, strict=False)
         )
         self.blocks = nn.ModuleList(
-            Residual(width, kernel, c.dilations) for width in widths[1:] for kernel in c.kernels
+            MultiDilationBlock(width, kernel, c.dilations) for width in widths[1:] for kernel in c.kernels
         )
 
     def forward(self, mel: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
-"""Loops over feature maps for the CPU, compiled by numba: what `fused` computes where numba is installed.
+"""Loops over feature maps for the CPU, compiled by numba: the implementation of `fused` if numba is installed.
 
-torch runs a norm, an addition and an activation as three passes over memory forward and more backward, each of them
-bound by memory, and its bfloat16 group norm is slow besides. Here each is two passes forward (sums; apply) and two
-backward, with sums in float32. Maps are features-last. bfloat16 has no type in numba: its numbers arrive as the uint16
-that holds their bits, which are the upper half of a float32's.
+torch runs a norm, an addition and an activation as three memory-bound passes forward and more backward, and its group
+norm is slow in bfloat16. Here there are two passes forward (sums; apply) and two backward, with sums in float32. Maps
+are features-last. numba has no bfloat16: such numbers are passed as the uint16 with their bits, which are the upper
+half of a float32.
 
-Rows are short (24 features, say), and loops over single rows would not fill vectors: all loops run over *tiles*,
-several rows end to end, beside which scales and shifts lie repeated as often. Choices are written as factors (1 or the
-slope), as LLVM makes no vectors of the same thing written as alternatives: a quarter of the time.
+Rows are short (24 features, say), so loops over single rows would not fill vectors. All loops run over *tiles* of
+several adjacent rows, with scales and shifts repeated to match. Branches are written as factors (1 or the slope): LLVM
+does not vectorise the same choice written with if, and takes four times as long.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-_TILE = 1024  # numbers in a tile, about: 4 KB for each array of float32, so that a handful of them stays in L1
-# Without nnan and ninf: what is not finite has to stay so, as the training loop looks for it.
+# Numbers in a tile, about: 4 KB per float32 array, so that a handful of them fits into the L1 cache.
+_TILE = 1024
+# Without nnan and ninf: NaN and infinity must propagate, as the training loop checks for them.
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "fastmath": {"contract", "nsz", "reassoc"},
@@ -30,17 +31,17 @@ _OPTIONS: dict[str, Any] = {
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` by numba, kept on disk where there is a folder for that (seconds of compiling, once)."""
+    """Compile ``function``, which takes seconds, and cache it on disk if a folder can be written to."""
     try:
         compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no folder that can be written to
+    except RuntimeError:  # there is no writable folder
         compiled = njit(**_OPTIONS)(function)
     return compiled
 
 
 @intrinsic
 def _float_of(typingctx, bits):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """The float32 of these 32 bits."""
+    """Reinterpret 32 bits as a float32."""
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return builder.bitcast(args[0], ir.FloatType())
@@ -50,7 +51,7 @@ def _float_of(typingctx, bits):  # type: ignore[no-untyped-def]  # noqa: ARG001
 
 @intrinsic
 def _bits_of(typingctx, number):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """The 32 bits of a float32."""
+    """Reinterpret a float32 as 32 bits."""
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return builder.bitcast(args[0], ir.IntType(32))
@@ -59,7 +60,7 @@ def _bits_of(typingctx, number):  # type: ignore[no-untyped-def]  # noqa: ARG001
 
 
 def _load(value):  # type: ignore[no-untyped-def]
-    """A number of a map as float32."""
+    """Return a number of a map as float32."""
     raise NotImplementedError
 
 
@@ -71,7 +72,7 @@ def _load_typed(value):  # type: ignore[no-untyped-def]
 
 
 def _store(row, k, number):  # type: ignore[no-untyped-def]
-    """Write a float32 into a map, rounded to the nearest number there, of two the even one."""
+    """Write a float32 into a map, rounded to nearest, ties to even."""
     raise NotImplementedError
 
 
@@ -93,13 +94,13 @@ def _store_typed(row, k, number):  # type: ignore[no-untyped-def]  # noqa: ARG00
 
 @_compiled
 def _tile_length(features, length):  # type: ignore[no-untyped-def]
-    """Whole rows of ``features`` numbers, about _TILE together, and no more than there are."""
+    """Return the length of a tile: rows of ``features`` numbers, about _TILE in all, at most ``length``."""
     return min(max(_TILE // features, 1) * features, length)
 
 
 @_compiled
 def _tiled(values, tile):  # type: ignore[no-untyped-def]
-    """``values`` (features,) again and again: (tile,)."""
+    """Repeat ``values`` (features,) to the length of a tile: (tile,)."""
     features = len(values)
     out = np.empty(tile, np.float32)
     for k in range(tile):
@@ -109,7 +110,7 @@ def _tiled(values, tile):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _by_feature(sums, features):  # type: ignore[no-untyped-def]
-    """The sums of a tile by feature: (tile,) → (features,) float64."""
+    """Add up a tile by feature: (tile,) → (features,) float64."""
     out = np.zeros(features, np.float64)
     for k in range(len(sums)):
         out[k % features] += sums[k]
@@ -118,10 +119,10 @@ def _by_feature(sums, features):  # type: ignore[no-untyped-def]
 
 @_compiled
 def norm_act_forward(x, residual, has_residual, weight, bias, groups, eps, inner, outer, y, mean, rstd, begin, end):  # type: ignore[no-untyped-def]
-    """``y = act(norm(act(x)) + residual)`` for the items from ``begin`` to before ``end``.
+    """Compute ``y = act(norm(act(x)) + residual)`` for the items ``begin`` to ``end - 1``.
 
-    ``x``, ``residual`` and ``y`` (B, N · features) with the features of a position together; ``inner`` and ``outer``
-    are the slopes of the two leaky ReLUs below zero. Writes the groups' ``mean`` and ``rstd`` (B, groups), too.
+    ``x``, ``residual`` and ``y`` are (B, N · features), the features of a position adjacent; ``inner`` and ``outer``
+    are the slopes of the two leaky ReLUs below zero. Also writes ``mean`` and ``rstd`` (B, groups) of the groups.
     """
     length, features = x.shape[1], len(weight)
     tile, size = _tile_length(features, length), features // groups
@@ -170,10 +171,10 @@ def norm_act_forward(x, residual, has_residual, weight, bias, groups, eps, inner
 def norm_act_backward(  # type: ignore[no-untyped-def]
     dy, x, y, has_residual, weight, groups, inner, outer, mean, rstd, dx, dresidual, dweight, dbias, dinner, begin, end
 ):
-    """The gradients of ``norm_act_forward`` for the items from ``begin`` to before ``end``.
+    """Compute the gradients of ``norm_act_forward`` for the items ``begin`` to ``end - 1``.
 
-    ``dweight`` and ``dbias`` (B, features) and ``dinner`` (B,) are an item's own. The outer activation's side is read
-    from the sign of ``y``.
+    ``dweight`` and ``dbias`` (B, features) and ``dinner`` (B,) are those of each item. The side of the outer activation
+    is the sign of ``y``.
     """
     length, features = x.shape[1], len(weight)
     tile, size = _tile_length(features, length), features // groups
@@ -237,15 +238,15 @@ def norm_act_backward(  # type: ignore[no-untyped-def]
 
 @_compiled
 def _valid(offset, first, last, rows):  # type: ignore[no-untyped-def]
-    """Of the rows from ``first`` to before ``last`` those whose neighbour at ``offset`` is one of ``rows``."""
+    """Return the range of the rows ``first`` to ``last - 1`` whose neighbour at ``offset`` exists."""
     return max(first, -offset), min(last, rows - offset)
 
 
 @_compiled
 def depthwise_forward(x, taps, bias, dilation, y, begin, end):  # type: ignore[no-untyped-def]
-    """``y[l] = bias + sum over k of taps[k] · x[l + (k - K // 2) · dilation]``, zeros outside, for some items.
+    """Compute ``y[l] = bias + Σ_k taps[k] · x[l + (k - K // 2) · dilation]`` for the items ``begin`` to ``end - 1``.
 
-    ``x`` and ``y`` (B, L · features), ``taps`` (K, features) float32.
+    ``x`` and ``y`` (B, L · features), with zeros outside of ``x``; ``taps`` (K, features) float32.
     """
     features, kernel = len(bias), len(taps)
     rows = x.shape[1] // features
@@ -276,7 +277,7 @@ def depthwise_forward(x, taps, bias, dilation, y, begin, end):  # type: ignore[n
 
 @_compiled
 def depthwise_backward(dy, x, taps, dilation, dx, dtaps, dbias, begin, end):  # type: ignore[no-untyped-def]
-    """The gradients of ``depthwise_forward`` for some items; ``dtaps`` (B, K, features), ``dbias`` (B, features)."""
+    """Compute the gradients of ``depthwise_forward``; ``dtaps`` (B, K, features), ``dbias`` (B, features)."""
     features, kernel = taps.shape[1], len(taps)
     rows = x.shape[1] // features
     tile = _tile_length(features, x.shape[1])

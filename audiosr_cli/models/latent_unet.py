@@ -1,4 +1,4 @@
-"""The network that AudioSR's diffusion asks (Liu et al. 2023, arXiv 2309.07314, after Rombach et al. 2022)."""
+"""The U-Net of AudioSR's latent diffusion (Liu et al. 2023, arXiv 2309.07314, after Rombach et al. 2022)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiosr_cli.models.mel_vae import Norm, Residual
+from audiosr_cli.config import at_least, check, multiple
+from audiosr_cli.models.mel_vae import MelGroupNorm, ResnetBlock
 
 
 @dataclass(frozen=True)
 class LatentUNetConfig:
-    """Every number of a LatentUNet; the defaults are AudioSR-basic's.
+    """Configuration of a LatentUNet; the defaults are AudioSR-basic's.
 
-    Level l has ``width * multipliers[l]`` channels and ``blocks`` residual blocks on the way down, one more on the way
-    up. From level ``attention_from`` on, ``transformers`` follow each, with heads of ``head`` features. ``latent``
-    channels come in twice, noisy and of the condition.
+    Args:
+        latent: Channels of the latent. The input has twice as many: the noisy latent and the condition.
+        width: Channels of the first level, even.
+        multipliers: Level l has ``width * multipliers[l]`` channels.
+        blocks: Residual blocks per level on the way down; one more on the way up.
+        attention_from: First level with transformers behind its residual blocks.
+        transformers: Transformers behind each such block.
+        head: Features of an attention head.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     latent: int = 16
@@ -30,21 +39,25 @@ class LatentUNetConfig:
     head: int = 32
 
     def __post_init__(self) -> None:
-        assert self.multipliers and min(self.latent, self.width, self.blocks, self.head, *self.multipliers) >= 1
-        assert self.width % 2 == 0 and all(self.width * m % self.head == 0 for m in self.multipliers)
+        check(bool(self.multipliers), "multipliers = []: must have at least one number")
+        at_least(self, 1, "latent", "width", "blocks", "head", "multipliers")
+        at_least(self, 0, "attention_from", "transformers")
+        check(self.width % 2 == 0, f"width = {self.width}: must be even")
+        for multiplier in self.multipliers:
+            multiple(self.width * multiplier, self.head, f"width · {multiplier}", "head")
 
     @property
     def stride(self) -> int:
-        """What lengths and heights of latents are multiples of."""
+        """Both the frames and the rows of a latent are a multiple of this."""
         return 1 << (len(self.multipliers) - 1)
 
 
-class TimedResidual(nn.Module):
-    """The autoencoder's residual block, with the time added between its convolutions."""
+class TimestepResnetBlock(nn.Module):
+    """The residual block of the autoencoder, with the embedded step added between its convolutions."""
 
     def __init__(self, inputs: int, outputs: int, time: int) -> None:
         super().__init__()
-        self.residual, self.time = Residual(inputs, outputs, steady=False), nn.Linear(time, outputs)
+        self.residual, self.time = ResnetBlock(inputs, outputs, steady=False), nn.Linear(time, outputs)
         nn.init.zeros_(self.residual.conv2.weight)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
@@ -52,8 +65,8 @@ class TimedResidual(nn.Module):
         return self.residual(h, self.time(F.silu(time))[:, :, None, None])
 
 
-class SelfAttention(nn.Module):
-    """Heads of ``head`` features over all cells."""
+class MultiHeadSelfAttention(nn.Module):
+    """Self-attention over all cells, with heads of ``head`` features."""
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
@@ -67,17 +80,17 @@ class SelfAttention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class Transformer(nn.Module):
-    """Two layers of attention and a gated MLP over all cells of a level.
+class SpatialTransformer(nn.Module):
+    """Two self-attention layers and a gated feed-forward network over all cells of a level.
 
-    The second layer is where published models of its kind listen to a text; AudioSR has none and hears itself.
+    In other latent diffusion models the second layer is cross-attention to a text. AudioSR has no text.
     """
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
-        self.norm = Norm(width, False)
+        self.norm = MelGroupNorm(width, False)
         self.enter, self.leave = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
-        self.attentions = nn.ModuleList(SelfAttention(width, head) for _ in range(2))
+        self.attentions = nn.ModuleList(MultiHeadSelfAttention(width, head) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.wide, self.narrow = nn.Linear(width, 8 * width), nn.Linear(4 * width, width)
         nn.init.zeros_(self.leave.weight)
@@ -92,14 +105,14 @@ class Transformer(nn.Module):
         return h + self.leave(x.transpose(1, 2).unflatten(2, h.shape[2:]))
 
 
-class Level(nn.Module):
-    """A residual block, and the transformers behind it."""
+class UNetBlock(nn.Module):
+    """A residual block and the transformers behind it."""
 
     def __init__(self, inputs: int, outputs: int, attends: bool, config: LatentUNetConfig) -> None:
         super().__init__()
-        self.residual = TimedResidual(inputs, outputs, 4 * config.width)
+        self.residual = TimestepResnetBlock(inputs, outputs, 4 * config.width)
         count = config.transformers if attends else 0
-        self.transformers = nn.ModuleList(Transformer(outputs, config.head) for _ in range(count))
+        self.transformers = nn.ModuleList(SpatialTransformer(outputs, config.head) for _ in range(count))
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """(B, C, L, M) and (B, H) → (B, C', L, M)."""
@@ -110,7 +123,7 @@ class Level(nn.Module):
 
 
 class LatentUNet(nn.Module):
-    """The network: which way to go from a noisy latent, told the condition and the time."""
+    """The U-Net: estimates the velocity of a noisy latent, given the condition and the step."""
 
     def __init__(self, config: LatentUNetConfig) -> None:
         super().__init__()
@@ -119,44 +132,53 @@ class LatentUNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(c.width, 4 * c.width), nn.SiLU(), nn.Linear(4 * c.width, 4 * c.width))
         self.enter = nn.Conv2d(2 * c.latent, widths[0], 3, padding=1)
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
-        kept, width = [widths[0]], widths[0]
-        for level, wanted in enumerate(widths):
+        skips, width = [widths[0]], widths[0]
+        for level, level_width in enumerate(widths):
             for _ in range(c.blocks):
-                self.down.append(Level(width, wanted, level >= c.attention_from, c))
-                kept.append(width := wanted)
+                self.down.append(UNetBlock(width, level_width, level >= c.attention_from, c))
+                skips.append(width := level_width)
             if level + 1 < len(widths):
                 self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
-                kept.append(width)
-        self.middle = Level(width, width, True, c)
-        self.after = TimedResidual(width, width, 4 * c.width)
-        for level, wanted in reversed(list(enumerate(widths))):
+                skips.append(width)
+        self.middle = UNetBlock(width, width, True, c)
+        self.after = TimestepResnetBlock(width, width, 4 * c.width)
+        for level, level_width in reversed(list(enumerate(widths))):
             for _ in range(c.blocks + 1):
-                self.up.append(Level(width + kept.pop(), wanted, level >= c.attention_from, c))
-                width = wanted
+                self.up.append(UNetBlock(width + skips.pop(), level_width, level >= c.attention_from, c))
+                width = level_width
             if level:
                 self.grow.append(nn.Conv2d(width, width, 3, padding=1))
-        self.leave = nn.Sequential(Norm(width, False), nn.SiLU(), nn.Conv2d(width, c.latent, 3, padding=1))
+        self.leave = nn.Sequential(MelGroupNorm(width, False), nn.SiLU(), nn.Conv2d(width, c.latent, 3, padding=1))
 
     def forward(self, noisy: Tensor, condition: Tensor, step: Tensor) -> Tensor:
-        """Two (B, latent, L, M) and ``step`` (B,), from 0 to 1000 → (B, latent, L, M)."""
+        """Estimate the velocity.
+
+        Args:
+            noisy: (B, latent, L, M).
+            condition: (B, latent, L, M).
+            step: (B,), from 0 to 1000.
+
+        Returns:
+            (B, latent, L, M).
+        """
         count = self.config.blocks
-        time = self.time(time_waves(step, self.config.width))
+        time = self.time(timestep_embedding(step, self.config.width))
         h = self.enter(torch.cat([noisy, condition], dim=1))
-        kept = [h]
+        skips = [h]
         for i, block in enumerate(self.down):
             if i and i % count == 0:
-                kept.append(h := self.shrink[i // count - 1](h))
-            kept.append(h := block(h, time))
+                skips.append(h := self.shrink[i // count - 1](h))
+            skips.append(h := block(h, time))
         h = self.after(self.middle(h, time), time)
         for i, block in enumerate(self.up):
             if i and i % (count + 1) == 0:
                 h = self.grow[i // (count + 1) - 1](F.interpolate(h, scale_factor=2.0))
-            h = block(torch.cat([h, kept.pop()], dim=1), time)
+            h = block(torch.cat([h, skips.pop()], dim=1), time)
         return self.leave(h)
 
 
-def time_waves(step: Tensor, width: int) -> Tensor:
-    """Cosines and sines of ``step`` (B,), periods from 2π to 20000π: (B, width) (Vaswani et al. 2017, sec. 3.5)."""
+def timestep_embedding(step: Tensor, width: int) -> Tensor:
+    """Return cosines and sines (B, width) of ``step`` (B,), periods 2π to 20000π (Vaswani et al. 2017, sec. 3.5)."""
     half = width // 2
     rate = torch.exp(-math.log(10000) / half * torch.arange(half, device=step.device))
     angle = step.float().unsqueeze(1) * rate

@@ -1,7 +1,7 @@
-"""What several models share: positions of feature maps, 1-D layers that run channels-last, filterbanks, attention.
+"""Layers that several models share: 1-D convolutions, learned filterbanks, the STFT, norms, a transformer layer.
 
-Feature maps are (B, C, 1, T) in channels-last memory: a 1-D convolution as a 2-D one of height 1 runs up
-to nine times faster that way on CPUs (24 channels, kernel 15), as every sample's channels lie together.
+1-D feature maps are (B, C, 1, T) in channels-last memory, and 1-D convolutions are 2-D ones of height 1: the channels
+of a sample are then adjacent in memory, which is up to nine times faster on CPUs (24 channels, kernel 15).
 """
 
 from __future__ import annotations
@@ -20,85 +20,86 @@ from audiosr_cli.dsp.spectra import constant, irfft
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a feature map lies: its sample k stands at input position ``offset + k * step``."""
+    """Positions of a feature map's samples: sample k is at input position ``offset + k * step``."""
 
     offset: int = 0
     step: int = 1
 
     def conv(self, kernel: int, stride: int = 1, valid: bool = True) -> Grid:
-        """After a centred odd ``kernel``; without padding it loses ``kernel // 2`` samples on each side."""
+        """Return the grid after a centred convolution; ``valid`` ones lose ``kernel // 2`` samples on each side."""
         lost = kernel // 2 * self.step if valid else 0
         return Grid(self.offset + lost, self.step * stride)
 
     def upsampled(self) -> Grid:
-        """After doubling the number of samples."""
+        """Return the grid after doubling the number of samples."""
         return replace(self, step=self.step // 2)
 
 
 def to_map(x: Tensor) -> Tensor:
-    """Waveforms (B, C, T) as a feature map (B, C, 1, T)."""
+    """Return waveforms (B, C, T) as a feature map (B, C, 1, T)."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
 def layout(weight: Tensor) -> torch.memory_format:
-    """Return the layout of a 2-D convolution's ``weight``, which its input should have, too."""
+    """Return the memory format of a 2-D convolution's ``weight``; its input should have the same."""
     last = torch.channels_last
     return last if weight.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, valid: bool = True, bias: bool = True) -> nn.Conv2d:
-    """A 1-D convolution on feature maps; ``valid`` means no padding, otherwise zeros keep the length."""
+    """Return a 1-D convolution of feature maps: without padding if ``valid``, otherwise zeros keep the length."""
     padding = (0, 0) if valid else (0, kernel // 2)
     layer = nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), padding, bias=bias)
     return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _MeanOverRanks(torch.autograd.Function):
-    """The mean of a tensor over all processes; so is its gradient, as each process's loss depends on all."""
+    """The mean of a tensor over all processes. Its gradient is a mean, too, as the loss of each depends on all."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - autograd hands it over
         """Any shape → the same."""
-        made = value.clone() / distributed.get_world_size()
-        distributed.all_reduce(made)
-        return made
+        mean = value.clone() / distributed.get_world_size()
+        distributed.all_reduce(mean)
+        return mean
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The mean of the gradients."""
+        """Return the mean of the gradients."""
         return _MeanOverRanks.forward(ctx, gradient)
 
 
 def across_ranks(mean: Tensor) -> Tensor:
-    """The mean of the processes' means where several train together, its gradient included; else ``mean``."""
+    """Return the mean of ``mean`` over all training processes, differentiable; without others ``mean`` itself."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return mean
-    made: Tensor = _MeanOverRanks.apply(mean)
-    return made
+    common: Tensor = _MeanOverRanks.apply(mean)
+    return common
 
 
 def crop(h: Tensor, grid: Grid, target: Grid, length: int) -> Tensor:
-    """The ``length`` samples of ``h`` (on ``grid``) that start where ``target`` starts; same step."""
+    """Return the ``length`` samples of ``h`` (on ``grid``) from the start of ``target``, a grid of the same step."""
     assert grid.step == target.step
     start = (target.offset - grid.offset) // grid.step
-    assert start >= 0 and start + length <= h.shape[-1], (start, length, h.shape)
+    if start < 0 or start + length > h.shape[-1]:  # the input is too short; torch, too, raises RuntimeError for shapes
+        raise RuntimeError(f"a map of {h.shape[-1]} samples does not contain {length} from {start} on")
     return h[..., start : start + length]
 
 
 def interleave(even: Tensor, odd: Tensor) -> Tensor:
-    """Two maps (B, C, 1, T) as one (B, C, 1, 2T): even[0], odd[0], even[1], …"""
+    """Interleave two maps (B, C, 1, T) to (B, C, 1, 2T): even[0], odd[0], even[1], …"""
     both = torch.stack([even.permute(0, 2, 3, 1), odd.permute(0, 2, 3, 1)], dim=3)  # (B, 1, T, 2, C)
     return both.flatten(2, 3).permute(0, 3, 1, 2)  # (B, C, 1, 2T)
 
 
 def subpixel(h: Tensor) -> Tensor:
-    """1-D pixel shuffle: (B, 2C, 1, T) → (B, C, 1, 2T) (Shi et al. 2016; Kuleshov et al. 2017, sec. 3.2)."""
+    """Shuffle channels to samples: (B, 2C, 1, T) → (B, C, 1, 2T) (Shi et al. 2016; Kuleshov et al. 2017, sec. 3.2)."""
     even, odd = h.chunk(2, dim=1)
     return interleave(even, odd)
 
 
-class GlobalNorm(nn.Module):
-    """Global layer normalisation (Conv-TasNet, eq. 8) with features last: over everything but the batch."""
+class GlobalLayerNorm(nn.Module):
+    """Global layer normalisation (Conv-TasNet, eq. 8) of features-last maps: statistics over all but the batch."""
 
     def __init__(self, width: int, eps: float = 1e-8) -> None:
         super().__init__()
@@ -120,14 +121,14 @@ class Encoder(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, T) → (B, L, filters); zeros complete the last frame."""
+        """(B, 1, T) → (B, L, filters); the last frame is completed with zeros."""
         missing = -(x.shape[-1] - self.kernel) % self.stride
         frames = F.pad(x[:, 0], (0, missing)).unfold(1, self.kernel, self.stride)  # (B, L, kernel)
         return F.linear(frames, self.weight[:, 0])
 
 
 class Decoder(nn.Module):
-    """A learned synthesis filterbank: the transpose of such a convolution."""
+    """A learned synthesis filterbank: a transposed convolution."""
 
     def __init__(self, filters: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -136,22 +137,22 @@ class Decoder(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, h: Tensor, length: int) -> Tensor:
-        """(B, L, filters) → (B, length); what completed the last frame is cut."""
+        """(B, L, filters) → (B, length), without what completed the last frame."""
         frames = F.linear(h, self.weight[:, 0].T)  # (B, L, kernel)
         return overlap_add(frames, self.stride)[:, :length]
 
 
 def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
-    """Add up frames that start every ``hop_length`` samples: (..., L, n_fft) → (..., (L - 1) * hop_length + n_fft)."""
+    """Overlap-add frames (..., L, n_fft), ``hop_length`` samples apart: (..., (L - 1) * hop_length + n_fft)."""
     length = (frames.shape[-2] - 1) * hop_length + frames.shape[-1]
     parts = F.pad(frames, (0, -frames.shape[-1] % hop_length)).unflatten(-1, (-1, hop_length))  # (..., L, parts, hop)
-    late = parts.shape[-2] - 1  # hops that the last part of a frame lies behind its first
-    whole = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
-    return whole.flatten(-2)[..., :length]
+    late = parts.shape[-2] - 1  # hops between the first and the last part of a frame
+    signal = reduce(torch.add, (F.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)))
+    return signal.flatten(-2)[..., :length]
 
 
-class Frames(nn.Module):
-    """Frames of ``n_fft`` samples every ``hop_length``, between root Hann windows: a spectrogram and back."""
+class STFT(nn.Module):
+    """The short-time Fourier transform and its inverse, both with root Hann windows."""
 
     window: Tensor
 
@@ -161,20 +162,20 @@ class Frames(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft).sqrt(), persistent=False)
 
     def analyse(self, waves: Tensor) -> Tensor:
-        """(..., T) → spectra (..., L, F); the first frame holds one hop of the wave, the last at most one."""
+        """(..., T) → spectra (..., L, F); the first frame holds one hop of the signal, the last one at most one."""
         side = self.n_fft - self.hop_length
         padded = F.pad(waves, (side, side - waves.shape[-1] % -self.hop_length))
         return torch.fft.rfft(padded.unfold(-1, self.n_fft, self.hop_length) * self.window)
 
     def synthesise(self, spectra: Tensor, length: int) -> Tensor:
-        """Spectra (..., L, F) → (..., ``length``): windowed again and overlapped."""
+        """Spectra (..., L, F) → (..., ``length``), by windowed overlap-add."""
         hop, side = self.hop_length, self.n_fft - self.hop_length
         frames = irfft(spectra, self.n_fft) * (self.window * (2 * hop / self.n_fft))  # (..., L, n_fft)
         return overlap_add(frames, hop)[..., side : side + length]
 
 
 def rotate(x: Tensor) -> Tensor:
-    """(..., L, H) with each pair of features turned by an angle that grows with the position (Su et al. 2021)."""
+    """Apply a rotary position embedding (Su et al. 2021) to queries or keys (..., L, H)."""
     cos, sin = _rotations(x.shape[-2], x.shape[-1] // 2, x.dtype, x.device)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
@@ -182,16 +183,22 @@ def rotate(x: Tensor) -> Tensor:
 
 @constant
 def _rotations(length: int, half: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines (length, half) of the angles; every layer of every step needs the same ones."""
+    """Return cosines and sines (length, half) of the angles, which all layers share."""
     rate = 1000.0 ** (-torch.arange(half, device=device) / half)
     angle = torch.arange(length, device=device)[:, None] * rate
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a feed-forward net, each behind its norm (pre-norm).
+    """Pre-norm transformer layer: self-attention and a feed-forward network.
 
-    ``rotary`` tells positions by rotation; without, they must be in the features.
+    Args:
+        width: Features of a frame.
+        heads: Attention heads.
+        hidden: Features inside the feed-forward network.
+        activation: Its activation.
+        bias: Whether linear layers and norms have biases.
+        rotary: Whether queries and keys get a rotary position embedding. Without, positions must be in the features.
     """
 
     def __init__(
@@ -213,6 +220,6 @@ class TransformerLayer(nn.Module):
         """(B, L, H) → the same shape."""
         split = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, ·)
         query, key = (rotate(x) if self.rotary else x for x in split[:2])
-        heard = F.scaled_dot_product_attention(query, key, split[2])
-        h = h + self.out(heard.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, split[2])
+        h = h + self.out(attended.transpose(1, 2).flatten(2))
         return h + self.narrow(self.activation(self.wide(self.norm2(h))))

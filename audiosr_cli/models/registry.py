@@ -124,7 +124,7 @@ def make_config(architecture: str, values: dict[str, Any]) -> Config:
         config.spec  # noqa: B018 - a spec checks its numbers, too
     except UsageError as error:
         raise ModelError(f"{architecture}: {error}") from error
-    except (AssertionError, TypeError, ZeroDivisionError) as error:
+    except (TypeError, ZeroDivisionError) as error:
         raise ModelError(f"invalid config for {architecture}: {error or values}") from error
     if not re.fullmatch(r"[\w.+-]+", config.spec.name):
         raise ModelError(f"{architecture}: name = {config.spec.name!r}: only letters, digits and . _ + - are allowed")

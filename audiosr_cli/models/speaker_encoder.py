@@ -1,7 +1,6 @@
-"""The speaker encoder: a time-delay network with statistics pooling whose embedding tells speakers apart.
+"""The speaker encoder: a time-delay network with statistics pooling, as in x-vectors (Snyder et al., ICASSP 2018).
 
-After x-vectors (Snyder et al., ICASSP 2018), at a hundredth of their size: what tracking needs is to tell apart
-the few voices of one recording.
+At a hundredth of their size: it only has to distinguish the few speakers of one recording.
 """
 
 from __future__ import annotations
@@ -12,22 +11,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import constant, mel_filters, power_spectrogram
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.registry import register
 
-_LOW_HZ, _HIGH_HZ = 60.0, 3800.0  # what every rate from 8 kHz on has
+# Band of the mel filters in Hz: every rate from 8 kHz on has it.
+_LOW_HZ, _HIGH_HZ = 60.0, 3800.0
+# Length of a frame and distance of frames in seconds.
 _FRAME_S, _HOP_S = 0.032, 0.016
-_QUIET = 1e-3  # of the loudest frame's power: below, nobody speaks
-_SILENT = 1e-10  # mean power (-100 dB)
+# Frames count as speech above this share of the loudest frame's power (-30 dB).
+_SPEECH_POWER = 1e-3
+# Signals of at most this mean power (-100 dB) are silent; their embedding is zero.
+_SILENT = 1e-10
 
 
 @dataclass(frozen=True)
 class SpeakerEncoderConfig:
-    """Configure a speaker encoder: ``mels`` bands, layers of ``width`` with ``dilations``, embeddings of ``size``.
+    """Configuration of a speaker encoder.
 
-    ``window`` is how many samples its spec names; it takes any number of them.
+    Args:
+        sample_rate: Sample rate in Hz that ``forward`` takes; ``embed`` takes any from 8000 Hz on.
+        mels: Mel bands of a frame.
+        width: Features of the convolutional layers.
+        dilations: Dilation of each layer.
+        size: Numbers of an embedding.
+        window: Samples that the spec names; the network takes any number.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 8000
@@ -39,20 +53,19 @@ class SpeakerEncoderConfig:
     name: str = "speaker_encoder"
 
     def __post_init__(self) -> None:
-        assert (
-            self.sample_rate >= 2 * _HIGH_HZ
-            and min(self.mels, self.width, self.size, self.window, *self.dilations) >= 1
-        )
+        at_least(self, 2 * _HIGH_HZ, "sample_rate")
+        check(bool(self.dilations), "dilations = []: must have at least one number")
+        at_least(self, 1, "mels", "width", "size", "window", "dilations")
 
     @property
     def spec(self) -> ModelSpec:
-        """What it hears; no samples come out."""
+        """The contract with the engine, of which the rate counts: no samples come out."""
         return ModelSpec(self.name, "embed", self.sample_rate, 1, 1, 1, self.window, 0, self.window)
 
 
 @register("speaker_encoder", SpeakerEncoderConfig)
 class SpeakerEncoder(Model):
-    """The network. It returns vectors, not samples: (B, 1, T) → (B, size), of length one."""
+    """The network. It returns an embedding of unit length, not samples: (B, 1, T) → (B, size)."""
 
     config: SpeakerEncoderConfig
 
@@ -72,26 +85,34 @@ class SpeakerEncoder(Model):
         return self.embed(x[:, 0], self.config.sample_rate)
 
     def embed(self, waves: Tensor, sample_rate: int) -> Tensor:
-        """Waves (B, T) at any ``sample_rate`` from 8000 Hz → unit vectors (B, size); zeros where one is silent."""
+        """Return the speaker embeddings of waveforms.
+
+        Args:
+            waves: (B, T).
+            sample_rate: Their sample rate in Hz, 8000 or more.
+
+        Returns:
+            (B, size), of unit length; zeros for silence.
+        """
         n_fft, hop = round(_FRAME_S * sample_rate), round(_HOP_S * sample_rate)
         waves = F.pad(waves.float(), (0, max(0, n_fft - waves.shape[-1])))
         power = power_spectrogram(waves, n_fft, hop)  # (B, F, L)
         level = power.mean(1)  # (B, L)
-        spoken = (level >= _QUIET * level.amax(1, keepdim=True)).float().unsqueeze(1)  # (B, 1, L)
+        speech = (level >= _SPEECH_POWER * level.amax(1, keepdim=True)).float().unsqueeze(1)  # (B, 1, L)
         filters = _filters(n_fft, self.config.mels, sample_rate, waves.device)
         mels = (filters @ power).clamp_min(1e-8 * level.amax(1)[:, None, None] + 1e-20).log()
-        mean = (mels * spoken).sum((1, 2), keepdim=True) / (spoken.sum((1, 2), keepdim=True) * self.config.mels)
+        mean = (mels * speech).sum((1, 2), keepdim=True) / (speech.sum((1, 2), keepdim=True) * self.config.mels)
         h = (mels - mean) / 3
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h = norm(F.leaky_relu(layer(h), 0.1))
-        weight = spoken / spoken.sum(2, keepdim=True)
+        weight = speech / speech.sum(2, keepdim=True)
         mean = (h * weight).sum(2, keepdim=True)
         spread = (((h - mean).square() * weight).sum(2) + 1e-5).sqrt()
-        vector = F.normalize(self.leave(torch.cat([mean[..., 0], spread], dim=1)).float(), dim=1)
-        return vector * (waves.square().mean(1, keepdim=True) > _SILENT)
+        embedding = F.normalize(self.leave(torch.cat([mean[..., 0], spread], dim=1)).float(), dim=1)
+        return embedding * (waves.square().mean(1, keepdim=True) > _SILENT)
 
 
 @constant
 def _filters(n_fft: int, mels: int, sample_rate: int, device: torch.device) -> Tensor:
-    """Return the mel filters (mels, F), made once."""
+    """Return the mel filters (mels, F), computed once."""
     return mel_filters(n_fft, mels, sample_rate, _LOW_HZ, _HIGH_HZ).to(device)

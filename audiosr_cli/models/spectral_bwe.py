@@ -1,8 +1,9 @@
-"""SpectralBWE: the highs that a recording lacks, made frame by frame from its low band.
+"""SpectralBWE: bandwidth extension frame by frame, by spectral band replication that a network shapes.
 
-Our own. Its blocks are ConvNeXt's along the frames (Liu et al. 2022; for spectra Siuzdak 2023, Vocos, arXiv 2306.00814,
-and Lu et al. 2024, AP-BWE, arXiv 2401.06387). Other than those it invents no phase: what it shapes is the low band
-itself, whitened and moved up (spectral band replication, Dietz et al. 2002): a spectrum that a waveform can have.
+Our own. Its blocks are those of ConvNeXt along the frames (Liu et al. 2022; for spectra Siuzdak 2023, Vocos, arXiv
+2306.00814, and Lu et al. 2024, AP-BWE, arXiv 2401.06387). Unlike those vocoders it estimates no phase: the high band is
+the low band, whitened and shifted up (spectral band replication, Dietz et al. 2002), with estimated gains. Such a
+spectrum is consistent: there is a waveform that has it.
 """
 
 from __future__ import annotations
@@ -13,29 +14,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check, multiple, odd
 from audiosr_cli.contract import ModelSpec
 from audiosr_cli.dsp.spectra import squared
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.fused import depthwise
-from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.layers import STFT
 from audiosr_cli.models.registry import register
 
-_OCTAVES = 8  # waves that tell the network where the cutoff is
-_WHITE = 6  # bins on both sides over which the low band is whitened
-_FADE = 0.05  # most that the crossfade takes of what is below the cutoff
-_LOWEST = 8  # bin above which content may end
-_DOWN = -3.0  # natural logarithm of the highs' level before learning, against the low band's
+# Frequencies of the sines and cosines that encode the cutoff, see ``_cutoff_features``.
+_CUTOFF_WAVES = 8
+# Bins on each side over which the low band is whitened.
+_WHITENING_BINS = 6
+# Widest crossfade at the cutoff, as a share of the cutoff: so that a low cutoff does not lose much of the low band.
+_WIDEST_FADE = 0.05
+# Lowest bin at which the crossfade may start; below, there is too little to replicate.
+_LOWEST_BIN = 8
+# Initial natural logarithm of the high band's level relative to the low band: -26 dB.
+_INITIAL_LOG_GAIN = -3.0
+# Highest natural logarithm of a gain before flattening: +26 dB; it bounds the exponential.
+_MOST_LOG_GAIN = 3.0
 
 
 @dataclass(frozen=True)
 class SpectralBWEConfig:
-    """Every number of a SpectralBWE.
+    """Configuration of a SpectralBWE.
 
-    Frames of ``n_fft`` every ``hop_length``; ``hidden`` features of each go through ``blocks`` with kernels of
-    ``kernel`` frames, ``expansion`` times as wide inside. A frame's level is that of ``steady`` frames around it on
-    both sides. Over ``fade_hz`` below the cutoff, or a twentieth of it, the input gives way to what is made. ``inputs``
-    features of a frame are heard instead of its own magnitudes, if not 0. ``frames`` are how many hops a window yields,
-    ``margin`` how many it hears on both sides: enough to stream exactly, or 0, which is for training.
+    Args:
+        sample_rate: Sample rate of input and output in Hz.
+        n_fft: Samples of a frame.
+        hop_length: Samples from one frame to the next.
+        hidden: Features of a frame.
+        blocks: Number of ConvNeXt blocks.
+        kernel: Frames of their kernels, odd.
+        expansion: Features inside a block, as a multiple of ``hidden``.
+        steady: Frames on each side over which a frame's level is measured.
+        fade_hz: Crossfade from the input to the restored band below the cutoff, at most a twentieth of the cutoff.
+        inputs: Features of a frame that the caller gives in place of its magnitudes; 0 for the magnitudes.
+        frames: Hops that one window answers for.
+        margin: Hops on each side that only inform the output: as many as layers reach, so that streaming is exact, or
+            0, for training.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 48000
@@ -53,20 +75,30 @@ class SpectralBWEConfig:
     name: str = "spectral_bwe"
 
     def __post_init__(self) -> None:
-        assert min(self.hidden, self.blocks, self.expansion, self.frames, self.steady) >= 1
-        assert self.kernel % 2 == 1 and self.hop_length >= 1 and self.n_fft % (2 * self.hop_length) == 0
-        assert self.fade_hz > 0 and self.n_fft >= 8 * _LOWEST
+        at_least(self, 1, "sample_rate", "hop_length", "hidden", "blocks", "expansion", "steady", "frames")
+        at_least(self, 0, "inputs", "margin")
+        at_least(self, 8 * _LOWEST_BIN, "n_fft")
+        odd(self, "kernel")
+        multiple(self.n_fft, 2 * self.hop_length, "n_fft", "2 · hop_length")
+        lowest_hz = _LOWEST_BIN * self.sample_rate / self.n_fft
+        check(
+            0 < self.fade_hz <= self.sample_rate / 2 - lowest_hz,
+            f"fade_hz = {self.fade_hz:g}: must be above 0 and at most sample_rate / 2 - {lowest_hz:g}",
+        )
         reach = self.blocks * (self.kernel // 2) + self.steady + self.n_fft // self.hop_length
-        assert self.margin == 0 or self.margin >= reach
+        check(
+            self.margin == 0 or self.margin >= reach,
+            f"margin = {self.margin}: must be 0 or at least what the layers reach, {reach} hops",
+        )
 
     @property
     def bins(self) -> int:
-        """Of a frame's spectrum."""
+        """Bins of a spectrum, F."""
         return self.n_fft // 2 + 1
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract that follows."""
+        """The contract with the engine."""
         context = self.margin * self.hop_length
         return ModelSpec(
             name=self.name,
@@ -82,8 +114,8 @@ class SpectralBWEConfig:
         )
 
 
-class Block(nn.Module):
-    """A ConvNeXt block along the frames."""
+class ConvNeXtBlock(nn.Module):
+    """A ConvNeXt block along the frames (Liu et al. 2022, fig. 4), with ReLU in place of GELU."""
 
     def __init__(self, width: int, kernel: int, expansion: int) -> None:
         super().__init__()
@@ -100,14 +132,14 @@ class Block(nn.Module):
 
 @register("spectral_bwe", SpectralBWEConfig)
 class SpectralBWE(Model):
-    """The network. Below the cutoff the output is the input, bin by bin.
+    """The network.
 
-    Above it each bin of the raised low band has a gain, and a flatness: how much of its own ups and downs is taken
-    out. Everything is relative to the level of the frames around, so gain in is gain out, polarity is kept, and silence
-    stays silent.
+    Below the cutoff the output is the input, bin by bin. Above it, the network estimates two numbers for each bin of
+    the replicated band: a gain, and a flatness, by which the magnitude is drawn towards its local mean. All levels are
+    relative to that of the surrounding frames, so gain in is gain out, polarity is kept, and silence stays silent.
 
-    Complex values of its own beside those would bring the log-spectral distance down faster, but as pulses at the rate
-    of the frames: magnitudes without ups and downs are those of one pulse a frame, which buzzes.
+    Estimating complex values in addition lowers the log-spectral distance faster, but sounds worse: magnitudes without
+    fluctuation are those of one pulse per frame, which buzzes.
     """
 
     config: SpectralBWEConfig
@@ -115,13 +147,13 @@ class SpectralBWE(Model):
     def __init__(self, config: SpectralBWEConfig) -> None:
         super().__init__(config)
         c = config
-        self.frames = Frames(c.n_fft, c.hop_length)
+        self.stft = STFT(c.n_fft, c.hop_length)
         self.enter = nn.Linear(c.inputs or c.bins, c.hidden)
-        self.place = nn.Linear(2 * _OCTAVES, c.hidden, bias=False)
+        self.place = nn.Linear(2 * _CUTOFF_WAVES, c.hidden, bias=False)
         self.enter_norm, self.norm = (nn.LayerNorm(c.hidden, eps=1e-6) for _ in range(2))
-        self.blocks = nn.ModuleList(Block(c.hidden, c.kernel, c.expansion) for _ in range(c.blocks))
+        self.blocks = nn.ModuleList(ConvNeXtBlock(c.hidden, c.kernel, c.expansion) for _ in range(c.blocks))
         self.size, self.flatness = nn.Linear(c.hidden, c.bins), nn.Linear(c.hidden, c.bins)
-        for layer, bias in ((self.size, _DOWN), (self.flatness, 0.0)):
+        for layer, bias in ((self.size, _INITIAL_LOG_GAIN), (self.flatness, 0.0)):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, bias)
 
@@ -139,54 +171,56 @@ class SpectralBWE(Model):
         c, length = self.config, x.shape[-1]
         context = c.margin * c.hop_length
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = self.frames.analyse(x[:, 0].float())  # (B, L, F)
+            spectrum = self.stft.analyse(x[:, 0].float())  # (B, L, F)
             cutoff = self.default_cutoff(x) if cutoff_hz is None else cutoff_hz.float()
-            share, first = self._above(cutoff)  # (B, 1, F), (B,)
+            share, first = self._high_band(cutoff)  # (B, 1, F), (B,)
             level = self._level(spectrum * (1 - share))
-            raised = self._raised(spectrum, level, first)
+            replicated = self._replicated(spectrum, level, first)
             features = self._features(spectrum, level, share) if features is None else features
-        h = self.enter_norm(self.enter(features) + self.place(self._where(cutoff)).unsqueeze(1))
+        h = self.enter_norm(self.enter(features) + self.place(self._cutoff_features(cutoff)).unsqueeze(1))
         for block in self.blocks:
             h = block(h)
         h = self.norm(h)
-        size, flatness = self.size(h), self.flatness(h)
+        log_gain, flatness = self.size(h), self.flatness(h)
         with torch.autocast(x.device.type, enabled=False):
-            power = squared(raised) + 1e-4
-            gain = size.float().clamp_max(3) - 0.5 * flatness.float().sigmoid() * power.log()
-            made = level * gain.exp() * raised
-            wave = self.frames.synthesise(spectrum * (1 - share) + made * share, length)
+            power = squared(replicated) + 1e-4
+            log_gain = log_gain.float().clamp_max(_MOST_LOG_GAIN) - 0.5 * flatness.float().sigmoid() * power.log()
+            high = level * log_gain.exp() * replicated
+            wave = self.stft.synthesise(spectrum * (1 - share) + high * share, length)
         return wave[:, None, None, context : length - context]
 
     def level_below(self, waves: Tensor, cutoff: Tensor) -> Tensor:
-        """RMS of a bin below ``cutoff`` (B,) over the frames around each: (B, T) → (B, L, 1)."""
-        share, _ = self._above(cutoff)
-        return self._level(self.frames.analyse(waves) * (1 - share))
+        """Return the RMS of the bins below ``cutoff`` (B,) around each frame: (B, T) → (B, L, 1)."""
+        share, _ = self._high_band(cutoff)
+        return self._level(self.stft.analyse(waves) * (1 - share))
 
-    def _above(self, cutoff: Tensor) -> tuple[Tensor, Tensor]:
-        """How much of each bin is to be made (B, 1, F), and the first bin of which anything is, even (B,)."""
+    def _high_band(self, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored share of each bin (B, 1, F), and the first bin with any, rounded down to even (B,)."""
         c = self.config
         step = c.sample_rate / c.n_fft
         frequency = torch.arange(c.bins, device=cutoff.device) * step
-        fade = (_FADE * cutoff).clamp_max(c.fade_hz).unsqueeze(1)
-        low = (cutoff.unsqueeze(1) - fade).clamp(_LOWEST * step, c.sample_rate / 2 - c.fade_hz)
+        fade = (_WIDEST_FADE * cutoff).clamp_max(c.fade_hz).unsqueeze(1)
+        low = (cutoff.unsqueeze(1) - fade).clamp(_LOWEST_BIN * step, c.sample_rate / 2 - c.fade_hz)
         share = ((frequency - low) / fade).clamp(0, 1).unsqueeze(1)
         return share, (low[:, 0] / step).long() // 2 * 2
 
     def _level(self, spectrum: Tensor) -> Tensor:
-        """RMS of a bin over the frames around each: (B, L, F) → (B, L, 1)."""
+        """Return the RMS of the bins of the frames around each: (B, L, F) → (B, L, 1)."""
         steady = self.config.steady
         power = squared(spectrum).mean(2).unsqueeze(1)
         smooth = F.avg_pool1d(power, 2 * steady + 1, 1, steady, count_include_pad=False)
         return smooth.sqrt()[:, 0, :, None]
 
-    def _raised(self, spectrum: Tensor, level: Tensor, first: Tensor) -> Tensor:
-        """The upper half of the low band, white and moved up again and again: (B, L, F).
+    def _replicated(self, spectrum: Tensor, level: Tensor, first: Tensor) -> Tensor:
+        """Repeat the upper half of the low band, whitened, up to the highest bin: (B, L, F).
 
-        By even numbers of bins: with frames that overlap by half only those make a wave's spectrum another wave's.
+        Shifts are even numbers of bins: with frames that overlap by half, only those keep the spectrum consistent.
         """
         bins = self.config.bins
         frames_last = squared(spectrum).mT.contiguous().mT  # a quarter of the pooling's cost
-        power = F.avg_pool1d(frames_last, 2 * _WHITE + 1, 1, _WHITE, count_include_pad=False).contiguous()
+        power = F.avg_pool1d(
+            frames_last, 2 * _WHITENING_BINS + 1, 1, _WHITENING_BINS, count_include_pad=False
+        ).contiguous()
         white = spectrum * (power + (1e-3 * level).square() + 1e-12).rsqrt()
         start = (first // 4 * 2).unsqueeze(1)  # (B, 1)
         k = torch.arange(bins, device=first.device)
@@ -194,12 +228,12 @@ class SpectralBWE(Model):
         return white.gather(2, source.unsqueeze(1).expand_as(white))
 
     def _features(self, spectrum: Tensor, level: Tensor, share: Tensor) -> Tensor:
-        """Log magnitudes of what is kept, against the level: (B, L, F)."""
+        """Return the log magnitudes of the low band relative to the level: (B, L, F)."""
         power = squared(spectrum / (level + 1e-8))
         return (0.5 * torch.log10(power + 1e-6) + 1) * (1 - share)
 
-    def _where(self, cutoff: Tensor) -> Tensor:
-        """Waves of the cutoff's logarithm: (B,) → (B, 2 * _OCTAVES)."""
+    def _cutoff_features(self, cutoff: Tensor) -> Tensor:
+        """Return sines and cosines of the cutoff in octaves: (B,) → (B, 2 * _CUTOFF_WAVES)."""
         octave = torch.log2(cutoff / 1000).unsqueeze(1)  # 0 … 4.5
-        angle = octave * torch.linspace(0.3, 4.0, _OCTAVES, device=cutoff.device)
+        angle = octave * torch.linspace(0.3, 4.0, _CUTOFF_WAVES, device=cutoff.device)
         return torch.cat([angle.sin(), angle.cos()], dim=1)

@@ -9,24 +9,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiosr_cli.config import at_least, check, multiple, odd
 from audiosr_cli.contract import ModelSpec
-from audiosr_cli.models.base import Model, separator_spec
+from audiosr_cli.models.base import Model, check_separator, separator_spec
 from audiosr_cli.models.layers import Grid, across_ranks, conv, crop, interleave, to_map
 from audiosr_cli.models.registry import register
+
+# Blocks; 2^24 samples are six minutes at 48 kHz, so no signal has that many levels.
+_DEEPEST = 24
 
 
 @dataclass(frozen=True)
 class WaveUNetConfig:
-    """Every number of a Wave-U-Net; the defaults are the paper's M3, with K = 2.
+    """Configuration of a Wave-U-Net; the defaults are the paper's M3 with two sources.
 
-    ``depth`` (paper: L) down blocks; block l has ``filters * l`` filters (paper: F_c). ``valid`` padding
-    wants real samples around the target (sec. 3.2.2), otherwise zeros are padded in every layer.
-    ``difference`` makes the last source the mixture minus the others (sec. 3.2.1); ``learned_upsampling``
-    interpolates with a trained weight per channel (sec. 3.2.4). ``output``: ``tanh`` as in the paper's
-    baseline; ``clip`` is linear in training and clips to [-1, 1] in evaluation, as the paper does with
-    the difference layer; ``linear`` never touches the level. ``bias = False`` with ``linear`` makes the
-    whole network positively homogeneous: it hears a whisper as it hears a shout. ``core`` and ``overlap``
-    are what a window yields and what neighbours share, in samples (multiples of 2^depth).
+    Args:
+        sample_rate: Sample rate in Hz.
+        sources: Number of sources.
+        channels: Channels of the mixture and of each source.
+        depth: Number of down blocks (paper: L).
+        filters: Block l has ``filters * l`` filters (paper: F_c).
+        kernel_down: Odd kernel of the down blocks.
+        kernel_up: Odd kernel of the up blocks.
+        valid: Convolutions without padding, which need real samples around the target (sec. 3.2.2). Otherwise every
+            layer pads with zeros.
+        difference: The last source is the mixture minus the others (sec. 3.2.1).
+        learned_upsampling: Interpolate with a trained weight per channel (sec. 3.2.4).
+        output: "tanh" as the paper's baseline; "clip" is linear in training and clips to [-1, 1] in evaluation, as the
+            paper does with the difference layer; "linear" never changes the level.
+        bias: Whether convolutions have biases. Without, and with "linear", the network is positively homogeneous: gain
+            in is gain out.
+        norm: Divide each channel by its RMS after every convolution, see ``ChannelScale``.
+        slope: Slope of the leaky ReLU below zero.
+        core: Samples that one window answers for, a multiple of 2^depth.
+        overlap: Samples that two neighbouring windows have in common, a multiple of 2^depth.
+        name: Name of the model.
+
+    Raises:
+        UsageError: A value is impossible.
     """
 
     sample_rate: int = 22050
@@ -48,18 +68,22 @@ class WaveUNetConfig:
     name: str = "wave_u_net"
 
     def __post_init__(self) -> None:
-        assert self.depth >= 1 and self.sources >= 1 and self.channels >= 1
-        assert self.kernel_down % 2 == 1 and self.kernel_up % 2 == 1
-        assert self.core % self.stride == 0 and self.overlap % self.stride == 0
+        at_least(self, 1, "depth", "sources", "channels", "filters")
+        check(self.depth <= _DEEPEST, f"depth = {self.depth}: must be at most {_DEEPEST}")
+        check(self.sources > self.difference, f"sources = {self.sources}: must be at least 2 with difference = true")
+        odd(self, "kernel_down", "kernel_up")
+        check_separator(self)
+        multiple(self.core, self.stride, "core", "2 ^ depth")
+        multiple(self.overlap, self.stride, "overlap", "2 ^ depth")
 
     @property
     def stride(self) -> int:
-        """Samples per bottleneck sample; windows start on multiples of it."""
+        """Input samples per bottleneck sample; windows start at multiples of it."""
         return int(2**self.depth)
 
     @property
     def reach(self) -> int:
-        """Samples that valid padding takes before the first output sample."""
+        """Samples that the valid convolutions consume before the first output sample."""
         grid = Grid()
         for _ in range(self.depth):
             grid = Grid(grid.conv(self.kernel_down).offset, grid.step * 2)
@@ -70,20 +94,20 @@ class WaveUNetConfig:
 
     @property
     def context(self) -> int:
-        """Samples wanted on both sides: the reach, and what decimating and interpolating may lose at the end."""
+        """Samples on each side that only inform the output: the reach, and what decimation may lose at the end."""
         return self.reach + 2 * self.stride if self.valid else 0
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract that follows."""
+        """The contract with the engine."""
         return separator_spec(self, self.channels)
 
 
-class Upsample(nn.Module):
-    """Doubles the rate of a map by interpolation between neighbours (sec. 3.2.4).
+class Upsample1d(nn.Module):
+    """Double the rate of a map by interpolation between neighbours (sec. 3.2.4).
 
-    Linear, or learned: the new sample is σ(w)·x_t + (1 - σ(w))·x_{t+1} with a weight per channel. With
-    valid padding 2T - 2 samples come out of T, otherwise the last sample is repeated and 2T come out.
+    Linear, or learned: the new sample is σ(w)·x_t + (1 - σ(w))·x_{t+1} with a weight per channel. With valid padding
+    T samples become 2T - 2; otherwise the last sample is repeated and they become 2T.
     """
 
     def __init__(self, channels: int, learned: bool, valid: bool) -> None:
@@ -101,10 +125,10 @@ class Upsample(nn.Module):
 
 
 class ChannelScale(nn.Module):
-    """Batch normalisation without means or biases: each channel is divided by its RMS.
+    """Divide each channel by its RMS: batch normalisation (Ioffe & Szegedy 2015) without means and biases.
 
-    In training that is the RMS over batch (of all ranks) and time, in evaluation its running average: a constant per
-    channel, so that streaming stays exact and the network homogeneous (after Ioffe & Szegedy 2015).
+    In training the RMS is that over time and the batch of all ranks. In evaluation it is the running average, which is
+    a constant per channel, so streaming stays exact and the network homogeneous.
     """
 
     mean_square: Tensor
@@ -127,8 +151,10 @@ class ChannelScale(nn.Module):
 
 @register("wave_u_net", WaveUNetConfig)
 class WaveUNet(Model):
-    """The network. Deviations from the paper: the leak, the biases and the overlap are configurable, and
-    the difference layer's output is clipped only under ``output = "clip"``.
+    """The Wave-U-Net (sec. 3).
+
+    Deviations: slope, biases, norm and overlap are configurable, and the difference layer's output is clipped only with
+    ``output = "clip"``.
     """
 
     config: WaveUNetConfig
@@ -141,10 +167,10 @@ class WaveUNet(Model):
         self.down = nn.ModuleList(conv(widths[i], widths[i + 1], c.kernel_down, **options) for i in range(c.depth))
         self.bottleneck = conv(widths[c.depth], widths[c.depth + 1], c.kernel_down, **options)
         levels = range(c.depth, 0, -1)
-        self.upsample = nn.ModuleList(Upsample(widths[i + 1], c.learned_upsampling, c.valid) for i in levels)
+        self.upsample = nn.ModuleList(Upsample1d(widths[i + 1], c.learned_upsampling, c.valid) for i in levels)
         self.up = nn.ModuleList(conv(widths[i] + widths[i + 1], widths[i], c.kernel_up, **options) for i in levels)
-        made = c.sources - 1 if c.difference else c.sources
-        self.head = conv(widths[1] + c.channels, made * c.channels, 1, bias=c.bias)
+        estimated = c.sources - 1 if c.difference else c.sources
+        self.head = conv(widths[1] + c.channels, estimated * c.channels, 1, bias=c.bias)
         scaled = [*widths[1:], *(widths[i] for i in levels)] if c.norm else []
         self.scale = nn.ModuleList(ChannelScale(width) for width in scaled)
         for layer in self.modules():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
-from audiosr_cli.models.layers import Frames
+from audiosr_cli.models.layers import STFT
 from audiosr_cli.models.spectral_unet import SpectralUNet, apply_masks, masks_of
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.clustering import dominant_sources, whitened_kmeans
@@ -84,7 +84,7 @@ class Heads(nn.Module):
             )
         self.config, self.options, self.loss = c, clustering, loss
         self.half_resolution_weight = half_resolution_weight
-        self.frames = Frames(c.n_fft, c.hop_length)
+        self.stft = STFT(c.n_fft, c.hop_length)
         self.clustering = nn.Conv2d(c.widths[0], clustering.features, 1) if clustering.weight else None
         bins = (1, c.group) if c.rows > c.fine else (1,)  # that a row of the map stands for
         self.half_resolution = _mask_heads(c.widths[1], c.sources, bins) if half_resolution_weight else None
@@ -101,7 +101,7 @@ class Heads(nn.Module):
         """
         outputs, length = {}, x.shape[-1]
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = self.frames.analyse(x[:, 0].float())  # (B, L, F) complex
+            spectrum = self.stft.analyse(x[:, 0].float())  # (B, L, F) complex
         if self.clustering is not None:
             embeddings = self.clustering(maps[-1])[:, :, : spectrum.shape[1]].permute(0, 2, 3, 1)
             outputs["clustering"] = F.normalize(embeddings.float(), dim=-1, eps=1e-4)
@@ -109,7 +109,7 @@ class Heads(nn.Module):
             low, high = [*self.half_resolution, None][:2]
             masks = masks_of(maps[-2], self.config.fine // 2, low, high).repeat_interleave(2, 3)  # (B, 2S, L', F - 1)
             masks = masks.repeat_interleave(self.config.time_strides[0], 2)[:, :, : spectrum.shape[1]]
-            outputs["half_resolution"] = apply_masks(masks, spectrum, self.frames, length)
+            outputs["half_resolution"] = apply_masks(masks, spectrum, self.stft, length)
         return outputs
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ class Heads(nn.Module):
     def _power(self, waves: Tensor) -> Tensor:
         """Mean power of (B, S, T) in each row of the map: (B, S, L * rows)."""
         c = self.config
-        power = torch.view_as_real(self.frames.analyse(waves)[..., :-1]).square().sum(-1)  # (B, S, L, F - 1)
+        power = torch.view_as_real(self.stft.analyse(waves)[..., :-1]).square().sum(-1)  # (B, S, L, F - 1)
         groups = power[..., c.fine :].reshape(*power.shape[:3], c.rows - c.fine, c.group).mean(-1)
         return torch.cat([power[..., : c.fine], groups], dim=-1).flatten(2)
 

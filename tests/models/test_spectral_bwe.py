@@ -18,9 +18,9 @@ def test_keeps_what_lies_below_the_cutoff() -> None:
     model = bwe()
     x = low_pass(signal(model, model.spec.window)[:, 0], torch.tensor([6200.0]), torch.tensor([0.02]), 48000)
     with torch.no_grad():
-        made = ModelCall(model, 6000.0)(x.unsqueeze(1))[0, 0, 0]
+        output = ModelCall(model, 6000.0)(x.unsqueeze(1))[0, 0, 0]
     heard = x[0, model.spec.context : -model.spec.context]
-    before, after = stft(torch.stack([heard, made]), 1024, 256)
+    before, after = stft(torch.stack([heard, output]), 1024, 256)
     kept, high = slice(0, round((6000 - 400) / 46.875)), slice(round(6500 / 46.875), None)
     assert (before - after)[kept].abs().mean() < 1e-2 * before[kept].abs().mean()
     assert after[high].abs().mean() > 10 * before[high].abs().mean()
@@ -39,7 +39,7 @@ def test_takes_a_cutoff_for_each_item() -> None:
     x = signal(model, model.spec.window, 2)
     with torch.no_grad():
         both = model(x, cutoff_hz=edges)
-        for one, made, cutoff in zip(x, both, edges, strict=True):
+        for one, output, cutoff in zip(x, both, edges, strict=True):
             alone = ModelCall(model, float(cutoff))(one[None])[0]
-            torch.testing.assert_close(alone, made, rtol=0, atol=TOLERANCE)
+            torch.testing.assert_close(alone, output, rtol=0, atol=TOLERANCE)
     assert not torch.allclose(both[0], model(x)[0], atol=1e-2)

@@ -85,11 +85,11 @@ def test_an_answer_at_half_resolution_has_a_mask_for_every_two_bins_and_frames(g
         head.weight[channel, 0] = 1.0  # source 0, the real part
     x = torch.randn(1, 1, 2048, generator=generator())
     made = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
-    spectrum = heads.frames.analyse(x[:, 0])
+    spectrum = heads.stft.analyse(x[:, 0])
     alone = torch.zeros_like(spectrum)
     pair = slice(bin_of - bin_of % 2, bin_of - bin_of % 2 + 2)
     alone[:, 10:12, pair] = spectrum[:, 10:12, pair]
-    torch.testing.assert_close(made[:, 0], heads.frames.synthesise(alone, 2048))
+    torch.testing.assert_close(made[:, 0], heads.stft.synthesise(alone, 2048))
     assert not made[:, 1].any()
 
 
@@ -100,7 +100,7 @@ def test_targets_of_clustering_are_who_dominates_each_row() -> None:
     waves = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (5 * 62.5, 40.5 * 62.5)])[None]
     power = heads._power(waves).view(2, 33, 24)
     assert power[0, 16].argmax() == 5 and power[1, 16].argmax() == 16 + (40 - 16) // 6
-    spectrum = heads.frames.analyse(waves).abs().square()[0]
+    spectrum = heads.stft.analyse(waves).abs().square()[0]
     torch.testing.assert_close(power[1, :, 20], spectrum[1, :, 40:46].mean(1))
     torch.testing.assert_close(power[0, :, 3], spectrum[0, :, 3])
     owner = power.argmax(0)[16]
@@ -264,7 +264,7 @@ def test_an_interrupted_run_with_every_aid_ends_where_an_uninterrupted_one_does(
 ) -> None:
     best, _ = run(speakers, AIDED, "whole")
     names = {key.split(".")[0] for key in load_file(best)}  # AIDED has no groups
-    assert names == {key for key, _ in network().named_children()} - {"frames", "enter_high", "head_high"}
+    assert names == {key for key, _ in network().named_children()} - {"stft", "enter_high", "head_high"}
     interrupt_at(7, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(speakers, AIDED, "parts")

@@ -102,8 +102,8 @@ class Latents(Upsampling):
 def _mels(model: AudioSR, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Mels (B, L, M) of the input and the target, and which of them count: those below the recording's band."""
     with torch.no_grad():
-        mel, level = model.hear(batch["input"][:, 0], batch["cutoff"])
-        target, _ = model.hear(batch["target"], batch["cutoff"], level)
+        mel, level = model.relative_mels(batch["input"][:, 0], batch["cutoff"])
+        target, _ = model.relative_mels(batch["target"], batch["cutoff"], level)
     counts = torch.ones_like(mel[:, :1])
     if "band" in batch:
         counts = join_bands(counts, 0 * counts, model.first_mel(batch["band"]))
@@ -113,8 +113,8 @@ def _mels(model: AudioSR, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 def _expected(model: AudioSR, batch: Batch) -> Tensor:
     """L1 of what is expected above the cutoff: ()."""
     mel, target, counts = _mels(model, batch)
-    counts = model.join(0 * counts, counts, batch["cutoff"]).expand_as(mel)
-    error = (model.expect(mel, batch["cutoff"]) - target).abs()
+    counts = model.join_at_cutoff(0 * counts, counts, batch["cutoff"]).expand_as(mel)
+    error = (model.predict_mels(mel, batch["cutoff"]) - target).abs()
     return (error * counts).sum() / counts.sum().clamp_min(1)
 
 
@@ -126,14 +126,14 @@ def _autoencoded(model: AudioSR, batch: Batch) -> Tensor:
         model.spread.lerp_(latent.mean.detach().float().std(), _EASE)
     back = model.vae.decode(latent.sample(_noise(latent.mean, batch)))[:, 0]
     error = ((back - target).abs() * counts).sum() / counts.expand_as(target).sum().clamp_min(1)
-    return torch.stack([error, latent.divergence()])
+    return torch.stack([error, latent.kl_divergence()])
 
 
 def _diffused(model: AudioSR, batch: Batch) -> Tensor:
     """Mean squared error of velocities: ()."""
     mel, target, _ = _mels(model, batch)
     with torch.no_grad():
-        expected = model.expect(mel, batch["cutoff"])
+        expected = model.predict_mels(mel, batch["cutoff"])
         both = model.vae.encode(torch.cat([target, expected]).unsqueeze(1)).mean / model.spread
         clean, condition = both.chunk(2)
         condition = condition * batch["told"].view(-1, 1, 1, 1)
@@ -145,7 +145,7 @@ def _diffused(model: AudioSR, batch: Batch) -> Tensor:
 def _voiced(model: AudioSR, batch: Batch) -> Tensor:
     """Waves (B, 1, 1, T) whose highs are those of the target's mels."""
     _, target, _ = _mels(model, batch)
-    return model.voice(batch["input"], batch["cutoff"], target)
+    return model.synthesise(batch["input"], batch["cutoff"], target)
 
 
 def _noise(like: Tensor, batch: Batch) -> Tensor:
