@@ -10,6 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/,$(addsuffix .py, \
     test_adding_a_model test_docs test_doctor cli/test_main cli/test_bench bench/test_memory bench/test_quality bench/test_speed \
     batch/test_processes batch/test_ray streaming/test_recording train/test_joint train/test_ranks train/test_run))
+THOROUGH += tests/docs/test_commands.py
 
 .PHONY: demo test test-all quick lint docs reference setup clean
 
@@ -32,7 +33,7 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	$(BIN)/python tools/docs_reference.py --check
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 reference: $(VENV)/.installed
 	$(BIN)/python tools/docs_reference.py

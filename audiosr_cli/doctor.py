@@ -1,4 +1,4 @@
-"""Whether this installation is well: versions, devices, what the processor can do, models, a second of work."""
+"""Check the installation: versions, devices, CPU features, bundled models, and one second of every command."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _COMMANDS: tuple[CommandOptions, ...] = (SeparateOptions(), UpsampleOptions(cuto
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; ``fine`` False where something has to be done about it."""
+    """Result of one check; ``ok`` is False if there is a problem."""
 
     group: str
     name: str
     value: str
-    fine: bool = True
+    ok: bool = True
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, the quick things first."""
+    """Run all checks, the quick ones first."""
     yield Finding("version", "audiosr", __version__)
     yield Finding("version", "python", platform.python_version())
     for name in ("torch", "numpy", "soundfile", "soxr", "safetensors"):
@@ -47,22 +47,22 @@ def examine() -> Iterator[Finding]:
     yield Finding("formats", "written", ", ".join(writable()), writable() == list(FORMATS))
     yield Finding("formats", "read", ", ".join(formats))
     yield from _devices()
-    yield from map(_model, catalogue.entries())
+    yield from map(_check_model, catalogue.entries())
     yield from map(_test_run, _COMMANDS)
 
 
 def _devices() -> Iterator[Finding]:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield Finding("device", "cuda", ", ".join(cards) or "none")
-    flags = _cpu_flags()
-    yield Finding("device", "cpu", ", ".join(name for name, flag in _FLAGS.items() if flag in flags) or "no vectors")
-    yield Finding("device", "torch's kernels", torch.backends.cpu.get_cpu_capability())
+    features = [name for name, flag in _FLAGS.items() if flag in _cpu_flags()]
+    yield Finding("device", "cpu", ", ".join(features) or "no vector extensions")
+    yield Finding("device", "torch kernels", torch.backends.cpu.get_cpu_capability())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("device", "threads", f"{pick_threads()} by default, {cores} cores")
 
 
 def _cpu_flags() -> set[str]:
-    """What Linux says the processor can do; nothing elsewhere."""
+    """Read the CPU's feature flags on Linux; an empty set elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -70,24 +70,25 @@ def _cpu_flags() -> set[str]:
     return set(next((line.split() for line in lines if line.startswith("flags")), []))
 
 
-def _model(name: str) -> Finding:
+def _check_model(name: str) -> Finding:
     try:
         store.load_model(name)
     except AudioSRError as error:
-        return Finding("model", name, str(error), fine=False)
-    return Finding("model", name, "whole")
+        return Finding("model", name, str(error), ok=False)
+    return Finding("model", name, "ok")
 
 
 def _test_run(command: CommandOptions) -> Finding:
-    """A second of noise through a task, on the device that the commands take."""
-    name, noise = command.command, np.random.default_rng(0).standard_normal(_RATE).astype(np.float32) / 10
+    """Process one second of noise with a command, on the default device."""
+    name = command.command
+    noise = np.random.default_rng(0).standard_normal(_RATE).astype(np.float32) / 10
     try:
         pipeline = command.pipeline(default_options("auto"))
-        begun = time.monotonic()
-        made = pipeline.array(noise, _RATE)
-    except (AudioSRError, RuntimeError) as error:  # torch's word on a device that does not work
-        return Finding("task", name, str(error), fine=False)
-    frames = (pipeline.rate or _RATE) if np.isfinite(made).all() else 0
-    fine = made.shape == (len(pipeline.outputs), 1, frames)
-    elapsed = time.monotonic() - begun
-    return Finding("task", name, f"a second took {elapsed:.2f} s" if fine else "what comes out is wrong", fine)
+        begin = time.monotonic()
+        output = pipeline.array(noise, _RATE)
+    except (AudioSRError, RuntimeError) as error:  # torch's error for a device that does not work
+        return Finding("command", name, str(error), ok=False)
+    frames = (pipeline.rate or _RATE) if np.isfinite(output).all() else 0
+    ok = output.shape == (len(pipeline.outputs), 1, frames)
+    elapsed = time.monotonic() - begin
+    return Finding("command", name, f"one second of audio took {elapsed:.2f} s" if ok else "wrong output", ok)

@@ -1,4 +1,4 @@
-"""README, CHANGELOG, cards and examples say what is true."""
+"""The README, the examples and the package's metadata agree with the program. Pages: see tests/docs."""
 
 from __future__ import annotations
 
@@ -8,46 +8,21 @@ import sys
 import tomllib
 from pathlib import Path
 
+import doc_pages
 import soundfile
+import typer
 from conftest import EXAMPLES, HANG_S
 
 import audiosr_cli
+from audiosr_cli.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def help_of(*command: str) -> str:
-    made = subprocess.run([sys.executable, "-m", "audiosr_cli", *command, "--help"], capture_output=True, text=True)
-    assert made.returncode == 0
-    return made.stdout
-
-
-def test_every_command_is_in_the_readme_and_every_command_of_the_readme_exists() -> None:
-    commands = set(re.findall(r"^  ([a-z-]+)  ", help_of().split("Commands:")[1], re.M))
-    assert commands == {"separate", "upsample", "separate-sr", "train", "bench", "doctor", "models"}
-    mentioned = set(re.findall(r"audiosr ([a-z][a-z-]+)", README)) - {"upsamples", "separates"}
-    assert commands <= mentioned
-    assert mentioned <= commands, mentioned - commands
-
-
-def test_options_of_the_readme_exist() -> None:
-    known = {
-        option
-        for command in ("separate", "upsample", "separate-sr", "train", "bench", "doctor")
-        for option in re.findall(r"--[a-z-]+", help_of(command))
-    }
-    known |= set(re.findall(r"--[a-z-]+", help_of()))
-    block = "\n".join(line for line in README.splitlines() if "audiosr " in line)
-    assert set(re.findall(r"--[a-z-]+", block)) <= known
-
-
-def test_the_file_tree_of_the_readme_exists() -> None:
-    tree = README.split("## The files")[1]
-    names = re.findall(r"^    ([\w./]+)  ", tree, re.M)
-    assert len(names) > 10
-    for name in names:
-        assert (ROOT / name).exists(), name
+def test_the_readme_shows_every_command() -> None:
+    shown = {words[0] for words in doc_pages.invocations(ROOT / "README.md")}
+    assert shown == set(typer.main.get_command(app).commands)
 
 
 def test_version_and_distribution() -> None:
@@ -59,8 +34,9 @@ def test_version_and_distribution() -> None:
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    assert {re.split(r"[<>=]", name)[0].lower() for name in wanted} <= pinned
+    extras = project["optional-dependencies"]
+    required = project["dependencies"] + extras["dev"] + extras["docs"]
+    assert {re.split(r"[<>=\[]", name)[0].lower() for name in required} <= pinned
 
 
 def test_examples_have_their_references() -> None:

@@ -1,4 +1,4 @@
-"""doctor.py: what is looked at, and that ill ones are told."""
+"""doctor.py: checks, and problems that they find."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
 
-def test_a_healthy_installation() -> None:
+def test_a_healthy_installation_has_no_problems() -> None:
     found = list(doctor.examine())
-    assert [finding for finding in found if not finding.fine] == []
+    assert [finding for finding in found if not finding.ok] == []
     named = {(finding.group, finding.name) for finding in found}
-    assert {("version", "torch"), ("version", "libsndfile"), ("device", "threads"), ("task", "separate-sr")} <= named
+    assert {("version", "torch"), ("version", "libsndfile"), ("device", "threads"), ("command", "separate-sr")} <= named
     assert {name for group, name in named if group == "model"} == set(catalogue.entries())
 
 
-def test_what_commands_would_meet_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_and_format_problems_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """On their device, whatever torch says of it; and of formats."""
     devices: list[str] = []
 
@@ -35,15 +35,15 @@ def test_what_commands_would_meet_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pipelines, "pick_bf16", lambda precision, name: False)
     monkeypatch.setattr(SeparateOptions, "pipeline", fail)
     found = doctor._test_run(SeparateOptions())
-    assert (found.fine, found.value, devices) == (False, "CUDA error: no kernel image is available", ["cuda"])
+    assert (found.ok, found.value, devices) == (False, "CUDA error: no kernel image is available", ["cuda"])
     monkeypatch.setattr(soundfile, "check_format", lambda kind, subtype: subtype != "OPUS")
     (formats,) = [finding for finding in islice(doctor.examine(), 9) if finding.name == "written"]
-    assert (formats.fine, "opus" in formats.value, "ogg" in formats.value) == (False, False, True)
+    assert (formats.ok, "opus" in formats.value, "ogg" in formats.value) == (False, False, True)
 
 
 def test_a_damaged_model_is_found(small_weights: Path) -> None:
     path = small_weights / "spectral_bwe.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    ill = {finding.name: finding.value for finding in doctor.examine() if not finding.fine}
+    ill = {finding.name: finding.value for finding in doctor.examine() if not finding.ok}
     assert "damaged" in ill["spectral_bwe"]
     assert "damaged" in ill["upsample"]

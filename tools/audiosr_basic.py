@@ -1,4 +1,6 @@
-"""AudioSR-basic on random weights: `python tools/audiosr_basic.py`. Parameters of its parts, and one pass of 5.12 s.
+"""Measure AudioSR-basic with random weights: `python tools/audiosr_basic.py`.
+
+Reports the parameters of each part and the CPU time of one pass over 5.12 s.
 
 The published sizes (arXiv 2309.07314): autoencoder 223.5 M, latent network 258.2 M, vocoder 190.3 M.
 """
@@ -21,13 +23,13 @@ SECONDS = 5.12
 
 
 def millions(network: nn.Module) -> float:
-    """Parameters."""
+    """Return the number of parameters in millions."""
     return round(sum(weight.numel() for weight in network.parameters()) / 1e6, 1)
 
 
 @torch.inference_mode()
 def main() -> None:
-    """One JSON object."""
+    """Print one JSON object."""
     torch.manual_seed(0)
     vae, unet, vocoder = MelVAE(MelVAEConfig()), LatentUNet(LatentUNetConfig()), HiFiGAN(HiFiGANConfig())
     sizes = {"autoencoder": millions(vae), "latent network": millions(unet), "vocoder": millions(vocoder)}

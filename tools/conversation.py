@@ -1,7 +1,8 @@
-"""Long conversations of valid speakers: how much of their speech ends on the right track.
+"""Measure how much speech of a long conversation is on the right track.
 
-`python tools/conversation.py [--minutes 10] [--pairs 6] [--perfect]`. With ``--perfect`` the tracker is
-given the true sources in a random order in every window, otherwise the mixture goes through `audiosr separate`.
+`python tools/conversation.py [--minutes 10] [--pairs 6] [--perfect]`. Conversations of held-out speakers go through
+`audiosr separate`. With ``--perfect`` there is no separator: the tracker gets the true sources, in a random order in
+every window. Options that are not listed by ``--help`` are passed to the command.
 """
 
 import argparse
@@ -28,11 +29,11 @@ from audiosr_cli.streaming.windows import Engine
 RATE = 16000
 PAUSES_S = (1.0, 2.5, 5.0, 9.0)
 BLOCK_S = 0.25
-ACTIVE_DB = -35.0  # of a speaker's RMS: below, a block is no speech
+ACTIVE_DB = -35.0  # relative to a speaker's RMS: a block below this is silence
 
 
 def conversation(files: list[Path], seconds: float, draw: random.Random) -> Tensor:
-    """Turns of 2 to 7 s, each a piece of its speaker's recording: a third overlap, after the others is a pause."""
+    """Return sources (S, T) with turns of 2 to 7 s; a third overlaps the turn before, the others follow a pause."""
     voices = []
     for path in files:
         wave = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
@@ -52,7 +53,7 @@ def conversation(files: list[Path], seconds: float, draw: random.Random) -> Tens
 
 
 def share_on_track(made: Tensor, sources: Tensor) -> float:
-    """How much of the active speech has most of its signal on its speaker's track, of the best naming of tracks."""
+    """Return the share of active speech that is mostly on its speaker's track, for the best assignment of tracks."""
     size = round(BLOCK_S * RATE)
     count = sources.shape[1] // size
     ours, theirs = (x[:, : count * size].unflatten(1, (count, size)) for x in (made, sources))
@@ -67,7 +68,7 @@ def share_on_track(made: Tensor, sources: Tensor) -> float:
 
 
 def perfect(sources: Tensor, draw: random.Random, voice: bool) -> float:
-    """The tracker alone: true sources, 4 s windows with 0.5 s in common, in a random order each."""
+    """Score the tracker alone, on the true sources in windows of 4 s that overlap by 0.5 s."""
     spec = ModelSpec("perfect", "separate", RATE, 1, len(sources), 1, 4 * RATE, 0, 7 * RATE // 2)
     position = iter(range(10**9))
 
@@ -82,7 +83,7 @@ def perfect(sources: Tensor, draw: random.Random, voice: bool) -> float:
 
 
 def separated(sources: Tensor, work: Path, arguments: list[str]) -> float:
-    """The command."""
+    """Score `audiosr separate`."""
     soundfile.write(work / "mix.wav", sources.sum(0).numpy(), RATE, "FLOAT")
     command = [sys.executable, "-m", "audiosr_cli", "separate", str(work / "mix.wav"), "-s", str(len(sources))]
     subprocess.run([*command, "-o", str(work), "--overwrite", *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -91,7 +92,7 @@ def separated(sources: Tensor, work: Path, arguments: list[str]) -> float:
 
 
 def main() -> None:
-    """Print one JSON object a way."""
+    """Print one JSON object per method."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("--minutes", type=float, default=10.0)

@@ -87,6 +87,8 @@ def _option(option: Any) -> str:
     annotation = option.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         text = f"{text} One of {', '.join(f'`{one}`' for one in get_args(annotation))}."
+    if option.envvar:
+        text = f"{text} Can be set by `${option.envvar}`."
     return f"| {names} | {_cell(default)} | {_cell(text)} |"
 
 
@@ -111,7 +113,9 @@ def config_page() -> str:
         "replace those of `[model]` during training only.\n"
     )
     for name in architectures():
-        parts.append(_section(f'### [model] architecture = "{name}"', "model", get_architecture(name).config))
+        config = get_architecture(name).config
+        if config.__module__.startswith("audiosr_cli."):  # not what other packages or tests register
+            parts.append(_section(f'### [model] architecture = "{name}"', "model", config))
     return "\n".join(parts)
 
 

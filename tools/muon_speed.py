@@ -1,6 +1,6 @@
-"""What orthogonalising a weight costs, and how far off it is, by both forms of the Newton-Schulz iteration.
+"""Measure cost and error of both forms of the Newton-Schulz iteration.
 
-OMP_NUM_THREADS=1 python tools/muon_speed.py
+`OMP_NUM_THREADS=1 python tools/muon_speed.py`
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHAPES = [
 
 
 def exact(matrix: Tensor) -> Tensor:
-    """The iteration's polynomial on the singular values, float64."""
+    """Apply the polynomial of the iteration to the singular values, in float64."""
     u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     values = values / values.norm()
     a, b, c = optimizers._NEWTON_SCHULZ

@@ -1,6 +1,7 @@
-"""Draws README's picture: `python tools/picture.py WIDEBAND.ogg docs/upsample.png` (needs the extra `picture`).
+"""Draw the spectrograms of the README: `python tools/picture.py WIDEBAND.ogg docs/upsample.png`.
 
-A wideband recording is cut to 8 kHz sampling rate, restored by `audiosr upsample`, and all three are shown.
+Resamples a full-band recording to 8 kHz, restores it with `audiosr upsample` and shows all three. Needs the extra
+`picture`.
 """
 
 import subprocess

@@ -1,8 +1,8 @@
-"""What bounds AudioSR, and whether it streams: `python tools/score_audiosr.py [--model audiosr_small]`.
+"""Measure what limits AudioSR, and its window borders: `python tools/score_audiosr.py [--model audiosr_small]`.
 
-Ceilings: LSD of speech, music and noise from 8 kHz whose highs are voiced from the true mels, and from those after the
-autoencoder. Borders: ten minutes of music from 16 kHz through the command; levels of the low band, jumps and spectral
-flux where windows meet, against elsewhere.
+Ceilings: the LSD of speech, music and noise from 8 kHz if the vocoder gets the true mel spectrogram, or the one after
+the autoencoder. Borders: ten minutes of music from 16 kHz go through the command; compares levels of the low band,
+jumps and spectral flux at window borders with the rest.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from audiosr_cli.dsp.spectra import stft
 from audiosr_cli.models.audiosr import AudioSR
 
 RATE, LOW = 48000, 8000
-CUTOFF_HZ = 0.945 * LOW / 2  # where soxr has lost 3 dB
+CUTOFF_HZ = 0.945 * LOW / 2  # the -3 dB point of soxr
 MINUTES = 10
 
 
 def recordings(data: Path, kind: str) -> list[np.ndarray]:
-    """The valid split at 48 kHz, up to 20 s each."""
+    """Return the recordings of a valid split at 48 kHz, at most 20 s of each."""
     found = []
     for path in sorted((data / kind / "valid").rglob("*.ogg")):
         wave, rate = soundfile.read(path, dtype="float32")
@@ -40,7 +40,7 @@ def recordings(data: Path, kind: str) -> list[np.ndarray]:
 
 @torch.inference_mode()
 def ceilings(model: AudioSR, waves: list[np.ndarray]) -> dict[str, float]:
-    """Mean LSD with true mels, with those after the autoencoder, and with expected ones."""
+    """Return the mean LSD with true mels, with mels after the autoencoder, and with the deterministic estimate."""
     unit = model.config.hop_length * model.vae.config.stride * model.unet.config.stride
     rows: dict[str, list[float]] = {"true mels": [], "after the autoencoder": [], "expected": []}
     for wave in (wave for wave in waves if len(wave) >= unit):
@@ -57,7 +57,7 @@ def ceilings(model: AudioSR, waves: list[np.ndarray]) -> dict[str, float]:
 
 
 def borders(model: AudioSR, waves: list[np.ndarray], rest: list[str]) -> dict[str, float]:
-    """Ten minutes of music from 16 kHz: where windows are crossfaded, and at both ends of that, against elsewhere."""
+    """Upsample ten minutes of music from 16 kHz, and compare crossfades and their ends with the rest."""
     whole = np.resize(np.concatenate(waves), MINUTES * 60 * RATE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -84,7 +84,7 @@ def borders(model: AudioSR, waves: list[np.ndarray], rest: list[str]) -> dict[st
 
 
 def main() -> None:
-    """One JSON object a line."""
+    """Print one JSON object per kind of recording, then one for the borders."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("--model", default="audiosr_small")

@@ -1,7 +1,7 @@
-"""How well cutoffs are found: `python tools/score_cutoffs.py`.
+"""Measure how well cutoffs are detected: `python tools/score_cutoffs.py`.
 
-Recordings of the valid splits and noise, low-passed with each filter at each cutoff, in each container at each level,
-with 16-bit dither. Says how many cutoffs are more than 5 % off, by filter and level.
+Low-passes held-out recordings and white noise with each filter at each cutoff, at several sample rates and levels, with
+16-bit dither. Reports how many detected cutoffs are more than 5 % off, by filter and level.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SECONDS = 6
 
 
 def recordings(data: Path) -> dict[str, tuple[np.ndarray, float]]:
-    """Names, waves (T,) at 96 kHz and where their own band ends, in Hz."""
+    """Return, by name, waveforms (T,) at 96 kHz and their own bandwidths in Hz."""
     found = {}
     rows = csv.DictReader((data / "manifest.csv").open())
     bands = {row["path"]: float(row["bandwidth_hz"] or 24000) for row in rows}
@@ -43,7 +43,7 @@ def recordings(data: Path) -> dict[str, tuple[np.ndarray, float]]:
 
 
 def low_passed(wave: np.ndarray, kind: str, cutoff: float, rate: int) -> np.ndarray:
-    """The wave (T,) at 96 kHz through a filter, at ``rate``."""
+    """Filter a waveform (T,) at 96 kHz, and resample it to ``rate``."""
     if kind == "soxr":
         return soxr.resample(soxr.resample(wave, 96000, 2 * cutoff), 2 * cutoff, rate)
     family, order = {
@@ -63,14 +63,14 @@ def low_passed(wave: np.ndarray, kind: str, cutoff: float, rate: int) -> np.ndar
 
 
 def detected_cutoff(wave: np.ndarray, rate: int) -> float | None:
-    """What the meter says."""
+    """Return the cutoff in Hz that the bandwidth meter detects."""
     meter = BandMeter(rate)
     meter.push(wave[None].astype(np.float32))
     return meter.cutoff()
 
 
 def main() -> None:
-    """One JSON object a filter and level."""
+    """Print one JSON object per filter and level."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     options = parser.parse_args()

@@ -1,11 +1,13 @@
-"""Scores `audiosr separate` on mixtures of the valid speakers: `python tools/score_separation.py`.
+"""Score `audiosr separate` on mixtures of held-out speakers: `python tools/score_separation.py`.
 
-With ``--command separate-sr`` that command; ``--rate 48000`` takes the speakers of speech48k/valid.
+Writes the mixtures to a temporary folder, runs the command on it as a user would, and reads its output back. Options
+that are not listed by ``--help``, such as ``--model``, are passed to the command. Mixtures are cut to the shortest
+source, with levels within ± 2.5 dB, and are the same in every run.
 
-Writes the mixtures to a temporary folder, runs the command on it as a user would, reads back what it wrote. All
-mixtures are of min length, sources ± 2.5 dB, seeded. With ``--noise`` noise48k/valid is added 10 to 20 dB below, with
-``--rooms`` each mixture has a small room (T60 0.15 to 0.4 s) and the references are the reverberant sources, with
-``--turns`` speakers come one after the other, which tells how much of a lone speaker's highs their track has.
+``--command separate-sr`` scores that command, ``--rate 48000`` takes the speakers of speech48k/valid. ``--noise`` adds
+noise48k/valid, 10 to 20 dB below the speakers. ``--rooms`` puts each mixture into a small room (T60 0.15 to 0.4 s); the
+references are the reverberant sources. ``--turns`` has one speaker after the other, to measure how much of the high
+frequencies of a speaker who talks alone is on their track.
 """
 
 import argparse
@@ -34,12 +36,12 @@ from audiosr_cli.train.reverb import impulse_responses, reverberate
 
 RATE = 16000
 FOLDERS = {16000: "speech16k", 48000: "speech48k"}
-CUTOFF_HZ = 4000.0  # LSD is told above it, too
+CUTOFF_HZ = 4000.0  # LSD is also computed above it
 SEED = 1
 
 
 class Mixture(NamedTuple):
-    """What is mixed, (S, T) at ``rate``, what is heard (T,), and whether all speakers are of one sex, if known."""
+    """Sources (S, T) and mixture (T,) at ``rate`` Hz, and whether all speakers have the same sex (None: unknown)."""
 
     sources: Tensor
     mix: Tensor
@@ -48,7 +50,7 @@ class Mixture(NamedTuple):
 
 
 def load(path: Path, wanted: int = RATE) -> Tensor:
-    """A mono file as (T,) float32 at the rate ``wanted``."""
+    """Load the first channel of a file as (T,) float32 at the rate ``wanted``."""
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return torch.from_numpy(wave[:, 0] if rate == wanted else soxr.resample(wave[:, 0], rate, wanted))
 
@@ -62,7 +64,7 @@ def mixtures(
     turns: bool = False,
     rate: int = RATE,
 ) -> list[Mixture]:
-    """``count`` mixtures, the same ones for the same arguments."""
+    """Return ``count`` mixtures, which are the same for the same arguments."""
     draw, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     sexes = {row["speaker_or_class"]: row["sex"] for row in csv.DictReader((data / "manifest.csv").open())}
     files = sorted((data / FOLDERS[rate] / "valid").rglob("*.ogg"))
@@ -94,7 +96,7 @@ def mixtures(
 
 
 def separate(found: list[Mixture], command: str, arguments: list[str]) -> tuple[list[Tensor], float]:
-    """What the command makes of each: (S, T), in the order of its sources; and its CPU-seconds per second."""
+    """Run the command; return the estimates (S, T) in the order of the sources, and CPU-seconds per second of audio."""
     speakers, rate = len(found[0].sources), found[0].rate
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -113,29 +115,37 @@ def separate(found: list[Mixture], command: str, arguments: list[str]) -> tuple[
     return made, cost
 
 
+def write(found: list[Mixture], folder: Path) -> None:
+    """Write mixtures and their sources as ``audiosr bench --quality`` reads them: mix/, s1/, s2/ …"""
+    for i, mixture in enumerate(found):
+        for name, wave in (("mix", mixture.mix), *((f"s{s + 1}", wave) for s, wave in enumerate(mixture.sources))):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / name / f"{i:03d}.wav", wave.numpy(), mixture.rate, "FLOAT")
+
+
 def cpu_s() -> float:
-    """CPU-seconds of all commands so far."""
+    """Return the CPU-seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def at_8khz(waves: Tensor, rate: int) -> Tensor:
-    """(S, T) at ``rate`` → at 8 kHz."""
+    """Resample (S, T) from ``rate`` to 8 kHz."""
     return torch.from_numpy(soxr.resample(waves.numpy().T, rate, 8000).T.copy())
 
 
 def distance(made: Tensor, sources: Tensor, low: float = 0.0) -> float:
-    """Mean LSD (AP-BWE) over the sources, from ``low`` (a share of half the rate) on."""
+    """Return the mean LSD (AP-BWE) over the sources, above ``low`` (a fraction of the Nyquist frequency)."""
     return mean(float(lsd(m, s, low)) for m, s in zip(made, sources, strict=True))
 
 
 def improvement(figure: Callable[[Tensor, Tensor], Tensor], made: Tensor, sources: Tensor, mix: Tensor) -> float:
-    """Mean over the sources of what was gained on the mixture, in dB."""
+    """Return the improvement over the mixture in dB, averaged over the sources."""
     return float((figure(made, sources) - figure(mix.expand_as(sources), sources)).mean())
 
 
 def optional(made: Tensor, sources: Tensor, rate: int) -> dict[str, float]:
-    """STOI and PESQ at 16 kHz, where their packages are installed."""
+    """Return STOI and PESQ at 16 kHz, if their packages are installed."""
     rows: dict[str, float] = {}
     if rate != RATE:
         return rows
@@ -155,16 +165,16 @@ def optional(made: Tensor, sources: Tensor, rate: int) -> dict[str, float]:
 
 
 def turn_gates(speakers: int, length: int, rate: int) -> Tensor:
-    """Gains (S, T) of speakers one after the other, who fade in and out for 10 ms."""
+    """Return gains (S, T) for one speaker after the other, with fades of 10 ms."""
     at = torch.arange(length) / rate
     begin = (torch.arange(speakers) * length / speakers / rate).unsqueeze(1)
     return ((at - begin) / 0.01).clamp(0, 1) * ((begin + length / speakers / rate - at) / 0.01).clamp(0, 1)
 
 
 def highs_errors(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-    """By how many dB (without its sign) the highs of who speaks alone differ from the mixture's: (S,) twice.
+    """Return the absolute level error in dB of the high frequencies of a speaker who talks alone: (S,) twice.
 
-    Once on the track that is the speaker's, once on the track that holds the voice (most of the sound below the highs),
+    The first is measured on the speaker's track, the second on the track with most of the sound below ``CUTOFF_HZ``,
     which need not be the same. ``sources`` (S, T) take turns; half a second around each change is left out.
     """
     n_fft = rate // 50
@@ -181,7 +191,7 @@ def highs_errors(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> tuple
 
 
 def lone_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[str, float]:
-    """What ``highs_errors`` are on the mean, and how many are within 1 dB: what went to the other track is far off."""
+    """Return the mean of ``highs_errors`` and the share within 1 dB; highs on the wrong track are far off."""
     rows = {}
     for track, errors in zip(("their", "the voice's"), highs_errors(made, sources, mix, rate), strict=True):
         rows[f"error of a lone speaker's highs, {track} track"] = float(errors.mean())
@@ -190,7 +200,7 @@ def lone_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[st
 
 
 def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, float]:
-    """Means over the mixtures, whose speakers may have taken ``turns``."""
+    """Return the mean figures over all mixtures; ``turns`` says whether speakers talk one after the other."""
     rows: dict[str, list[float]] = {}
     for mixture, estimate in zip(found, made, strict=True):
         sources, mix, alike, rate = mixture
@@ -215,7 +225,7 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, 
 
 
 def main() -> None:
-    """Print one JSON object; what is not known here goes to the command, as ``--model``."""
+    """Print one JSON object."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("--mixtures", type=int, default=100)
@@ -225,11 +235,20 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--rooms", action="store_true")
     parser.add_argument("--turns", action="store_true")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FOLDER",
+        help="write the mixtures and their sources for `audiosr bench --quality FOLDER`, and score nothing",
+    )
     options, rest = parser.parse_known_args()
     if options.turns and options.noise:
         parser.error("--turns compares with the mixture, which must be without --noise")
     kinds = {"noisy": options.noise, "roomy": options.rooms, "turns": options.turns}
     found = mixtures(options.data, options.mixtures, options.speakers, rate=options.rate, **kinds)
+    if options.write is not None:
+        write(found, options.write)
+        return
     made, cost = separate(found, options.command, rest)
     print(json.dumps(figures(found, made, options.turns) | {"CPU-s per s, with start": round(cost, 3)}))
 

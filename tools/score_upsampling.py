@@ -1,7 +1,7 @@
-"""Scores `audiosr upsample` on the valid splits: `python tools/score_upsampling.py`.
+"""Score `audiosr upsample` on the valid splits: `python tools/score_upsampling.py`.
 
-Writes the inputs to a temporary folder, runs the command on it as a user would (``--model`` and what else is not known
-here goes to it), reads back what it wrote.
+Writes the inputs to a temporary folder, runs the command on it as a user would, and reads its output back. Options that
+are not listed by ``--help``, such as ``--model``, are passed to the command.
 """
 
 import argparse
@@ -10,9 +10,11 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import soundfile
 import soxr
 import torch
@@ -32,23 +34,34 @@ def load(path: Path) -> torch.Tensor:
 
 
 def cpu_s() -> float:
-    """CPU-seconds of all commands so far."""
+    """Return the CPU-seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def full_band(data: Path, kind: str, most: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield names and samples (T,) at 48 kHz, at most 20 s, of up to ``most`` files of one kind's valid split."""
+    paths = sorted((data / kind / "valid").rglob("*.ogg"))
+    for path in paths[:: -(-len(paths) // most)]:
+        wave, rate = soundfile.read(path, dtype="float32")
+        wave = soxr.resample(wave, rate, 48000) if rate != 48000 else wave
+        yield f"{path.parent.name}_{path.stem}"[:80], wave[: 20 * 48000]
+
+
+def write(data: Path, kind: str, most: int, folder: Path) -> None:
+    """Write full-band references as ``audiosr bench --quality`` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, wave in full_band(data, kind, most):
+        soundfile.write(folder / f"{name}.wav", wave, 48000, "FLOAT")
 
 
 def upsampling(data: Path, work: Path, kind: str, rate: int, model: list[str], most: int) -> dict[str, float]:
     """LSD from ``rate`` Hz, for the command and for soxr, over up to ``most`` files of one kind's valid split."""
     low = work / f"{kind}_{rate}"
     low.mkdir()
-    references = {}
-    paths = sorted((data / kind / "valid").rglob("*.ogg"))
-    for path in paths[:: -(-len(paths) // most)]:
-        wave, true_rate = soundfile.read(path, dtype="float32")
-        wave = soxr.resample(wave, true_rate, 48000) if true_rate != 48000 else wave
-        name = f"{path.parent.name}_{path.stem}"[:80]
-        references[name] = torch.from_numpy(wave[: 20 * 48000])
-        soundfile.write(low / f"{name}.wav", soxr.resample(wave[: 20 * 48000], 48000, rate), rate, "FLOAT")
+    references = {name: torch.from_numpy(wave) for name, wave in full_band(data, kind, most)}
+    for name, wave in references.items():
+        soundfile.write(low / f"{name}.wav", soxr.resample(wave.numpy(), 48000, rate), rate, "FLOAT")
     before = cpu_s()
     audiosr("upsample", str(low), "-o", str(work / f"{kind}_{rate}_up"), "-q", *model)
     cost = (cpu_s() - before) / sum(len(wave) / 48000 for wave in references.values())
@@ -73,13 +86,23 @@ def upsampling(data: Path, work: Path, kind: str, rate: int, model: list[str], m
 
 
 def main() -> None:
-    """Print one JSON object a table row."""
+    """Print one JSON object per kind and rate."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("--kinds", default="speech48k,music48k,noise48k")
     parser.add_argument("--rates", help="Hz, comma-separated; speech from 4000 to 24000, others from 8000 and 16000")
-    parser.add_argument("--files", type=int, default=1000, help="of each kind, at most")
+    parser.add_argument("--files", type=int, default=1000, help="at most so many of each kind")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FOLDER",
+        help="write references to FOLDER/KIND for `audiosr bench --quality FOLDER/KIND`, and score nothing",
+    )
     options, rest = parser.parse_known_args()
+    if options.write is not None:
+        for kind in options.kinds.split(","):
+            write(options.data, kind, options.files, options.write / kind)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for kind in options.kinds.split(","):
             usual = "4000,8000,12000,16000,24000" if kind == "speech48k" else "8000,16000"

@@ -1,8 +1,8 @@
-"""Separators against each other on the fixed valid sets: plain, with turns, with noise, in rooms.
+"""Compare separators on the fixed validation sets of training: plain, turns, noise, rooms.
 
-`python tools/score_valid_sets.py spectral2 spectral2_narrow runs/mine/mine.safetensors`. All
-models get the same mixtures, rendered at the highest of their rates and resampled to each model's own. The first table
-scores every model at its own rate, the second all at the lowest of their rates.
+`python tools/score_valid_sets.py spectral2 spectral2_narrow runs/mine/mine.safetensors`. All models get the same
+mixtures, created at the highest of their rates and resampled to each model's own. The first table scores every model at
+its own rate, the second all of them at the lowest rate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def scores(model: Model, valid: Corpus, noise: Corpus, lowest: int) -> tuple[list[float], list[float]]:
-    """SI-SDRi in dB on every set, at the model's own rate and at ``lowest`` Hz."""
+    """Return the SI-SDRi in dB on every set, at the model's own rate and at ``lowest`` Hz."""
     own, low = [], []
     for name in SETS:
         sources, length, rate = model.spec.sources, round(CLIP_S * valid.sample_rate), model.spec.in_rate
@@ -38,7 +38,7 @@ def scores(model: Model, valid: Corpus, noise: Corpus, lowest: int) -> tuple[lis
 def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="+", help="bundled names or .safetensors files, all for as many speakers")
+    parser.add_argument("models", nargs="+", help="bundled names or .safetensors files, for one number of speakers")
     add_data_option(parser)
     parser.add_argument("--valid", default="speech16k/valid", help="speakers, below --data (default: %(default)s)")
     parser.add_argument("--noise", default="noise48k/valid", help="noise, below --data (default: %(default)s)")

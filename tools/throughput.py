@@ -1,7 +1,7 @@
-"""How fast `audiosr train` hears audio: `python tools/throughput.py examples/train/*.toml`.
+"""Measure the speed of training: `python tools/throughput.py examples/train/*.toml`.
 
-One line a config and way of training: hours of audio a minute, and how much of a step is making its batch.
-With data off one batch is used again and again: what remains is the cost of the network.
+One line per config and mode (precision, compilation): hours of audio per minute, and the share of a step that creates
+its batch. With data "off", the same batch is used for every step; what remains is the cost of the network.
 """
 
 import argparse
@@ -28,7 +28,7 @@ WARM_UP = 3
 def measure(
     path: Path, data: Path, ranks: Ranks, seconds: float, precision: str, compiled: bool, fresh: bool
 ) -> dict[str, object]:
-    """Train for ``seconds`` after a warm-up; a fresh batch each step, or always the same one."""
+    """Train for ``seconds`` after a warm-up, with a fresh batch for each step or always the same one."""
     config = read_config(path)
     loop = replace(config.loop, precision=precision, compile=compiled)
     log = Log(print, leads=False)
@@ -66,7 +66,7 @@ def measure(
 
 
 def main() -> None:
-    """Print one JSON object a line."""
+    """Print one JSON object per config and mode."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("configs", type=Path, nargs="+")

@@ -1,7 +1,7 @@
-"""What a separator loses by streaming: `python tools/windows.py --model spectral2`.
+"""Measure what a separator loses by streaming: `python tools/windows.py --model spectral2`.
 
-SI-SDRi of the mixtures of tools/score_separation.py, whole and in windows of several contexts, lengths and overlaps,
-once with every window in its best order, once as tracked, and what the latter costs.
+Scores the mixtures of tools/score_separation.py (SI-SDRi) as a whole and in windows with several contexts, cores and
+overlaps, both with the true order of the sources in every window and with the order that the tracker finds.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SHAPES_S = [  # context, core, overlap
 
 
 def shaped(model: Model, context_s: float, core_s: float, overlap_s: float) -> Model:
-    """``model`` with other windows."""
+    """Return ``model`` with other windows."""
     context, core, overlap = (round(s * RATE / 256) * 256 for s in (context_s, core_s, overlap_s))
     config: Any = model.config
     made = type(model)(replace(config, context=context, core=core, overlap=overlap))
@@ -50,7 +50,7 @@ def shaped(model: Model, context_s: float, core_s: float, overlap_s: float) -> M
 
 
 def known_order(model: Model, sources: Tensor) -> Align:
-    """Every core in the order of the true ``sources`` (S, T)."""
+    """Return an aligner that puts every core into the order of the true ``sources`` (S, T)."""
     at = iter(range(0, 10**9, model.spec.hop))
 
     def align(_tail: Tensor | None, core: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def known_order(model: Model, sources: Tensor) -> Align:
 
 
 def streamed(model: Model, mix: Tensor, align: Align) -> Tensor:
-    """(T,) → (S, T) through the engine."""
+    """Separate a mixture (T,) in windows, by the engine: (S, T)."""
 
     def forward(x: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -74,20 +74,20 @@ def streamed(model: Model, mix: Tensor, align: Align) -> Tensor:
 
 
 def whole(model: Model, mix: Tensor) -> Tensor:
-    """(T,) → (S, T) as one window without context."""
+    """Separate a mixture (T,) as one window without context: (S, T)."""
     with torch.inference_mode():
         made: Tensor = shaped(model, 0, 2, 1)(mix[None, None])
         return made[0, :, 0]
 
 
 def gain(estimate: Tensor, mixture: Mixture) -> float:
-    """SI-SDRi in dB, of the best order."""
+    """Return the SI-SDRi in dB for the best order of the estimates."""
     estimate = estimate[list(best_order(estimate, mixture.sources))]
     return improvement(si_sdr, estimate, mixture.sources, mixture.mix)
 
 
 def main() -> None:
-    """Print one JSON object a way."""
+    """Print one JSON object per window shape."""
     parser = argparse.ArgumentParser()
     add_data_option(parser)
     parser.add_argument("--model", required=True)

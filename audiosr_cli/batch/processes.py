@@ -1,14 +1,14 @@
-"""A batch in several processes: each has its own models and takes a recording when it is free.
+"""Process a batch in several worker processes: each loads its own models and takes a recording when it is free.
 
-    parent                       worker (spawned, one pipe each)
-      │  ◀── Ready ──────────────  models loaded
-      │  ─── Item ──────────────▶
-      │  ◀── Started ────────────  waits, so that a manifest knows of outputs before they are there
-      │  ─── True ──────────────▶
-      │  ◀── Advanced … Outcome ─
-      │  ─── None ──────────────▶  nothing left: ends
+    parent                                 worker (spawned, one pipe each)
+      │  ◀── Ready ────────────────────────  models loaded
+      │  ─── Item ────────────────────────▶
+      │  ◀── RecordingStarted ─────────────  waits until a manifest has recorded the outputs
+      │  ─── True ────────────────────────▶
+      │  ◀── RecordingProgress … Outcome ──
+      │  ─── None ────────────────────────▶  nothing left: exits
 
-Which process takes a recording makes no difference to a sample.
+The outputs do not depend on which process handles which recording.
 """
 
 from __future__ import annotations
@@ -30,29 +30,44 @@ from typing import Any, NoReturn
 import torch
 
 from audiosr_cli.batch.inputs import Item
-from audiosr_cli.batch.run import Advanced, Event, Listener, Noted, Outcome, Plan, Started, work
+from audiosr_cli.batch.run import (
+    BatchNotice,
+    Event,
+    EventHandler,
+    Outcome,
+    OutputPlan,
+    RecordingProgress,
+    RecordingStarted,
+    process_item,
+)
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.files.atomic import owner, sweep
 from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.runtime.memory import is_out_of_memory, keep_freed_memory
 from audiosr_cli.streaming.pipeline import Pipeline
 
-_PAUSE_S = 0.5  # between two messages of how far a recording is
-_PATIENCE_S = 10.0  # for a worker that was asked to end
+_PROGRESS_INTERVAL_S = 0.5  # between two progress messages of a worker
+_EXIT_TIMEOUT_S = 10.0  # for a worker that was asked to exit
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's models are loaded. ``owner`` tells which temporary files are its own."""
+    """A worker has loaded its models. ``owner`` identifies its temporary files."""
 
     owner: str = field(default_factory=owner)
 
 
 @dataclass(kw_only=True)
 class Worker:
-    """What its parent knows of a worker: what it works on, and where that leaves temporary files."""
+    """What the parent knows of a worker.
 
-    pipe: Any  # multiprocessing's Connection, which differs by system, or something like it
+    Attributes:
+        pipe: Connection to the worker, or an object with the same ``send`` and ``recv``.
+        item: The recording that it works on.
+        folders: Where it may leave temporary files.
+    """
+
+    pipe: Any  # the type of multiprocessing's connections differs between systems
     item: Item | None = None
     folders: set[Path] = field(default_factory=set)
 
@@ -63,13 +78,19 @@ class _Process(Worker):
 
 
 def run(
-    items: Sequence[Item], config: PipelineConfig, plan: Plan, jobs: int, listen: Listener
+    items: Sequence[Item], config: PipelineConfig, plan: OutputPlan, jobs: int, on_event: EventHandler
 ) -> Generator[Outcome, None, None]:
-    """Work through ``items`` in ``jobs`` processes; outcomes come as they are ready.
+    """Process ``items`` in ``jobs`` worker processes.
 
-    A worker that is killed costs the recording it was at, and another takes its place. One that ends before it has
-    its models is missing from then on, which ``listen`` hears. Close the iterator to end them all. Raises AudioSRError
-    where no worker gets its models loaded.
+    If a worker is killed, the recording it was working on fails and another worker takes its place. A worker that
+    exits before it has loaded its models is not replaced, which ``on_event`` reports. Close the generator to stop
+    all workers.
+
+    Yields:
+        An outcome as soon as each recording is finished.
+
+    Raises:
+        AudioSRError: If no worker can load its models.
     """
     waiting = deque(items)
     workers: list[_Process] = []
@@ -78,28 +99,28 @@ def run(
         while workers:
             for pipe in connection.wait([worker.pipe for worker in workers]):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
-                message = _received(worker)
+                message = _receive(worker)
                 if message is None:
                     workers.remove(worker)
                     if worker.item is not None:
-                        yield _lost(worker)
+                        yield _fail_lost_item(worker)
                         workers += [_start(config, plan)] if waiting else []
                     elif waiting:
-                        _miss(worker, len(workers), listen)
+                        _report_missing(worker, len(workers), on_event)
                 elif isinstance(message, Outcome):
                     yield message
-                    hand_next(worker, waiting)
+                    assign_next(worker, waiting)
                 else:
-                    heed(worker, message, waiting, listen)
+                    handle_message(worker, message, waiting, on_event)
     finally:
-        _end(workers)
+        _stop(workers)
 
 
-def _start(config: PipelineConfig, plan: Plan) -> _Process:
+def _start(config: PipelineConfig, plan: OutputPlan) -> _Process:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, config, plan), daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker inherits that while it loads
+    process = context.Process(target=_worker_main, args=(theirs, config, plan), daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the worker while it loads
     try:
         process.start()
     finally:
@@ -108,8 +129,8 @@ def _start(config: PipelineConfig, plan: Plan) -> _Process:
     return _Process(process=process, pipe=ours)
 
 
-def _received(worker: Worker) -> object:
-    """The next message, None where the worker has ended."""
+def _receive(worker: Worker) -> object:
+    """Receive the next message of a worker; None if it has exited."""
     try:
         message: object = worker.pipe.recv()
     except (EOFError, OSError):
@@ -117,57 +138,62 @@ def _received(worker: Worker) -> object:
     return message
 
 
-def heed(worker: Worker, message: object, waiting: deque[Item], listen: Listener) -> None:
-    """Answer what ``worker`` says of its way. Raises AudioSRError where it says that it cannot work."""
+def handle_message(worker: Worker, message: object, waiting: deque[Item], on_event: EventHandler) -> None:
+    """Answer a message of ``worker`` that is not an outcome.
+
+    Raises:
+        AudioSRError: If the message is an error: the worker cannot work.
+    """
     if isinstance(message, AudioSRError):
         raise message
     if isinstance(message, Ready):
-        hand_next(worker, waiting)
-    elif isinstance(message, Started):
+        assign_next(worker, waiting)
+    elif isinstance(message, RecordingStarted):
         worker.folders = {Path(target).parent for target in message.targets}
-        listen(message)
+        on_event(message)
         _send(worker, True)
-    elif isinstance(message, Advanced):
-        listen(message)
+    elif isinstance(message, RecordingProgress):
+        on_event(message)
 
 
-def hand_next(worker: Worker, waiting: deque[Item]) -> None:
-    """The next recording is for ``worker``; where nothing waits, it ends."""
+def assign_next(worker: Worker, waiting: deque[Item]) -> None:
+    """Give ``worker`` the next recording; if none is waiting, it exits."""
     worker.item = waiting.popleft() if waiting else None
     _send(worker, worker.item)
 
 
 def _send(worker: Worker, message: object) -> None:
-    with suppress(OSError):  # it has ended, which the next message from it tells
+    with suppress(OSError):  # it has exited, which its next message shows
         worker.pipe.send(message)
 
 
-def _lost(worker: _Process) -> Outcome:
-    """What a worker that is no more was at, as an error; its temporary files are removed."""
+def _fail_lost_item(worker: _Process) -> Outcome:
+    """Return the failed outcome of a dead worker's recording, and remove its temporary files."""
     assert worker.item is not None
-    said = _end_of(worker)
+    reason = _exit_reason(worker)
     for folder in worker.folders:
         sweep(folder)
-    return Outcome(worker.item, error=AudioSRError(f"{worker.item.source}: its worker {said}; run it again"))
+    return Outcome(worker.item, error=AudioSRError(f"{worker.item.source}: its worker {reason}; run it again"))
 
 
-def _miss(worker: _Process, left: int, listen: Listener) -> None:
-    """Tell of a worker that ended before it took its first recording. Raises AudioSRError where none is ``left``."""
+def _report_missing(worker: _Process, left: int, on_event: EventHandler) -> None:
+    """Report a worker that exited before its first recording. Raises AudioSRError if none is ``left``."""
     if not left:
-        raise AudioSRError(f"no worker gets ready: the last one {_end_of(worker)}; try fewer --jobs")
-    listen(Noted(f"a worker {_end_of(worker)} before it had its models; --jobs {left} from here on"))
+        raise AudioSRError(f"no worker could load its models: the last one {_exit_reason(worker)}; use fewer --jobs")
+    message = f"a worker {_exit_reason(worker)} before its models were loaded; continuing with --jobs {left}"
+    on_event(BatchNotice(message))
 
 
-def _end_of(worker: _Process) -> str:
-    worker.process.join(_PATIENCE_S)
+def _exit_reason(worker: _Process) -> str:
+    worker.process.join(_EXIT_TIMEOUT_S)
     code = worker.process.exitcode or 0
-    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
 
 
-def _end(workers: Sequence[_Process]) -> None:
+def _stop(workers: Sequence[_Process]) -> None:
     for worker in workers:
         worker.process.terminate()
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _EXIT_TIMEOUT_S
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
         if worker.process.is_alive():
@@ -177,30 +203,30 @@ def _end(workers: Sequence[_Process]) -> None:
         sweep(folder)
 
 
-def _serve(pipe: Any, config: PipelineConfig, plan: Plan) -> None:
-    """A worker's life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+def _worker_main(pipe: Any, config: PipelineConfig, plan: OutputPlan) -> None:
+    """Run a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops its workers
     signal.signal(signal.SIGTERM, _terminate)
-    threading.Thread(target=_outlive_nobody, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):  # the parent is gone
         serve(pipe, config, plan)
 
 
-def serve(pipe: Any, config: PipelineConfig, plan: Plan) -> None:
-    """Load models, and work through what comes by ``pipe`` until None does."""
+def serve(pipe: Any, config: PipelineConfig, plan: OutputPlan) -> None:
+    """Load the models, and process recordings from ``pipe`` until None arrives."""
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        pipeline = _loaded(config)
+        pipeline = _load(config)
         pipe.send(Ready())
         while (item := pipe.recv()) is not None:
-            pipe.send(work(item, pipeline, plan, _telling(pipe)))
+            pipe.send(process_item(item, pipeline, plan, _forwarding(pipe)))
     except AudioSRError as error:
         pipe.send(error)
 
 
-def _loaded(config: PipelineConfig) -> Pipeline:
-    """With its models; a process that has no memory for them ends, as others may have theirs."""
+def _load(config: PipelineConfig) -> Pipeline:
+    """Load the models; exit if there is too little memory, as other workers may have theirs loaded."""
     try:
         return config.build()
     except (MemoryError, RuntimeError) as error:
@@ -209,24 +235,24 @@ def _loaded(config: PipelineConfig) -> Pipeline:
         raise SystemExit(1) from error
 
 
-def _telling(pipe: Any) -> Listener:
-    """A listener that passes on what it hears, progress not too often."""
-    told = 0.0
+def _forwarding(pipe: Any) -> EventHandler:
+    """Return a handler that sends events to the parent, progress at most twice a second."""
+    last_sent = 0.0
 
-    def listen(event: Event) -> None:
-        nonlocal told
-        if isinstance(event, Started):
+    def on_event(event: Event) -> None:
+        nonlocal last_sent
+        if isinstance(event, RecordingStarted):
             pipe.send(event)
             pipe.recv()
-        elif time.monotonic() - told >= _PAUSE_S:
-            told = time.monotonic()
+        elif time.monotonic() - last_sent >= _PROGRESS_INTERVAL_S:
+            last_sent = time.monotonic()
             pipe.send(event)
 
-    return listen
+    return on_event
 
 
-def _outlive_nobody() -> None:
-    """End this process when its parent is gone, however that went."""
+def _exit_with_parent() -> None:
+    """Terminate this process when its parent is gone, even if it was killed."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -234,5 +260,5 @@ def _outlive_nobody() -> None:
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # the parent's, behind one for the whole group, must not interrupt that
-    raise SystemExit(128 + number)  # unwinds, so that temporary files go
+    signal.signal(number, signal.SIG_IGN)  # the parent's signal, after one for the whole group, must not interrupt us
+    raise SystemExit(128 + number)  # unwinds, so that temporary files are removed

@@ -1,4 +1,4 @@
-"""The way of many recordings: what to do with outputs that exist, what happens meanwhile, who failed."""
+"""Process many recordings: output policy, events on the way, and one outcome for each recording."""
 
 from __future__ import annotations
 
@@ -23,56 +23,82 @@ Status = Literal["done", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What happens to every recording of a batch, beside the models.
+class OutputPlan:
+    """Where the outputs of a batch go, in which format, and what may be replaced.
 
-    ``own`` are outputs (absolute) that may be replaced whatever ``existing`` says. With ``fingerprints`` files are
-    hashed for a manifest, with ``foretells`` long waits are. ``inputs`` (device, inode) are never written onto.
+    Attributes:
+        naming: Names of the outputs.
+        existing: What to do if an output exists.
+        subtype: Sample format of the outputs; None follows the input.
+        fingerprints: Whether to hash inputs and outputs, for a manifest.
+        forecasts: Whether to estimate how long slow recordings take.
+        own_outputs: Absolute paths that may be replaced whatever ``existing`` says.
+        input_inodes: Device and inode of every input; these files are never replaced.
     """
 
     naming: Naming
     existing: Existing = "fail"
     subtype: str | None = None
     fingerprints: bool = False
-    foretells: bool = False
-    own: frozenset[str] = frozenset()
-    inputs: frozenset[tuple[int, int]] = frozenset()
+    forecasts: bool = False
+    own_outputs: frozenset[str] = frozenset()
+    input_inodes: frozenset[tuple[int, int]] = frozenset()
 
-    def guarding(self, items: Iterable[Item]) -> Plan:
-        """The same, with ``items`` among the inputs."""
-        found = {_inode(Path(item.source)) for item in items if item.source != "-"}
-        return replace(self, inputs=self.inputs | {inode for inode in found if inode is not None})
+    def protecting(self, items: Iterable[Item]) -> OutputPlan:
+        """Return a copy that never replaces ``items``."""
+        inodes = {_inode(Path(item.source)) for item in items if item.source != "-"}
+        return replace(self, input_inodes=self.input_inodes | {inode for inode in inodes if inode is not None})
 
     def targets(self, item: Item, outputs: Sequence[str], rate: int) -> list[str | Path]:
-        """Where ``outputs`` of ``item`` go; nowhere where they are to be skipped. Raises OutputError."""
+        """List the paths of ``outputs`` of ``item``.
+
+        Args:
+            item: The recording.
+            outputs: Names of the outputs, such as ``speaker1``.
+            rate: Sample rate of the outputs in Hz.
+
+        Returns:
+            One path for each output; an empty list if the recording is to be skipped.
+
+        Raises:
+            OutputError: If an output must not be written.
+        """
         targets = self.naming.targets(item, outputs, rate)
         paths = [Path(target) for target in targets if target != "-"]
         for path in paths:
-            if _inode(path) in self.inputs:
+            if _inode(path) in self.input_inodes:
                 raise OutputError(f"{path}: is an input of this call; choose another name or folder")
             self.naming.check_links(path)
-        there = [path for path in paths if os.path.lexists(path) and (path.is_file() or not path.exists())]
-        kept = [path for path in there if absolute(path) not in self.own]
-        if kept and self.existing == "fail":
-            raise OutputError(f"{kept[0]}: exists already; use --overwrite or --skip")
-        return [] if kept and len(there) == len(targets) and self.existing == "skip" else targets
+        existing = [path for path in paths if os.path.lexists(path) and (path.is_file() or not path.exists())]
+        protected = [path for path in existing if absolute(path) not in self.own_outputs]
+        if protected and self.existing == "fail":
+            raise OutputError(f"{protected[0]}: already exists; use --overwrite or --skip")
+        return [] if protected and len(existing) == len(targets) and self.existing == "skip" else targets
 
-    def fresh(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
-        """Those of ``targets`` that nobody may have made meanwhile."""
-        return frozenset(name for name in targets if self.existing == "fail" and absolute(name) not in self.own)
+    def must_be_new(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
+        """Return those of ``targets`` that must still not exist when they are written."""
+        return frozenset(name for name in targets if self.existing == "fail" and absolute(name) not in self.own_outputs)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        known = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return known.st_dev, known.st_ino
+    return status.st_dev, status.st_ino
 
 
 @dataclass(frozen=True)
-class Started:
-    """Work on ``item`` begins; ``frames`` as its header promises, ``forecast_s`` where it will take long."""
+class RecordingStarted:
+    """Work on a recording begins.
+
+    Attributes:
+        item: The recording.
+        targets: Paths of its outputs, or ``-``.
+        frames: Length in samples as its header states it; None if it does not.
+        sample_rate: In Hz.
+        forecast_s: Estimated processing time; None if it is short or unknown.
+    """
 
     item: Item
     targets: list[str | Path]
@@ -82,121 +108,129 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Advanced:
-    """So many ``frames`` of ``item`` have been read."""
+class RecordingProgress:
+    """So many ``frames`` (samples of one channel) of a recording have been read."""
 
     item: Item
     frames: int
 
 
 @dataclass(frozen=True)
-class Noted:
-    """Something that is to be known of the batch as a whole."""
+class BatchNotice:
+    """A message about the batch as a whole."""
 
-    line: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one item: a report, an error, or neither where it was skipped. Fingerprints if asked for."""
+    """Result of one recording: a report, an error, or neither if it was skipped.
+
+    Attributes:
+        item: The recording.
+        report: What was done.
+        error: What went wrong.
+        input_fingerprint: Of the input, if the plan asks for fingerprints.
+        output_fingerprints: Of every output file, if the plan asks for fingerprints.
+    """
 
     item: Item
     report: Report | None = None
     error: AudioSRError | None = None
-    source: Fingerprint | None = None
-    made: list[Fingerprint] = field(default_factory=list)
+    input_fingerprint: Fingerprint | None = None
+    output_fingerprints: list[Fingerprint] = field(default_factory=list)
 
     @property
     def status(self) -> Status:
-        """In a word."""
+        """Summarise the outcome."""
         return "failed" if self.error else "done" if self.report else "skipped"
 
 
-Event = Started | Advanced | Noted
-Listener = Callable[[Event], None]
+Event = RecordingStarted | RecordingProgress | BatchNotice
+EventHandler = Callable[[Event], None]
 
 
 def run(
-    items: Sequence[Item], pipeline: Pipeline, plan: Plan, listen: Listener | None = None
+    items: Sequence[Item], pipeline: Pipeline, plan: OutputPlan, on_event: EventHandler | None = None
 ) -> Generator[Outcome, None, None]:
-    """Work through ``items``; an error of one is its outcome, and the next one's turn comes."""
+    """Process ``items`` one after the other and yield their outcomes; an error does not stop the batch."""
     for item in items:
-        yield work(item, pipeline, plan, listen)
+        yield process_item(item, pipeline, plan, on_event)
 
 
-def work(item: Item, pipeline: Pipeline, plan: Plan, listen: Listener | None = None) -> Outcome:
-    """One recording through ``pipeline``; errors that a user can meet are its outcome."""
-    return _guarded(item, lambda: _one(item, pipeline, plan, listen or (lambda _: None)))
+def process_item(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHandler | None = None) -> Outcome:
+    """Process one recording; an error that a user can meet becomes its outcome."""
+    return _catch_errors(item, lambda: _process(item, pipeline, plan, on_event or (lambda _: None)))
 
 
-def rehearse(item: Item, pipeline: Pipeline, plan: Plan) -> tuple[Outcome, list[str | Path]]:
-    """What ``work`` would come to, as far as the header tells, and where its outputs would go; writes nothing."""
+def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, list[str | Path]]:
+    """Predict the outcome of one recording from its header, and where its outputs would go; write nothing."""
     targets: list[str | Path] = []
 
-    def look() -> Outcome:
+    def check() -> Outcome:
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
             with AudioReader(item.source) as reader:
-                rate = pipeline.output_format(reader, plan.naming.chosen_container, plan.subtype).sample_rate
+                rate = pipeline.output_format(reader, plan.naming.output_container, plan.subtype).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
         targets.extend(plan.targets(item, pipeline.outputs, rate or 0))
         return Outcome(item)
 
-    return _guarded(item, look), targets
+    return _catch_errors(item, check), targets
 
 
-def tidy(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
-    """Remove what killed runs left of their temporary files where outputs will be."""
+def remove_leftovers(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
+    """Remove temporary files that killed runs left in the output folders of ``items``."""
     targets = [target for item in items for target in naming.targets(item, outputs, rate) if target != "-"]
     for folder in {Path(target).parent for target in targets}:
         sweep(folder)
 
 
-def _guarded(item: Item, act: Callable[[], Outcome]) -> Outcome:
+def _catch_errors(item: Item, process: Callable[[], Outcome]) -> Outcome:
     try:
         with explain_out_of_memory(item.source):
-            return act()
+            return process()
     except BrokenPipeError:
         raise
     except AudioSRError as error:
-        return Outcome(item, error=_bare(error))
-    except OSError as error:  # what the operating system refused where no better words were found
+        return Outcome(item, error=_without_traceback(error))
+    except OSError as error:  # of the operating system, not translated anywhere below
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         return Outcome(item, error=OutputError(f"{item.source}: {error.strerror or error}{where}"))
 
 
-def _bare(error: AudioSRError) -> AudioSRError:
-    """``error`` without what led to it, which holds on to whatever was at work there."""
+def _without_traceback(error: AudioSRError) -> AudioSRError:
+    """Return ``error`` without its causes and traceback, which would keep readers and writers alive."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 
-def _one(item: Item, pipeline: Pipeline, plan: Plan, listen: Listener) -> Outcome:
+def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHandler) -> Outcome:
     with AudioReader(item.source) as reader:
         targets = plan.targets(item, pipeline.outputs, pipeline.rate or reader.sample_rate)
         if not targets:
             return Outcome(item)
-        _make_folders(targets)
-        source = fingerprint(reader.path) if plan.fingerprints and reader.path else None
-        forecast_s = pipeline.forecast(reader) if plan.foretells else None
-        listen(Started(item, targets, reader.frames, reader.sample_rate, forecast_s))
+        _create_folders(targets)
+        input_fingerprint = fingerprint(reader.path) if plan.fingerprints and reader.path else None
+        forecast_s = pipeline.forecast(reader) if plan.forecasts else None
+        on_event(RecordingStarted(item, targets, reader.frames, reader.sample_rate, forecast_s))
         report = pipeline.file(
             reader,
             targets,
-            plan.naming.chosen_container,
+            plan.naming.output_container,
             plan.subtype,
-            lambda frames: listen(Advanced(item, frames)),
-            plan.fresh(targets),
+            lambda frames: on_event(RecordingProgress(item, frames)),
+            plan.must_be_new(targets),
         )
-    files = [Path(target) for target in targets if target != "-"] if plan.fingerprints else []
-    made = [fingerprint(path) for path in files if path.is_file()]
-    return Outcome(item, report, source=source, made=made)
+    paths = [Path(target) for target in targets if target != "-"] if plan.fingerprints else []
+    fingerprints = [fingerprint(path) for path in paths if path.is_file()]
+    return Outcome(item, report, input_fingerprint=input_fingerprint, output_fingerprints=fingerprints)
 
 
-def _make_folders(targets: Sequence[str | Path]) -> None:
+def _create_folders(targets: Sequence[str | Path]) -> None:
     for path in (Path(target) for target in targets if target != "-"):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{path.parent}: cannot be made: {error.strerror}") from error
+            raise OutputError(f"{path.parent}: cannot be created: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Folders of references: which of two layouts they have, and what is told of a subject on one; torch is not needed."""
+"""Folders of references: their layout, and the scores of a candidate on one; imports no torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Literal
 
 from audiosr_cli.errors import UsageError
 
-Task = Literal["separate", "upsample"]
+QualityTask = Literal["separate", "upsample"]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of a subject, means over ``files``; ``lag`` is the one furthest from 0.
+    """Scores of a candidate on a folder.
 
-    ``cpu_per_s`` are CPU seconds per second of audio with the start of the process; None for what ran nothing.
+    Attributes:
+        model: Label of the candidate or baseline.
+        condition: Number of speakers, or the sample rates that were restored.
+        files: Number of recordings.
+        cpu_per_s: CPU seconds per second of audio, start-up included; None if nothing was run.
+        figures: Mean of every metric; for the lag, the value furthest from 0.
     """
 
     model: str
@@ -26,14 +31,12 @@ class Quality:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def task_of(folder: Path) -> Task:
-    """Which of the two layouts ``folder`` has. Raises UsageError where it has none."""
+def task_of(folder: Path) -> QualityTask:
+    """Detect which of the two layouts ``folder`` has. Raises UsageError if it has neither."""
     if not folder.is_dir():
         raise UsageError(f"--quality {folder}: no such folder")
     if (folder / "mix").is_dir() and (folder / "s1").is_dir():
         return "separate"
     if any(folder.glob("*.wav")):
         return "upsample"
-    raise UsageError(
-        f"--quality {folder}: holds neither mix/*.wav with s1/*.wav, s2/*.wav nor full-band references *.wav"
-    )
+    raise UsageError(f"--quality {folder}: expected mix/*.wav with s1/*.wav, s2/*.wav, or full-band references *.wav")

@@ -1,4 +1,4 @@
-"""Peak resident memory against the length of a recording, each in a process of its own."""
+"""Measure peak resident memory for recordings of several lengths, each in a separate process."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiosr_cli.bench.candidates import Setting, Subject, sound
-from audiosr_cli.bench.processes import audiosr, spend, work
+from audiosr_cli.bench.candidates import BenchSettings, Candidate, noise_file
+from audiosr_cli.bench.processes import audiosr, measure_process, run_worker
 from audiosr_cli.errors import BenchError
 
 LENGTHS = (1.0, 10.0, 60.0, 600.0)  # seconds
-_ROOM = 0.8  # of the memory that is free may be taken
+_USABLE = 0.8  # share of the available memory that a measurement may take
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak of a process over a recording of ``audio_s``; None, with the reason, where it could not be had."""
+    """Peak memory of a process for a recording of ``audio_s`` seconds; None, with the reason, if not measured."""
 
     model: str
     audio_s: float
@@ -26,51 +26,55 @@ class Memory:
     reason: str = ""
 
 
-def measure(subjects: Sequence[Subject], lengths: Sequence[float], setting: Setting) -> Iterator[Memory]:
-    """Every subject on noise of rising ``lengths``, commands as the shell runs them.
+def measure(candidates: Sequence[Candidate], lengths: Sequence[float], settings: BenchSettings) -> Iterator[Memory]:
+    """Measure every candidate on noise of rising ``lengths`` (seconds).
 
-    What grows too large for this machine is not tried, and after a failure no longer recording is.
+    Lengths that would need more memory than there is are not tried, nor are longer ones after a failure.
     """
-    for subject in subjects:
-        found: list[Memory] = []
+    for candidate in candidates:
+        rows: list[Memory] = []
         for seconds in sorted(lengths):
-            reason = _reason_to_stop(found, seconds)
-            found.append(Memory(subject.label, seconds, None, reason) if reason else _run(subject, seconds, setting))
-            yield found[-1]
+            reason = _reason_to_stop(rows, seconds)
+            rows.append(
+                Memory(candidate.label, seconds, None, reason) if reason else _run(candidate, seconds, settings)
+            )
+            yield rows[-1]
 
 
-def _run(subject: Subject, seconds: float, setting: Setting) -> Memory:
-    source = sound(setting.folder, seconds, subject.rate)
+def _run(candidate: Candidate, seconds: float, settings: BenchSettings) -> Memory:
+    source = noise_file(settings.folder, seconds, candidate.rate)
     try:
-        if subject.kind == "command":
-            spent = spend(audiosr(*subject.command(source, str(setting.folder / "made"), *setting.options)))
+        if candidate.kind == "command":
+            usage = measure_process(
+                audiosr(*candidate.command(source, str(settings.folder / "outputs"), *settings.options))
+            )
         else:
-            _, spent = work(**setting.job(subject, "time"), source=source, warm=None)
+            _, usage = run_worker(**settings.job(candidate, "time"), source=source, warm=None)
     except BenchError as error:
-        return Memory(subject.label, seconds, None, str(error))
-    return Memory(subject.label, seconds, spent.peak_mb)
+        return Memory(candidate.label, seconds, None, str(error))
+    return Memory(candidate.label, seconds, usage.peak_mb)
 
 
-def _reason_to_stop(found: Sequence[Memory], seconds: float) -> str:
-    """Why ``seconds`` are not tried after what was ``found``; nothing where they are."""
-    if not found:
+def _reason_to_stop(rows: Sequence[Memory], seconds: float) -> str:
+    """Return why a recording of ``seconds`` is not tried after ``rows``; empty if it is."""
+    if not rows:
         return ""
-    if found[-1].peak_rss_mb is None:
-        return found[-1].reason
-    expected = foretold([(row.audio_s, row.peak_rss_mb) for row in found if row.peak_rss_mb is not None], seconds)
-    return f"would take about {expected / 1e3:.0f} GB" if expected > _ROOM * free_mb() else ""
+    if rows[-1].peak_rss_mb is None:
+        return rows[-1].reason
+    expected = extrapolate([(row.audio_s, row.peak_rss_mb) for row in rows if row.peak_rss_mb is not None], seconds)
+    return f"would need about {expected / 1e3:.0f} GB" if expected > _USABLE * available_mb() else ""
 
 
-def foretold(points: Sequence[tuple[float, float]], seconds: float) -> float:
-    """MB at ``seconds``, on the line through the last two of the ``points`` (s, MB)."""
+def extrapolate(points: Sequence[tuple[float, float]], seconds: float) -> float:
+    """Extrapolate the memory in MB at ``seconds`` with the line through the last two ``points`` (seconds, MB)."""
     if len(points) < 2:
         return points[-1][1]
     (before, low), (after, high) = points[-2:]
     return high + (high - low) / (after - before) * (seconds - after)
 
 
-def free_mb() -> float:
-    """Memory that processes may still take; all there is where the system does not say."""
+def available_mb() -> float:
+    """Return the available memory in MB, or all memory if the system does not say."""
     with suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,7 +1,7 @@
-"""Others' models to measure ours against, an adapter each; all of them but soxr with random weights.
+"""Models of others to compare with, an adapter each; all but soxr have random weights.
 
-Published shapes run through our own code where their packages need not be installed. As their packages do, they take
-the whole signal at once, on the rate that they were published for.
+Published shapes run in our own code, so that their packages need not be installed. As in those packages, a peer
+processes the whole signal at once, at the sample rate that it was published for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Pass = Callable[[Tensor], Any]  # a signal (1, 1, T), whole, through the model
+    PeerForward = Callable[[Tensor], Any]  # processes a whole signal (1, 1, T)
 
 _DPRNN = {
     "filters": 64,
@@ -33,33 +33,39 @@ _DPRNN = {
 
 @dataclass(frozen=True)
 class Peer:
-    """One peer: ``make`` gives its pass on a device; ``rate`` (Hz) is its input's. ``package`` has to be installed.
+    """A model of others.
 
-    ``random`` weights cost what trained ones do, and are good for nothing else.
+    Attributes:
+        title: Name in tables.
+        task: "separate" or "upsample".
+        rate: Sample rate of its input in Hz.
+        make: Builds it on a device.
+        package: Package that has to be installed, or None.
+        random: Whether its weights are random: they cost as much as trained ones, but the output is meaningless.
     """
 
     title: str
     task: Literal["separate", "upsample"]
     rate: int
-    make: Callable[[str], Pass]
+    make: Callable[[str], PeerForward]
     package: str | None = None
     random: bool = True
 
     @property
     def label(self) -> str:
-        """What it is called in tables."""
+        """Return its name in tables, with a note on random weights."""
         return f"{self.title} (random weights)" if self.random else self.title
 
     @property
     def installed(self) -> bool:
-        """Whether it can be run here."""
+        """Check whether its package is installed."""
         return self.package is None or find_spec(self.package) is not None
 
 
-def _shape(architecture: str, **values: Any) -> Callable[[str], Pass]:
-    """A published shape of an architecture that we have."""
+def _shape(architecture: str, **values: Any) -> Callable[[str], PeerForward]:
+    """Build a published shape of one of our architectures."""
 
-    def make(device: str) -> Pass:
+    def make(device: str) -> PeerForward:
         from audiosr_cli.models import build, make_config
 
         return build(architecture, make_config(architecture, values | {"context": 0})).eval().to(device)
@@ -67,14 +73,14 @@ def _shape(architecture: str, **values: Any) -> Callable[[str], Pass]:
     return make
 
 
-def _ap_bwe(device: str) -> Pass:
+def _ap_bwe(device: str) -> PeerForward:
     from audiosr_cli.bench.ap_bwe import ApBwe
 
     return ApBwe().eval().to(device)
 
 
-def _speechbrain_sepformer(device: str) -> Pass:
-    """SpeechBrain's SepFormer as published for WSJ0-2mix."""
+def _speechbrain_sepformer(device: str) -> PeerForward:
+    """Build SpeechBrain's SepFormer as published for WSJ0-2mix."""
     dual_path = import_module("speechbrain.lobes.models.dual_path")
 
     def block() -> Any:
@@ -93,25 +99,25 @@ def _speechbrain_sepformer(device: str) -> Pass:
     return run
 
 
-def _asteroid(name: str) -> Callable[[str], Pass]:
-    """One of Asteroid's models with its default arguments."""
+def _asteroid(name: str) -> Callable[[str], PeerForward]:
+    """Build one of Asteroid's models with its default arguments."""
 
-    def make(device: str) -> Pass:
+    def make(device: str) -> PeerForward:
         model = getattr(import_module("asteroid.models"), name)(n_src=2).eval().to(device)
         return lambda x: model(x[:, 0])
 
     return make
 
 
-def _demucs(device: str) -> Pass:
-    """Hybrid Transformer Demucs with two sources, in its own segments of stereo at 44.1 kHz."""
+def _demucs(device: str) -> PeerForward:
+    """Build Hybrid Transformer Demucs for two sources; it splits stereo at 44.1 kHz into its own segments."""
     model = import_module("demucs.htdemucs").HTDemucs(sources=["one", "two"]).eval().to(device)
     apply = import_module("demucs.apply").apply_model
     return lambda x: apply(model, x.expand(1, 2, -1), device=device)
 
 
-def _soxr(device: str) -> Pass:
-    """What `audiosr upsample --model none` does to samples; never on a device."""
+def _soxr(device: str) -> PeerForward:
+    """Resample as `audiosr upsample --model none` does, always on the CPU."""
     from audiosr_cli.audio.resample import Resampler
 
     del device
@@ -144,5 +150,5 @@ PEERS: dict[str, Peer] = {
 
 
 def installed() -> list[str]:
-    """Names of the peers that can be run here."""
+    """List the peers whose packages are installed."""
     return [name for name, peer in PEERS.items() if peer.installed]

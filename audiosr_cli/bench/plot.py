@@ -1,4 +1,4 @@
-"""A picture of what was measured: quality against cost, cost alone, and memory against length. Needs matplotlib."""
+"""Plot measurements: quality against speed, speed alone, and memory against length. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from audiosr_cli.bench.speed import Speed
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.atomic import atomic_path
 
-_FAR = 4.0  # times
+_LOG_RATIO = 4.0  # of the highest to the lowest memory peak, above which the axis is logarithmic
 
 
-def draw(rows: Sequence[Row], where: Environment, target: Path) -> None:
-    """A panel for each condition of quality, for memory, and for speed where there is no quality; atomically."""
+def draw(rows: Sequence[Row], environment: Environment, target: Path) -> None:
+    """Draw a panel for each condition of quality, for memory, and for speed if there is no quality, into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,9 +25,9 @@ def draw(rows: Sequence[Row], where: Environment, target: Path) -> None:
     figure = Figure(figsize=(6.5 * max(1, len(panels)), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-    for axis, (fill, found) in zip(axes, panels, strict=False):
-        fill(axis, *found)
-    figure.supxlabel(str(where), fontsize=7)
+    for axis, (draw_panel, arguments) in zip(axes, panels, strict=False):
+        draw_panel(axis, *arguments)
+    figure.supxlabel(str(environment), fontsize=7)
     try:
         with atomic_path(target) as part:
             figure.savefig(part, dpi=110, format="png")
@@ -36,7 +36,7 @@ def draw(rows: Sequence[Row], where: Environment, target: Path) -> None:
 
 
 def _panels(rows: Sequence[Row]) -> list[tuple[Callable[..., None], Any]]:
-    """What fills each panel, and with what."""
+    """Choose the panels: a function that draws each one, and its arguments."""
     speeds, memories = medians(rows), [row for row in rows if isinstance(row, Memory)]
     costs = {row.model: row.cpu_per_s for row in speeds}
     conditions: dict[str, list[Quality]] = {}
@@ -44,17 +44,17 @@ def _panels(rows: Sequence[Row]) -> list[tuple[Callable[..., None], Any]]:
         if isinstance(row, Quality) and row.cpu_per_s is not None:
             conditions.setdefault(row.condition, []).append(row)
     panels: list[tuple[Callable[..., None], Any]] = [
-        (_quality, (found, costs if costs.keys() >= {row.model for row in found} else None))
-        for found in conditions.values()
+        (_quality, (scores, costs if costs.keys() >= {row.model for row in scores} else None))
+        for scores in conditions.values()
     ]
     panels += [(_speed, (speeds,))] if speeds and not panels else []
     return panels + ([(_memory, (memories,))] if memories else [])
 
 
 def _quality(axis: Any, rows: Sequence[Quality], costs: Mapping[str, float] | None) -> None:
-    """The first figure against CPU seconds; what is better is further up and to the left.
+    """Plot the first metric against CPU seconds; better is further up and to the left.
 
-    Seconds without the start of a process are known by ``costs``, where all were timed.
+    ``costs`` are CPU seconds without start-up, where all candidates were timed.
     """
     figure = next(iter(rows[0].figures))
     for row in rows:
@@ -66,13 +66,13 @@ def _quality(axis: Any, rows: Sequence[Quality], costs: Mapping[str, float] | No
     if figure.startswith("LSD"):
         axis.invert_yaxis()
     unit = UNITS.get(figure, "")
-    label = "CPU seconds per second of audio" + ("" if costs else ", with start")
+    label = "CPU seconds per second of audio" + ("" if costs else ", with start-up")
     axis.set(title=rows[0].condition, xlabel=label, ylabel=f"{figure} {unit}".rstrip())
     axis.grid(alpha=0.3)
 
 
 def _speed(axis: Any, rows: Sequence[Speed]) -> None:
-    """CPU seconds, a bar each."""
+    """Plot CPU seconds as bars."""
     axis.barh([row.model for row in rows], [row.cpu_per_s for row in rows])
     _plain_log(axis)
     axis.invert_yaxis()
@@ -81,7 +81,7 @@ def _speed(axis: Any, rows: Sequence[Speed]) -> None:
 
 
 def _plain_log(axis: Any) -> None:
-    """A logarithmic axis of x with figures as people write them."""
+    """Make the x axis logarithmic, with plain decimal numbers."""
     from matplotlib.ticker import LogLocator
 
     axis.set_xscale("log")
@@ -92,13 +92,13 @@ def _plain_log(axis: Any) -> None:
 
 
 def _memory(axis: Any, rows: Sequence[Memory]) -> None:
-    """Peaks against lengths, a line each; logarithmic where they are far apart."""
+    """Plot memory peaks against lengths, a line for each model."""
     peaks = [row.peak_rss_mb for row in rows if row.peak_rss_mb is not None]
     for model in dict.fromkeys(row.model for row in rows):
-        found = [(row.audio_s, row.peak_rss_mb) for row in rows if row.model == model and row.peak_rss_mb is not None]
-        if found:
-            axis.plot(*zip(*found, strict=True), "o-", label=model)
-    if peaks and max(peaks) > _FAR * min(peaks):
+        points = [(row.audio_s, row.peak_rss_mb) for row in rows if row.model == model and row.peak_rss_mb is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), "o-", label=model)
+    if peaks and max(peaks) > _LOG_RATIO * min(peaks):
         axis.set_yscale("log")
     else:
         axis.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""What a process takes: seconds, CPU seconds and peak memory of a command, of it alone."""
+"""Measure a process of its own: wall time, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ _KILLED = 128 + 9
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What a process took from its start to its end; CPU seconds are of all its threads."""
+class ProcessUsage:
+    """What a process used from start to exit.
+
+    Attributes:
+        wall_s: Wall time.
+        cpu_s: CPU time of all its threads.
+        peak_bytes: Peak resident memory.
+        output: Its standard output.
+    """
 
     wall_s: float
     cpu_s: float
@@ -28,50 +35,50 @@ class Spent:
 
     @property
     def peak_mb(self) -> float:
-        """Peak resident memory."""
+        """Return the peak resident memory in MB."""
         return self.peak_bytes / 1e6
 
 
-def spend(command: Sequence[str]) -> Spent:
-    """Run ``command`` and measure it. Raises BenchError with the last thing it said where it fails."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as told:
+def measure_process(command: Sequence[str]) -> ProcessUsage:
+    """Run ``command`` and measure it. Raises BenchError with its last message if it fails."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end) as usage:
         try:
             process = subprocess.Popen(
-                [sys.executable, _WAITER, str(writing), *command],
-                pass_fds=[writing],
+                [sys.executable, _WAITER, str(write_end), *command],
+                pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         finally:
-            os.close(writing)
+            os.close(write_end)
         with process:
             try:
                 output, errors = process.communicate()
             finally:
-                process.terminate()  # nothing happens where it has ended
+                process.terminate()  # does nothing if it has exited
         if process.returncode:
             raise BenchError(_reason(process.returncode, errors))
-        return Spent(**json.loads(told.read()), output=output)
+        return ProcessUsage(**json.loads(usage.read()), output=output)
 
 
-def _reason(code: int, said: str) -> str:
-    """Why a command failed, in a line."""
+def _reason(code: int, errors: str) -> str:
+    """Say in one line why a command failed."""
     if code == _KILLED:
-        return "was killed, as a rule for its memory"
-    lines = said.strip().splitlines()
-    return lines[-1].removeprefix("audiosr: ") if lines else f"ended with {code}"
+        return "was killed, probably for lack of memory"
+    lines = errors.strip().splitlines()
+    return lines[-1].removeprefix("audiosr: ") if lines else f"exited with code {code}"
 
 
 def audiosr(*arguments: str) -> list[str]:
-    """The command ``audiosr`` with ``arguments``, of this Python."""
+    """Return the command ``audiosr`` with ``arguments``, for this Python."""
     return [sys.executable, "-m", "audiosr_cli", *arguments]
 
 
-def work(**job: Any) -> tuple[dict[str, Any], Spent]:
-    """What the worker says of a ``job`` that it did in a process of its own, and what that took."""
-    spent = spend([sys.executable, "-m", "audiosr_cli.bench.worker", json.dumps(job)])
-    found: dict[str, Any] = json.loads(spent.output.splitlines()[-1])
-    return found, spent
+def run_worker(**job: Any) -> tuple[dict[str, Any], ProcessUsage]:
+    """Do a ``job`` of ``worker`` in a process of its own; return its answer, and what the process used."""
+    usage = measure_process([sys.executable, "-m", "audiosr_cli.bench.worker", json.dumps(job)])
+    answer: dict[str, Any] = json.loads(usage.output.splitlines()[-1])
+    return answer, usage

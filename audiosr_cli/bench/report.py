@@ -1,4 +1,4 @@
-"""Rows as tables of text, as JSON, and as Markdown that names machine, versions, commit and day."""
+"""Format measurements as tables of text, as JSON, and as Markdown with machine, versions, commit and day."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from audiosr_cli import __version__
-from audiosr_cli.bench.candidates import Failed
+from audiosr_cli.bench.candidates import Failure
 from audiosr_cli.bench.datasets import Quality
 from audiosr_cli.bench.memory import Memory
-from audiosr_cli.bench.speed import Machine, Speed, middle
+from audiosr_cli.bench.speed import Machine, Speed, median_of
 from audiosr_cli.runtime.provenance import commit
 
-Row = Machine | Speed | Memory | Quality | Failed
+Row = Machine | Speed | Memory | Quality | Failure
 
 _NONE = "–"
 UNITS = {"SI-SDRi": "dB", "SDRi": "dB", "SNR": "dB", "gain": "dB", "lag": "samples"}
@@ -29,7 +29,7 @@ UNITS = {"SI-SDRi": "dB", "SDRi": "dB", "SNR": "dB", "gain": "dB", "lag": "sampl
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under their columns' names."""
+    """A table of text."""
 
     title: str
     columns: tuple[str, ...]
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and with what figures were had."""
+    """Machine, versions and day of a measurement."""
 
     cpu: str
     cores: int
@@ -51,18 +51,18 @@ class Environment:
 
 
 def environment() -> Environment:
-    """Of this machine, now; torch is not loaded."""
+    """Describe this machine and installation, without importing torch."""
     return Environment(_cpu(), os.cpu_count() or 1, version("torch"), _version(), date.today().isoformat())
 
 
 def _cpu() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the name of the CPU, or of its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     if sys.platform == "darwin":
-        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+        return _output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
     return platform.processor() or platform.machine()
 
 
@@ -72,8 +72,8 @@ def _version() -> str:
     return f"{__version__} at {code}" if code else __version__
 
 
-def _said(*command: str) -> str:
-    """What a command prints; nothing where there is none or it fails."""
+def _output_of(*command: str) -> str:
+    """Return what a command prints; empty if it does not exist or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -81,7 +81,7 @@ def _said(*command: str) -> str:
 
 
 def as_json(row: Row | Environment) -> str:
-    """A row as a JSON object; its ``kind`` is what it tells."""
+    """Format a row as a JSON object, whose ``kind`` is its class in lower case."""
     more = {}
     if isinstance(row, Speed):
         more = {"real_time_factor": row.real_time_factor, "cpu_s_per_s": row.cpu_per_s}
@@ -89,28 +89,28 @@ def as_json(row: Row | Environment) -> str:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """What was measured: speed, memory, quality, each where there are rows of it."""
+    """Build the tables of speed, memory and quality that there are rows for."""
     machine = next((row for row in rows if isinstance(row, Machine)), None)
     speeds = [row for row in rows if isinstance(row, Speed)]
     memories = [row for row in rows if isinstance(row, Memory)]
     qualities = [row for row in rows if isinstance(row, Quality)]
-    made = [_speed(speeds, machine)] if speeds else []
-    made += [_memory(memories)] if memories else []
-    return made + ([_quality(qualities)] if qualities else [])
+    result = [_speed(speeds, machine)] if speeds else []
+    result += [_memory(memories)] if memories else []
+    return result + ([_quality(qualities)] if qualities else [])
 
 
 def medians(rows: Iterable[Row]) -> list[Speed]:
-    """The middle of each subject's runs, in the order of the first ones."""
+    """Return the median of each candidate's runs, in the order of the first runs."""
     runs: dict[str, list[Speed]] = {}
     for row in rows:
         if isinstance(row, Speed):
             runs.setdefault(row.model, []).append(row)
-    return [middle(found) for found in runs.values()]
+    return [median_of(speeds) for speeds in runs.values()]
 
 
 def _speed(rows: Sequence[Speed], machine: Machine | None) -> Table:
-    found = medians(rows)
-    first = found[0]
+    candidates = medians(rows)
+    first = candidates[0]
     columns = (
         "model",
         "audio s",
@@ -118,10 +118,10 @@ def _speed(rows: Sequence[Speed], machine: Machine | None) -> Table:
         "CPU s per s",
         f"× {first.model}",
         "start-up s",
-        "of it torch s",
+        "of which torch s",
         "peak RSS MB",
         "GFLOP per s",
-        "× floor",
+        "× roofline",
     )
     lines = [
         (
@@ -133,12 +133,12 @@ def _speed(rows: Sequence[Speed], machine: Machine | None) -> Table:
             f"{row.startup_s:.2f}",
             f"{row.torch_s:.2f}",
             f"{row.peak_rss_mb:.0f}",
-            _shown(row.gflop_per_s, 2),
-            _shown(row.above_floor(machine.bf16 if row.bf16 else machine.float32) if machine else None, 1),
+            _format(row.gflop_per_s, 2),
+            _format(row.times_roofline(machine.bf16 if row.bf16 else machine.float32) if machine else None, 1),
         )
-        for row in found
+        for row in candidates
     ]
-    runs = max(sum(row.model == one.model for row in rows) for one in found)
+    runs = max(sum(row.model == one.model for row in rows) for one in candidates)
     title = f"Speed, medians of {runs} runs" if runs > 1 else "Speed, one run"
     return Table(title + (f"; {machine}" if machine else ""), columns, tuple(lines))
 
@@ -148,8 +148,8 @@ def _memory(rows: Sequence[Memory]) -> Table:
     cells = {(row.model, row.audio_s): row for row in rows}
     lines = []
     for model in dict.fromkeys(row.model for row in rows):
-        found = [cells.get((model, seconds)) for seconds in lengths]
-        lines.append((model, *(_peak(row) for row in found)))
+        row_cells = [cells.get((model, seconds)) for seconds in lengths]
+        lines.append((model, *(_peak(row) for row in row_cells)))
     return Table("Peak resident memory, MB", ("model", *(f"{seconds:g} s" for seconds in lengths)), tuple(lines))
 
 
@@ -162,33 +162,33 @@ def _peak(row: Memory | None) -> str:
 def _quality(rows: Sequence[Quality]) -> Table:
     names = dict.fromkeys(name for row in rows for name in row.figures)
     headings = [f"{name} {UNITS[name]}" if name in UNITS else name for name in names]
-    columns = ("model", "condition", "files", *headings, "CPU s per s, with start")
+    columns = ("model", "condition", "files", *headings, "CPU s per s, with start-up")
     lines = [
         (
             row.model,
             row.condition,
             str(row.files),
-            *(_shown(row.figures.get(name), 0 if name == "lag" else 2) for name in names),
-            _shown(row.cpu_per_s, 3),
+            *(_format(row.figures.get(name), 0 if name == "lag" else 2) for name in names),
+            _format(row.cpu_per_s, 3),
         )
         for row in rows
     ]
     return Table("Quality, means over the files", columns, tuple(lines))
 
 
-def _shown(value: float | None, digits: int) -> str:
-    """A figure, without the sign of what rounds to zero."""
+def _format(value: float | None, digits: int) -> str:
+    """Format a figure, without a sign if it rounds to zero."""
     if value is None:
         return _NONE
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def markdown(made: Sequence[Table], where: Environment) -> str:
-    """Tables for a README, and below them where they are from."""
+def markdown(tables: Sequence[Table], environment: Environment) -> str:
+    """Format tables as Markdown, with the environment below them."""
     parts = []
-    for table in made:
+    for table in tables:
         lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, *table.rows)]
         lines.insert(1, "|" + "---|" * len(table.columns))
         parts.append("\n".join([f"{table.title}:", "", *lines]))
-    return "\n\n".join([*parts, f"{where}."])
+    return "\n\n".join([*parts, f"{environment}."])

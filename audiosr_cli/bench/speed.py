@@ -1,6 +1,6 @@
-"""How fast commands, models and peers are: real-time factor, CPU seconds, start-up, peak memory, distance to the floor.
+"""Measure the speed of commands, models and peers: real-time factor, CPU time, start-up, peak memory and roofline.
 
-Every run is a process of its own, and subjects take turns, so that a machine that is slower for a while is so for all.
+Each run is a separate process, and candidates are interleaved, so that a machine that is slower for a while slows all.
 """
 
 from __future__ import annotations
@@ -9,18 +9,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from audiosr_cli.bench.candidates import Failed, Setting, Subject, length, sound
-from audiosr_cli.bench.processes import audiosr, spend, work
+from audiosr_cli.bench.candidates import BenchSettings, Candidate, Failure, duration, noise_file
+from audiosr_cli.bench.processes import audiosr, measure_process, run_worker
 from audiosr_cli.errors import BenchError
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one run took; seconds of audio count each channel once, CPU seconds are of all threads.
+    """Measurements of one run.
 
-    ``wall_s``, ``cpu_s`` are of a process that has warmed up on a second of audio. ``startup_s`` is a whole process on
-    a second of audio, in which importing torch takes ``torch_s``. ``gflop_per_s`` is what is to be multiplied for a
-    second of one channel, in billions of FLOPs, if that could be counted; in ``bf16``, or else in float32.
+    Attributes:
+        model: Label of the candidate.
+        audio_s: Duration of the recording.
+        channels: Number of its channels.
+        wall_s: Wall time for the recording, after a warm-up on one second of audio.
+        cpu_s: CPU time of all threads for the recording.
+        peak_rss_mb: Peak resident memory of the process.
+        startup_s: Wall time of a whole process with one second of audio.
+        torch_s: The part of it that importing torch takes.
+        gflop_per_s: Billions of FLOPs for one second of one channel; None if they cannot be counted.
+        bf16: Whether the model computed in bfloat16 rather than float32.
     """
 
     model: str
@@ -36,16 +44,16 @@ class Speed:
 
     @property
     def real_time_factor(self) -> float:
-        """Wall seconds per second of audio: below 1 is faster than real time."""
+        """Return wall seconds per second of audio; below 1 is faster than real time."""
         return self.wall_s / self.audio_s
 
     @property
     def cpu_per_s(self) -> float:
-        """CPU seconds per second of audio."""
+        """Return CPU seconds per second of audio."""
         return self.cpu_s / self.audio_s
 
-    def above_floor(self, gflops: float) -> float | None:
-        """How many times the time that its FLOPs need at ``gflops`` (billions a second) it takes."""
+    def times_roofline(self, gflops: float) -> float | None:
+        """Return the wall time relative to the time that its FLOPs take at ``gflops`` billions a second."""
         if not self.gflop_per_s:
             return None
         return self.real_time_factor / (self.channels * self.gflop_per_s / gflops)
@@ -53,67 +61,72 @@ class Speed:
 
 @dataclass(frozen=True)
 class Machine:
-    """How many billions of FLOPs a second are reached here (see flops.py), with so many threads."""
+    """Highest rate of this machine in billions of FLOPs a second (see ``flops``), and its number of threads."""
 
     float32: float
     bf16: float
     threads: int
 
     def __str__(self) -> str:
-        return f"floor: {self.float32:.0f} GFLOP/s (bf16 {self.bf16:.0f}), {self.threads} threads"
+        return f"roofline: {self.float32:.0f} GFLOP/s (bf16 {self.bf16:.0f}), {self.threads} threads"
 
 
-def machine(device: str = "auto", threads: int | None = None) -> Machine:
-    """Measure the machine: a second and a half."""
-    found, _ = work(action="rate", device=device, threads=threads)
-    return Machine(found["float32"], found["bf16"], found["threads"])
+def measure_machine(device: str = "auto", threads: int | None = None) -> Machine:
+    """Measure the machine, in about 1.5 seconds."""
+    answer, _ = run_worker(action="rate", device=device, threads=threads)
+    return Machine(answer["float32"], answer["bf16"], answer["threads"])
 
 
-def measure(subjects: Sequence[Subject], setting: Setting, runs: int) -> Iterator[Speed | Failed]:
-    """``runs`` of every subject, by turns; what fails is told once and then left out.
+def measure(candidates: Sequence[Candidate], settings: BenchSettings, runs: int) -> Iterator[Speed | Failure]:
+    """Yield ``runs`` measurements of every candidate, interleaved; one that fails is reported once and left out.
 
-    Raises InputError where the recording cannot be read.
+    Raises:
+        InputError: If the recording cannot be read.
     """
-    seconds, channels = length(setting.source) if setting.source else (setting.seconds, 1)
-    counted: dict[Subject, float | None] = {}
-    broken: set[Subject] = set()
+    seconds, channels = duration(settings.source) if settings.source else (settings.seconds, 1)
+    gflops: dict[Candidate, float | None] = {}
+    broken: set[Candidate] = set()
     for _ in range(runs):
-        for subject in subjects:
-            if subject in broken:
+        for candidate in candidates:
+            if candidate in broken:
                 continue
             try:
-                if subject not in counted:
-                    counted[subject] = work(**setting.job(subject, "count"))[0]["gflop_per_s"]
-                yield _run(subject, setting, seconds, channels, counted[subject])
+                if candidate not in gflops:
+                    gflops[candidate] = run_worker(**settings.job(candidate, "count"))[0]["gflop_per_s"]
+                yield _run(candidate, settings, seconds, channels, gflops[candidate])
             except BenchError as error:
-                broken.add(subject)
-                yield Failed(subject.label, str(error))
+                broken.add(candidate)
+                yield Failure(candidate.label, str(error))
 
 
-def _run(subject: Subject, setting: Setting, seconds: float, channels: int, gflop_per_s: float | None) -> Speed:
-    """One run: of a command two processes, as what starts is another program than what is timed."""
-    source = setting.source or sound(setting.folder, setting.seconds, subject.rate)
-    warm = sound(setting.folder, 1.0, subject.rate)
-    found, spent = work(**setting.job(subject, "time"), source=source, warm=warm)
-    startup = spent.wall_s - found["wall_s"]
-    if subject.kind == "command":
-        startup = spend(audiosr(*subject.command(warm, str(setting.folder / "started"), *setting.options))).wall_s
+def _run(
+    candidate: Candidate, settings: BenchSettings, seconds: float, channels: int, gflop_per_s: float | None
+) -> Speed:
+    """Measure one run; the start-up of a command is measured in a second process, the command itself."""
+    source = settings.source or noise_file(settings.folder, settings.seconds, candidate.rate)
+    warm = noise_file(settings.folder, 1.0, candidate.rate)
+    answer, usage = run_worker(**settings.job(candidate, "time"), source=source, warm=warm)
+    startup = usage.wall_s - answer["wall_s"]
+    if candidate.kind == "command":
+        startup = measure_process(
+            audiosr(*candidate.command(warm, str(settings.folder / "startup"), *settings.options))
+        ).wall_s
     return Speed(
-        model=subject.label,
+        model=candidate.label,
         audio_s=seconds,
         channels=channels,
-        wall_s=found["wall_s"],
-        cpu_s=found["cpu_s"],
-        peak_rss_mb=spent.peak_mb,
+        wall_s=answer["wall_s"],
+        cpu_s=answer["cpu_s"],
+        peak_rss_mb=usage.peak_mb,
         startup_s=startup,
-        torch_s=found["torch_s"],
+        torch_s=answer["torch_s"],
         gflop_per_s=gflop_per_s,
-        bf16=found["bf16"],
+        bf16=answer["bf16"],
     )
 
 
-def middle(runs: Sequence[Speed]) -> Speed:
-    """The medians of a subject's runs, and the largest of their peaks."""
+def median_of(runs: Sequence[Speed]) -> Speed:
+    """Return the medians of a candidate's runs, and the largest of their memory peaks."""
     figures = ("wall_s", "cpu_s", "startup_s", "torch_s")
     medians = {name: median(getattr(run, name) for run in runs) for name in figures}
     return replace(runs[0], **medians, peak_rss_mb=max(run.peak_rss_mb for run in runs))

@@ -1,7 +1,7 @@
-"""One trial in a process of its own: ``python -m audiosr_cli.bench.worker JOB``, a JSON object, answered by another.
+"""Do one measurement in a process of its own: ``python -m audiosr_cli.bench.worker JOB``; both JOB and answer are JSON.
 
-Jobs have ``action``: "time" (a subject over ``source``, after ``warm`` if that is given), "count" (its FLOPs) or
-"rate" (this machine's). A command is timed by what it does to a recording, from reading to writing, without parsing.
+A job's ``action`` is "time" (process ``source``, after ``warm`` if it is given), "count" (the candidate's FLOPs) or
+"rate" (this machine's FLOPs a second). A command is timed from reading to writing a recording, without its start-up.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from audiosr_cli.streaming.options import Options
     from audiosr_cli.streaming.pipeline import Pipeline
 
-    Run = Callable[[str], object]  # a recording, by its path, through a subject
+    Run = Callable[[str], object]  # processes the recording at a path
 
-_CUTOFF = 0.9  # of half the rate: where content ends whose FLOPs are counted
+_CUTOFF = 0.9  # of half the sample rate: cutoff for which FLOPs are counted
 
 
 def main() -> None:
-    """Do the job that the first argument describes and print the answer, one line."""
+    """Do the job in the first argument, and print the answer in one line."""
     job = json.loads(sys.argv[1])
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     import torch
 
-    torch_s = time.perf_counter() - begun
+    torch_s = time.perf_counter() - begin
     from audiosr_cli.runtime.device import pick_device
 
     job["device"] = pick_device(job["device"])
@@ -38,12 +38,12 @@ def main() -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     with TemporaryDirectory() as folder, torch.inference_mode(job["action"] == "time"):
-        answer = {"time": timed, "count": count, "rate": rate}[job["action"]](job, Path(folder))
+        answer = {"time": measure_time, "count": count_flops, "rate": measure_rate}[job["action"]](job, Path(folder))
     print(json.dumps(answer | {"torch_s": torch_s}))
 
 
-def timed(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What one pass over ``source`` takes, wall and CPU."""
+def measure_time(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Measure wall and CPU time of one pass over ``source``."""
     run = _runner(job, folder)
     if job["warm"]:
         run(job["warm"])
@@ -53,8 +53,8 @@ def timed(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bf16": bf16}
 
 
-def rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
-    """The highest rate at which this machine multiplies."""
+def measure_rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
+    """Measure the highest rate of multiplications on this machine."""
     import torch
 
     from audiosr_cli.bench.flops import machine_gflops
@@ -65,8 +65,8 @@ def rate(job: dict[str, Any], _: Path) -> dict[str, Any]:
     }
 
 
-def count(job: dict[str, Any], _: Path) -> dict[str, Any]:
-    """Billions of FLOPs per second of audio, or None."""
+def count_flops(job: dict[str, Any], _: Path) -> dict[str, Any]:
+    """Count billions of FLOPs per second of audio; None if they cannot be counted."""
     from audiosr_cli.bench.flops import chain_gflop, peer_gflop
     from audiosr_cli.bench.peers import PEERS
 
@@ -82,7 +82,7 @@ def count(job: dict[str, Any], _: Path) -> dict[str, Any]:
 
 
 def _runner(job: dict[str, Any], folder: Path) -> Run:
-    """The subject, loaded."""
+    """Load the candidate, and return how to run it."""
     if job["kind"] == "peer":
         return _peer(job)
     from audiosr_cli.runtime.memory import keep_freed_memory
@@ -101,7 +101,7 @@ def _options(job: dict[str, Any]) -> Options:
 
 
 def _pipeline(job: dict[str, Any]) -> Pipeline:
-    """What a command builds with nothing but its defaults."""
+    """Build the pipeline of a command with its default options."""
     from audiosr_cli.pipelines import SeparateOptions, SeparateSROptions, UpsampleOptions
 
     commands = {command.command: command() for command in (SeparateOptions, SeparateSROptions, UpsampleOptions)}
@@ -115,7 +115,7 @@ def _command(job: dict[str, Any], folder: Path) -> Run:
 
 
 def _model(job: dict[str, Any]) -> Run:
-    """A model by itself, with the resampler before it and the order of its sources; nothing is written."""
+    """Return how to run a single model, with resampling and speaker order but without writing."""
     from audiosr_cli.audio.read import AudioReader
     from audiosr_cli.checkpoints.store import load_model
     from audiosr_cli.pipelines import load_speaker_encoder
@@ -123,11 +123,11 @@ def _model(job: dict[str, Any]) -> Run:
     from audiosr_cli.streaming.stages import Stage, embedder, stream
 
     model, options = load_model(job["name"], job["device"]), _options(job)
-    voice = embedder(load_speaker_encoder(), model.spec.out_rate) if model.spec.sources > 1 else None
+    embed = embedder(load_speaker_encoder(), model.spec.out_rate) if model.spec.sources > 1 else None
 
     def run(path: str) -> None:
         with AudioReader(path) as reader, thread_pool(options.threads) as executor:
-            stage = Stage(model, reader.sample_rate, model.spec.out_rate, reader.channels, options, voice, executor)
+            stage = Stage(model, reader.sample_rate, model.spec.out_rate, reader.channels, options, embed, executor)
             for _ in stream(reader.blocks(), [stage]):
                 pass
 
@@ -135,7 +135,7 @@ def _model(job: dict[str, Any]) -> Run:
 
 
 def _peer(job: dict[str, Any]) -> Run:
-    """A peer, which hears the mean of the channels at its own rate."""
+    """Return how to run a peer, on the mean of the channels at its own sample rate."""
     import torch
 
     from audiosr_cli.audio.read import read_mono

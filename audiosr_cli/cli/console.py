@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from audiosr_cli.errors import OutputError
 
 
-def say(text: str) -> None:
-    """One line on standard error, whatever is in a file's name."""
+def print_message(text: str) -> None:
+    """Print one line to standard error; control characters, which a file name may contain, are escaped."""
     line = "".join(repr(letter)[1:-1] if letter < " " or letter == "\x7f" else letter for letter in text)
     print(f"audiosr: {line}", file=sys.stderr)
 
 
-def put(text: str) -> None:
-    """Lines on standard output, at once. Raises OutputError where it takes none."""
-    with onto_standard_output():
+def print_output(text: str) -> None:
+    """Print lines to standard output, unbuffered. Raises OutputError if it cannot be written."""
+    with writing_standard_output():
         print(text, flush=True)
 
 
 @contextmanager
-def onto_standard_output() -> Iterator[None]:
-    """What is refused there, but for a pipe without a reader, as an OutputError."""
+def writing_standard_output() -> Iterator[None]:
+    """Translate errors of standard output to OutputError, except for a pipe that nobody reads."""
     try:
         yield
     except BrokenPipeError:

@@ -11,19 +11,24 @@ import typer
 from audiosr_cli.cli import console
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False) -> None:
-    """Look whether this installation is well: versions, devices, models, and a second of every task.
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each finding.")] = False,
+) -> None:
+    """Check the installation.
 
-    Exit code 1 where something is not.
+    Prints versions, devices and bundled models, and runs each command on one second of audio. Exits with 1 if something
+    is wrong.
     """
     from audiosr_cli.doctor import examine
 
-    ill = 0
+    problems = 0
     for finding in examine():
-        ill += not finding.fine
+        problems += not finding.ok
         if as_json:
-            console.put(json.dumps(asdict(finding)))
+            console.print_output(json.dumps(asdict(finding)))
         else:
-            console.put(f"{finding.group:8} {finding.name:18} {'' if finding.fine else 'WRONG: '}{finding.value}")
-    if ill:
+            console.print_output(
+                f"{finding.group:8} {finding.name:18} {'' if finding.ok else 'WRONG: '}{finding.value}"
+            )
+    if problems:
         raise typer.Exit(1)

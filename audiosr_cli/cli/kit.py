@@ -79,7 +79,7 @@ def kit(
             ),
             report,
         )
-    console.put(table(rows))
+    console.print_output(table(rows))
     if any("error" in row for row in rows):
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""The ``audiosr`` command: its sub-commands, and what the shell is told when something goes wrong."""
+"""The ``audiosr`` command: its sub-commands, signals and exit codes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import typer
 
 from audiosr_cli import __version__
 from audiosr_cli.cli import bench, console, doctor, models, options, separate, separate_sr, train, upsample
+from audiosr_cli.cli.options import GroupedCommand
 from audiosr_cli.errors import AudioSRError
 
-_SIGNALLED = 128  # exit codes above are of signals and broken pipes
+_SIGNAL_CODES = 128  # exit codes above this are those of signals and broken pipes
 
 app = typer.Typer(
     name="audiosr",
@@ -27,17 +28,17 @@ app = typer.Typer(
 )
 
 
-app.command("separate")(options.guarded(separate.separate))
-app.command("upsample")(options.guarded(upsample.upsample))
-app.command("separate-sr")(options.guarded(separate_sr.separate_sr))
-app.command("train")(options.guarded(train.train))
-app.command("bench")(options.guarded(bench.bench))
-app.command("doctor")(options.guarded(doctor.doctor))
+app.command("separate", cls=GroupedCommand)(options.guarded(separate.separate))
+app.command("upsample", cls=GroupedCommand)(options.guarded(upsample.upsample))
+app.command("separate-sr", cls=GroupedCommand)(options.guarded(separate_sr.separate_sr))
+app.command("train", cls=GroupedCommand)(options.guarded(train.train))
+app.command("bench", cls=GroupedCommand)(options.guarded(bench.bench))
+app.command("doctor", cls=GroupedCommand)(options.guarded(doctor.doctor))
 app.add_typer(models.app, name="models")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"audiosr {__version__}")
         raise typer.Exit
 
@@ -45,49 +46,50 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Separate overlapping speakers and restore the bandwidth of recordings of any length.
 
-    Exit codes: 0 ok, 1 all failed, 2 usage, 3 some files failed, 130/143/141 interrupted, terminated, broken pipe.
+    Exit codes: 0 success, 1 all failed, 2 invalid call, 3 some recordings failed, 130 interrupted (Ctrl-C),
+    143 terminated, 141 nobody reads the output.
     """
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # another one must not interrupt what this one begins
-    raise SystemExit(128 + number)  # unwinds, so that temporary files go
+    signal.signal(number, signal.SIG_IGN)  # another one must not interrupt the clean-up
+    raise SystemExit(128 + number)  # unwinds, so that temporary files are removed
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     call(app)
 
 
 def call(app: typer.Typer) -> NoReturn:
-    """Run the command line of ``app`` and leave with its exit code."""
-    # Threads that wait for each other spin for long otherwise (GCC's OpenMP, read when torch is loaded): with two of
-    # them on a core that is shared, `separate` took up to ten times longer; on cores of their own nothing is lost.
+    """Run the command line of ``app`` and exit with its exit code."""
+    # By default threads that wait for each other spin for long (GCC's OpenMP reads this when torch is loaded). With two
+    # threads on a shared core `separate` took up to ten times longer; on cores of their own nothing is lost.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names go out as the bytes they are
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except AudioSRError as error:
-        console.say(str(error))
-        _leave(error.exit_code)
+        console.print_message(str(error))
+        _exit(error.exit_code)
     except KeyboardInterrupt:
-        _leave(130)
+        _exit(130)
     except SystemExit as stop:
-        _leave(stop.code if isinstance(stop.code, int) else 1)
-    _leave(0)
+        _exit(stop.code if isinstance(stop.code, int) else 1)
+    _exit(0)
 
 
-def _leave(code: int) -> NoReturn:
-    """Flush and exit; a reader that has gone is told by 141, and never by a traceback at shutdown."""
+def _exit(code: int) -> NoReturn:
+    """Flush and exit: with 141 if nobody reads the output, and never with a traceback at shutdown."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -95,9 +97,9 @@ def _leave(code: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 141
     except OSError as error:
-        console.say(f"standard output: {error.strerror or error}")
+        console.print_message(f"standard output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
-    if code > _SIGNALLED:
-        os._exit(code)  # threads that compute what nobody wants any more are not waited for; all else has unwound
+    if code > _SIGNAL_CODES:
+        os._exit(code)  # does not wait for threads that still compute; everything else has been cleaned up
     sys.exit(code)

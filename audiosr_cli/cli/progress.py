@@ -1,4 +1,4 @@
-"""How a batch is told of: lines, JSON events, a bar, a summary."""
+"""What a batch reports while it runs: messages, JSON events, progress, a summary and a manifest."""
 
 from __future__ import annotations
 
@@ -12,150 +12,155 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiosr_cli.cli.console import put, say
+from audiosr_cli.cli.console import print_message, print_output
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from audiosr_cli.batch.manifest import Manifest
-    from audiosr_cli.batch.run import Advanced, Event, Noted, Outcome, Started
+    from audiosr_cli.batch.run import BatchNotice, Event, Outcome, RecordingProgress, RecordingStarted
     from audiosr_cli.cli.options import Shared
     from audiosr_cli.streaming.pipeline import Pipeline
 
-_LONG_S = 60.0  # of work that is foretold
-_EVENT_S = 0.5  # between two events of one recording's progress
-_LINE_S = 5.0  # between two lines of progress
-_NAMED = 20  # failures in a summary
+_SLOW_S = 60.0  # of estimated processing time, above which it is announced
+_EVENT_INTERVAL_S = 0.5  # between two progress events of a recording
+_LINE_INTERVAL_S = 5.0  # between two lines of progress
+_MAX_FAILURES = 20  # listed in a summary
 
 
-class Listener(AbstractContextManager["Listener"]):
-    """Hears what happens in a batch; on its own it tells nobody."""
+class Observer(AbstractContextManager["Observer"]):
+    """Base class of everything that follows a batch; its methods do nothing."""
 
-    def started(self, event: Started) -> None:
-        """Work on a recording has begun."""
+    def on_started(self, event: RecordingStarted) -> None:
+        """Work on a recording begins."""
 
-    def advanced(self, event: Advanced) -> None:
-        """A part of it was read."""
+    def on_progress(self, event: RecordingProgress) -> None:
+        """A part of a recording was read."""
 
-    def noted(self, event: Noted) -> None:
-        """Something about the whole."""
+    def on_notice(self, event: BatchNotice) -> None:
+        """Something concerns the whole batch."""
 
-    def ended(self, outcome: Outcome) -> None:
-        """It is done, failed or skipped."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """A recording is done, failed or skipped."""
 
     def __exit__(self, *_: object) -> None:
-        """Nothing more will come."""
+        """The batch has ended."""
 
 
-class Talk(Listener):
-    """Names of outputs on standard output, everything else that a person wants to know on standard error."""
+class ConsoleMessages(Observer):
+    """Prints the names of outputs to standard output, and messages to standard error."""
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
 
-    def started(self, event: Started) -> None:
-        """Say it where it will take long."""
-        if not self.shared.quiet and event.forecast_s is not None and event.forecast_s > _LONG_S:
+    def on_started(self, event: RecordingStarted) -> None:
+        """Announce a recording that takes long."""
+        if not self.shared.quiet and event.forecast_s is not None and event.forecast_s > _SLOW_S:
             minutes = event.forecast_s / 60
-            say(f"{event.item.source}: will take about {minutes:.0f} minutes; fewer --steps are faster")
+            print_message(f"{event.item.source}: will take about {minutes:.0f} minutes; fewer --steps are faster")
 
-    def noted(self, event: Noted) -> None:
-        """Say it."""
+    def on_notice(self, event: BatchNotice) -> None:
+        """Print the notice as a warning."""
         if not self.shared.quiet:
-            say(f"warning: {event.line}")
+            print_message(f"warning: {event.message}")
 
-    def ended(self, outcome: Outcome) -> None:
-        """Say what there is to say; names come last."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Print the error, or notes and warnings, then the names of the outputs."""
         report = outcome.report
         if outcome.error is not None:
-            say(str(outcome.error))
+            print_message(str(outcome.error))
         elif report is None and not self.shared.quiet:
-            say(f"{outcome.item.source}: skipped, its outputs exist")
+            print_message(f"{outcome.item.source}: skipped, because its outputs exist")
         if report is None:
             return
         for line in [] if self.shared.quiet else report.notes + [f"warning: {line}" for line in report.warnings]:
-            say(line)
+            print_message(line)
         if report.outputs != ["-"] and not self.shared.as_json and not self.shared.quiet:
-            put("\n".join(report.outputs))
+            print_output("\n".join(report.outputs))
         if self.shared.verbose and not self.shared.quiet:
-            seconds = report.frames_in / report.rate_in
-            speed = seconds / max(report.elapsed_s, 1e-9)
-            say(f"{report.input}: {seconds:.1f} s of audio in {report.elapsed_s:.1f} s ({speed:.1f} × real time)")
+            seconds, elapsed = report.frames_in / report.rate_in, report.elapsed_s
+            speed = seconds / max(elapsed, 1e-9)
+            print_message(f"{report.input}: {seconds:.1f} s of audio in {elapsed:.1f} s ({speed:.1f} × real time)")
 
 
-class Events(Listener):
-    """JSON objects, one a line: all of them on standard output (``whole``), or progress only on standard error."""
+class JsonEvents(Observer):
+    """Prints events as JSON objects, one a line.
 
-    def __init__(self, whole: bool, progress: bool = True) -> None:
-        self.whole, self.progress = whole, progress
-        self._running: dict[str, tuple[Started, float]] = {}
+    Args:
+        everything: Whether to print all events to standard output, instead of progress only to standard error.
+        progress: Whether to print progress.
+    """
 
-    def _put(self, event: str, source: str, **values: Any) -> None:
+    def __init__(self, everything: bool, progress: bool = True) -> None:
+        self.everything, self.progress = everything, progress
+        self._running: dict[str, tuple[RecordingStarted, float]] = {}  # and the time of the last progress event
+
+    def _print(self, event: str, source: str, **values: Any) -> None:
         line = json.dumps({"event": event, "input": source} | values)
-        if self.whole:
-            put(line)
+        if self.everything:
+            print_output(line)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def started(self, event: Started) -> None:
-        """Which outputs are coming, and how long the recording says to be."""
+    def on_started(self, event: RecordingStarted) -> None:
+        """Print the outputs, and the duration as the header states it."""
         self._running[event.item.source] = (event, time.monotonic())
-        if self.whole:
+        if self.everything:
             seconds = None if event.frames is None else event.frames / event.sample_rate
-            self._put("start", event.item.source, outputs=list(map(str, event.targets)), seconds=seconds)
+            self._print("start", event.item.source, outputs=list(map(str, event.targets)), seconds=seconds)
 
-    def advanced(self, event: Advanced) -> None:
-        """Seconds so far, at most twice a second."""
-        start, told = self._running[event.item.source]
-        if self.progress and time.monotonic() - told >= _EVENT_S:
+    def on_progress(self, event: RecordingProgress) -> None:
+        """Print the seconds so far, at most twice a second."""
+        start, last = self._running[event.item.source]
+        if self.progress and time.monotonic() - last >= _EVENT_INTERVAL_S:
             self._running[event.item.source] = (start, time.monotonic())
-            share = event.frames / start.frames if start.frames else None
-            self._put("progress", event.item.source, seconds=event.frames / start.sample_rate, share=share)
+            fraction = event.frames / start.frames if start.frames else None
+            seconds = event.frames / start.sample_rate
+            self._print("progress", event.item.source, seconds=seconds, fraction=fraction)
 
-    def ended(self, outcome: Outcome) -> None:
-        """The report, or what went wrong."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Print warnings, then the report or the error."""
         self._running.pop(outcome.item.source, None)
-        if not self.whole:
+        if not self.everything:
             return
         report = outcome.report
         for line in report.warnings if report else []:
-            self._put("warning", outcome.item.source, message=line)
+            self._print("warning", outcome.item.source, message=line)
         row: dict[str, Any] = asdict(report) if report else {"outputs": []}
         row |= {"error": str(outcome.error)} if outcome.error else {}
-        self._put(
-            outcome.status, outcome.item.source, **(row | {"input": outcome.item.source, "status": outcome.status})
-        )
+        row |= {"input": outcome.item.source, "status": outcome.status}
+        self._print(outcome.status, outcome.item.source, **row)
 
 
-class Lines(Listener):
-    """A line on standard error every few seconds."""
+class ProgressLines(Observer):
+    """Prints a line to standard error every few seconds."""
 
     def __init__(self, count: int) -> None:
-        self.count, self.finished, self._told = count, 0, time.monotonic()
+        self.count, self.finished, self._last = count, 0, time.monotonic()
         self._rates: dict[str, int] = {}
 
-    def started(self, event: Started) -> None:
-        """Nothing is told yet."""
+    def on_started(self, event: RecordingStarted) -> None:
+        """Remember the sample rate."""
         self._rates[event.item.source] = event.sample_rate
 
-    def advanced(self, event: Advanced) -> None:
-        """How far this one is."""
-        self._say(f"; {event.item.source}: {event.frames / self._rates[event.item.source]:.0f} s")
+    def on_progress(self, event: RecordingProgress) -> None:
+        """Print the position in this recording."""
+        self._print(f"; {event.item.source}: {event.frames / self._rates[event.item.source]:.0f} s")
 
-    def ended(self, outcome: Outcome) -> None:
-        """One more."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Count a finished recording."""
         self.finished += 1
         self._rates.pop(outcome.item.source, None)
-        self._say("")
+        self._print("")
 
-    def _say(self, more: str) -> None:
-        if time.monotonic() - self._told >= _LINE_S:
-            self._told = time.monotonic()
-            say(f"{self.finished} of {self.count} finished{more}")
+    def _print(self, details: str) -> None:
+        if time.monotonic() - self._last >= _LINE_INTERVAL_S:
+            self._last = time.monotonic()
+            print_message(f"{self.finished} of {self.count} finished{details}")
 
 
-class Bars(Listener):
-    """A bar on standard error for each recording at work, and one for all where there are several."""
+class ProgressBars(Observer):
+    """Shows a bar on standard error for each recording in work, and one for all if there are several."""
 
     def __init__(self, count: int) -> None:
         from rich.console import Console
@@ -172,24 +177,24 @@ class Bars(Listener):
         self._running: dict[str, tuple[TaskID, int]] = {}
         self.count, self.finished = count, 0
 
-    def __enter__(self) -> Bars:
-        """Take over the terminal."""
+    def __enter__(self) -> ProgressBars:
+        """Start drawing."""
         self._bar.start()
         return self
 
-    def started(self, event: Started) -> None:
-        """A bar of its own."""
+    def on_started(self, event: RecordingStarted) -> None:
+        """Add a bar."""
         name = event.item.source.rsplit("/", 1)[-1].replace("[", r"\[")
         task = self._bar.add_task(name, total=event.frames, at="0 s")
         self._running[event.item.source] = (task, event.sample_rate)
 
-    def advanced(self, event: Advanced) -> None:
-        """As far as it is."""
+    def on_progress(self, event: RecordingProgress) -> None:
+        """Move the bar."""
         task, rate = self._running[event.item.source]
         self._bar.update(task, completed=event.frames, at=f"{event.frames / rate:.0f} s")
 
-    def ended(self, outcome: Outcome) -> None:
-        """Its bar goes."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Remove the bar."""
         self.finished += 1
         if outcome.item.source in self._running:
             self._bar.remove_task(self._running.pop(outcome.item.source)[0])
@@ -197,47 +202,48 @@ class Bars(Listener):
             self._bar.update(self._all, completed=self.finished, at=f"{self.finished} of {self.count}")
 
     def __exit__(self, *_: object) -> None:
-        """The terminal is as it was."""
+        """Stop drawing, and restore the terminal."""
         self._bar.stop()
 
 
-class Summary(Listener):
-    """Counts, for the exit code and the table at the end."""
+class Summary(Observer):
+    """Counts outcomes, for the exit code and the table at the end."""
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
         self.failures: list[str] = []  # the first ones
-        self._code = 0  # the least of all
-        self.seconds, self._begun = 0.0, time.monotonic()
+        self._lowest_code = 0  # of all errors
+        self.seconds, self._begin = 0.0, time.monotonic()
 
-    def ended(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """Count it."""
         self.count[outcome.status] += 1
         if outcome.error is not None:
-            self._code = min(self._code or outcome.error.exit_code, outcome.error.exit_code)
-            if len(self.failures) < _NAMED:
+            code = outcome.error.exit_code
+            self._lowest_code = min(self._lowest_code or code, code)
+            if len(self.failures) < _MAX_FAILURES:
                 self.failures.append(str(outcome.error))
         if outcome.report is not None:
             self.seconds += outcome.report.frames_in / outcome.report.rate_in
 
     @property
     def exit_code(self) -> int:
-        """0 where all went well, 3 where something did, otherwise what the errors say (1 as a rule)."""
-        return self._code if self.count["failed"] == self.count.total() or not self._code else 3
+        """Return 0 if nothing failed, 3 if only some recordings failed, otherwise the lowest code of the errors."""
+        return self._lowest_code if self.count["failed"] == self.count.total() or not self._lowest_code else 3
 
-    def tell(self, table: bool) -> None:
-        """On standard error: a table, or a line where some failed."""
+    def print(self, table: bool) -> None:
+        """Print to standard error: a table, or one line if some recordings failed."""
         if table:
-            self._table()
+            self._print_table()
         elif self.failures and self.count.total() > 1:
-            say(f"{self.count['failed']} of {self.count.total()} recordings failed")
+            print_message(f"{self.count['failed']} of {self.count.total()} recordings failed")
 
-    def _table(self) -> None:
+    def _print_table(self) -> None:
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        elapsed = time.monotonic() - self._begun
+        elapsed = time.monotonic() - self._begin
         table = Table("done", "failed", "skipped", "audio s", "seconds", "× real time")
         counts = [str(self.count[status]) for status in ("done", "failed", "skipped")]
         table.add_row(*counts, f"{self.seconds:.1f}", f"{elapsed:.1f}", f"{self.seconds / max(elapsed, 1e-9):.1f}")
@@ -249,78 +255,78 @@ class Summary(Listener):
             console.print(f"failed: {more} more")
 
 
-class Kept(Listener):
-    """A manifest that hears of everything."""
+class ManifestObserver(Observer):
+    """Appends what happens to a manifest."""
 
     def __init__(self, manifest: Manifest, pipeline: Pipeline) -> None:
         self.manifest, self.pipeline = manifest, pipeline
 
-    def started(self, event: Started) -> None:
-        """Before outputs are there."""
-        self.manifest.begin(event)
+    def on_started(self, event: RecordingStarted) -> None:
+        """Append the outputs before they are written."""
+        self.manifest.write_started(event)
 
-    def ended(self, outcome: Outcome) -> None:
-        """What was skipped has nothing new."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Append the outcome, unless the recording was skipped."""
         if outcome.status != "skipped":
-            self.manifest.end(outcome, self.pipeline)
+            self.manifest.write_outcome(outcome, self.pipeline)
 
 
-def to_all(parts: Sequence[Listener]) -> Callable[[Event], None]:
-    """What passes events on to every one of ``parts``."""
-    from audiosr_cli.batch.run import Advanced, Started
+def dispatch_to(observers: Sequence[Observer]) -> Callable[[Event], None]:
+    """Return a handler that passes events on to all ``observers``."""
+    from audiosr_cli.batch.run import RecordingProgress, RecordingStarted
 
-    def listen(event: Event) -> None:
-        for part in parts:
-            if isinstance(event, Started):
-                part.started(event)
-            elif isinstance(event, Advanced):
-                part.advanced(event)
+    def on_event(event: Event) -> None:
+        for observer in observers:
+            if isinstance(event, RecordingStarted):
+                observer.on_started(event)
+            elif isinstance(event, RecordingProgress):
+                observer.on_progress(event)
             else:
-                part.noted(event)
+                observer.on_notice(event)
 
-    return listen
+    return on_event
 
 
-def tell_plan(outcome: Outcome, targets: list[str], shared: Shared) -> None:
-    """What would become of a recording."""
+def print_planned(outcome: Outcome, targets: list[str], shared: Shared) -> None:
+    """Print what a dry run predicts for a recording."""
     source, error = outcome.item.source, outcome.error
     if error is not None:
-        say(str(error))
+        print_message(str(error))
     if shared.as_json:
         event = "failed" if error else "planned" if targets else "skipped"
         row = {"event": event, "input": source, "outputs": targets}
-        put(json.dumps(row | ({"error": str(error)} if error else {})))
+        print_output(json.dumps(row | ({"error": str(error)} if error else {})))
     elif error is None and not targets:
-        say(f"{source}: would be skipped, its outputs exist")
+        print_message(f"{source}: would be skipped, because its outputs exist")
     for target in [] if shared.as_json else targets:
-        put(f"{source} → {target}")
+        print_output(f"{source} → {target}")
 
 
-def listeners(shared: Shared, count: int) -> list[Listener]:
-    """Who is to hear of a batch of ``count`` recordings."""
-    made: list[Listener] = [Talk(shared)]
+def make_observers(shared: Shared, count: int) -> list[Observer]:
+    """Create the observers that the options ask for, for a batch of ``count`` recordings."""
+    observers: list[Observer] = [ConsoleMessages(shared)]
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if shared.as_json:
-        made.append(Events(whole=True, progress=shared.progress != "none" and not shared.quiet))
+        observers.append(JsonEvents(everything=True, progress=shared.progress != "none" and not shared.quiet))
     if shared.quiet or sys.stderr is None:
-        return made
+        return observers
     if shared.progress == "json":
-        made.append(Events(whole=False))
+        observers.append(JsonEvents(everything=False))
     elif shared.progress == "plain":
-        made.append(Lines(count))
+        observers.append(ProgressLines(count))
     elif shared.progress == "auto" and terminal:
-        made.append(Bars(count))
-    return made
+        observers.append(ProgressBars(count))
+    return observers
 
 
 def has_table(shared: Shared, count: int) -> bool:
-    """Whether a summary table ends the batch."""
+    """Check whether a summary table ends the batch."""
     terminal = sys.stderr is not None and sys.stderr.isatty() and shared.progress == "auto"
     return count > 1 and not shared.quiet and (terminal or shared.progress == "plain")
 
 
-def draw(outcome: Outcome, target: Path) -> None:
-    """The spectrograms of a recording and of what it became."""
+def draw_spectrograms(outcome: Outcome, target: Path) -> None:
+    """Draw the spectrograms of a recording and of its outputs into the PNG ``target``."""
     from audiosr_cli.audio import spectrogram
 
     assert outcome.report is not None

@@ -1,4 +1,4 @@
-"""A processing command's way: check the call, load the models, run every input, tell what became of it."""
+"""Run a processing command: check the call, load the models, process every input and report the outcomes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ from audiosr_cli.errors import UsageError
 if TYPE_CHECKING:
     from audiosr_cli.batch.inputs import Item
     from audiosr_cli.batch.ray import Cluster
-    from audiosr_cli.batch.run import Event, Existing, Outcome, Plan
+    from audiosr_cli.batch.run import Event, Existing, Outcome, OutputPlan
     from audiosr_cli.pipelines import CommandOptions, PipelineConfig
     from audiosr_cli.streaming.options import Channels, Options
     from audiosr_cli.streaming.pipeline import Pipeline
 
-_OWN_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # the same name is another file, or none, in each process
+_PROCESS_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # such a name is another file, or none, in a worker
 
 
-def run_batch(
-    inputs: Sequence[str] | None,
-    command: CommandOptions,
-    template: str,
-    shared: Shared,
-) -> None:
-    """Run ``inputs`` through the pipeline of ``command``, and set the exit code."""
+def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: str, shared: Shared) -> None:
+    """Process ``inputs`` with the pipeline of ``command``, and exit with the batch's exit code if it is not 0.
+
+    Args:
+        inputs: What the user named; see ``batch.inputs.collect``.
+        command: The command's own options.
+        template: File name of the outputs, unless ``--template`` is given.
+        shared: The options of every processing command.
+
+    Raises:
+        AudioSRError: If the call is invalid or the models cannot be loaded. Nothing is written then.
+    """
     from audiosr_cli.audio import spectrogram
     from audiosr_cli.batch import naming, run
-    from audiosr_cli.batch.inputs import collect, share
+    from audiosr_cli.batch.inputs import collect, select_shard
     from audiosr_cli.pipelines import PipelineConfig
     from audiosr_cli.runtime.memory import keep_freed_memory
 
@@ -45,33 +50,33 @@ def run_batch(
     if shared.spectrogram is not None:
         spectrogram.check(Path(shared.spectrogram))
         if len(items) != 1 or shared.output == "-":
-            raise UsageError("--spectrogram shows one recording, and what files it became")
+            raise UsageError("--spectrogram needs exactly one recording, and outputs that are files")
     keep_freed_memory()
     if shared.jobs is not None or shared.ray is not None:
-        _check_jobs(shared, items)
+        _check_workers(shared, items)
     with _cluster(shared) as cluster:
         config = PipelineConfig(command, _options(shared, cluster, len(items)))
-        pipeline = config.build() if cluster is None else cluster.described(config)
+        pipeline = config.build() if cluster is None else cluster.build_on_cpu(config)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
-        plan = run.Plan(names, _existing(shared), shared.subtype, foretells=not shared.quiet).guarding(items)
+        plan = run.OutputPlan(names, _existing(shared), shared.subtype, forecasts=not shared.quiet).protecting(items)
         if shared.shard is not None:
-            items = share(items, shared.shard)
+            items = select_shard(items, shared.shard)
         if shared.dry_run:
-            _rehearse(items, pipeline, config, plan, shared)
+            _dry_run(items, pipeline, config, plan, shared)
             return
-        run.tidy(items, names, pipeline.outputs, pipeline.rate or 0)
+        run.remove_leftovers(items, names, pipeline.outputs, pipeline.rate or 0)
         _run(items, pipeline, config, plan, shared, cluster)
 
 
 def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
-    """The cluster of ``--ray``, if that is asked for."""
+    """Connect to the cluster of ``--ray``, if it is given."""
     if shared.ray is None:
         return nullcontext()
     try:
         from audiosr_cli.batch import ray
     except ImportError as error:
-        raise UsageError(f"--ray {shared.ray} works with Ray: pip install 'audiosr-cli[ray]'") from error
-    return ray.connected(shared.ray, shared.jobs, shared.device)
+        raise UsageError(f"--ray {shared.ray}: Ray is not installed; pip install 'audiosr-cli[ray]'") from error
+    return ray.connect(shared.ray, shared.jobs, shared.device)
 
 
 def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Options:
@@ -95,21 +100,23 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
 
 def _check_call(shared: Shared) -> None:
     if shared.fail + shared.overwrite + shared.skip > 1:
-        raise UsageError("--fail, --overwrite and --skip exclude each other")
+        raise UsageError("--fail, --overwrite and --skip exclude each other; give one of them")
     if shared.as_json and shared.output == "-":
-        raise UsageError("--json and -o - both want standard output; give -o a file")
+        raise UsageError("--json and -o - both write to standard output; give -o a file")
     if shared.resume and not shared.manifest:
-        raise UsageError("--resume goes by a manifest; give --manifest FILE, too")
+        raise UsageError("--resume needs a manifest; give --manifest FILE, too")
 
 
-def _check_jobs(shared: Shared, items: Sequence[Item]) -> None:
-    option, given = ("--jobs", shared.jobs) if shared.ray is None else ("--ray", shared.ray)
-    own = next((item.source for item in items if item.source == "-" or item.source.startswith(_OWN_FILES)), None)
-    if given != 1 and own is not None:
-        name = "standard input" if own == "-" else own
-        raise UsageError(f"{option} {given}: {name} reaches no other process; leave {option} out")
+def _check_workers(shared: Shared, items: Sequence[Item]) -> None:
+    option, value = ("--jobs", shared.jobs) if shared.ray is None else ("--ray", shared.ray)
+    private = next(
+        (item.source for item in items if item.source == "-" or item.source.startswith(_PROCESS_FILES)), None
+    )
+    if value != 1 and private is not None:
+        name = "standard input" if private == "-" else private
+        raise UsageError(f"{option} {value}: cannot be combined with {name}; leave {option} out")
     if shared.ray is not None and shared.output == "-":
-        raise UsageError(f"--ray {given}: nothing comes from there on standard output; give -o a file")
+        raise UsageError(f"--ray {value}: cannot be combined with standard output; give -o a file")
 
 
 def _existing(shared: Shared) -> Existing:
@@ -120,91 +127,98 @@ def _channels(text: str) -> Channels:
     if text in ("each", "mix"):
         return "mix" if text == "mix" else "each"
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--channels {text}: each, mix or a channel's number (from 1 on) are possible")
+        raise UsageError(f"--channels {text}: expected each, mix, or the number of a channel (from 1 on)")
     return int(text)
 
 
 def _run(
-    items: list[Item], pipeline: Pipeline, config: PipelineConfig, plan: Plan, shared: Shared, cluster: Cluster | None
+    items: list[Item],
+    pipeline: Pipeline,
+    config: PipelineConfig,
+    plan: OutputPlan,
+    shared: Shared,
+    cluster: Cluster | None,
 ) -> None:
     from audiosr_cli.batch.run import Outcome
 
     summary = progress.Summary()
     with ExitStack() as stack:
-        parts = [summary, *progress.listeners(shared, len(items))]
-        proven: set[Item] = set()
+        observers = [summary, *progress.make_observers(shared, len(items))]
+        complete: set[Item] = set()
         if shared.manifest is not None:
-            plan, proven = _with_manifest(stack, parts, items, pipeline, config, plan, shared)
-        for part in parts:
-            stack.enter_context(part)
-        rest = [item for item in items if item not in proven]
-        listen = progress.to_all(parts)
+            plan, complete = _open_manifest(stack, observers, items, pipeline, config, plan, shared)
+        for observer in observers:
+            stack.enter_context(observer)
+        remaining = [item for item in items if item not in complete]
+        on_event = progress.dispatch_to(observers)
         if cluster is None:
-            outcomes = _outcomes(rest, pipeline, config, plan, shared.jobs, listen)
+            outcomes = _process(remaining, pipeline, config, plan, shared.jobs, on_event)
         else:
-            outcomes = cluster.run(rest, config, plan, listen)
-        run = stack.enter_context(closing(outcomes))
-        for outcome in chain((Outcome(item) for item in items if item in proven), run):
-            for part in parts:
-                part.ended(outcome)
+            outcomes = cluster.run(remaining, config, plan, on_event)
+        outcomes = stack.enter_context(closing(outcomes))
+        for outcome in chain((Outcome(item) for item in items if item in complete), outcomes):
+            for observer in observers:
+                observer.on_outcome(outcome)
             if shared.spectrogram is not None and outcome.report is not None:
-                progress.draw(outcome, Path(shared.spectrogram))
-    summary.tell(progress.has_table(shared, len(items)))
+                progress.draw_spectrograms(outcome, Path(shared.spectrogram))
+    summary.print(progress.has_table(shared, len(items)))
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
 
 
-def _with_manifest(
+def _open_manifest(
     stack: ExitStack,
-    parts: list[progress.Listener],
+    observers: list[progress.Observer],
     items: Sequence[Item],
     pipeline: Pipeline,
     config: PipelineConfig,
-    plan: Plan,
+    plan: OutputPlan,
     shared: Shared,
-) -> tuple[Plan, set[Item]]:
-    """Have the manifest hear everything, first; what it proves to be done already is returned, under --resume."""
+) -> tuple[OutputPlan, set[Item]]:
+    """Open the manifest as the first of ``observers``; return the plan, and with --resume the complete items."""
     from audiosr_cli.batch.manifest import Manifest, settings_of
 
     path = Path(shared.manifest or "")
-    manifest = stack.enter_context(closing(Manifest(path, settings_of(config, plan), plan.inputs)))
-    parts.insert(0, progress.Kept(manifest, pipeline))
+    manifest = stack.enter_context(closing(Manifest(path, settings_of(config, plan), plan.input_inodes)))
+    observers.insert(0, progress.ManifestObserver(manifest, pipeline))
     plan = replace(plan, fingerprints=True)
     if not shared.resume:
         return plan, set()
-    plan = replace(plan, own=manifest.own)
-    return plan, {item for item in items if manifest.verified(item, plan, pipeline)}
+    plan = replace(plan, own_outputs=manifest.own_outputs)
+    return plan, {item for item in items if manifest.is_complete(item, plan, pipeline)}
 
 
-def _outcomes(
+def _process(
     items: Sequence[Item],
     pipeline: Pipeline,
     config: PipelineConfig,
-    plan: Plan,
+    plan: OutputPlan,
     jobs: int | None,
-    listen: Callable[[Event], None],
+    on_event: Callable[[Event], None],
 ) -> Generator[Outcome, None, None]:
     from audiosr_cli.batch import run
 
     if jobs is None or min(jobs, len(items)) < 2:
-        return run.run(items, pipeline, plan, listen)
-    from audiosr_cli.batch import processes as processes
+        return run.run(items, pipeline, plan, on_event)
+    from audiosr_cli.batch import processes
 
-    return processes.run(items, config, plan, jobs, listen)
+    return processes.run(items, config, plan, jobs, on_event)
 
 
-def _rehearse(items: Sequence[Item], pipeline: Pipeline, config: PipelineConfig, plan: Plan, shared: Shared) -> None:
-    """Print what would be written, and what could not be."""
-    from audiosr_cli.batch.run import rehearse
+def _dry_run(
+    items: Sequence[Item], pipeline: Pipeline, config: PipelineConfig, plan: OutputPlan, shared: Shared
+) -> None:
+    """Print what would be written, and what would fail."""
+    from audiosr_cli.batch.run import dry_run
 
     summary = progress.Summary()
     with ExitStack() as stack:
-        proven: set[Item] = set()
+        complete: set[Item] = set()
         if shared.resume and Path(shared.manifest or "").is_file():
-            plan, proven = _with_manifest(stack, [], items, pipeline, config, plan, shared)
+            plan, complete = _open_manifest(stack, [], items, pipeline, config, plan, shared)
         for item in items:
-            outcome, targets = rehearse(item, pipeline, plan)
-            progress.tell_plan(outcome, [] if item in proven else list(map(str, targets)), shared)
-            summary.ended(outcome)
+            outcome, targets = dry_run(item, pipeline, plan)
+            progress.print_planned(outcome, [] if item in complete else list(map(str, targets)), shared)
+            summary.on_outcome(outcome)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

@@ -14,9 +14,9 @@ def separate(
     *,
     shared: options.Shared,
 ) -> None:
-    """Part overlapping speakers into one file each, at the input's rate.
+    """Write one file per speaker, at the input's sample rate.
 
-    Writes mix_speaker1.wav, mix_speaker2.wav … for mix.wav and prints their names. Levels are kept.
+    For mix.wav it writes mix_speaker1.wav, mix_speaker2.wav and so on, and prints their names. Levels do not change.
     """
     from audiosr_cli.pipelines import SeparateOptions
 

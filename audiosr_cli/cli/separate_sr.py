@@ -13,22 +13,33 @@ from audiosr_cli.cli import options, run_batch
 def separate_sr(
     inputs: options.Inputs = None,
     speakers: options.Speakers = 2,
-    rate: Annotated[int | None, typer.Option("--rate", help="Sample rate in Hz. [default: the input's]")] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            "--rate",
+            metavar="HZ",
+            rich_help_panel=options.OUTPUT,
+            help="Sample rate of the outputs. [default: the input's]",
+        ),
+    ] = None,
     model: options.Model = None,
     restorer: Annotated[
         str | None,
         typer.Option(
-            "--restorer", help="What brings highs back from the mixture: a model's name, a .safetensors file, or none."
+            "--restorer",
+            metavar="MODEL",
+            rich_help_panel=options.MODEL,
+            help="Model that restores each speaker's highs from the mixture, or none.",
         ),
     ] = None,
     upsampler: options.Upsampler = None,
     *,
     shared: options.Shared,
 ) -> None:
-    """Separate at a low rate, then restore the bandwidth of every speaker.
+    """Separate speakers and restore each one's bandwidth.
 
-    By a network that hears the mixture beside the speakers, up to the input's rate; what a higher --rate asks for is
-    added by upsampling, which is all there is with --restorer none.
+    Separation runs at a low sample rate. A second model restores each speaker's high frequencies from the mixture, up
+    to the input's bandwidth. With a higher --rate, or --restorer none, an upsampling model restores the rest.
     """
     from audiosr_cli.pipelines import SeparateSROptions
 

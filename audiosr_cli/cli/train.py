@@ -126,7 +126,7 @@ def train(
     with reporting() as report:
         best = run(configs[0], out or Path("runs") / configs[0].stem, report, call)
     if int(os.environ.get("RANK", "0")) == 0:  # of all that torchrun started, one speaks
-        console.put(str(best))
+        console.print_output(str(best))
 
 
 def batch_size_of(text: str) -> int:
@@ -150,7 +150,7 @@ def _pack(configs: list[Path], data: Path, target: Path, mib: float, init: list[
 
     with reporting() as report:
         pack(configs, data, target, round(mib * 2**20), init, report)
-    console.put(str(target))
+    console.print_output(str(target))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiosr_cli.cli import options, run_batch
+from audiosr_cli.cli.options import MODEL, OUTPUT
 
 if TYPE_CHECKING:
     from audiosr_cli.models.diffusion import Sampling
@@ -16,27 +17,61 @@ if TYPE_CHECKING:
 @options.processing
 def upsample(
     inputs: options.Inputs = None,
-    rate: Annotated[int, typer.Option("--rate", help="The output's sample rate in Hz.")] = 48000,
+    rate: Annotated[
+        int, typer.Option("--rate", metavar="HZ", rich_help_panel=OUTPUT, help="Sample rate of the output.")
+    ] = 48000,
     model: Annotated[
-        str | None, typer.Option("--model", help="A bundled model's name, a .safetensors file, or none: resample only.")
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+            help="Name of a bundled model, a .safetensors file, or none to only resample.",
+        ),
     ] = None,
     cutoff: Annotated[
-        float | None, typer.Option("--cutoff", help="Where the content ends, in Hz. [default: found by listening]")
+        float | None,
+        typer.Option(
+            "--cutoff",
+            metavar="HZ",
+            rich_help_panel=MODEL,
+            help="Frequency above which content is missing. [default: detected]",
+        ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="audiosr_small: steps of diffusion; 0 is what is to be expected. [default: 4]"),
+        typer.Option(
+            "--steps",
+            metavar="N",
+            rich_help_panel=MODEL,
+            help="audiosr_small: number of diffusion steps; 0 uses the deterministic estimate. [default: 4]",
+        ),
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option("--guidance", help="audiosr_small: above 1 exaggerates what the low band asks for.")
+        float | None,
+        typer.Option(
+            "--guidance",
+            metavar="SCALE",
+            rich_help_panel=MODEL,
+            help="audiosr_small: classifier-free guidance scale; values above 1 follow the low band more strongly. "
+            "[default: 1]",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="audiosr_small: another seed draws other highs.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            rich_help_panel=MODEL,
+            help="audiosr_small: seed of the random numbers; another seed gives other highs. [default: 0]",
+        ),
+    ] = None,
     *,
     shared: options.Shared,
 ) -> None:
-    """Restore the bandwidth of narrow recordings, up to --rate.
+    """Restore the high frequencies of narrow-band recordings.
 
-    Writes in_48000.wav for in.wav and prints its name; from standard input, to standard output.
+    For in.wav it writes in_48000.wav and prints its name. From standard input it writes to standard output.
     """
     from audiosr_cli.pipelines import UpsampleOptions
 

@@ -1,4 +1,4 @@
-"""batch/inputs.py: files, folders, globs, lists and shares."""
+"""Inputs: files, folders, globs, lists and shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from audiosr_cli.batch.inputs import Item, collect, share
+from audiosr_cli.batch.inputs import Item, collect, select_shard
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import InputError, UsageError
 
@@ -17,7 +17,7 @@ TWO = "{stem}_{speaker}.{ext}"
 NAMES = ("speaker1", "speaker2")
 
 
-def test_folders_are_walked_and_keep_their_tree(recordings: Path) -> None:
+def test_folders_are_searched_and_keep_their_tree(recordings: Path) -> None:
     items = collect([str(recordings)])
     naming = Naming("out", TWO)
     assert [str(naming.targets(item, NAMES[:2], 8000)[1]) for item in items] == [
@@ -37,7 +37,7 @@ def test_links_are_followed_but_not_in_circles(recordings: Path) -> None:
     found = [str(Path(item.source).relative_to(recordings)) for item in collect([str(recordings)])]
     assert found == ["a.wav", "b.flac", "broken.wav", "loop.wav", "other/a.wav", "sub/a.wav"]
     (recordings / "sub" / "up").symlink_to(recordings)
-    with pytest.raises(InputError, match="/up: a symlink that leads back"):
+    with pytest.raises(InputError, match="/up: a symlink leads back"):
         collect([str(recordings)])
 
 
@@ -50,15 +50,15 @@ def test_globs_are_expanded_where_no_file_has_that_name(recordings: Path) -> Non
     assert found == ["a.wav", "b.flac", "sub/a.wav"]
     (recordings / "notes.txt").unlink()
     assert [item.source for item in collect([str(recordings / "*")])] == [str(recordings / name) for name in found]
-    with pytest.raises(InputError, match="no file has such a name"):
+    with pytest.raises(InputError, match="no file matches"):
         collect([str(recordings / "em*")])
     Path(pattern).touch()
     assert collect([pattern]) == [Item(pattern)]
-    with pytest.raises(InputError, match="no file has such a name"):
+    with pytest.raises(InputError, match="no file matches"):
         collect([str(recordings / "x*")])
 
 
-def test_lists_hold_nothing_but_paths(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_contain_only_paths(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(recordings)
     Path("list").write_bytes(b"a.wav\r\n\nsub\n@x\n*.wav\n-\n\xff.wav")
     wanted = ["a.wav", "sub/a.wav", "@x", "*.wav", "./-", os.fsdecode(b"\xff.wav")]
@@ -84,12 +84,12 @@ def test_a_list_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         collect(["-"], "-")
 
 
-def test_shares_are_a_partition() -> None:
+def test_shards_are_a_partition() -> None:
     items = [Item(f"{i}.wav") for i in range(7, 0, -1)]
-    parts = [share(items, f"{i}/3") for i in (1, 2, 3)]
+    parts = [select_shard(items, f"{i}/3") for i in (1, 2, 3)]
     assert [item.source for item in parts[0]] == ["1.wav", "4.wav", "7.wav"]
     assert {item for part in parts for item in part} == set(items)
-    assert share(items[:1], "2/2") == []
+    assert select_shard(items[:1], "2/2") == []
     for wrong in ("0/3", "4/3", "1", "1/0", "a/b", "-1/2"):
-        with pytest.raises(UsageError, match="i/N is wanted"):
-            share(items, wrong)
+        with pytest.raises(UsageError, match="expected i/N"):
+            select_shard(items, wrong)

@@ -1,4 +1,4 @@
-"""manifest.py and fingerprint.py: what counts as proof; whole runs are in faults/test_batches.py."""
+"""Manifests and fingerprints: when a recording is complete; whole runs are in faults/test_batches.py."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from audiosr_cli.pipelines import PipelineConfig, UpsampleOptions
 from audiosr_cli.streaming.options import Options
 
 
-def test_what_is_proven(tmp_path: Path) -> None:
+def test_only_unchanged_recordings_are_complete(tmp_path: Path) -> None:
     item = Item(str(tmp_path / "a.wav"))
     soundfile.write(item.source, noise(800).T, 8000)
     config = PipelineConfig(UpsampleOptions(16000, "none"), Options())
-    plan, pipeline = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True), config.build()
+    plan, pipeline = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True), config.build()
     settings = settings_of(config, plan)
 
-    def verified(settings: dict[str, Any], plan: run.Plan = plan) -> bool:
+    def is_complete(settings: dict[str, Any], plan: run.OutputPlan = plan) -> bool:
         with closing(Manifest(tmp_path / "m", settings)) as manifest:
-            return manifest.verified(item, plan, pipeline)
+            return manifest.is_complete(item, plan, pipeline)
 
-    assert not verified(settings)
+    assert not is_complete(settings)
     with closing(Manifest(tmp_path / "m", settings)) as manifest:
         for outcome in run.run([item], pipeline, plan):
-            manifest.end(outcome, pipeline)
-    assert verified(settings)
-    assert not verified(settings | {"rate": 8000})
-    assert not verified(settings, run.Plan(Naming(str(tmp_path / "other"), "{stem}.{ext}")))
+            manifest.write_outcome(outcome, pipeline)
+    assert is_complete(settings)
+    assert not is_complete(settings | {"rate": 8000})
+    assert not is_complete(settings, run.OutputPlan(Naming(str(tmp_path / "other"), "{stem}.{ext}")))
     with closing(Manifest(tmp_path / "m", settings)) as manifest:
-        assert manifest.own == {str(tmp_path / "out" / "a.wav")}
+        assert manifest.own_outputs == {str(tmp_path / "out" / "a.wav")}
     with pytest.raises(OutputError, match="the manifest cannot be opened"):
         Manifest(tmp_path, settings)
 
 
-def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
+def test_files_that_are_not_manifests_are_not_changed(tmp_path: Path) -> None:
     for name, content in (("a.wav", b"RIFF"), ("text", b"{}\n"), ("entry", b"")):
         (tmp_path / name).write_bytes(content)
     for name in ("a.wav", "text"):
         before = (tmp_path / name).read_bytes()
-        with pytest.raises(OutputError, match="is there and no manifest"):
+        with pytest.raises(OutputError, match="exists and is not a manifest"):
             Manifest(tmp_path / name, {})
         assert (tmp_path / name).read_bytes() == before
     known = (tmp_path / "entry").stat()
@@ -59,18 +59,18 @@ def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
         Manifest(tmp_path / "entry", {}, {(known.st_dev, known.st_ino)})
 
 
-def test_a_line_that_is_not_written_whole_is_an_error(tmp_path: Path) -> None:
+def test_a_line_written_in_part_is_an_error(tmp_path: Path) -> None:
     with closing(Manifest(tmp_path / "m", {})) as manifest:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # stands for a disk that fills up
         try:
-            with pytest.raises(OutputError, match="cannot be written whole"):
-                manifest.begin(run.Started(Item("a.wav"), ["b.wav"], None, 8000))
+            with pytest.raises(OutputError, match="was written in part only"):
+                manifest.write_started(run.RecordingStarted(Item("a.wav"), ["b.wav"], None, 8000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_fingerprints(tmp_path: Path) -> None:
+def test_fingerprints_detect_changed_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
     made = fingerprint(path)

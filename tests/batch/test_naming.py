@@ -1,4 +1,4 @@
-"""batch/naming.py: names of outputs, and everything found before work starts."""
+"""Names of outputs, and problems found before work starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TWO = "{stem}_{speaker}.{ext}"
 NAMES = ("speaker1", "speaker2", "residual")
 
 
-def test_names(tmp_path: Path) -> None:
+def test_names_follow_template_and_output(tmp_path: Path) -> None:
     item = Item("in/talk.mp3")
     assert Naming(None, "{stem}_{rate}.{ext}").targets(item, NAMES[:1], 48000) == [Path("talk_48000.wav")]
     assert Naming(None, TWO, "flac").targets(item, NAMES[:2], 8000)[0] == Path("talk_speaker1.flac")
@@ -37,7 +37,7 @@ def test_names(tmp_path: Path) -> None:
         ("{stem:q}", "format code"),
     ],
 )
-def test_templates_that_are_refused(template: str, said: str) -> None:
+def test_invalid_templates_are_refused(template: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Naming(None, template)
 
@@ -49,25 +49,27 @@ def test_templates_that_are_refused(template: str, said: str) -> None:
         ("-", ["a.wav", "b.wav"], TWO, 1, "takes one output"),
         ("x.wav", ["a.wav", "b.wav"], TWO, 1, "one file for 2 inputs"),
         (None, ["a.wav"], "{stem}.wav", 2, "need the field {speaker}"),
-        (None, ["1/a.wav", "2/a.wav"], TWO, 2, "would both become a_speaker1.wav"),
+        (None, ["1/a.wav", "2/a.wav"], TWO, 2, "would both be written to a_speaker1.wav"),
         (None, ["in/a.wav", "./in/a.wav"], TWO, 2, "in/a.wav: is given more than once"),
     ],
 )
-def test_found_before_work(output: str | None, inputs: list[str], template: str, sources: int, said: str) -> None:
+def test_conflicting_outputs_are_found_before_work(
+    output: str | None, inputs: list[str], template: str, sources: int, said: str
+) -> None:
     naming = Naming(output, template)
     with pytest.raises(UsageError, match=said):
         check([Item(name) for name in inputs], naming, NAMES[:sources])
 
 
-def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="not a folder"):
         check([Item("a.wav")], Naming(str(tmp_path / "file"), TWO), NAMES[:2])
 
 
-def test_names_never_lie_about_their_content() -> None:
-    assert Naming(None, "{stem}.flac").chosen_container == "flac"
-    with pytest.raises(UsageError, match="name says wav"):
+def test_format_and_suffix_must_agree() -> None:
+    assert Naming(None, "{stem}.flac").output_container == "flac"
+    with pytest.raises(UsageError, match="name, which says wav"):
         Naming("a.wav", TWO, "flac")
     check([Item("a.wav")], Naming(None, "{stem}_{speaker:>10}.{ext}"), NAMES[:2])
 
@@ -81,7 +83,7 @@ def test_fields_cannot_lead_out_of_the_folder() -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "ö", "語"])
-def test_long_names_are_shortened_to_what_fits(letter: str) -> None:
+def test_long_names_are_shortened_to_255_bytes(letter: str) -> None:
     size = len(letter.encode())
     stems = [letter * (250 // size), letter * (250 // size - 1) + "y" * size]
     made = [[str(t) for t in Naming(None, TWO).targets(Item(f"{stem}.wav"), NAMES[:2], 8000)] for stem in stems]
@@ -106,9 +108,11 @@ def test_links_below_the_output_folder_are_not_followed_out(tmp_path: Path) -> N
         naming.check_links(tmp_path / "out" / "a.wav")
 
 
-def test_case_tells_names_apart_where_the_file_system_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_differ_in_case_conflict_if_the_file_system_ignores_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items, naming = [Item("1/a.wav"), Item("2/A.wav")], Naming(str(tmp_path), "{stem}.{ext}")
     check(items, naming, NAMES[:1])
     monkeypatch.setattr("audiosr_cli.batch.naming._ignores_case", lambda folder: True)
-    with pytest.raises(UsageError, match=r"1/a\.wav and 2/A\.wav would both become"):
+    with pytest.raises(UsageError, match=r"1/a\.wav and 2/A\.wav would both be written to"):
         check(items, naming, NAMES[:1])

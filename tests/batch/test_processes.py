@@ -1,4 +1,4 @@
-"""batch/processes.py: worker processes give what one process gives; killed ones are in faults/test_batches.py."""
+"""Worker processes: same outputs as one process; killed workers are in faults/test_batches.py."""
 
 from __future__ import annotations
 
@@ -45,27 +45,29 @@ class Scarce:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
 
-def test_outcomes_and_events_come_back_from_those_that_have_their_models(
+def test_workers_without_memory_are_left_out_and_others_report_outcomes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     items = [Item(str(tmp_path / f"{i}.wav")) for i in range(4)]
     for item in items[1:]:
         soundfile.write(item.source, noise(800).T, 8000)
     config = PipelineConfig(Scarce(tmp_path / "taken"), Options())
-    plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True)
+    plan = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True)
     events: list[run.Event] = []
     outcomes = list(processes.run(items, config, plan, 3, events.append))
     assert {outcome.item: outcome.status for outcome in outcomes} == dict(
         zip(items, ["failed", "done", "done", "done"], strict=True)
     )
-    assert {event.item for event in events if isinstance(event, run.Started)} == set(items[1:])
-    assert all(outcome.source and len(outcome.made) == 1 for outcome in outcomes if outcome.report)
-    said = [event.line for event in events if isinstance(event, run.Noted)]
-    assert said == ["a worker ended with exit code 1 before it had its models; --jobs 2 from here on"]
+    assert {event.item for event in events if isinstance(event, run.RecordingStarted)} == set(items[1:])
+    assert all(
+        outcome.input_fingerprint and len(outcome.output_fingerprints) == 1 for outcome in outcomes if outcome.report
+    )
+    said = [event.message for event in events if isinstance(event, run.BatchNotice)]
+    assert said == ["a worker exited with code 1 before its models were loaded; continuing with --jobs 2"]
     assert capfd.readouterr().err == ""
 
 
-def test_what_killed_workers_leave_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_workers_are_removed(tmp_path: Path) -> None:
     """One that does not end when it is asked to."""
 
     class Stubborn:
@@ -84,13 +86,13 @@ def test_what_killed_workers_leave_is_removed(tmp_path: Path) -> None:
 
     process = Stubborn()
     (tmp_path / f".audiosr-{process.popen.pid}-{atomic._host()}0.part").touch()
-    processes._end([processes._Process(process=process, pipe=None, folders={tmp_path})])
+    processes._stop([processes._Process(process=process, pipe=None, folders={tmp_path})])
     process.popen.stdout.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_that_cannot_load_their_models(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_stops_the_batch(tmp_path: Path) -> None:
     config = PipelineConfig(UpsampleOptions(model="no"), Options())
-    plan = run.Plan(Naming(str(tmp_path), "{stem}.{ext}"))
+    plan = run.OutputPlan(Naming(str(tmp_path), "{stem}.{ext}"))
     with pytest.raises(ModelError, match="no model 'no'"):
         list(processes.run([Item("a.wav"), Item("b.wav")], config, plan, 2, lambda _: None))

@@ -1,4 +1,4 @@
-"""batch/ray.py: a cluster gives what one process gives, and a killed worker costs nothing but time."""
+"""Batches on a Ray cluster: same outputs as one process, and killed workers are replaced."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_worker_killed_in_the_middle_costs_only_time(folder: Path, address: str) -> None:
+def test_a_recording_whose_worker_is_killed_is_processed_by_another(folder: Path, address: str) -> None:
     assert CliRunner().invoke(app, [*PLAIN, "in", "-o", "plain"]).exit_code == 0
     whole = {path: path.read_bytes() for path in (folder / "in").iterdir()}
     killed, spared = folder / "in" / "4.wav", folder / "in" / "5.wav"
@@ -115,12 +115,12 @@ def test_a_worker_killed_in_the_middle_costs_only_time(folder: Path, address: st
     os.close(descriptors[0])
     assert process.returncode == 0, talk
     assert sorted(told.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(6)]
-    assert talk == b"audiosr: warning: its worker died, and another one did it: attempt 2\n"
+    assert talk == b"audiosr: warning: its worker died; another one succeeded at attempt 2\n"
     assert contents(folder / "out") == contents(folder / "plain")
     rows = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     for i in range(6):
         states = [row["status"] for row in rows if row["input"] == f"{folder}/in/{i}.wav"]
-        assert states == ["begun", "done"]
+        assert states == ["started", "done"]
 
 
 def holds(process: int, path: Path) -> bool:
@@ -128,7 +128,7 @@ def holds(process: int, path: Path) -> bool:
     return any(link.exists() and link.samefile(path) for link in Path(f"/proc/{process}/fd").iterdir())
 
 
-def test_a_recording_that_kills_every_worker_is_an_error(folder: Path, address: str) -> None:
+def test_a_recording_fails_after_three_workers_died(folder: Path, address: str) -> None:
     path = folder / "in" / "5.wav"
     data = path.read_bytes()
     victim = 0
@@ -142,14 +142,14 @@ def test_a_recording_that_kills_every_worker_is_an_error(folder: Path, address: 
     for descriptor in descriptors:
         os.close(descriptor)
     assert process.returncode == 3
-    said = b"audiosr: in/5.wav: 3 workers died at it, the last one by ActorDiedError; run it again\n"
+    said = b"audiosr: in/5.wav: 3 workers died, the last one of ActorDiedError; run it again\n"
     assert talk == said + b"audiosr: 1 of 6 recordings failed\n"
     events = [json.loads(line)["event"] for line in told.splitlines()]
     assert [events.count(event) for event in ("start", "done", "failed")] == [6, 5, 1]
     assert sorted(contents(folder / "out")) == [f"{i}_16000.wav" for i in range(5)]
 
 
-def test_the_recording_of_a_node_that_is_lost_waits_for_another_node(folder: Path, frail: str) -> None:
+def test_a_recording_of_a_lost_node_is_processed_by_another(folder: Path, frail: str) -> None:
     paths = [folder / "in" / name for name in ("4.wav", "5.wav")]
     whole = [path.read_bytes() for path in paths]
     descriptors = [held(path, data) for path, data in zip(paths, whole, strict=True)]
@@ -168,7 +168,7 @@ def test_the_recording_of_a_node_that_is_lost_waits_for_another_node(folder: Pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_the_workers_and_their_temporaries(number: int, code: int, folder: Path, address: str) -> None:
+def test_signals_stop_workers_and_remove_temporary_files(number: int, code: int, folder: Path, address: str) -> None:
     paths = [folder / "in" / name for name in ("4.wav", "5.wav")]
     descriptors = [held(path, path.read_bytes()) for path in paths]
     process = start("in", "-o", "out", "--ray", address)
@@ -182,7 +182,7 @@ def test_signals_end_the_workers_and_their_temporaries(number: int, code: int, f
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in busy))
 
 
-def test_a_cluster_of_our_own_and_a_recording_that_is_none(folder: Path) -> None:
+def test_a_local_cluster_reports_an_unreadable_recording(folder: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'audiosr-cli[ray]'", exc_type=ImportError)
     (folder / "in" / "5.wav").write_bytes(b"RIFF")
     process = start("in", "-o", "out", "--ray", "local", "--jobs", 2)
@@ -193,7 +193,7 @@ def test_a_cluster_of_our_own_and_a_recording_that_is_none(folder: Path) -> None
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "nonsense", "localhost:port"])
-def test_addresses_where_nobody_answers(place: str, folder: Path) -> None:
+def test_unreachable_clusters_are_refused(place: str, folder: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'audiosr-cli[ray]'", exc_type=ImportError)
     done = CliRunner().invoke(app, [*PLAIN, "in", "--ray", place])
     assert isinstance(done.exception, UsageError)
@@ -203,12 +203,14 @@ def test_addresses_where_nobody_answers(place: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["in"], "--ray local works with Ray: pip install 'audiosr-cli[ray]'"),
-        (["-", "in"], "--ray local: standard input reaches no other process; leave --ray out"),
-        (["in/1.wav", "-o", "-"], "--ray local: nothing comes from there on standard output; give -o a file"),
+        (["in"], "--ray local: Ray is not installed; pip install 'audiosr-cli[ray]'"),
+        (["-", "in"], "--ray local: cannot be combined with standard input; leave --ray out"),
+        (["in/1.wav", "-o", "-"], "--ray local: cannot be combined with standard output; give -o a file"),
     ],
 )
-def test_calls_that_cannot_be(arguments: list[str], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_ray_cannot_serve_are_refused(
+    arguments: list[str], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     monkeypatch.delitem(sys.modules, "audiosr_cli.batch.ray", raising=False)
     monkeypatch.delattr("audiosr_cli.batch.ray", raising=False)

@@ -24,24 +24,24 @@ TWO = "{stem}_{speaker}.{ext}"
 def test_one_bad_file_does_not_stop_the_others(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
     (recordings / "a.wav").write_bytes(b"broken")
     items = collect([str(recordings)])
-    outcomes = list(run.run(items, SeparateOptions(2).pipeline(), run.Plan(Naming(str(tmp_path / "out"), TWO))))
+    outcomes = list(run.run(items, SeparateOptions(2).pipeline(), run.OutputPlan(Naming(str(tmp_path / "out"), TWO))))
     assert [outcome.error is None for outcome in outcomes] == [False, True, True]
     assert (tmp_path / "out" / "sub" / "a_speaker2.wav").is_file()
 
 
-def test_errors_hold_on_to_nothing(tmp_path: Path) -> None:
-    plan = run.Plan(Naming(str(tmp_path), TWO))
-    outcome = run.work(Item(str(tmp_path / "missing.wav")), UpsampleOptions(model="none").pipeline(), plan)
+def test_errors_of_outcomes_have_no_traceback(tmp_path: Path) -> None:
+    plan = run.OutputPlan(Naming(str(tmp_path), TWO))
+    outcome = run.process_item(Item(str(tmp_path / "missing.wav")), UpsampleOptions(model="none").pipeline(), plan)
     assert outcome.error is not None
     assert outcome.error.__traceback__ is outcome.error.__cause__ is outcome.error.__context__ is None
 
 
-def test_existing_outputs(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
+def test_existing_outputs_fail_are_skipped_or_replaced(small_weights: Path, recordings: Path, tmp_path: Path) -> None:
     item, pipeline = Item(str(recordings / "a.wav")), SeparateOptions(2).pipeline()
     naming = Naming(str(tmp_path), TWO)
 
     def process(existing: run.Existing) -> run.Outcome:
-        return next(iter(run.run([item], pipeline, run.Plan(naming, existing))))
+        return next(iter(run.run([item], pipeline, run.OutputPlan(naming, existing))))
 
     assert process("fail").report is not None
     assert isinstance(process("fail").error, OutputError)
@@ -53,36 +53,36 @@ def test_existing_outputs(small_weights: Path, recordings: Path, tmp_path: Path)
     assert process("skip").report is not None  # one is missing: both are made anew
 
 
-def test_what_comes_meanwhile_stays(tmp_path: Path) -> None:
+def test_an_output_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     """Another run makes the output after the first look at it."""
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
     target, pipeline = tmp_path / "out" / "a.wav", UpsampleOptions(16000, "none").pipeline()
 
-    def meddle(event: run.Started | run.Advanced) -> None:
+    def meddle(event: run.RecordingStarted | run.RecordingProgress) -> None:
         target.write_bytes(b"of somebody else")
 
-    def process(plan: run.Plan) -> run.Outcome:
+    def process(plan: run.OutputPlan) -> run.Outcome:
         target.unlink(missing_ok=True)
-        return run.work(Item(str(tmp_path / "a.wav")), pipeline, plan, meddle)
+        return run.process_item(Item(str(tmp_path / "a.wav")), pipeline, plan, meddle)
 
-    plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
+    plan = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
     assert "was created while processing" in str(process(plan).error)
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"of somebody else"]
-    for allowed in (replace(plan, existing="overwrite"), replace(plan, own=frozenset({str(target)}))):
+    for allowed in (replace(plan, existing="overwrite"), replace(plan, own_outputs=frozenset({str(target)}))):
         assert process(allowed).report is not None
         assert soundfile.info(target).frames == 2000
 
 
 @pytest.mark.parametrize("step", ["file_cutoff", "forecast"])
-def test_too_little_memory_is_told(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_memory_is_an_outcome(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
     monkeypatch.setattr(Pipeline, "uses_cutoff", True)
     monkeypatch.setattr(Pipeline, step, fail)
-    plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), foretells=True)
-    outcome = run.work(Item(str(tmp_path / "a.wav")), UpsampleOptions(16000, "none").pipeline(), plan)
+    plan = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), forecasts=True)
+    outcome = run.process_item(Item(str(tmp_path / "a.wav")), UpsampleOptions(16000, "none").pipeline(), plan)
     assert str(outcome.error).startswith(f"{tmp_path}/a.wav: not enough memory")
 
 
@@ -94,44 +94,48 @@ def test_too_little_memory_is_told(step: str, tmp_path: Path, monkeypatch: pytes
         ({}, "mp3", "mp3 is limited to 2 channels"),
     ],
 )
-def test_a_rehearsal_finds_what_the_header_tells(
+def test_dry_run_finds_what_the_header_shows(
     options: dict[str, Any], container: str, said: str, tmp_path: Path
 ) -> None:
     channels = 6 if container == "mp3" else 1
     soundfile.write(tmp_path / "a.wav", noise(1000, channels).T, 8000)
     pipeline = UpsampleOptions(44100, "none").pipeline(Options(**options))
-    item, plan = Item(str(tmp_path / "a.wav")), run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}", container))
-    told = str(run.rehearse(item, pipeline, plan)[0].error)
+    item, plan = Item(str(tmp_path / "a.wav")), run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}", container))
+    told = str(run.dry_run(item, pipeline, plan)[0].error)
     assert said in told
-    assert told == str(run.work(item, pipeline, plan).error)
+    assert told == str(run.process_item(item, pipeline, plan).error)
 
 
-def test_a_rehearsal_goes_up_only(small_weights: Path, tmp_path: Path) -> None:
+def test_dry_run_refuses_to_downsample_with_a_model(small_weights: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 48000)
-    plan = run.Plan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
-    outcome, _ = run.rehearse(Item(str(tmp_path / "a.wav")), UpsampleOptions(16000).pipeline(), plan)
+    plan = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
+    outcome, _ = run.dry_run(Item(str(tmp_path / "a.wav")), UpsampleOptions(16000).pipeline(), plan)
     assert "to downsample use --model none" in str(outcome.error)
 
 
-def test_never_onto_the_next_input(small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_never_replace_another_input(
+    small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("x.wav", "x_speaker1.wav"):
         soundfile.write(name, noise(1000).T, 8000)
     before = Path("x_speaker1.wav").read_bytes()
     items = collect(["x.wav", "x_speaker1.wav"])
     first, second = run.run(
-        items, SeparateOptions(2).pipeline(), run.Plan(Naming(None, TWO), "overwrite").guarding(items)
+        items, SeparateOptions(2).pipeline(), run.OutputPlan(Naming(None, TWO), "overwrite").protecting(items)
     )
     assert "is an input of this call" in str(first.error)
     assert second.error is None
     assert Path("x_speaker1.wav").read_bytes() == before
 
 
-def test_never_onto_the_input(small_weights: Path, recordings: Path) -> None:
+def test_outputs_never_replace_their_input(small_weights: Path, recordings: Path) -> None:
     source = recordings / "a.wav"
     before = source.read_bytes()
     naming = Naming(str(recordings), "{stem}.{ext}")
     item = Item(str(source))
-    outcome = run.work(item, UpsampleOptions().pipeline(), run.Plan(naming, "overwrite").guarding([item]))
+    outcome = run.process_item(
+        item, UpsampleOptions().pipeline(), run.OutputPlan(naming, "overwrite").protecting([item])
+    )
     assert "is an input of this call" in str(outcome.error)
     assert source.read_bytes() == before

@@ -1,4 +1,4 @@
-"""bench/flops.py: FLOPs that are known in closed form, and a rate."""
+"""bench/flops.py: FLOPs that are known in closed form, and the machine's rate."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_flops_of_a_convolution() -> None:
     assert flops.peer_gflop(Counted(), 1000, seconds=2.0) == pytest.approx(2 * 4 * 3 * 1998 / 2 / 1e9)
 
 
-def test_what_cannot_be_counted_has_no_count() -> None:
+def test_flops_that_cannot_be_counted_are_none() -> None:
     assert flops.peer_gflop(lambda x: x, 8000) is None
     assert flops.peer_gflop(nn.LSTM(8, 8), 8, seconds=1.0) is None
 
 
-def test_a_chain_runs_once_a_source() -> None:
+def test_later_models_of_a_chain_run_once_per_source() -> None:
     """Two sources go through the second model one by one; overlap counts as often as it is computed."""
     parting, widening = halves(), build("audio_unet", make_config("audio_unet", SMALL["audio_unet"])).eval()
     first, second = (flops.chain_gflop([model]) for model in (parting, widening))
@@ -47,11 +47,11 @@ def test_a_chain_runs_once_a_source() -> None:
     assert flops.chain_gflop([parting, widening]) == pytest.approx(first + 2 * second)
 
 
-def test_machine_rate_is_a_rate() -> None:
+def test_machine_rate_is_positive() -> None:
     assert 0 < flops.machine_gflops(torch.float32, seconds=0.02) < math.inf
 
 
-def test_ap_bwe_is_of_the_published_size() -> None:
+def test_ap_bwe_has_the_published_size() -> None:
     model = ApBwe()
     assert sum(weight.numel() for weight in model.parameters()) / 1e6 == pytest.approx(AP_BWE_MILLIONS, abs=0.1)
     with torch.inference_mode():
@@ -67,9 +67,9 @@ def test_peers_run(name: str) -> None:
 _AS_USUAL = {"device": "cpu", "batch": 1, "threads": None, "precision": "auto"}
 
 
-def test_counting_jobs() -> None:
+def test_workers_count_the_flops_of_models_and_commands() -> None:
     job = {"kind": "model", "name": "spectral_bwe", "rate": 48000} | _AS_USUAL
-    model = worker.count(job, worker.Path())["gflop_per_s"]
+    model = worker.count_flops(job, worker.Path())["gflop_per_s"]
     assert model == pytest.approx(flops.chain_gflop([load_model("spectral_bwe")]))
-    command = worker.count(job | {"kind": "command", "name": "upsample", "rate": 8000}, worker.Path())
+    command = worker.count_flops(job | {"kind": "command", "name": "upsample", "rate": 8000}, worker.Path())
     assert command["gflop_per_s"] == pytest.approx(model)

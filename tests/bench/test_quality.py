@@ -1,4 +1,4 @@
-"""quality.py and folders.py: figures whose true value is known, on folders of two layouts."""
+"""bench/quality.py and datasets.py: scores with known values, on folders of both layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from conftest import EXAMPLES, noise, tone
 
 from audiosr_cli.bench import quality
-from audiosr_cli.bench.candidates import Failed, Setting, Subject, find
+from audiosr_cli.bench.candidates import BenchSettings, Candidate, Failure, find_candidates
 from audiosr_cli.bench.datasets import Quality, task_of
 from audiosr_cli.errors import InputError, UsageError
 
@@ -28,8 +28,8 @@ def wave(frames: int = RATE, seed: int = 0) -> torch.Tensor:
     return made
 
 
-def test_a_reference_is_itself() -> None:
-    found = quality.widened(wave(), wave(), RATE, 4000.0)
+def test_a_reference_scores_perfectly_against_itself() -> None:
+    found = quality.upsampling_scores(wave(), wave(), RATE, 4000.0)
     assert {name: found[name] for name in ("lag", "LSD", "LSD below", "LSD above")} == {
         "lag": 0.0,
         "LSD": 0.0,
@@ -41,55 +41,55 @@ def test_a_reference_is_itself() -> None:
 
 
 @pytest.mark.parametrize("late", [7, -7])
-def test_a_delay_is_a_lag(late: int) -> None:
-    assert quality.widened(wave().roll(late), wave(), RATE, 4000.0)["lag"] == late
+def test_lag_is_the_delay(late: int) -> None:
+    assert quality.upsampling_scores(wave().roll(late), wave(), RATE, 4000.0)["lag"] == late
 
 
-def test_what_is_not_alike_has_no_lag() -> None:
-    assert "lag" not in quality.widened(wave(seed=1), wave(), RATE, 4000.0)
+def test_uncorrelated_signals_have_no_lag() -> None:
+    assert "lag" not in quality.upsampling_scores(wave(seed=1), wave(), RATE, 4000.0)
 
 
-def test_half_is_six_decibels_less() -> None:
-    found = quality.widened(0.5 * wave(), wave(), RATE, 4000.0)
+def test_half_amplitude_is_minus_six_decibels() -> None:
+    found = quality.upsampling_scores(0.5 * wave(), wave(), RATE, 4000.0)
     assert found["gain"] == pytest.approx(HALF_DB, abs=0.01)
     assert found["LSD above"] == pytest.approx(-HALF_DB / 10, abs=1e-3)
     assert found["SNR"] == pytest.approx(-HALF_DB, abs=0.01)
 
 
-def test_improvement_is_on_the_mixture() -> None:
+def test_improvement_is_relative_to_the_mixture() -> None:
     """Of two equal voices the mixture has 0 dB; with a tenth of the other one left there are 20."""
     sources = torch.stack([wave(seed=1), wave(seed=2)])
     mix = sources.sum(0)
-    nothing = quality.parted(mix.expand_as(sources), sources, mix, RATE)
+    nothing = quality.separation_scores(mix.expand_as(sources), sources, mix, RATE)
     assert (nothing["SI-SDRi"], nothing["SDRi"]) == (0, 0)
-    found = quality.parted(sources + 0.1 * sources.flip(0), sources, mix, RATE)
+    found = quality.separation_scores(sources + 0.1 * sources.flip(0), sources, mix, RATE)
     assert found["SI-SDRi"] == pytest.approx(20, abs=0.3)
     assert found["lag"] == 0
 
 
-def test_silent_sources_count_for_nothing() -> None:
+def test_silent_sources_are_left_out() -> None:
     sources = torch.stack([wave(), torch.zeros(RATE)])
-    found = quality.parted(sources, sources, sources[0], RATE)
-    assert found == quality.parted(sources[:1], sources[:1], sources[0], RATE)
+    found = quality.separation_scores(sources, sources, sources[0], RATE)
+    assert found == quality.separation_scores(sources[:1], sources[:1], sources[0], RATE)
 
 
-def test_bands_end_with_the_rate() -> None:
-    assert "LSD above" not in quality.parted(wave()[None], wave()[None], wave(), 8000)
+def test_no_band_lies_above_half_the_sample_rate() -> None:
+    assert "LSD above" not in quality.separation_scores(wave()[None], wave()[None], wave(), 8000)
 
 
-def test_overall_is_the_mean_and_the_furthest_lag() -> None:
+def test_average_takes_the_furthest_lag() -> None:
     rows = [{"lag": 3.0, "gain": 1.0}, {"lag": -7.0, "gain": math.nan}, {"lag": 0.0, "gain": 2.0}]
-    assert quality.overall(rows) == {"lag": -7.0, "gain": 1.5}
+    assert quality.average(rows) == {"lag": -7.0, "gain": 1.5}
 
 
-def test_listeners_figures_where_their_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stoi_and_pesq_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "pystoi", SimpleNamespace(stoi=lambda clean, made, rate: len(made) / rate))
     monkeypatch.setitem(sys.modules, "pesq", SimpleNamespace(pesq=lambda rate, clean, made, mode: len(made) / rate))
-    found = quality.widened(wave(96000), wave(96000), 48000, 4000.0)
+    found = quality.upsampling_scores(wave(96000), wave(96000), 48000, 4000.0)
     assert (found["STOI"], found["PESQ"]) == (2.0, 2.0)
     monkeypatch.setattr(quality, "find_spec", lambda name: None)
-    assert not {"STOI", "PESQ"} & set(quality.widened(wave(), wave(), RATE, 4000.0))
+    assert not {"STOI", "PESQ"} & set(quality.upsampling_scores(wave(), wave(), RATE, 4000.0))
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def references(tmp_path: Path) -> Path:
     return folder
 
 
-def test_separation(voices: Path, tmp_path: Path) -> None:
+def test_separation_is_scored_against_the_mixture(voices: Path, tmp_path: Path) -> None:
     assert task_of(voices) == "separate"
-    mixture, made = quality.separation(voices, find(["separate"], []), Setting(tmp_path))
+    mixture, made = quality.score_separation(voices, find_candidates(["separate"], []), BenchSettings(tmp_path))
     assert isinstance(mixture, Quality)
     assert isinstance(made, Quality)
     assert (mixture.model, mixture.condition, mixture.files) == ("the mixture", "2 speakers", 1)
@@ -131,45 +131,47 @@ def test_separation(voices: Path, tmp_path: Path) -> None:
 
 
 def test_another_number_of_speakers_is_refused(voices: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has 2 sources; spectral3 parts 3"):
-        next(quality.separation(voices, find(["spectral3"], []), Setting(tmp_path)))
+    with pytest.raises(UsageError, match="has 2 sources, but spectral3 separates 3"):
+        next(quality.score_separation(voices, find_candidates(["spectral3"], []), BenchSettings(tmp_path)))
 
 
-def test_references_that_do_not_fit_are_told(voices: Path, tmp_path: Path) -> None:
+def test_references_that_do_not_fit_are_refused(voices: Path, tmp_path: Path) -> None:
     soundfile.write(voices / "s2" / "a.wav", np.zeros(9999), RATE)
-    with pytest.raises(InputError, match=r"a\.wav differs in rate or length"):
-        next(quality.separation(voices, [], Setting(tmp_path)))
+    with pytest.raises(InputError, match=r"a\.wav differs in sample rate or length"):
+        next(quality.score_separation(voices, [], BenchSettings(tmp_path)))
     soundfile.write(voices / "s2" / "a.wav", np.zeros(100), RATE)
-    with pytest.raises(InputError, match="too few to be judged"):
-        next(quality.separation(voices, [], Setting(tmp_path)))
+    with pytest.raises(InputError, match="expected at least 2048"):
+        next(quality.score_separation(voices, [], BenchSettings(tmp_path)))
 
 
-def test_upsampling_against_soxr(references: Path, tmp_path: Path) -> None:
+def test_upsampling_is_scored_against_soxr(references: Path, tmp_path: Path) -> None:
     assert task_of(references) == "upsample"
-    (only,) = quality.upsampling(references, [], [8000], Setting(tmp_path))
+    (only,) = quality.score_upsampling(references, [], [8000], BenchSettings(tmp_path))
     assert isinstance(only, Quality)
     assert (only.model, only.condition, only.files) == ("soxr", "8000 → 16000 Hz", 2)
     assert only.figures["lag"] == 0
     assert only.figures["LSD below"] < 0.1 < 2 < only.figures["LSD above"]
 
 
-def test_references_of_two_rates_or_of_too_low_a_one(references: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="references at 16000 Hz; one rate is wanted, above the 16000 Hz of --from"):
-        next(quality.upsampling(references, [], [8000, 16000], Setting(tmp_path)))
+def test_references_need_one_sample_rate_above_the_input(references: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="references at 16000 Hz; expected one sample rate, above the 16000 Hz of --from"
+    ):
+        next(quality.score_upsampling(references, [], [8000, 16000], BenchSettings(tmp_path)))
     soundfile.write(references / "other.wav", np.zeros(9000), 8000)
     with pytest.raises(UsageError, match="references at 8000, 16000 Hz"):
-        next(quality.upsampling(references, [], [4000], Setting(tmp_path)))
+        next(quality.score_upsampling(references, [], [4000], BenchSettings(tmp_path)))
 
 
-def test_a_command_that_fails_is_told(references: Path, tmp_path: Path) -> None:
-    broken = Subject("model", "nobody", "nobody", "upsample", 8000)
-    _, made = quality.upsampling(references, [broken], [8000], Setting(tmp_path))
-    assert isinstance(made, Failed)
+def test_a_failing_command_is_a_failure(references: Path, tmp_path: Path) -> None:
+    broken = Candidate("model", "nobody", "nobody", "upsample", 8000)
+    _, made = quality.score_upsampling(references, [broken], [8000], BenchSettings(tmp_path))
+    assert isinstance(made, Failure)
     assert "no model 'nobody'" in made.reason
 
 
-def test_other_folders_are_refused(tmp_path: Path) -> None:
+def test_folders_of_other_layouts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         task_of(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="holds neither mix/"):
+    with pytest.raises(UsageError, match="expected mix/"):
         task_of(tmp_path)

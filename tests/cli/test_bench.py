@@ -36,14 +36,14 @@ def test_speed_and_memory_as_json() -> None:
 
 @pytest.fixture
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "machine", lambda *_: speed.Machine(100.0, 400.0, 2))
+    monkeypatch.setattr(speed, "measure_machine", lambda *_: speed.Machine(100.0, 400.0, 2))
 
 
-def test_a_table_says_where_it_is_from(known_machine: None) -> None:
+def test_a_table_ends_with_the_environment(known_machine: None) -> None:
     done = bench(EXAMPLES / "narrowband.wav", "--models", "spectral_bwe", "--runs", 1)
     assert done.exit_code == 0, done.output
     assert all(
-        text in done.stdout for text in ("real-time factor", "× spectral_bwe", "floor: 100 GFLOP/s", "cores; torch")
+        text in done.stdout for text in ("real-time factor", "× spectral_bwe", "roofline: 100 GFLOP/s", "cores; torch")
     )
 
 
@@ -57,7 +57,7 @@ def test_quality_as_markdown(tmp_path: Path) -> None:
     assert "| audiosr upsample | 8000 → 16000 Hz | 1 | " in done.stdout
 
 
-def test_what_fails_is_told_and_counts(known_machine: None, tmp_path: Path) -> None:
+def test_failures_are_printed_and_change_the_exit_code(known_machine: None, tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     real = Path(__file__).parents[2] / "weights" / "audio_unet.safetensors"
     broken.write_bytes(real.read_bytes()[:-100])
@@ -72,26 +72,26 @@ def test_what_fails_is_told_and_counts(known_machine: None, tmp_path: Path) -> N
     ("arguments", "said"),
     [
         ([], "nothing to measure"),
-        (["a.wav", "--synthetic", 1], "either a recording or --synthetic"),
+        (["a.wav", "--synthetic", 1], "a recording and --synthetic exclude each other"),
         (["--synthetic", -1], "must be above 0 seconds"),
         (["--synthetic", "nan"], "must be above 0 seconds"),
         (["--synthetic", "inf"], "must be above 0 seconds"),
         (["--synthetic", 1, "--json", "--markdown"], "exclude each other"),
-        (["--memory", "--lengths", "1,x"], "--lengths 1,x: numbers above 0"),
-        (["--memory", "--lengths", "1,nan"], "--lengths 1,nan: numbers above 0"),
-        (["--memory", "--lengths", "inf"], "--lengths inf: numbers above 0"),
-        (["--synthetic", 1, "--models", "speaker_encoder"], "does not work on recordings by itself"),
-        (["--synthetic", 1, "--against", "nobody"], "no such peer"),
+        (["--memory", "--lengths", "1,x"], "--lengths 1,x: expected numbers above 0"),
+        (["--memory", "--lengths", "1,nan"], "--lengths 1,nan: expected numbers above 0"),
+        (["--memory", "--lengths", "inf"], "--lengths inf: expected numbers above 0"),
+        (["--synthetic", 1, "--models", "speaker_encoder"], "cannot process recordings on its own"),
+        (["--synthetic", 1, "--against", "nobody"], "unknown peer"),
         (["--synthetic", 1, "--picture", "a.jpg"], "--picture a.jpg: a name that ends in .png"),
     ],
 )
-def test_calls_that_are_off(arguments: list[object], said: str) -> None:
+def test_invalid_calls_are_refused(arguments: list[object], said: str) -> None:
     done = bench(*arguments)
     assert isinstance(done.exception, UsageError)
     assert said in str(done.exception)
 
 
-def test_a_peer_that_is_not_there_leaves_with_2() -> None:
+def test_a_missing_peer_is_a_usage_error() -> None:
     code = (
         "import sys, audiosr_cli.bench.peers as peers; peers.find_spec = lambda name: None; "
         "from audiosr_cli.cli.main import main; main()"
@@ -99,7 +99,7 @@ def test_a_peer_that_is_not_there_leaves_with_2() -> None:
     call = [sys.executable, "-c", code, "bench", "--synthetic", "1", "--against", "asteroid-dprnn"]
     done = subprocess.run(call, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "audiosr: --against asteroid-dprnn: asteroid is not installed here; pip install asteroid\n"
+    assert done.stderr == "audiosr: --against asteroid-dprnn: asteroid is not installed; pip install asteroid\n"
 
 
 def test_help_names_every_peer() -> None:

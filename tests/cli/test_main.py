@@ -32,7 +32,7 @@ def stereo(tmp_path: Path) -> Path:
     return path
 
 
-def test_separate_writes_a_file_a_speaker(stereo: Path, tmp_path: Path) -> None:
+def test_separate_writes_one_file_per_speaker(stereo: Path, tmp_path: Path) -> None:
     done = audiosr("separate", stereo, "--speakers", 2, "-o", tmp_path / "out", "-v")
     assert done.returncode == 0, done.stderr
     names = done.stdout.decode().split()
@@ -43,7 +43,7 @@ def test_separate_writes_a_file_a_speaker(stereo: Path, tmp_path: Path) -> None:
         assert (info.frames, info.samplerate, info.channels, info.subtype) == (66150, 44100, 2, "PCM_24")
 
 
-def test_residual_and_sources_are_the_input(stereo: Path, tmp_path: Path) -> None:
+def test_residual_and_speakers_sum_to_the_input(stereo: Path, tmp_path: Path) -> None:
     done = inside("separate", stereo, "--residual", "-o", tmp_path, "--subtype", "float", "--json")
     assert done.returncode == 0, done.stderr
     row = report(done)
@@ -60,7 +60,7 @@ def test_residual_and_sources_are_the_input(stereo: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("channels", "count"), [("each", 2), ("mix", 1), ("2", 1)])
-def test_channels(channels: str, count: int, stereo: Path, tmp_path: Path) -> None:
+def test_channels_are_processed_mixed_or_selected(channels: str, count: int, stereo: Path, tmp_path: Path) -> None:
     done = inside("separate", stereo, "--channels", channels, "-o", tmp_path, "--subtype", "float")
     assert done.returncode == 0, done.stderr
     wave = soundfile.read(stereo, dtype="float32", always_2d=True)[0]
@@ -79,7 +79,7 @@ def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
     assert (row["levels_db"], row["warnings"]) == ([None, None], [])
 
 
-def test_import(tmp_path: Path) -> None:
+def test_an_imported_model_separates(tmp_path: Path) -> None:
     shapes = json.loads((Path(__file__).parents[1] / "golden" / "importing.json").read_text())["ConvTasNet"]["shapes"]
     source = originals.save("ConvTasNet", shapes, tmp_path)
     target = tmp_path / "brought.safetensors"
@@ -105,7 +105,7 @@ def test_default_names_in_the_current_folder(tmp_path: Path) -> None:
     assert soundfile.info(tmp_path / "mix_speaker2.wav").frames == 8000
 
 
-def test_pipes_give_what_files_give(stereo: Path, tmp_path: Path) -> None:
+def test_pipes_and_files_give_the_same_output(stereo: Path, tmp_path: Path) -> None:
     piped = audiosr("upsample", "-", "-o", "-", input=stereo.read_bytes())
     assert piped.returncode == 0, piped.stderr
     assert audiosr("upsample", "-", input=stereo.read_bytes()).stdout == piped.stdout
@@ -116,7 +116,7 @@ def test_pipes_give_what_files_give(stereo: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(wave, soundfile.read(tmp_path / "a.wav")[0])
 
 
-def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
+def test_commands_can_be_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
     python = f"{sys.executable} -m audiosr_cli"
     line = (
         f"cat {stereo} | {python} upsample - -o - | {python} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
@@ -126,7 +126,7 @@ def test_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
     assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
 
 
-def test_where_content_ends_is_told(tmp_path: Path) -> None:
+def test_the_cutoff_is_reported(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(16000).T, 16000)
     found = inside("upsample", "a.wav", "--json", cwd=tmp_path)
     assert report(found)["cutoff_hz"] == 8000
@@ -140,7 +140,7 @@ def test_where_content_ends_is_told(tmp_path: Path) -> None:
     assert b"content" not in plain.stderr
 
 
-def test_json(stereo: Path, tmp_path: Path) -> None:
+def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     done = inside("upsample", stereo, tmp_path / "bad.wav", "--json", "-o", tmp_path / "out")
     start, good, bad = map(json.loads, done.stdout.splitlines())
@@ -179,7 +179,7 @@ def test_json(stereo: Path, tmp_path: Path) -> None:
         (["upsample", "-"], 1, "standard input: is empty"),
     ],
 )
-def test_errors_are_one_line_and_a_code(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+def test_errors_are_one_line_and_an_exit_code(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
     places = {"dir": tmp_path, "wav": tmp_path / "a.wav"}
@@ -229,7 +229,7 @@ def test_header_only_and_one_sample(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "kept"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
-def test_threads_spin_briefly_unless_told(given: dict[str, str], kept: str) -> None:
+def test_threads_spin_briefly_unless_the_environment_says_otherwise(given: dict[str, str], kept: str) -> None:
     code = (
         "import atexit, os, sys; atexit.register(lambda: print(os.environ['GOMP_SPINCOUNT'])); sys.argv[1:] = ['-h']\n"
     )
@@ -239,10 +239,29 @@ def test_threads_spin_briefly_unless_told(given: dict[str, str], kept: str) -> N
     assert done.stdout.split()[-1].decode() == kept
 
 
-def test_models_and_version() -> None:
+def test_models_are_listed_and_verified() -> None:
     listed = json.loads(inside("models", "list", "--json").stdout)
     assert listed["spectral2"]["spec"]["sources"] == 2
     assert b"spectral2_narrow" in inside("models", "list").stdout
     done = inside("models", "verify")
     assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
     assert inside("--version").stdout.startswith(b"audiosr 0.")
+
+
+@pytest.mark.parametrize("command", ["separate", "upsample", "separate-sr"])
+def test_help_lists_options_in_groups(command: str) -> None:
+    text = inside(command, "--help").stdout.decode()
+    titles = [line.removesuffix(":") for line in text.splitlines() if line[:1].isalpha() and line.endswith(":")]
+    assert titles == ["Input", "Output", "Model", "Batch", "Messages"]
+    assert text.index("INPUTS <") < text.index("Output:") < text.index("--overwrite") < text.index("Model:")
+    assert text.index("Batch:") < text.index("--resume") < text.index("Messages:") < text.index("--help")
+
+
+def test_help_without_groups_lists_arguments_and_options() -> None:
+    text = inside("models", "verify", "--help").stdout.decode()
+    assert text.index("Arguments:") < text.index("MODELS <") < text.index("Options:") < text.index("--help")
+
+
+def test_the_list_of_commands_shows_whole_descriptions() -> None:
+    commands = inside("--help").stdout.decode().split("Commands:")[1]
+    assert commands.count("...") <= 1  # `train`

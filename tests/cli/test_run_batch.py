@@ -1,4 +1,4 @@
-"""cli/running.py and cli/telling.py: what is said of a batch, what a manifest holds, rehearsals and shares."""
+"""cli/run_batch.py and cli/progress.py: messages, events, manifests, dry runs and shards."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_events(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_EVENT_S", 0.0)
+def test_events_of_a_batch_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVENT_INTERVAL_S", 0.0)
     soundfile.write(folder / "in" / "c.wav", noise(0).T, 8000)
     done = audiosr("in", "-o", "out", "--model", "none", "--json", "--overwrite")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -52,35 +52,35 @@ def test_events(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("failed", "in/bad.wav"),
         *[(event, "in/c.wav") for event in ("start", "warning", "done")],
     ]
-    assert (rows[1]["seconds"], rows[1]["share"]) == (1.0, 1.0)
+    assert (rows[1]["seconds"], rows[1]["fraction"]) == (1.0, 1.0)
     assert rows[2]["status"] == "done"
     skipped = audiosr("in/a.wav", "-o", "out", "--model", "none", "--json", "--skip")
     assert json.loads(skipped.stdout)["event"] == "skipped"
 
 
-def test_progress_goes_where_it_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_EVENT_S", 0.0)
-    monkeypatch.setattr(progress, "_LINE_S", 0.0)
+def test_progress_is_a_table_lines_events_or_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVENT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_INTERVAL_S", 0.0)
     arguments = ("in", "-o", "out", "--model", "none", "--overwrite")
     plain = audiosr(*arguments, "--progress", "plain")
     assert "0 of 4 finished; in/a.wav: 1 s" in plain.stderr
     assert "done" in plain.stderr.splitlines()[-5]  # the table's head
     assert "failed: in/bad.wav: " in plain.stderr.splitlines()[-1]
     events = audiosr(*arguments, "--progress", "json")
-    assert '{"event": "progress", "input": "in/a.wav", "seconds": 1.0, "share": 1.0}' in events.stderr.splitlines()
+    assert '{"event": "progress", "input": "in/a.wav", "seconds": 1.0, "fraction": 1.0}' in events.stderr.splitlines()
     assert events.stdout == plain.stdout
     none = audiosr(*arguments, "--progress", "none")
     assert [line[:20] for line in none.stderr.splitlines()] == ["audiosr: in/bad.wav:", "audiosr: 1 of 4 recor"[:20]]
     assert audiosr("in", "-o", "out", "--model", "none", "--json", "--progress", "none").stdout.count("progress") == 0
 
 
-def test_a_summary_keeps_few_failures() -> None:
+def test_a_summary_keeps_the_first_failures() -> None:
     summary = progress.Summary()
     for error in (OutputError("no room"), *(UsageError(f"{i}") for i in range(50))):
-        summary.ended(Outcome(Item("a.wav"), error=error))
+        summary.on_outcome(Outcome(Item("a.wav"), error=error))
     assert (summary.count["failed"], summary.failures) == (51, ["no room", *map(str, range(19))])
     assert summary.exit_code == 1
-    summary.ended(Outcome(Item("a.wav")))
+    summary.on_outcome(Outcome(Item("a.wav")))
     assert summary.exit_code == 3
 
 
@@ -91,7 +91,7 @@ class Full(io.StringIO):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_standard_output_is_named_only_where_it_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_standard_output_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise OSError("odd")
 
@@ -99,18 +99,18 @@ def test_standard_output_is_named_only_where_it_is_at_fault(monkeypatch: pytest.
         guarded(fail)()
     monkeypatch.setattr(sys, "stdout", Full())
     with pytest.raises(AudioSRError, match=r"^standard output: No space left on device$"):
-        guarded(console.put)(text="a")
+        guarded(console.print_output)(text="a")
 
 
-def test_a_bar_takes_the_terminal_when_it_is_entered() -> None:
-    bars = progress.Bars(2)
+def test_bars_are_drawn_only_inside_their_context() -> None:
+    bars = progress.ProgressBars(2)
     assert not bars._bar.live.is_started
     with bars:
         assert bars._bar.live.is_started
     assert not bars._bar.live.is_started
 
 
-def test_a_rehearsal_writes_nothing_and_finds_what_cannot_go_well(folder: Path) -> None:
+def test_dry_run_writes_nothing_and_finds_failures(folder: Path) -> None:
     planned = audiosr("in", "-o", "out", "--model", "none", "--dry-run")
     assert planned.stdout.splitlines() == [f"in/{name}.wav → out/{name}_16000.wav" for name in "abc"]
     assert planned.exit_code == 3
@@ -118,22 +118,22 @@ def test_a_rehearsal_writes_nothing_and_finds_what_cannot_go_well(folder: Path) 
     assert not (folder / "out").exists()
     (folder / "out").mkdir()
     (folder / "out" / "b_16000.wav").touch()
-    assert "out/b_16000.wav: exists already" in audiosr("in", "-o", "out", "--model", "none", "--dry-run").stderr
+    assert "out/b_16000.wav: already exists" in audiosr("in", "-o", "out", "--model", "none", "--dry-run").stderr
     rows = audiosr("in", "-o", "out", "--model", "none", "--dry-run", "--skip", "--json").stdout.splitlines()
     assert [json.loads(row)["event"] for row in rows] == ["planned", "skipped", "failed", "planned"]
     twice = audiosr("in", "in/a.wav", "-o", "out", "--model", "none", "--dry-run")
     assert isinstance(twice.exception, UsageError)
 
 
-def test_shares_are_all_of_it(folder: Path) -> None:
+def test_shards_cover_all_inputs(folder: Path) -> None:
     shares = [audiosr("in", "-o", "out", "--model", "none", "--shard", f"{i}/3").stdout.splitlines() for i in (1, 2, 3)]
     assert shares == [["out/a_16000.wav", "out/c_16000.wav"], ["out/b_16000.wav"], []]
 
 
-def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
+def test_a_manifest_records_inputs_outputs_and_settings(folder: Path, small_weights: Path) -> None:
     audiosr("in", "-o", "out", "--manifest", "run.jsonl", "--cutoff", 3000)
     rows: list[dict[str, Any]] = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
-    assert [row["status"] for row in rows] == ["begun", "done", "begun", "done", "failed", "begun", "done"]
+    assert [row["status"] for row in rows] == ["started", "done", "started", "done", "failed", "started", "done"]
     row = rows[1]
     assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", sha256(Path("in/a.wav")))
     (made,) = row["outputs"]
@@ -143,7 +143,7 @@ def test_what_a_manifest_holds(folder: Path, small_weights: Path) -> None:
     assert "header ends" in rows[4]["error"]
 
 
-def test_what_changes_no_sample_makes_no_other_run(folder: Path) -> None:
+def test_threads_and_batch_do_not_invalidate_a_manifest(folder: Path) -> None:
     arguments = ("in", "-o", "out", "--model", "none", "--manifest", "run.jsonl", "--resume")
     assert len(audiosr(*arguments).stdout.splitlines()) == 3
     assert audiosr(*arguments, "--threads", "7", "--batch", "2").stdout == ""
@@ -153,17 +153,17 @@ def test_what_changes_no_sample_makes_no_other_run(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["in", "--resume"], "--manifest FILE"),
-        (["in", "a\0b"], "inputs: holds a NUL byte"),
-        (["in", "-o", "a\0b"], "output: holds a NUL byte"),
-        (["in", "--manifest", "a\0b"], "manifest: holds a NUL byte"),
-        (["in", "--shard", "3/2"], "i/N is wanted"),
+        (["in", "a\0b"], "inputs: contains a NUL byte"),
+        (["in", "-o", "a\0b"], "output: contains a NUL byte"),
+        (["in", "--manifest", "a\0b"], "manifest: contains a NUL byte"),
+        (["in", "--shard", "3/2"], "expected i/N"),
         (["-", "in", "--jobs", "2"], "leave --jobs out"),
-        (["/dev/fd/63", "in", "--jobs", "2"], "/dev/fd/63 reaches no other process"),
+        (["/dev/fd/63", "in", "--jobs", "2"], "cannot be combined with /dev/fd/63"),
         ([], "no inputs"),
         (["in", "--skip", "--fail"], "exclude each other"),
     ],
 )
-def test_calls_that_cannot_be_meant(arguments: list[str], said: str, folder: Path) -> None:
+def test_contradictory_calls_are_refused(arguments: list[str], said: str, folder: Path) -> None:
     done = audiosr(*arguments, "--model", "none")
     assert isinstance(done.exception, UsageError)
     assert said in str(done.exception)

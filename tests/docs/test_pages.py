@@ -11,6 +11,7 @@ from pathlib import Path
 import doc_pages
 import pytest
 from doc_pages import ROOT
+from test_layers import ROWS
 
 PACKAGE = ROOT / "audiosr_cli"
 
@@ -45,6 +46,20 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
     assert not broken, f"{doc_pages.name(page)}: {broken}"
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in doc_pages.PAGES if ROOT / "docs" in page.parents], ids=doc_pages.name
+)
+def test_the_site_renders_the_same_blocks_as_the_repository(page: Path) -> None:
+    """MkDocs' parser needs more indentation and more empty lines than GitHub's; both must find the same blocks."""
+    markdown = pytest.importorskip("markdown")  # comes with the extra `docs`
+    pytest.importorskip("pymdownx")
+    html = markdown.markdown(page.read_text(encoding="utf-8"), extensions=["tables", "pymdownx.superfences"])
+    kinds = {"table": "table_open", "li": "list_item_open", "tr": "tr_open", "pre": "fence", "a": "link_open"}
+    for tag, kind in kinds.items():
+        count = sum(token.type in (kind, "code_block" if tag == "pre" else kind) for token in doc_pages.tokens(page))
+        assert len(re.findall(rf"<{tag}[ >]", html)) == count, tag
+
+
 def test_the_readme_has_at_most_200_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
@@ -69,13 +84,19 @@ def test_the_architecture_page_names_every_folder_and_file_on_its_way() -> None:
     assert folders <= named, folders - named
 
 
+def test_the_picture_of_the_layers_shows_the_rows_that_imports_obey() -> None:
+    rows: dict[str, set[str]] = {}
+    picture = (ROOT / "docs/images/layers.svg").read_text(encoding="utf-8")
+    for y, name in re.findall(r'y="(\d+)" text-anchor="middle" font-weight="bold">(\w+)<', picture):
+        rows.setdefault(y, set()).add(name)
+    shown = [rows[y] for y in sorted(rows, key=int, reverse=True)]
+    assert all(row <= drawn for row, drawn in zip(ROWS, shown, strict=True)), shown
+
+
 def test_every_environment_variable_is_documented() -> None:
     page = (ROOT / "docs/reference/environment.md").read_text()
-    used = {
-        name
-        for path in PACKAGE.rglob("*.py")
-        for name in re.findall(r"environ(?:\.get\(|\.setdefault\(|\[)\"(\w+)\"", path.read_text())
-    }
+    reads = re.compile(r"(?:environ(?:\.get\(|\.setdefault\(|\[)|envvar=)\"(\w+)\"")
+    used = {name for path in PACKAGE.rglob("*.py") for name in reads.findall(path.read_text())}
     assert used
     assert all(f"`{name}`" in page for name in used), used
 
@@ -87,3 +108,10 @@ def test_every_bundled_model_has_a_card_in_the_index() -> None:
         card = (ROOT / f"docs/models/{name}.md").read_text()
         for heading in ("Intended use", "Data", "Training", "Evaluation", "Limitations"):
             assert f"## {heading}\n" in card, (name, heading)
+
+
+def test_every_event_of_training_is_documented() -> None:
+    page = (ROOT / "docs/guides/pipelines.md").read_text()
+    names = {name for path in PACKAGE.rglob("*.py") for name in re.findall(r'"event": "([a-z_]+)"', path.read_text())}
+    assert {"train", "valid"} <= names
+    assert not [name for name in names - {"step"} if f"`{name}`" not in page]  # steps only move the bar

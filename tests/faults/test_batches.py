@@ -1,4 +1,4 @@
-"""Faults 87 to 90, 92 and 103: workers killed, runs side by side, what is resumed and what is done again."""
+"""Faults 87 to 90, 92 and 103: killed workers, concurrent runs, and what --resume processes again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from running import PLAIN, audiosr, contents, endless, inside, parts, recording,
 def statuses(manifest: Path) -> list[tuple[str, str]]:
     """What the manifest says was done, in order."""
     rows = [json.loads(line) for line in manifest.read_text().splitlines() if line.endswith("}")]
-    return [(Path(row["input"]).name, row["status"]) for row in rows if row["status"] != "begun"]
+    return [(Path(row["input"]).name, row["status"]) for row in rows if row["status"] != "started"]
 
 
-def test_087_a_killed_worker_costs_its_recording_only(tmp_path: Path) -> None:
+def test_087_a_killed_worker_fails_only_its_recording(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 4)
     with endless(tmp_path / "endless.wav"):
         arguments = (tmp_path / "endless.wav", folder, "-o", tmp_path / "out", "--jobs", 2, "--json")
@@ -51,7 +51,7 @@ def test_087_another_worker_takes_the_place_of_a_killed_one(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_087_signals_end_the_workers_and_their_temporaries(number: int, code: int, tmp_path: Path) -> None:
+def test_087_signals_stop_workers_and_remove_temporary_files(number: int, code: int, tmp_path: Path) -> None:
     """The signal goes to the whole group, as from a terminal."""
     with endless(tmp_path / "a.wav"), endless(tmp_path / "b.wav"):
         arguments = (tmp_path / "a.wav", tmp_path / "b.wav", "-o", tmp_path / "out", "--jobs", 2)
@@ -94,7 +94,7 @@ def test_088_two_runs_into_one_folder(tmp_path: Path) -> None:
     assert contents(tmp_path / "both") == contents(tmp_path / "alone")
 
 
-def test_089_resume_after_a_kill_skips_only_what_is_proven(tmp_path: Path) -> None:
+def test_089_resume_after_a_kill_skips_only_complete_recordings(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 8, 4000)
     manifest, out = tmp_path / "run.jsonl", tmp_path / "out"
     arguments = (*PLAIN, folder, "-o", out, "--manifest", manifest)
@@ -121,7 +121,7 @@ def test_089_resume_after_a_kill_skips_only_what_is_proven(tmp_path: Path) -> No
     assert contents(out) == contents(tmp_path / "clean")
 
 
-def test_089_a_touched_input_with_the_same_content_is_proven(tmp_path: Path) -> None:
+def test_089_a_touched_input_with_the_same_content_is_complete(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 2)
     arguments = (*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
     assert inside(*arguments).returncode == 0
@@ -130,19 +130,19 @@ def test_089_a_touched_input_with_the_same_content_is_proven(tmp_path: Path) -> 
     assert (done.returncode, done.stderr.count(b"skipped"), done.stdout) == (0, 2, b"")
 
 
-def test_089_outputs_of_others_stay(tmp_path: Path) -> None:
+def test_089_outputs_that_the_manifest_does_not_know_are_not_replaced(tmp_path: Path) -> None:
     """Nothing in the manifest says that they are ours."""
     folder = recordings(tmp_path / "in", 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "000_16000.wav").write_bytes(b"of somebody else")
     done = inside(*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
-    assert (done.returncode, b"exists already" in done.stderr) == (3, True)
+    assert (done.returncode, b"already exists" in done.stderr) == (3, True)
     done = inside(*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--resume")
-    assert (done.returncode, b"exists already" in done.stderr) == (3, True)
+    assert (done.returncode, b"already exists" in done.stderr) == (3, True)
     assert (tmp_path / "out" / "000_16000.wav").read_bytes() == b"of somebody else"
 
 
-def test_090_another_option_is_another_run(tmp_path: Path) -> None:
+def test_090_another_option_is_processed_again(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 2)
     arguments = [*PLAIN, folder, "-o", tmp_path / "out", "--manifest", tmp_path / "m", "--template", "{stem}.wav"]
     assert inside(*arguments).returncode == 0
@@ -153,7 +153,7 @@ def test_090_another_option_is_another_run(tmp_path: Path) -> None:
     assert inside(*arguments, "--rate", "24000", "--resume").stdout == b""
 
 
-def test_090_another_model_is_another_run(tmp_path: Path) -> None:
+def test_090_another_model_is_processed_again(tmp_path: Path) -> None:
     """Under the same name and path, too."""
     recording(tmp_path / "a.wav", 4000)
     weights = EXAMPLES.parent / "weights"
@@ -179,7 +179,7 @@ def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
     assert all(one == made[0] for one in made)
 
 
-def test_103_a_half_written_line_is_ignored_and_that_recording_done_again(tmp_path: Path) -> None:
+def test_103_an_incomplete_line_is_ignored_and_its_recording_processed_again(tmp_path: Path) -> None:
     folder = recordings(tmp_path / "in", 3)
     manifest = tmp_path / "run.jsonl"
     arguments = (*PLAIN, folder, "-o", tmp_path / "out", "--manifest", manifest)
@@ -193,5 +193,5 @@ def test_103_a_half_written_line_is_ignored_and_that_recording_done_again(tmp_pa
         assert (done.returncode, done.stdout.decode()) == (0, f"{tmp_path}/out/002_16000.wav\n"), done.stderr
         assert contents(tmp_path / "out") == before
         rows: list[dict[str, Any]] = [json.loads(line) for line in manifest.read_bytes().splitlines()[-2:]]
-        assert [row["status"] for row in rows] == ["begun", "done"]
+        assert [row["status"] for row in rows] == ["started", "done"]
     assert inside(*arguments, "--resume").stdout == b""

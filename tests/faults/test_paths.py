@@ -133,7 +133,7 @@ def test_060_two_inputs_for_one_output_are_found_before_work(tmp_path: Path) -> 
         recording(tmp_path / name / ("a.wav" if name != "3" else "A.wav"))
     done = inside(*PLAIN, "3/A.wav", "1/a.wav", "2/a.wav", "-o", "out", cwd=tmp_path)
     assert done.returncode == 2
-    one_line(done, "1/a.wav and 2/a.wav would both become out/a_16000.wav; use --template or -o")
+    one_line(done, "1/a.wav and 2/a.wav would both be written to out/a_16000.wav; use --template or -o")
     assert not (tmp_path / "out").exists()
     assert inside(*PLAIN, "1/a.wav", "1/a.wav", cwd=tmp_path).returncode == 2
     assert inside(*PLAIN, "3/A.wav", "1/a.wav", "-o", "out", cwd=tmp_path).returncode == 0
@@ -149,7 +149,7 @@ def test_061_links_in_the_output_folder_are_not_followed(tmp_path: Path) -> None
     (tmp_path / "out" / "b_16000.wav").symlink_to(tmp_path / "not there")
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
     kept = inside(*PLAIN, "in", "-o", "out", cwd=tmp_path)
-    assert (kept.returncode, kept.stderr.count(b"exists already")) == (1, 2), kept.stderr
+    assert (kept.returncode, kept.stderr.count(b"already exists")) == (1, 2), kept.stderr
     done = inside(*PLAIN, "in", "-o", "out", "--overwrite", cwd=tmp_path)
     assert (done.returncode, b"out/sub/c_16000.wav: a symlink leads out" in done.stderr) == (3, True)
     assert (tmp_path / "victim").read_bytes() == b"precious"
@@ -168,11 +168,11 @@ def test_062_loops_of_symlinks(tmp_path: Path) -> None:
     (tmp_path / "in" / "deep" / "up").symlink_to(tmp_path / "in")
     done = inside(*PLAIN, "in", cwd=tmp_path)
     assert done.returncode == 1
-    one_line(done, "in/deep/up: a symlink that leads back to a folder above it; remove it")
+    one_line(done, "in/deep/up: a symlink leads back to a folder above it; remove it")
     (tmp_path / "out").symlink_to("out")
     done = inside(*PLAIN, "in/a.wav", "-o", "out", cwd=tmp_path)
     assert done.returncode == 1
-    one_line(done, "out: cannot be made")
+    one_line(done, "out: cannot be created")
 
 
 def test_063_output_folders_are_made(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_064_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
     one_line(done, "-o file: exists and is not a folder")
     done = inside(*PLAIN, "a.wav", "-o", "file/below", cwd=tmp_path)
     assert done.returncode == 1
-    one_line(done, "file/below: cannot be made: Not a directory")
+    one_line(done, "file/below: cannot be created: Not a directory")
 
 
 def test_065_a_disk_that_is_read_only(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_069_outputs_that_exist_are_refused(tmp_path: Path) -> None:
     for more in ([], ["--fail"]):
         done = inside(*PLAIN, "a.wav", *more, cwd=tmp_path)
         assert done.returncode == 1
-        one_line(done, "a_16000.wav: exists already; use --overwrite or --skip")
+        one_line(done, "a_16000.wav: already exists; use --overwrite or --skip")
     skipped = inside(*PLAIN, "a.wav", "--skip", cwd=tmp_path)
     assert (skipped.returncode, (tmp_path / "a_16000.wav").read_bytes()) == (0, b"old")
     assert inside(*PLAIN, "a.wav", "--fail", "--skip", cwd=tmp_path).returncode == 2

@@ -117,9 +117,9 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
     """Which never end here."""
     soundfile.write(tmp_path / "a.wav", samples(10 * RATE).T, RATE)
     options = ("--cutoff", 3000, "--threads", threads, "-o", tmp_path / "out")
-    command = [sys.executable, "-c", _ENDLESS_WINDOWS, tmp_path / "begun", "upsample", tmp_path / "a.wav", *options]
+    command = [sys.executable, "-c", _ENDLESS_WINDOWS, tmp_path / "started", "upsample", tmp_path / "a.wav", *options]
     process = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, stderr=subprocess.PIPE)
-    wait_for((tmp_path / "begun").exists, process)
+    wait_for((tmp_path / "started").exists, process)
     assert list((tmp_path / "out").glob("*.part"))
     process.send_signal(number)
     _, talk = process.communicate(timeout=HANG_S)

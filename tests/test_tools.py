@@ -1,0 +1,44 @@
+"""tools/: what the scripts write is what the commands read."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import noise
+
+from audiosr_cli.bench import quality
+from audiosr_cli.bench.datasets import task_of
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+def test_written_mixtures_have_the_layout_of_bench_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("score_separation")
+    sources = torch.from_numpy(noise(4000, channels=2))
+    tool.write([tool.Mixture(sources, sources.sum(0), None, 16000)], tmp_path)
+    assert task_of(tmp_path) == "separate"
+    (row,) = quality.separation(tmp_path, [], None)
+    assert (row.condition, row.files, row.figures["SI-SDRi"]) == ("2 speakers", 1, 0.0)
+
+
+def test_data_is_the_option_or_the_variable_and_otherwise_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    from argparse import ArgumentParser
+
+    def parse(*arguments: str) -> Path:
+        parser = ArgumentParser()
+        import_module("data_folder").add_data_option(parser)
+        return parser.parse_args(arguments).data
+
+    with pytest.raises(SystemExit):
+        parse()
+    assert "--data" in capsys.readouterr().err
+    monkeypatch.setenv("AUDIOSR_DATA", "recordings")
+    assert parse() == Path("recordings")
+    assert parse("--data", "others") == Path("others")
