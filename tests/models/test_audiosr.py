@@ -27,9 +27,9 @@ from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
 from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming import pipeline as pipeline_module
+from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import process_array
 from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Latents, Recordings, Upsampling
