@@ -73,8 +73,8 @@ def _command(name: str, command: Any) -> str:
     for option in shown:
         if option.param_type_name == "option":
             panels.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(_option(option))
-    for panel in sorted(panels, key=lambda panel: GROUPS.index(panel) if panel in GROUPS else -1):  # as in --help
-        parts.append(f"| {panel} | Default | Meaning |\n|---|---|---|\n" + "\n".join(panels[panel]) + "\n")
+    order = sorted(panels, key=lambda panel: GROUPS.index(panel) if panel in GROUPS else -1)  # as in --help
+    parts += [f"| {panel} | Default | Meaning |\n|---|---|---|\n" + "\n".join(panels[panel]) + "\n" for panel in order]
     return "\n".join(parts)
 
 
