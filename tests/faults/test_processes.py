@@ -277,7 +277,7 @@ def test_083_a_position_beyond_2_to_the_31(tmp_path: Path) -> None:
     at = 2**31 + 77
     sparse(tmp_path / "a.wav", head, len(head) + 4 * (at + 1), np.float32(np.nan).tobytes())
     done = audiosr("upsample", tmp_path / "a.wav", "--model", "none", "--rate", RATE, "-o", "/dev/null", timeout=3000)
-    assert f"sample {at} " in done.said_of(tmp_path / "a.wav")
+    assert f"sample {at} " in done.message_about(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("mib", [300, 500, 740])
@@ -298,7 +298,7 @@ def test_084_too_little_address_space_for_one_of_two(recording: Path) -> None:
     options = ("--batch", 64, "--model", "spectral2", "-o", recording.parent / "out")
     done = audiosr("separate", long, recording, *options, before=("prlimit", f"--as={1200 << 20}"))
     assert done.code == 3, done.stderr
-    assert "not enough memory; try --batch 1 --threads 1, or raise the limit (ulimit -v)" in done.said_of(long)
+    assert "not enough memory; try --batch 1 --threads 1, or raise the limit (ulimit -v)" in done.message_about(long)
     assert sorted(path.name for path in (recording.parent / "out").iterdir()) == ["a_speaker1.wav", "a_speaker2.wav"]
 
 
