@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from audiosr_cli.cli.main import app
+from audiosr_cli.cli.options import GROUPS
 from audiosr_cli.models.registry import architectures, get_architecture
 from audiosr_cli.train.config import RunConfig
 from audiosr_cli.train.tasks import TASKS
@@ -72,8 +73,8 @@ def _command(name: str, command: Any) -> str:
     for option in shown:
         if option.param_type_name == "option":
             panels.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(_option(option))
-    for panel, rows in panels.items():
-        parts.append(f"| {panel} | Default | Meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+    order = sorted(panels, key=lambda panel: GROUPS.index(panel) if panel in GROUPS else -1)  # as in --help
+    parts += [f"| {panel} | Default | Meaning |\n|---|---|---|\n" + "\n".join(panels[panel]) + "\n" for panel in order]
     return "\n".join(parts)
 
 
