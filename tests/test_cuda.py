@@ -29,7 +29,7 @@ from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.optimizers import Muon, orthogonalise
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Embedding, Recordings, Separation, Upsampling
-from audiosr_cli.train.tasks.upsampling import Weights
+from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 from audiosr_cli.train.transfer import upload_all
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -108,13 +108,13 @@ def separating(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, R
 
 def upsampling(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
     config = make_config("spectral_bwe", BWE | {"margin": 0})
-    task = Upsampling(config.spec, 4, 0.2, weights=Weights(mel=1.0))
+    task = Upsampling(config.spec, 4, 0.2, loss_weights=UpsamplingLossWeights(mel=1.0))
     return trainer("spectral_bwe", config, task, out, device, loop)
 
 
 def adversarial(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
     config = make_config("audio_unet", SMALL["audio_unet"])
-    task = Upsampling(config.spec, 2, 0.1, weights=Weights(adversarial=0.1, features=1.0))
+    task = Upsampling(config.spec, 2, 0.1, loss_weights=UpsamplingLossWeights(adversarial=0.1, feature_matching=1.0))
     return trainer("audio_unet", config, task, out, device, loop)
 
 
@@ -149,7 +149,7 @@ def test_batches_and_steps_are_those_of_the_cpu(task: str, tmp_path: Path) -> No
         made, recordings = TASKS[task](tmp_path, device)
         batches.append(made.batch(recordings))
         seen = [made.train_step(made.batch(recordings)) for _ in range(3)]
-        due = made.reports.last()
+        due = made.metrics_readback.flush()
         terms.append([one for one in [*seen, due.terms if due else {}] if one])
         models.append(torch.cat([p.detach().flatten().cpu() for p in made.model.parameters()]))
     for key, value in batches[0].items():
@@ -275,13 +275,13 @@ def test_the_layout_is_the_configs(channels_last: bool, tmp_path: Path) -> None:
     kernel = next(p for p in made.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
     assert kernel.is_contiguous(memory_format=torch.channels_last) == channels_last
     made.train_step(made.batch(recordings))
-    due = made.reports.last()
+    due = made.metrics_readback.flush()
     assert due is not None
     assert due.finite
 
 
 def test_band_limiting_is_that_of_the_cpu() -> None:
     waves = torch.randn(16, 16384, generator=generator())
-    recipe = bandlimit.draw(bandlimit.Degradation(), 16, generator())
-    on_cpu, on_cuda = (bandlimit.band_limit(waves.to(device), recipe, 48000) for device in (CPU, CUDA))
+    params = bandlimit.draw(bandlimit.Degradation(), 16, generator())
+    on_cpu, on_cuda = (bandlimit.band_limit(waves.to(device), params, 48000) for device in (CPU, CUDA))
     assert relative(on_cuda, on_cpu) < 1e-4

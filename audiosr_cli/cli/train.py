@@ -105,12 +105,12 @@ def train(
         _pack(configs, data, pack, pack_mib, init or [])
         return
     from audiosr_cli.runtime.device import pick_device
-    from audiosr_cli.train.run import Call
+    from audiosr_cli.train.run import TrainCall
     from audiosr_cli.train.run import train as run
 
     if len(configs) > 1 or len(init or []) > 1:
         raise UsageError("one CONFIG and one --init train at a time; several are for --pack")
-    call = Call(
+    call = TrainCall(
         data,
         minutes,
         resume,
@@ -171,11 +171,11 @@ def reporting() -> Iterator[Callable[[dict[str, Any]], None]]:
         def report(row: dict[str, Any]) -> None:
             nonlocal pace
             if row["event"] == "step":
-                at = f"step {row['step']}, loss {row['loss']:.3f}, {row['hours_heard']:.2f} h heard{pace}"
+                at = f"step {row['step']}, loss {row['loss']:.3f}, {row['audio_hours']:.2f} h heard{pace}"
                 bar.update(task, completed=min(row["share_done"], 1.0), at=at)
                 return
-            if "hours_per_minute" in row:
-                pace = f", {row['hours_per_minute']:.2f} h a minute"
+            if "audio_hours_per_minute" in row:
+                pace = f", {row['audio_hours_per_minute']:.2f} h a minute"
             if row["event"] != "train":
                 console.print(json.dumps(row), markup=False, soft_wrap=True)
 

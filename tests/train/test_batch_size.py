@@ -67,7 +67,7 @@ def test_a_run_measures_and_takes_the_best(speakers: Path, monkeypatch: pytest.M
     _, rows = run(speakers, STEPS, batch_size=0)
     found = next(row for row in rows if row["event"] == "batch_size")
     assert found["batch_size"] == 8
-    assert found["hours_per_minute"] == {
+    assert found["audio_hours_per_minute"] == {
         2: pytest.approx(2 * 0.256 / 60, abs=1e-3),
         4: pytest.approx(4 * 0.256 / 60, abs=1e-3),
         8: pytest.approx(8 * 0.256 / 90, abs=1e-3),
@@ -97,10 +97,10 @@ def test_a_second_sitting_remembers_on_the_same_machine(speakers: Path, monkeypa
 
 
 def test_cpu_memory_is_not_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    trials = object.__new__(batch_size.Trials)
-    object.__setattr__(trials, "device", torch.device("cpu"))
+    measure = object.__new__(batch_size.BatchSizeTrials)
+    object.__setattr__(measure, "device", torch.device("cpu"))
     monkeypatch.setattr(batch_size, "_available_bytes", lambda: 0)
-    assert (trials._fits(1), trials._fits(2)) == (True, False)
+    assert (measure._fits(1), measure._fits(2)) == (True, False)
 
 
 def test_one_process_measures(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,19 +15,19 @@ from audiosr_cli.checkpoints import store
 from audiosr_cli.models import build
 from audiosr_cli.train.config import DataConfig, read_config
 from audiosr_cli.train.data import folder_paths
-from audiosr_cli.train.measured_rooms import MeasuredRooms
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.reverb import MeasuredRirs
 from audiosr_cli.train.tasks import Recordings
 
 CONFIGS = sorted((EXAMPLES / "train").glob("*.toml"))
 
 
 @cache
-def measured_rooms(rate: int) -> MeasuredRooms:
+def measured_rooms(rate: int) -> MeasuredRirs:
     """One room with a single reflection."""
     response = torch.zeros(1, rate // 4)
     response[0, [0, rate // 10]] = torch.tensor([1.0, 0.5])
-    return MeasuredRooms(rate, (response,))
+    return MeasuredRirs(rate, (response,))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

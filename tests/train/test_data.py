@@ -21,8 +21,8 @@ from corpora import RUN
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.train import data
 from audiosr_cli.train.data import load_corpus, read_table
-from audiosr_cli.train.measured_rooms import load_rooms
-from audiosr_cli.train.run import cache_folder
+from audiosr_cli.train.recordings import cache_folder
+from audiosr_cli.train.reverb import load_rirs
 
 
 def test_decodes_resamples_and_names_what_it_cannot_read(speakers: Path) -> None:
@@ -77,10 +77,10 @@ def test_a_speaker_of_two_folders_is_one_by_the_table(speakers: Path) -> None:
     (speakers / "table.csv").write_text("\n".join(rows))
     folders, table = [speakers / "train", speakers / "valid"], read_table(speakers / "table.csv")
     made = load_corpus(folders, 8000, speakers / "cache", table, shares=(0.5, 0.5))
-    assert len(made.chance) == 4
+    assert len(made.speaker_probs) == 4
     ann = int(made.speakers[[name.endswith("train/a/0.flac") for name in made.names].index(True)])
     assert [Path(made.names[k]).parent.name for k in (made.speakers == ann).nonzero()[:, 0]] == ["a", "a", "d", "d"]
-    assert float(made.chance[ann]) == pytest.approx(0.5 / 3 + 0.5 / 2)  # from either folder
+    assert float(made.speaker_probs[ann]) == pytest.approx(0.5 / 3 + 0.5 / 2)  # from either folder
     drawn = made.speakers[made.draw(200, 100, torch.Generator().manual_seed(0), 2)["recording"]]
     assert (drawn[:, 0] != drawn[:, 1]).all()
 
@@ -91,19 +91,19 @@ def test_balance_weighs_speakers_by_their_length(balance: float, expected: float
     for take in range(2, 8):
         soundfile.write(speakers / "train" / "a" / f"{take}.flac", noise(16000, seed=50 + take)[0], 16000)
     made = load_corpus([speakers / "train"], 8000, speakers / "cache", balance=balance)
-    assert float(made.chance[0] / made.chance[1]) == pytest.approx(expected)
-    assert float(made.chance.sum()) == pytest.approx(1.0)
+    assert float(made.speaker_probs[0] / made.speaker_probs[1]) == pytest.approx(expected)
+    assert float(made.speaker_probs.sum()) == pytest.approx(1.0)
     folders = [speakers / "train", speakers / "valid"]
     both = load_corpus(folders, 8000, speakers / "cache", shares=(1.0, 1.0), balance=balance)
-    assert float(both.chance[:3].sum()) == pytest.approx(0.5)
-    assert float(both.chance[0] / both.chance[1]) == pytest.approx(expected)
+    assert float(both.speaker_probs[:3].sum()) == pytest.approx(0.5)
+    assert float(both.speaker_probs[0] / both.speaker_probs[1]) == pytest.approx(expected)
 
 
 def test_short_recordings_are_left_out_where_asked(speakers: Path) -> None:
     soundfile.write(speakers / "train" / "a" / "long.flac", noise(32000)[0], 16000)
     made = load_corpus([speakers / "train"], 8000, speakers / "cache", min_seconds=1.5)
     assert [Path(name).name for name in made.names] == ["long.flac"]
-    assert len(made.chance) == 1
+    assert len(made.speaker_probs) == 1
     with pytest.raises(TrainingError, match="min_seconds"):
         load_corpus([speakers / "train"], 8000, speakers / "cache", min_seconds=3.0)
 
@@ -114,13 +114,13 @@ def test_training_reads_audio_without_pyav(speakers: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "av", None)  # importing it raises ImportError
     made = load_corpus([speakers / "train"], 8000, speakers / "cache")
     assert len(made.names) == 7
-    assert len(load_rooms([speakers / "valid" / "d"], 8000).responses) == 3
+    assert len(load_rirs([speakers / "valid" / "d"], 8000).responses) == 3
 
 
 def test_shares_weigh_folders(speakers: Path) -> None:
     folders = [speakers / "train", speakers / "valid"]
     made = load_corpus(folders, 8000, speakers / "cache", shares=(3.0, 1.0))
-    torch.testing.assert_close(made.chance, torch.tensor([0.25, 0.25, 0.25, 0.125, 0.125]))
+    torch.testing.assert_close(made.speaker_probs, torch.tensor([0.25, 0.25, 0.25, 0.125, 0.125]))
     with pytest.raises(UsageError, match=r"shares = \[1\.0\]"):
         load_corpus(folders, 8000, speakers / "cache", shares=(1.0,))
 
@@ -128,7 +128,7 @@ def test_shares_weigh_folders(speakers: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        ("path,sex\na,f\n", UsageError, "wants the columns path"),
+        ("path,sex\na,f\n", UsageError, "needs the column path"),
         ("path,bandwidth_hz\na,high\n", UsageError, "line 2: bandwidth_hz 'high'"),
         (None, TrainingError, "cannot be read as CSV"),
     ],
@@ -174,7 +174,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no audio files under"):
         load_corpus([tmp_path], 8000, tmp_path / "cache")
     soundfile.write(tmp_path / "silence.wav", np.zeros(100), 8000)
-    with pytest.raises(TrainingError, match=r"none of 1 files could be read; .*silent throughout"):
+    with pytest.raises(TrainingError, match=r"none of 1 files could be read; .*is empty or silent"):
         load_corpus([tmp_path], 8000, tmp_path / "cache")
 
 
@@ -197,9 +197,9 @@ def test_no_real_target_reaches_above_its_band(data: Path) -> None:
     with (data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             rate, band = int(row["sample_rate"]), float(row["bandwidth_hz"])
-            found = table.band(data / row["path"], rate, 48000)
-            assert found <= band
-            ends.setdefault(rate, []).append(found)
+            bandwidth = table.bandwidth_of(data / row["path"], rate, 48000)
+            assert bandwidth <= band
+            ends.setdefault(rate, []).append(bandwidth)
     assert max(ends[44100]) == pytest.approx(0.94 * 22050)
     assert max(ends[16000]) == pytest.approx(0.94 * 8000)
     assert max(ends[48000]) == 24000
@@ -207,7 +207,7 @@ def test_no_real_target_reaches_above_its_band(data: Path) -> None:
 
 def test_the_real_recordings(data: Path, tmp_path: Path) -> None:
     made = load_corpus([data / "speech16k" / "valid"], 8000, tmp_path / "cache", read_table(data / "manifest.csv"))
-    assert len(made.chance) == 24
+    assert len(made.speaker_probs) == 24
     assert made.skipped == []
 
 
@@ -257,5 +257,5 @@ def test_a_cache_that_cannot_be_written_is_one_line_of_the_command(speakers: Pat
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "/proc/cache: decoded recordings cannot be kept there" in line
+    assert "/proc/cache: decoded recordings cannot be written there" in line
     assert "set $AUDIOSR_CACHE to a folder that can be written" in line

@@ -16,7 +16,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train import checkpoint
-from audiosr_cli.train.heads import Assisted, Clustering, Heads
+from audiosr_cli.train.heads import ClusteringConfig, Heads, ModelWithHeads
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
@@ -39,7 +39,7 @@ CONFIG = SpectralUNetConfig(
     core=1024,
     overlap=0,
 )
-BOTH = {"clustering": Clustering(10.0, 4), "half_resolution_weight": 0.5}
+BOTH = {"clustering": ClusteringConfig(10.0, 4), "half_resolution_weight": 0.5}
 RECORDINGS = Recordings(voices(4, 1.0), voices(3, 1.0))
 
 
@@ -49,13 +49,13 @@ def network(seed: int = 0, config: SpectralUNetConfig = CONFIG) -> SpectralUNet:
 
 
 def heads_of(model: SpectralUNet, loss: Any = None) -> Heads:
-    return Heads(model, Clustering(10.0, 4), 0.5, loss or (lambda a, b: (a - b).abs().mean()))
+    return Heads(model, ClusteringConfig(10.0, 4), 0.5, loss or (lambda a, b: (a - b).abs().mean()))
 
 
 def test_heads_do_not_change_what_the_network_answers() -> None:
     model = network()
     x = torch.randn(2, 1, 2048, generator=generator())
-    output, extra = Assisted(model, heads_of(model))(x)
+    output, extra = ModelWithHeads(model, heads_of(model))(x)
     assert torch.equal(output, model(x))
     assert extra["clustering"].shape == (2, 33, 24, 4)
     torch.testing.assert_close(extra["clustering"].norm(dim=-1), torch.ones(2, 33, 24))
@@ -123,7 +123,7 @@ def test_losses_are_weighted_and_named() -> None:
 
 
 def test_networks_without_such_maps_are_refused() -> None:
-    task = Separation(CONFIG.spec, 2, 0.256, clustering=Clustering(10.0))
+    task = Separation(CONFIG.spec, 2, 0.256, clustering=ClusteringConfig(10.0))
     with pytest.raises(UsageError, match=r"\[task.clustering\] weight = 10: only the architecture spectral_unet"):
         task.heads(build("wave_u_net", make_config("wave_u_net", {})))
     with pytest.raises(UsageError, match=r"context = 0, not 256"):
@@ -157,25 +157,25 @@ def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_pat
     assisted.load()
     for own, theirs in zip(known(assisted), known(plain), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
-    assert assisted.aids.heads is not None
-    assert not any(assisted.optimizer.state[p] for p in assisted.aids.parameters())
-    before = [p.clone() for p in assisted.aids.parameters()]
+    assert assisted.auxiliary.heads is not None
+    assert not any(assisted.optimizer.state[p] for p in assisted.auxiliary.parameters())
+    before = [p.clone() for p in assisted.auxiliary.parameters()]
     terms = steps(assisted)
     assert set(terms) == {"si_snr_and_level", "clustering", "half_resolution"}
-    assert all(not torch.equal(a, b) for a, b in zip(before, assisted.aids.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, assisted.auxiliary.parameters(), strict=True))
 
     again = trainer(tmp_path, optimizer, heads=True)
     again.load()
-    for own, theirs in zip(again.aids.parameters(), assisted.aids.parameters(), strict=True):
+    for own, theirs in zip(again.auxiliary.parameters(), assisted.auxiliary.parameters(), strict=True):
         assert torch.equal(own, theirs)
         states = again.optimizer.state[own], assisted.optimizer.state[theirs]
         assert states[0] and all(torch.equal(states[0][key], states[1][key]) for key in states[1])
 
-    wider = trainer(tmp_path, optimizer, heads=True, clustering=Clustering(10.0, 6))
+    wider = trainer(tmp_path, optimizer, heads=True, clustering=ClusteringConfig(10.0, 6))
     wider.load()
-    assert wider.aids.heads is not None and wider.aids.heads.clustering is not None
-    assert not wider.optimizer.state[wider.aids.heads.clustering.weight]
-    assert wider.optimizer.state[next(wider.aids.heads.half_resolution.parameters())]
+    assert wider.auxiliary.heads is not None and wider.auxiliary.heads.clustering is not None
+    assert not wider.optimizer.state[wider.auxiliary.heads.clustering.weight]
+    assert wider.optimizer.state[next(wider.auxiliary.heads.half_resolution.parameters())]
     wider.train_step(wider.batch(RECORDINGS))
 
     without = trainer(tmp_path, optimizer, heads=False)
@@ -184,7 +184,7 @@ def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_pat
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     steps(without)
     state = checkpoint.load(tmp_path)[0]
-    assert not state["aids"]["heads"]
+    assert not state["auxiliary"]["heads"]
     assert len(state["optimizer"]["state"]) == len(list(without.model.parameters()))
 
 
@@ -193,7 +193,7 @@ def test_states_of_versions_without_aids_can_be_resumed(tmp_path: Path) -> None:
     plain.train_step(plain.batch(RECORDINGS))
     plain.save()
     state, turn = checkpoint.load(tmp_path)
-    del state["aids"]
+    del state["auxiliary"]
     checkpoint.save(tmp_path, state, turn)
     made = trainer(tmp_path, "muon", heads=True)
     made.load()
@@ -216,8 +216,8 @@ def test_a_silent_batch_leaves_everything_finite(tmp_path: Path) -> None:
     batch["input"][0], batch["target"][0] = 0, 0
     terms = made.train_step(batch)
     assert all(abs(value) < 1e3 for value in terms.values())
-    assert made._nonfinite == 0
-    assert all(torch.isfinite(p).all() for p in (*made.model.parameters(), *made.aids.parameters()))
+    assert made.gradient_check.consecutive == 0
+    assert all(torch.isfinite(p).all() for p in (*made.model.parameters(), *made.auxiliary.parameters()))
 
 
 AIDED = """
@@ -248,7 +248,7 @@ crop_s = 0.256
 half_resolution_weight = 0.5
 [task.clustering]
 weight = 10.0
-[task.pairs]
+[task.pair_sampling]
 candidates = 2
 [loop]
 steps = 12
@@ -272,9 +272,9 @@ def test_an_interrupted_run_with_every_aid_ends_where_an_uninterrupted_one_does(
     whole, parts = (checkpoint.load(speakers / name)[0] for name in ("whole", "parts"))
     for key, value in whole["model"].items():
         torch.testing.assert_close(parts["model"][key], value, atol=1e-4, rtol=0, msg=key)
-    for key, value in whole["aids"]["heads"].items():
-        torch.testing.assert_close(parts["aids"]["heads"][key], value, atol=1e-4, rtol=0, msg=key)
-    difficulty, other = (state["aids"]["difficulty"] for state in (whole, parts))
+    for key, value in whole["auxiliary"]["heads"].items():
+        torch.testing.assert_close(parts["auxiliary"]["heads"][key], value, atol=1e-4, rtol=0, msg=key)
+    difficulty, other = (state["auxiliary"]["difficulty"] for state in (whole, parts))
     assert difficulty["steps"] == 12 and torch.equal(difficulty["pairs"], other["pairs"])
     assert len(difficulty["pairs"]) == 3
     torch.testing.assert_close(other["difficulty"], difficulty["difficulty"], atol=1e-2, rtol=0)
@@ -284,7 +284,7 @@ def test_every_aid_can_be_switched_off_and_on_by_the_config_of_a_resume(speakers
     plain = AIDED[: AIDED.index("half_resolution_weight")] + AIDED[AIDED.index("[loop]") :]
     run(speakers, plain.replace("steps = 12", "steps = 2"))
     run(speakers, AIDED.replace("steps = 12", "steps = 4"), resume=True)
-    assert checkpoint.load(speakers / "out")[0]["aids"]["difficulty"]["steps"] == 2
+    assert checkpoint.load(speakers / "out")[0]["auxiliary"]["difficulty"]["steps"] == 2
     run(speakers, plain.replace("steps = 12", "steps = 5"), resume=True)
     assert checkpoint.load(speakers / "out")[0]["step"] == 5
 
@@ -297,6 +297,6 @@ def test_what_a_config_cannot_ask_for_is_refused_before_anything_is_written(spea
         run(speakers, AIDED.replace("weight = 10.0", "weight = 10.0\nfeatures = 1"))
     with pytest.raises(UsageError, match="half_resolution_weight = -1"):
         run(speakers, AIDED.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
-    with pytest.raises(UsageError, match="turns, short and absent must be below 1"):
-        run(speakers, AIDED.replace("[task.pairs]", "[task.mixing]\nturns = 1.0\n[task.pairs]"))
+    with pytest.raises(UsageError, match="turns_prob, padded_prob and silent_source_prob must be below 1"):
+        run(speakers, AIDED.replace("[task.pair_sampling]", "[task.mixing]\nturns = 1.0\n[task.pair_sampling]"))
     assert not rows and not (speakers / "out").exists()

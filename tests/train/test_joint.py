@@ -53,7 +53,7 @@ def test_a_separator_that_learns_beside_its_restorer_is_kept_and_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run(speakers, JOINT, "parts")
     run(speakers, JOINT, "parts", resume=True)
-    whole, parts = (checkpoint.load(speakers / name)[0]["partner"] for name in ("whole", "parts"))
+    whole, parts = (checkpoint.load(speakers / name)[0]["joint_model"] for name in ("whole", "parts"))
     begun = store.load_model("wave_u_net").state_dict()
     assert all(torch.allclose(parts[key], whole[key], atol=1e-4) for key in whole)
     assert any(not torch.allclose(parts[key], begun[key], atol=1e-4) for key in whole)

@@ -91,7 +91,7 @@ def test_the_table_says_speed_and_scores(kit: Path, monkeypatch: pytest.MonkeyPa
     rows = run_kit(call(kit, names=("one",)), lambda _: None)
     assert rows == json.loads((kit / "out" / "report.json").read_text())
     assert rows[0]["steps_per_s"] > 0
-    assert rows[0]["hours_per_minute"] > 0
+    assert rows[0]["audio_hours_per_minute"] > 0
     assert {"first", "last", "best"} <= set(rows[0])
     lines = table(rows).splitlines()
     assert lines[0].split() == ["run", "batch", "steps/s", "hours/min", "steps", "hours", "minutes"]

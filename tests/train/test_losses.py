@@ -11,7 +11,7 @@ from corpora import generator
 from audiosr_cli.dsp.metrics import lsd, si_sdr, snr
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.train.losses import (
-    best_assignment,
+    best_permutation,
     complex_stft,
     hungarian,
     log_mel,
@@ -38,7 +38,7 @@ def test_pit_finds_the_order(sources: int) -> None:
     estimate = reference[:, order] + 0.1 * randn(4, sources, 1000, seed=1)
     assert float(pit(estimate, reference, snr)) == pytest.approx(-20, abs=0.5)
     assert float(pit(estimate, reference, snr, best_db=5.0)) == -5.0
-    assert torch.equal(best_assignment(torch.eye(sources)[order][None])[0], order.argsort())
+    assert torch.equal(best_permutation(torch.eye(sources)[order][None])[0], order.argsort())
 
 
 def test_hungarian_is_as_cheap_as_the_best_of_all_orders() -> None:

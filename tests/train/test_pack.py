@@ -63,7 +63,7 @@ name = "separate"
 batch_size = 2
 crop_s = 0.2
 [task.mixing]
-noisy = 0.5
+noise_prob = 0.5
 """
 MIB = 1 << 20
 LITTLE = 0.24  # mebibytes for recordings, of which 12 speakers do not all fit
@@ -205,7 +205,7 @@ def test_tables_rates_and_noise(speakers: Path, monkeypatch: pytest.MonkeyPatch)
     corpus = load_corpus(
         [kit / "data" / "train"], 8000, speakers / "cache", read_table(kit / "data" / "lists" / "table.csv")
     )
-    assert len(corpus.chance) == 4
+    assert len(corpus.speaker_probs) == 4
 
 
 def test_noise_may_be_all_that_is_validated_with(speakers: Path) -> None:
@@ -222,7 +222,7 @@ def test_what_does_not_lie_below_the_data_folder_is_refused(speakers: Path, plac
     value = f'"{place}"' if key == "table" else f'["{place}"]'
     lines = [line for line in RUN.splitlines() if not line.startswith(key)]
     lines.insert(lines.index("[data]") + 1, f"{key} = {value}")
-    with pytest.raises(UsageError, match="has to lie below --data"):
+    with pytest.raises(UsageError, match="must be a path below --data"):
         packed(speakers, text="\n".join(lines))
 
 
@@ -247,7 +247,7 @@ def test_initial_weights_go_along(speakers: Path, small_weights: Path) -> None:
 def test_what_is_refused(speakers: Path, small_weights: Path) -> None:
     with pytest.raises(ModelError, match=r"do not fit.* a wave_u_net and not a speaker_encoder"):
         packed(speakers, init=("wave_u_net",))
-    with pytest.raises(UsageError, match="2 times for 1 configs"):
+    with pytest.raises(UsageError, match="given 2 times for 1 configs"):
         packed(speakers, init=("speaker_encoder", "speaker_encoder"))
     (speakers / "run.toml").write_text(RUN)
     (speakers / "b.toml").write_text(RUN)

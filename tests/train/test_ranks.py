@@ -52,5 +52,5 @@ def test_the_command_trains_under_torchrun(speakers: Path) -> None:
     assert (steps[0], steps[-1]) == (0, 12)
     state, _ = checkpoint.load(out)
     assert state["step"] == 12
-    assert abs(state["heard_s"] - 12 * 2 * 0.256) < 1e-6
+    assert abs(state["audio_s"] - 12 * 2 * 0.256) < 1e-6
     assert store.load_model(str(out / "tiny.safetensors")).spec.name == "tiny"

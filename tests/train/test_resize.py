@@ -15,7 +15,7 @@ from audiosr_cli.checkpoints import store
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train import resize
-from audiosr_cli.train.losses import FIGURES, pit
+from audiosr_cli.train.losses import METRICS, pit
 from audiosr_cli.train.resize import cut_bins, grow, importance, narrow, speech_and_rest
 from audiosr_cli.train.tasks import Recordings, Separation
 
@@ -126,7 +126,7 @@ def test_new_features_of_the_stream_learn_at_once_and_differently() -> None:
 
 
 @pytest.mark.parametrize("consistency", ["use", "always"])
-@pytest.mark.parametrize("loss", sorted(FIGURES))
+@pytest.mark.parametrize("loss", sorted(METRICS))
 def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consistency: Any) -> None:
     from audiosr_cli.train.warm_start import check_silent_sources
 
@@ -134,7 +134,7 @@ def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consiste
     new = grow(trained(), config).train()
     target = 0.1 * torch.randn(2, 3, 1024, generator=torch.Generator().manual_seed(3))
     estimate = new(torch.nn.functional.pad(target.sum(1, keepdim=True), (64, 64))).flatten(2)
-    pit(estimate, target, FIGURES[loss]).backward()
+    pit(estimate, target, METRICS[loss]).backward()
     assert new.head.weight.grad is not None
     gradient = new.head.weight.grad[4:].norm()
     task = Separation(config.spec, 2, 0.2, loss=loss)  # type: ignore[arg-type]

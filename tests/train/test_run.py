@@ -26,7 +26,7 @@ from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Embedding, Recordings, Separation, Upsampling
-from audiosr_cli.train.tasks.upsampling import Weights
+from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 
 
 def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,12 +218,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_kept(architecture:
 
 def test_adversarial_terms_join_the_loss(tmp_path: Path) -> None:
     made, recordings, _ = trainer(
-        "audio_unet", tmp_path, {}, crop_s=0.1, weights=Weights(adversarial=0.1, features=1.0, mel=1.0)
+        "audio_unet",
+        tmp_path,
+        {},
+        crop_s=0.1,
+        loss_weights=UpsamplingLossWeights(adversarial=0.1, feature_matching=1.0, mel=1.0),
     )
     terms = made.train_step(made.batch(recordings))
-    assert set(terms) == {"lsd", "stft", "complex", "mel", "adversarial", "features"}
+    assert set(terms) == {"lsd", "stft", "complex", "mel", "adversarial", "feature_matching"}
     made.save()
-    assert checkpoint.load(tmp_path)[0]["opponent"]["critics"]
+    assert checkpoint.load(tmp_path)[0]["discriminators"]["critics"]
 
 
 def test_schedules() -> None:
@@ -265,7 +269,7 @@ def test_warm_start_and_export(speakers: Path) -> None:
             torch.testing.assert_close(value, first.state_dict()[key], atol=2e-3, rtol=0)
     note = catalogue.metadata(made)["note"]
     assert (note["licence"], note["init"]) == ("CC0", str(best))
-    assert {"step", "minutes", "hours_heard", "machine", "commit", "command", "SI-SDRi (dB)"} <= set(note)
+    assert {"step", "minutes", "audio_hours", "machine", "commit", "command", "SI-SDRi (dB)"} <= set(note)
     other = text.replace("filters = 8", "filters = 4")
     with pytest.raises(ModelError, match="do not fit"):
         run(speakers, other, "third", init=str(best))
@@ -296,15 +300,15 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
     text = text.replace(
         'valid = ["valid"]', 'valid = ["train"]\nnoise = ["valid"]\nvalid_noise = ["valid"]\nrir = ["rir"]'
     )
-    text = text.replace("level_db", "turns = 0.5\nabsent = 0.2\nreverberation = 0.5\nnoisy = 0.5\nlevel_db")
-    text = text.replace("reverberation = 0.5", "reverberation = 0.5\nreal_rooms = 0.5")
+    text = text.replace("level_db", "turns_prob = 0.5\nabsent = 0.2\nreverberation = 0.5\nnoisy = 0.5\nlevel_db")
+    text = text.replace("reverb_prob = 0.5", "reverb_prob = 0.5\nreal_rooms = 0.5")
     (speakers / "rir").mkdir()
     soundfile.write(speakers / "rir" / "hall.flac", noise(8000)[0] * np.exp(-np.arange(8000) / 1000), 16000)
     best, rows = run(speakers, text)
     assert store.load_model(str(best)).spec.sources == 3
     assert {row["rooms"] for row in rows if "rooms" in row} == {1}
-    figures = {key for row in rows if row["event"] == "valid" for key in row if key.startswith("SI-SDRi")}
-    assert figures == {"SI-SDRi (dB)", "SI-SDRi turns (dB)", "SI-SDRi noise (dB)", "SI-SDRi rooms (dB)"}
+    metrics = {key for row in rows if row["event"] == "valid" for key in row if key.startswith("SI-SDRi")}
+    assert metrics == {"SI-SDRi (dB)", "SI-SDRi turns (dB)", "SI-SDRi noise (dB)", "SI-SDRi rooms (dB)"}
 
 
 @pytest.mark.parametrize(
@@ -322,15 +326,15 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
         (('precision = "fp32"', 'precision = "fp8"'), UsageError, "must be one of bf16, fp32"),
         (("minutes = 0.05", "minutes = 0"), UsageError, "above 0"),
         (("batch_size = 2", "batch_size = 0"), UsageError, "batch_size = 0: must be above 0"),
-        (("level_db", "turns = 1.5\nlevel_db"), UsageError, "turns = 1.5: must be between 0 and 1"),
-        (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "lower value comes first"),
-        (("level_db", "noisy = 0.5\nlevel_db"), UsageError, r"noisy = 0.5: \[data\] noise names no folder"),
+        (("level_db", "turns_prob = 1.5\nlevel_db"), UsageError, "turns_prob = 1.5: must be between 0 and 1"),
+        (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "the lower value first"),
+        (("level_db", "noise_prob = 0.5\nlevel_db"), UsageError, r"noise_prob = 0.5: needs recordings of noise"),
         (
-            ("level_db", "reverberation = 0.5\nreal_rooms = 0.5\nlevel_db"),
+            ("level_db", "reverb_prob = 0.5\nreal_rooms = 0.5\nlevel_db"),
             UsageError,
-            r"real_rooms = 0.5: \[data\] rir names no folder",
+            r"measured_rir_share = 0.5: needs measured responses",
         ),
-        (('train = ["train"]', 'train = ["train"]\nrir = ["rir"]'), TrainingError, "rir: no such folder; --data names"),
+        (('train = ["train"]', 'train = ["train"]\nrir = ["rir"]'), TrainingError, "rir: no such folder; set --data"),
         (('train = ["train"]', 'train = ["train"]\nbalance = 2'), UsageError, "balance = 2.0: must be between 0 and 1"),
         (('train = ["train"]', 'train = ["train"]\nmin_seconds = 9.0'), TrainingError, "every recording is shorter"),
         (("minutes = 0.05", "minutes = true"), UsageError, "expected a number"),
@@ -338,8 +342,8 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
         (("filters = 8", "filters = 8.0"), UsageError, "expected an integer"),
         (('output = "linear"', 'output = "liner"'), UsageError, "must be one of tanh, clip, linear"),
         (('name = "tiny"', 'name = "a/b"'), UsageError, "letters, digits"),
-        (("norm = true", "norm = true\nchannels = 2"), UsageError, "training is for one channel"),
-        (('name = "separate"', 'name = "upsample"'), UsageError, "is a model for 'separate'"),
+        (("norm = true", "norm = true\nchannels = 2"), UsageError, "channels = 2: must be 1"),
+        (('name = "separate"', 'name = "upsample"'), UsageError, "is a model for the task 'separate'"),
         (("valid = false", "valid = false\nsources = 3"), UsageError, "changes the shapes"),
         (('valid = ["valid"]', 'valid = ["valid/d"]'), TrainingError, "1 speaker"),
         (("crop_s = 0.256", "crop_s = 0.2561"), UsageError, "do not fit this network"),

@@ -21,8 +21,9 @@ from audiosr_cli.train.config import read_config
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.run import Call
+from audiosr_cli.train.run import TrainCall
 from audiosr_cli.train.session import Deadline, Session
+from audiosr_cli.train.stepping import GradientCheck
 from audiosr_cli.train.tasks import Separation
 
 FOREVER = RUN.replace("minutes = 0.05", "minutes = 1000.0\nema = 0.9").replace("valid_every_min = 0.02", "")
@@ -82,8 +83,8 @@ def test_everything_is_done_before_the_deadline(resumed: bool, speakers: Path, m
     clock.slow(monkeypatch, Trainer, "train_step", 2.0)
     _, rows = run(speakers, FOREVER, until=105.0, export=speakers / "to", export_every=10.0, resume=resumed)
     assert 180 < clock.now <= 200  # from 100 on, and 5 of 105 seconds were over then
-    figures = [row for row in rows if row["event"] == "valid"]
-    assert figures[-1]["step"] == checkpoint.load(speakers / "out")[0]["step"] > 10
+    metrics = [row for row in rows if row["event"] == "valid"]
+    assert metrics[-1]["step"] == checkpoint.load(speakers / "out")[0]["step"] > 10
 
 
 def test_the_rate_falls_towards_the_deadline(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +143,7 @@ def test_an_export_that_fails_is_a_warning(speakers: Path) -> None:
     _, rows = run(
         speakers, FOREVER.replace("minutes = 1000.0", "steps = 2"), export=speakers / "to" / "here", export_every=60.0
     )
-    assert any("cannot be made" in row.get("text", "") for row in rows)
+    assert any("cannot be created" in row.get("text", "") for row in rows)
 
 
 def memory_for(most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -211,7 +212,7 @@ def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
 ) -> None:
     """On CUDA it is known only when training is over."""
 
-    def failing(self: Trainer, report: Any) -> None:
+    def failing(self: GradientCheck, metrics: Any) -> None:
         raise TrainingError("10 in a row")
 
     real = Trainer._run
@@ -219,7 +220,7 @@ def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
     def quiet_until_the_end(self: Trainer, *args: Any) -> None:
         real(self, *args)
         self.progress.step = 77  # further than what was saved on the way
-        monkeypatch.setattr(Trainer, "_settle", failing)
+        monkeypatch.setattr(GradientCheck, "__call__", failing)
 
     monkeypatch.setattr(Trainer, "_run", quiet_until_the_end)
     with pytest.raises(TrainingError, match="in a row"):
@@ -256,7 +257,7 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
 )
 def test_calls_that_contradict_themselves(call: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Call(**call)
+        TrainCall(**call)
 
 
 def test_without_a_deadline_the_budget_is_the_configs() -> None:

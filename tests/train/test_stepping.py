@@ -17,9 +17,9 @@ from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.stepping import Average, Reports, take_back
+from audiosr_cli.train.stepping import MetricsReadback, WeightAverage, restore_buffers
 from audiosr_cli.train.tasks import Recordings, Separation, Upsampling
-from audiosr_cli.train.tasks.upsampling import Weights
+from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 from audiosr_cli.train.transfer import _pack, _unpack, upload_all
 
 CPU = torch.device("cpu")
@@ -27,25 +27,27 @@ WAVE_U_NET = {"sample_rate": 8000, "depth": 3, "filters": 8, "core": 512, "norm"
 AUDIO_UNET = {"filters": [4, 8], "kernels": [9, 5], "core": 1024, "bias": False}
 
 
-def separating(out: Path, late: bool, **loop: Any) -> tuple[Trainer, Recordings, list[dict[str, Any]]]:
-    """A trainer that reports each step at once, or as on CUDA."""
+def separating(out: Path, deferred: bool, **loop: Any) -> tuple[Trainer, Recordings, list[dict[str, Any]]]:
+    """A trainer that reads the metrics of each step immediately, or as on CUDA."""
     torch.manual_seed(0)
     config = make_config("wave_u_net", WAVE_U_NET | {"output": "linear", "difference": False, "valid": False})
     models, rows = [build("wave_u_net", config) for _ in range(2)], list[dict[str, Any]]()
     settings = {"precision": "fp32", "optimizer": "muon", "ema": 0.9, "learning_rate": 3e-3, "warmup_steps": 1}
     task = Separation(models[0].spec, 2, 0.256)
     made = Trainer(*models, task, LoopConfig(**settings | loop), out, Ranks(), Log(rows.append), {})
-    made.reports = Reports(late)
+    made.metrics_readback = MetricsReadback(deferred)
     return made, Recordings(voices(3), voices(2)), rows
 
 
-def upsampling(out: Path, late: bool) -> tuple[Trainer, Recordings]:
+def upsampling(out: Path, deferred: bool) -> tuple[Trainer, Recordings]:
     torch.manual_seed(0)
     models = [build("audio_unet", make_config("audio_unet", AUDIO_UNET)) for _ in range(2)]
-    task = Upsampling(models[0].spec, 2, 0.1, weights=Weights(adversarial=0.1, features=1.0, mel=1.0))
+    task = Upsampling(
+        models[0].spec, 2, 0.1, loss_weights=UpsamplingLossWeights(adversarial=0.1, feature_matching=1.0, mel=1.0)
+    )
     loop = LoopConfig(precision="fp32", ema=0.9)
     made = Trainer(*models, task, loop, out, Ranks(), Log(lambda row: None), {})
-    made.reports = Reports(late)
+    made.metrics_readback = MetricsReadback(deferred)
     rate = models[0].spec.out_rate
     return made, Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
 
@@ -81,20 +83,22 @@ def reads_of_a_step(made: Trainer, recordings: Recordings, monkeypatch: pytest.M
     return sum(host.reads.values()), len(lists)
 
 
-@pytest.mark.parametrize("late", [True, False])
-def test_a_step_reads_one_report_and_nothing_else(late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, recordings, _ = separating(tmp_path, late)
+@pytest.mark.parametrize("deferred", [True, False])
+def test_a_step_reads_its_metrics_once_and_nothing_else(
+    deferred: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, recordings, _ = separating(tmp_path, deferred)
     values, lists = reads_of_a_step(made, recordings, monkeypatch)
     assert lists == 1
-    assert (values == 0) == late
+    assert (values == 0) == deferred
 
 
-def test_nor_does_an_adversarial_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reads_of_a_step(*upsampling(tmp_path, late=True), monkeypatch) == (0, 1)
+def test_an_adversarial_step_reads_its_metrics_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reads_of_a_step(*upsampling(tmp_path, deferred=True), monkeypatch) == (0, 1)
 
 
-def test_late_steps_are_the_same_steps(tmp_path: Path) -> None:
-    trainers = [separating(tmp_path, late) for late in (False, True)]
+def test_deferred_steps_are_the_same_steps(tmp_path: Path) -> None:
+    trainers = [separating(tmp_path, deferred) for deferred in (False, True)]
     terms: list[list[dict[str, float]]] = [[], []]
     for seen, (made, recordings, _) in zip(terms, trainers, strict=True):
         for _ in range(5):
@@ -103,18 +107,18 @@ def test_late_steps_are_the_same_steps(tmp_path: Path) -> None:
     assert terms[1][0] == {}
     for one, other in zip(terms[0][:-1], terms[1][1:], strict=True):
         assert one == pytest.approx(other, abs=1e-3)
-    last = late.reports.last()
+    last = late.metrics_readback.flush()
     assert last is not None
     assert last.step == 4
     assert last.terms == pytest.approx(terms[0][-1], abs=1e-3)
-    assert late.reports.last() is None
+    assert late.metrics_readback.flush() is None
     for states in ((prompt.model.state_dict(), late.model.state_dict()), (prompt.average, late.average)):
         for key, value in states[0].items():
             torch.testing.assert_close(states[1][key], value, atol=1e-5, rtol=0, msg=key)
 
 
 def test_a_late_step_that_is_not_finite_changes_nothing_and_is_kept(tmp_path: Path) -> None:
-    made, recordings, rows = separating(tmp_path, late=True)
+    made, recordings, rows = separating(tmp_path, deferred=True)
     made.train_step(made.batch(recordings))
     states = (made.model.state_dict(), made.average, {"momentum": made.optimizer.state_dict()["state"][0]["momentum"]})
     before = [{key: value.clone() for key, value in state.items()} for state in states]
@@ -156,7 +160,7 @@ def test_averages_move_by_their_weight_and_counts_are_copied() -> None:
 
     for finite, expected in ((None, 0.25), (torch.tensor(True), 0.25), (torch.tensor(False), 0.0)):
         average = state(0.0, 1)
-        Average(average, state(1.0, 7)).follow(0.25, finite)
+        WeightAverage(average, state(1.0, 7)).update(0.25, finite)
         assert average["a"].tolist() == [expected] * 3
         assert average["b"].tolist() == [[-expected] * 2] * 2
         assert int(average["n"]) == 7
@@ -165,7 +169,7 @@ def test_averages_move_by_their_weight_and_counts_are_copied() -> None:
 @pytest.mark.parametrize(("finite", "expected"), [(None, 1.0), (torch.tensor(True), 2.0), (torch.tensor(False), 1.0)])
 def test_running_statistics_are_taken_back(finite: torch.Tensor | None, expected: float) -> None:
     buffer = torch.full((2,), 2.0)
-    take_back([buffer], [torch.ones(2)], finite)
+    restore_buffers([buffer], [torch.ones(2)], finite)
     assert buffer.tolist() == [expected] * 2
 
 

@@ -16,20 +16,20 @@ from audiosr_cli.dsp.metrics import si_sdr
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build, make_config
-from audiosr_cli.train.losses import pair_figures
-from audiosr_cli.train.measured_rooms import MeasuredRooms
+from audiosr_cli.train.losses import pairwise_metric
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.reverb import MeasuredRirs
 from audiosr_cli.train.tasks import Embedding, Recordings, Restoration, Separation, Upsampling
-from audiosr_cli.train.tasks.restoration import Shares
-from audiosr_cli.train.tasks.upsampling import Weights
+from audiosr_cli.train.tasks.restoration import RestorationLossWeights
+from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 
 SPEC = make_config("dual_path", {"context": 0}).spec
 RECORDINGS = Recordings(voices(4), voices(3))
 
 
 def test_stages_aim_at_rising_bandwidths() -> None:
-    task = Separation(SPEC, 2, 0.5, stage_hz=(1000.0, 2000.0, 4000.0))
+    task = Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(1000.0, 2000.0, 4000.0))
     batch = task.batch(RECORDINGS, generator(), Ranks())
     seen: list[Tensor] = []
     goals = task._goals(batch["target"], 3)
@@ -48,19 +48,19 @@ def test_stages_aim_at_rising_bandwidths() -> None:
 
 
 def test_stages_and_bandwidths_must_be_as_many() -> None:
-    task = Separation(SPEC, 2, 0.5, stage_hz=(1000.0, 4000.0))
+    task = Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(1000.0, 4000.0))
     batch = task.batch(RECORDINGS, generator(), Ranks())
     with pytest.raises(UsageError, match="answers 1 times"):
         task.losses(lambda _: batch["target"].unsqueeze(2), batch)
     with pytest.raises(UsageError, match="above 0"):
-        Separation(SPEC, 2, 0.5, stage_hz=(0.0,))
+        Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(0.0,))
 
 
 def test_voices_are_two_crops_of_each_speaker() -> None:
     """The leak is another speaker's crop, as far below as asked for."""
     spec = make_config("speaker_encoder", {}).spec
-    quiet = Embedding(spec, 3, 0.5, leak_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
-    leaky = Embedding(spec, 3, 0.5, leak_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    quiet = Embedding(spec, 3, 0.5, leakage_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    leaky = Embedding(spec, 3, 0.5, leakage_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
     assert quiet.shape == (6, 1, 4000)
     level = 10 * torch.log10((leaky - quiet).square().mean(-1) / quiet.square().mean(-1))
     torch.testing.assert_close(level, torch.full_like(level, -10.0), rtol=0, atol=0.5)
@@ -96,7 +96,7 @@ def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> 
     for given in (sources, sources.flip(1)):
         heard, ordered = task.part(mix, given)
         assert heard.shape == (2, 3, 8192) and torch.equal(heard[:, 0], mix)
-        own = pair_figures(ordered, heard[:, 1:], si_sdr)
+        own = pairwise_metric(ordered, heard[:, 1:], si_sdr)
         straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
         assert (straight.sum(1) >= crossed.sum(1)).all()
         spectrum = torch.fft.rfft(heard[:, 1:]).abs()
@@ -155,7 +155,7 @@ def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) ->
     with pytest.raises(UsageError, match="is the separator's"):
         Restoration(replace(restoration().spec, name="wave_u_net"), 2, 0.5, "wave_u_net", joint=True)
     with pytest.raises(UsageError, match="one of si_snr, stft and lsd"):
-        Shares(0.0, 0.0)
+        RestorationLossWeights(0.0, 0.0)
     task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     with pytest.raises(UsageError, match="one process"):
         task.batch(recordings, generator(), Ranks(0, 2))
@@ -192,12 +192,12 @@ def test_rooms_reach_the_batches_of_both_tasks_that_mix(task: str, small_weights
     response = torch.zeros(1, 4000)
     response[0, [0, 800]] = torch.tensor([1.0, 0.7])
     recordings = Recordings(
-        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rooms=MeasuredRooms(16000, (response,))
+        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rooms=MeasuredRirs(16000, (response,))
     )
     spec = make_config("dual_path", {"context": 0, "sample_rate": 16000}).spec
     inputs = []
     for reverberation in (0.0, 1.0):
-        mixing = Mixing(reverberation=reverberation, real_rooms=1.0)
+        mixing = Mixing(reverb_prob=reverberation, measured_rir_share=1.0)
         made = Separation(spec, 2, 0.512, mixing) if task == "separate" else restoration(mixing=mixing)
         batch = made.batch(recordings, generator(), Ranks())
         torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
@@ -213,7 +213,7 @@ def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:
         corpus_of([noise(96000, seed=k)[0] for k in range(3)], [0, 1, 2], 48000, 20727.0), voices(1)
     )
     task = Upsampling(make_config("audio_unet", {"sample_rate": 48000, "ratio": 1}).spec, 2, 0.5)
-    task = replace(task, weights=Weights(lsd=1.0, stft=1.0, complex=1.0, mel=1.0))
+    task = replace(task, loss_weights=UpsamplingLossWeights(lsd=1.0, stft=1.0, complex=1.0, mel=1.0))
     batch = task.batch(recordings, generator(), Ranks())
     assert (batch["band"] <= 1.06 * 20727).all()
     target, hiss = batch["target"], 0.1 * torch.randn(batch["target"].shape, generator=generator(1))
