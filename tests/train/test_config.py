@@ -76,3 +76,52 @@ def test_the_page_on_data_names_every_field() -> None:
     section = page.split("## The `[data]` section")[1].split("\n## ")[0]
     for field in fields(DataConfig):
         assert f"`{field.name}`" in section
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (("batch_size = 2", "batch_sise = 2"), UsageError, "did you mean 'batch_size'"),
+        (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
+        (("[loop]", "[loops]"), UsageError, "unknown section"),
+        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, audiosr, band_masks"),
+        (('name = "separate"', 'name = "x"'), UsageError, "known: audiosr, embed, separate, separate-sr, upsample"),
+        (("batch_size = 2", ""), UsageError, "the key 'batch_size' is missing"),
+        (("batch_size = 2", "batch_size = 2.5"), UsageError, "expected an integer"),
+        (("level_db = [0.0, 0.0]", "level_db = [0.0]"), UsageError, "expected 2 values"),
+        (("level_db = [0.0, 0.0]", "level_db = 3"), UsageError, "expected a list"),
+        (('precision = "fp32"', 'precision = "fp8"'), UsageError, "must be one of bf16, fp32"),
+        (("minutes = 0.05", "minutes = 0"), UsageError, "above 0"),
+        (("batch_size = 2", "batch_size = 0"), UsageError, "batch_size = 0: must be above 0"),
+        (("level_db", "turns_prob = 1.5\nlevel_db"), UsageError, "turns_prob = 1.5: must be between 0 and 1"),
+        (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "the lower value first"),
+        (("level_db", "noise_prob = 0.5\nlevel_db"), UsageError, r"noise_prob = 0.5: needs recordings of noise"),
+        (
+            ("level_db", "reverb_prob = 0.5\nreal_rooms = 0.5\nlevel_db"),
+            UsageError,
+            r"measured_rir_share = 0.5: needs measured responses",
+        ),
+        (('train = ["train"]', 'train = ["train"]\nrir = ["rir"]'), TrainingError, "rir: no such folder; set --data"),
+        (('train = ["train"]', 'train = ["train"]\nbalance = 2'), UsageError, "balance = 2.0: must be between 0 and 1"),
+        (('train = ["train"]', 'train = ["train"]\nmin_seconds = 9.0'), TrainingError, "every recording is shorter"),
+        (("minutes = 0.05", "minutes = true"), UsageError, "expected a number"),
+        (("warmup_steps = 5", "betas = [0.9, 1.0]"), UsageError, "below 1"),
+        (("filters = 8", "filters = 8.0"), UsageError, "expected an integer"),
+        (('output = "linear"', 'output = "liner"'), UsageError, "must be one of tanh, clip, linear"),
+        (('name = "tiny"', 'name = "a/b"'), UsageError, "letters, digits"),
+        (("norm = true", "norm = true\nchannels = 2"), UsageError, "channels = 2: must be 1"),
+        (('name = "separate"', 'name = "upsample"'), UsageError, "is a model for the task 'separate'"),
+        (("valid = false", "valid = false\nsources = 3"), UsageError, "changes the shapes"),
+        (('valid = ["valid"]', 'valid = ["valid/d"]'), TrainingError, "1 speaker"),
+        (("crop_s = 0.256", "crop_s = 0.2561"), UsageError, "do not fit this network"),
+        (('train = ["train"]', 'train = ["no"]'), TrainingError, "no such folder"),
+        (('train = ["train"]', 'train = ["train/a"]'), TrainingError, "1 speaker"),
+        (("[model]", "[model"), TrainingError, "cannot be read as TOML"),
+    ],
+)
+def test_unusable_configs_and_data_are_named_in_the_error(
+    change: tuple[str, str], kind: type[Exception], message: str, speakers: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        run(speakers, RUN.replace(*change))
+    assert not (speakers / "out" / "tiny.safetensors").exists()

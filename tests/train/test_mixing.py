@@ -104,10 +104,10 @@ def test_absent_sources_are_exactly_silent_and_never_all() -> None:
 
 
 def test_rooms_change_sources_and_keep_the_sum() -> None:
-    rooms = impulse_responses(4, 4, 8000, generator())
-    dry, _ = mixed(Mixing(reverb_prob=0.0), rooms=rooms)
-    wet, parts = mixed(Mixing(reverb_prob=1.0), rooms=rooms)
-    half, _ = mixed(Mixing(reverb_prob=0.5), rooms=rooms)
+    rirs = impulse_responses(4, 4, 8000, generator())
+    dry, _ = mixed(Mixing(reverb_prob=0.0), rirs=rirs)
+    wet, parts = mixed(Mixing(reverb_prob=1.0), rirs=rirs)
+    half, _ = mixed(Mixing(reverb_prob=0.5), rirs=rirs)
     torch.testing.assert_close(parts.sum(1), wet, atol=1e-5, rtol=0)
     assert ((dry - wet).abs().amax(-1) > 0.01).all()
     same = torch.isclose(dry, half, atol=1e-5).all(-1)

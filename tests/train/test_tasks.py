@@ -94,7 +94,7 @@ def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> 
     mix, sources = batch["input"][:, 0], batch["target"]
     torch.testing.assert_close(sources.sum(1), mix, rtol=0, atol=1e-5)
     for given in (sources, sources.flip(1)):
-        heard, ordered = task.part(mix, given)
+        heard, ordered = task.separate(mix, given)
         assert heard.shape == (2, 3, 8192) and torch.equal(heard[:, 0], mix)
         own = pairwise_metric(ordered, heard[:, 1:], si_sdr)
         straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
@@ -121,7 +121,7 @@ def test_restoring_teaches_no_highs_that_one_speaker_lacks(small_weights: Path) 
 def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
-    _, ordered = task.part(batch["input"][:, 0], batch["target"])
+    _, ordered = task.separate(batch["input"][:, 0], batch["target"])
     perfect = task.losses(lambda _: ordered.unsqueeze(2), batch).terms
     swapped = task.losses(lambda _: ordered.flip(1).unsqueeze(2), batch).terms
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
@@ -137,40 +137,40 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_the_separator_learns_where_it_is_asked_to(small_weights: Path, joint: bool) -> None:
+def test_the_separator_is_trained_only_if_joint(small_weights: Path, joint: bool) -> None:
     task, recordings = restoration(joint=joint), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0}))
     sum(task.losses(model, batch).terms.values()).backward()  # type: ignore[union-attr]
-    assert (task.partner is not None) == joint
-    assert all((weight.grad is not None) == joint for weight in task.parting.parameters())
+    assert (task.joint_model is not None) == joint
+    assert all((weight.grad is not None) == joint for weight in task.separator_model.parameters())
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
 
 
-def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) -> None:
-    with pytest.raises(UsageError, match="does not part 2 speakers"):
+def test_restoration_rejects_a_separator_that_does_not_fit(small_weights: Path) -> None:
+    with pytest.raises(UsageError, match="must be a separator of 2 speakers"):
         Restoration(restoration().spec, 2, 0.5, "audio_unet")
-    with pytest.raises(UsageError, match="sources end at 4000 Hz"):
+    with pytest.raises(UsageError, match="must be between 3200 and 4000"):
         Restoration(replace(restoration().spec, cutoff_hz=7000.0), 2, 0.5, "wave_u_net")
-    with pytest.raises(UsageError, match="is the separator's"):
+    with pytest.raises(UsageError, match="is the name of the separator"):
         Restoration(replace(restoration().spec, name="wave_u_net"), 2, 0.5, "wave_u_net", joint=True)
     with pytest.raises(UsageError, match="one of si_snr, stft and lsd"):
         RestorationLossWeights(0.0, 0.0)
     task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
-    with pytest.raises(UsageError, match="one process"):
+    with pytest.raises(UsageError, match="single process"):
         task.batch(recordings, generator(), Ranks(0, 2))
 
 
-def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weights: Path) -> None:
+def test_restoration_is_scored_up_to_the_bandwidth_of_the_narrowest_recording(small_weights: Path) -> None:
     task, valid = restoration(), voices(3, 5.0, 16000)
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
     truth: list[Tensor] = []
-    part = Restoration.part
+    separate = Restoration.separate
 
     def keep(self: Restoration, mix: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-        heard, ordered = part(self, mix, sources)
+        inputs, ordered = separate(self, mix, sources)
         truth.append(ordered)
-        return heard, ordered
+        return inputs, ordered
 
     def perfect_below_5_khz(_: Tensor) -> Tensor:
         cutoff = torch.full((truth[-1][:, 0].numel() // truth[-1].shape[-1],), 5000.0)
@@ -180,7 +180,7 @@ def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weigh
 
     model.forward = perfect_below_5_khz  # type: ignore[method-assign,assignment]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Restoration, "part", keep)
+        patch.setattr(Restoration, "separate", keep)
         whole = task.score(model, valid)
         valid.bandwidth[:] = 4800.0
         narrow = task.score(model, valid)

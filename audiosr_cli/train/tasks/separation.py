@@ -68,7 +68,8 @@ class Separation:
         ):
             raise UsageError(
                 f"[task.pair_sampling] candidates = {self.pair_sampling.candidates}: needs mixtures in which all "
-                "speakers are always active; [task.mixing] turns_prob, padded_prob and silent_source_prob must be below 1"
+                "speakers are always active; [task.mixing] turns_prob, padded_prob and silent_source_prob must be "
+                "below 1"
             )
 
     @property
