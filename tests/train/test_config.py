@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import EXAMPLES
-from corpora import generator, voices
+from corpora import RUN, generator, run, voices
 
 from audiosr_cli.checkpoints import store
+from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build
 from audiosr_cli.train.config import DataConfig, read_config
 from audiosr_cli.train.data import folder_paths
@@ -97,7 +98,7 @@ def test_the_page_on_data_names_every_field() -> None:
         (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "the lower value first"),
         (("level_db", "noise_prob = 0.5\nlevel_db"), UsageError, r"noise_prob = 0.5: needs recordings of noise"),
         (
-            ("level_db", "reverb_prob = 0.5\nreal_rooms = 0.5\nlevel_db"),
+            ("level_db", "reverb_prob = 0.5\nmeasured_rir_share = 0.5\nlevel_db"),
             UsageError,
             r"measured_rir_share = 0.5: needs measured responses",
         ),

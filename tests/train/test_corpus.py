@@ -82,7 +82,7 @@ def test_draws_distinct_speakers_each_as_likely_and_recordings_by_length() -> No
     assert (shares - 1 / 3).abs().max() < 0.02
     of_first = params["recording"][people == 0]
     assert float((of_first == 8).float().mean()) == pytest.approx(0.92, abs=0.02)
-    with pytest.raises(TrainingError, match=r"3 speaker\(s\) found, but a mixture needs 4"):
+    with pytest.raises(TrainingError, match=r"3 speaker\(s\) in the data, but a mixture needs 4"):
         made.draw(1, 5, generator(), 4)
 
 

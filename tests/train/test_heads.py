@@ -298,5 +298,5 @@ def test_what_a_config_cannot_ask_for_is_refused_before_anything_is_written(spea
     with pytest.raises(UsageError, match="half_resolution_weight = -1"):
         run(speakers, AIDED.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
     with pytest.raises(UsageError, match="turns_prob, padded_prob and silent_source_prob must be below 1"):
-        run(speakers, AIDED.replace("[task.pair_sampling]", "[task.mixing]\nturns = 1.0\n[task.pair_sampling]"))
+        run(speakers, AIDED.replace("[task.pair_sampling]", "[task.mixing]\nturns_prob = 1.0\n[task.pair_sampling]"))
     assert not rows and not (speakers / "out").exists()

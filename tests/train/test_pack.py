@@ -313,8 +313,8 @@ def test_the_command(speakers: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, f"{speakers / 'kit'}\n")
     for arguments, message in (
         (runs, "several are for --pack"),
-        ([runs[0], "--batch-size", "0"], "whole number of at least 1, or auto"),
-        ([runs[0], "--batch-size", "many"], "whole number of at least 1, or auto"),
+        ([runs[0], "--batch-size", "0"], "whole number of at least 1, auto or config"),
+        ([runs[0], "--batch-size", "many"], "whole number of at least 1, auto or config"),
     ):
         error = CliRunner().invoke(app, ["train", *arguments]).exception
         assert isinstance(error, UsageError)

@@ -1,4 +1,4 @@
-"""train/: a run from its TOML that learns, stops, is killed, and goes on as if nothing had been."""
+"""train/run.py and loop.py: runs that learn, stop, are killed, and continue with the same result."""
 
 from __future__ import annotations
 
@@ -300,8 +300,10 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
     text = text.replace(
         'valid = ["valid"]', 'valid = ["train"]\nnoise = ["valid"]\nvalid_noise = ["valid"]\nrir = ["rir"]'
     )
-    text = text.replace("level_db", "turns_prob = 0.5\nabsent = 0.2\nreverberation = 0.5\nnoisy = 0.5\nlevel_db")
-    text = text.replace("reverb_prob = 0.5", "reverb_prob = 0.5\nreal_rooms = 0.5")
+    text = text.replace(
+        "level_db", "turns_prob = 0.5\nsilent_source_prob = 0.2\nreverb_prob = 0.5\nnoise_prob = 0.5\nlevel_db"
+    )
+    text = text.replace("reverb_prob = 0.5", "reverb_prob = 0.5\nmeasured_rir_share = 0.5")
     (speakers / "rir").mkdir()
     soundfile.write(speakers / "rir" / "hall.flac", noise(8000)[0] * np.exp(-np.arange(8000) / 1000), 16000)
     best, rows = run(speakers, text)
