@@ -41,18 +41,18 @@ def test_filters_have_their_textbook_responses(order: int) -> None:
     assert level["sinc"][~inside].max() <= -120
 
 
-def params(**given: float | bool | int) -> dict[str, torch.Tensor]:
+def params(**changes: float | bool | int) -> dict[str, torch.Tensor]:
     values = {"cutoff": 4000.0, "roll_off": 0.02, "resampler": False, "filter": 0, "aliased": False, "shelf_db": 0.0}
-    return {key: torch.tensor([value]) for key, value in (values | {"shelf_start": 0.5} | given).items()}
+    return {key: torch.tensor([value]) for key, value in (values | {"shelf_start": 0.5} | changes).items()}
 
 
-def response_db(given: dict[str, torch.Tensor]) -> torch.Tensor:
+def response_db(degradation: dict[str, torch.Tensor]) -> torch.Tensor:
     """Level in dB of every 2 Hz of an impulse, band-limited."""
     impulse = torch.zeros(1, LENGTH)
     impulse[0, LENGTH // 2] = 1
-    made = band_limit(impulse, given, RATE)
-    assert int(made.abs().argmax()) == LENGTH // 2  # nothing is delayed
-    return 20 * torch.log10(torch.fft.rfft(made)[0].abs().clamp_min(1e-6))
+    output = band_limit(impulse, degradation, RATE)
+    assert int(output.abs().argmax()) == LENGTH // 2  # nothing is delayed
+    return 20 * torch.log10(torch.fft.rfft(output)[0].abs().clamp_min(1e-6))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -94,18 +94,18 @@ def test_draws_what_was_asked_for() -> None:
         resampler_prob=0.5,
         shelf_prob=0.2,
     )
-    made = bandlimit.draw(settings, 4000, generator())
-    assert set(made) == set(bandlimit.KEYS)
-    assert made["cutoff"].min() >= 1000
-    assert made["cutoff"].max() <= 16000
-    assert float((made["cutoff"] == 4000).float().mean()) == pytest.approx(0.3, abs=0.03)
-    assert float((made["cutoff"] < 4000).float().mean()) == pytest.approx(0.35, abs=0.03)  # log-uniform
-    assert float(made["resampler"].float().mean()) == pytest.approx(0.5, abs=0.03)
-    assert float((made["shelf_db"] < 0).float().mean()) == pytest.approx(0.2, abs=0.03)
-    assert len(made["filter"].unique()) == len(FAMILIES) * len(ORDERS)
-    assert not (made["aliased"] & made["resampler"]).any()
+    drawn = bandlimit.draw(settings, 4000, generator())
+    assert set(drawn) == set(bandlimit.KEYS)
+    assert drawn["cutoff"].min() >= 1000
+    assert drawn["cutoff"].max() <= 16000
+    assert float((drawn["cutoff"] == 4000).float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float((drawn["cutoff"] < 4000).float().mean()) == pytest.approx(0.35, abs=0.03)  # log-uniform
+    assert float(drawn["resampler"].float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((drawn["shelf_db"] < 0).float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert len(drawn["filter"].unique()) == len(FAMILIES) * len(ORDERS)
+    assert not (drawn["aliased"] & drawn["resampler"]).any()
 
 
 def test_silence_stays_silent() -> None:
-    made = bandlimit.draw(Degradation(), 32, generator())
-    assert band_limit(torch.zeros(32, 4800), made, RATE).abs().max() == 0
+    drawn = bandlimit.draw(Degradation(), 32, generator())
+    assert band_limit(torch.zeros(32, 4800), drawn, RATE).abs().max() == 0

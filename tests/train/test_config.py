@@ -42,7 +42,7 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     torch.manual_seed(0)
     model = build(config.architecture, config.training_model)
     with torch.no_grad():
-        few = 2 if spec.task == "embed" else 1  # voices are told from each other
+        few = 2 if spec.task == "embed" else 1  # the loss compares speakers
         terms = config.task.losses(model, {key: value[:few] for key, value in batch.items()}).terms
     assert all(torch.isfinite(term) for term in terms.values())
     with torch.device("meta"):
@@ -59,17 +59,17 @@ def test_the_bundled_models_are_what_their_examples_describe(name: str) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_folders_of_every_example_exist(path: Path, data: Path) -> None:
-    wanted = read_config(path).data
+    settings = read_config(path).data
     root = data if path.stem != "tutorial" else EXAMPLES
-    assert folder_paths(root, wanted.train + wanted.valid + wanted.noise + wanted.rir + wanted.valid_noise)
-    assert (root / wanted.table).exists()
+    assert folder_paths(root, settings.train + settings.valid + settings.noise + settings.rir + settings.valid_noise)
+    assert (root / settings.table).exists()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_examples_that_list_shares_list_one_for_each_folder(path: Path) -> None:
-    wanted = read_config(path).data
-    assert len(wanted.shares) in (0, len(wanted.train))
-    assert wanted.table or len(wanted.train) == 1  # a speaker of two folders is one speaker
+    settings = read_config(path).data
+    assert len(settings.shares) in (0, len(settings.train))
+    assert settings.table or len(settings.train) == 1  # a speaker of two folders is one speaker
 
 
 def test_the_page_on_data_names_every_field() -> None:

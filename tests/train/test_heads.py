@@ -84,13 +84,13 @@ def test_an_answer_at_half_resolution_has_a_mask_for_every_two_bins_and_frames(g
     with torch.no_grad():
         head.weight[channel, 0] = 1.0  # source 0, the real part
     x = torch.randn(1, 1, 2048, generator=generator())
-    made = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
+    trainer = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
     spectrum = heads.stft.analyse(x[:, 0])
     alone = torch.zeros_like(spectrum)
     pair = slice(bin_of - bin_of % 2, bin_of - bin_of % 2 + 2)
     alone[:, 10:12, pair] = spectrum[:, 10:12, pair]
-    torch.testing.assert_close(made[:, 0], heads.stft.synthesise(alone, 2048))
-    assert not made[:, 1].any()
+    torch.testing.assert_close(trainer[:, 0], heads.stft.synthesise(alone, 2048))
+    assert not trainer[:, 1].any()
 
 
 def test_targets_of_clustering_are_who_dominates_each_row() -> None:
@@ -132,7 +132,7 @@ def test_networks_without_such_maps_are_refused() -> None:
         heads_of(network(config=replace(CONFIG, fine=17, group=1, n_fft=128, widths=(8, 8), time_strides=(2,))))
 
 
-def trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Trainer:
+def make_trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Trainer:
     model, rows = network(), list[Any]()
     task = Separation(CONFIG.spec, 2, 0.256, **((BOTH | values) if heads else {}))
     loop = LoopConfig(precision="fp32", warmup_steps=1, optimizer=optimizer, learning_rate=3e-3)
@@ -143,19 +143,19 @@ def trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Trainer:
 def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_path: Path) -> None:
     """What the optimizer knows of the network stays with the network; what a head knows comes back with that head."""
 
-    def steps(made: Trainer, count: int = 3) -> dict[str, float]:
-        terms = [made.train_step(made.batch(RECORDINGS)) for _ in range(count)]
-        made.save()
+    def steps(trainer: Trainer, count: int = 3) -> dict[str, float]:
+        terms = [trainer.train_step(trainer.batch(RECORDINGS)) for _ in range(count)]
+        trainer.save()
         return terms[-1]
 
-    def known(made: Trainer) -> list[dict[str, Tensor]]:
-        return [{k: v.clone() for k, v in made.optimizer.state[p].items()} for p in made.model.parameters()]
+    def states(trainer: Trainer) -> list[dict[str, Tensor]]:
+        return [{k: v.clone() for k, v in trainer.optimizer.state[p].items()} for p in trainer.model.parameters()]
 
-    plain = trainer(tmp_path, optimizer, heads=False)
+    plain = make_trainer(tmp_path, optimizer, heads=False)
     assert set(steps(plain)) == {"si_snr_and_level"}
-    assisted = trainer(tmp_path, optimizer, heads=True)
+    assisted = make_trainer(tmp_path, optimizer, heads=True)
     assisted.load()
-    for own, theirs in zip(known(assisted), known(plain), strict=True):
+    for own, theirs in zip(states(assisted), states(plain), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     assert assisted.auxiliary.heads is not None
     assert not any(assisted.optimizer.state[p] for p in assisted.auxiliary.parameters())
@@ -164,23 +164,23 @@ def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_pat
     assert set(terms) == {"si_snr_and_level", "clustering", "half_resolution"}
     assert all(not torch.equal(a, b) for a, b in zip(before, assisted.auxiliary.parameters(), strict=True))
 
-    again = trainer(tmp_path, optimizer, heads=True)
+    again = make_trainer(tmp_path, optimizer, heads=True)
     again.load()
     for own, theirs in zip(again.auxiliary.parameters(), assisted.auxiliary.parameters(), strict=True):
         assert torch.equal(own, theirs)
         states = again.optimizer.state[own], assisted.optimizer.state[theirs]
         assert states[0] and all(torch.equal(states[0][key], states[1][key]) for key in states[1])
 
-    wider = trainer(tmp_path, optimizer, heads=True, clustering=ClusteringConfig(10.0, 6))
+    wider = make_trainer(tmp_path, optimizer, heads=True, clustering=ClusteringConfig(10.0, 6))
     wider.load()
     assert wider.auxiliary.heads is not None and wider.auxiliary.heads.clustering is not None
     assert not wider.optimizer.state[wider.auxiliary.heads.clustering.weight]
     assert wider.optimizer.state[next(wider.auxiliary.heads.half_resolution.parameters())]
     wider.train_step(wider.batch(RECORDINGS))
 
-    without = trainer(tmp_path, optimizer, heads=False)
+    without = make_trainer(tmp_path, optimizer, heads=False)
     without.load()
-    for own, theirs in zip(known(without), known(assisted), strict=True):
+    for own, theirs in zip(states(without), states(assisted), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     steps(without)
     state = checkpoint.load(tmp_path)[0]
@@ -189,35 +189,35 @@ def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_pat
 
 
 def test_states_of_versions_without_aids_can_be_resumed(tmp_path: Path) -> None:
-    plain = trainer(tmp_path, "muon", heads=False)
+    plain = make_trainer(tmp_path, "muon", heads=False)
     plain.train_step(plain.batch(RECORDINGS))
     plain.save()
     state, turn = checkpoint.load(tmp_path)
     del state["auxiliary"]
     checkpoint.save(tmp_path, state, turn)
-    made = trainer(tmp_path, "muon", heads=True)
-    made.load()
-    assert made.progress.step == 1
-    made.train_step(made.batch(RECORDINGS))
+    trainer = make_trainer(tmp_path, "muon", heads=True)
+    trainer.load()
+    assert trainer.progress.step == 1
+    trainer.train_step(trainer.batch(RECORDINGS))
 
 
 def test_a_head_learns_with_the_network(tmp_path: Path) -> None:
-    made = trainer(tmp_path, "muon", heads=True)
-    batch = made.batch(RECORDINGS)
-    seen = [made.train_step(batch) for _ in range(60)]
+    trainer = make_trainer(tmp_path, "muon", heads=True)
+    batch = trainer.batch(RECORDINGS)
+    seen = [trainer.train_step(batch) for _ in range(60)]
     assert seen[-1]["clustering"] < 0.8 * seen[0]["clustering"]
     assert seen[-1]["half_resolution"] < seen[0]["half_resolution"] - 1
     assert seen[-1]["si_snr_and_level"] < seen[0]["si_snr_and_level"] - 2
 
 
 def test_a_silent_batch_leaves_everything_finite(tmp_path: Path) -> None:
-    made = trainer(tmp_path, "adamw", heads=True)
-    batch = made.batch(RECORDINGS)
+    trainer = make_trainer(tmp_path, "adamw", heads=True)
+    batch = trainer.batch(RECORDINGS)
     batch["input"][0], batch["target"][0] = 0, 0
-    terms = made.train_step(batch)
+    terms = trainer.train_step(batch)
     assert all(abs(value) < 1e3 for value in terms.values())
-    assert made.gradient_check.consecutive == 0
-    assert all(torch.isfinite(p).all() for p in (*made.model.parameters(), *made.auxiliary.parameters()))
+    assert trainer.gradient_check.consecutive == 0
+    assert all(torch.isfinite(p).all() for p in (*trainer.model.parameters(), *trainer.auxiliary.parameters()))
 
 
 AIDED = """

@@ -62,10 +62,10 @@ def test_runs_share_the_time_and_a_second_call_goes_on(kit: Path, monkeypatch: p
     real = run_kit.__globals__["process_age"]
     monkeypatch.setattr("audiosr_cli.train.kit.process_age", lambda: 100.0)
     calls = stop_at(5, monkeypatch)
-    begun = Trainer.__init__
+    init = Trainer.__init__
 
     def noting(self: Trainer, *arguments: Any, **more: Any) -> None:
-        begun(self, *arguments, **more)
+        init(self, *arguments, **more)
         assert self.session.deadline is not None
         budgets.append(self.session.deadline.left() + real())
 

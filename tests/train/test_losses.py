@@ -47,10 +47,10 @@ def test_hungarian_is_as_cheap_as_the_best_of_all_orders() -> None:
             cost = randn(size, size, seed=seed).double()
             if seed % 3 == 0:
                 cost = cost.round()  # ties
-            found = hungarian(cost.tolist())
-            assert sorted(found) == list(range(size))
+            assignment = hungarian(cost.tolist())
+            assert sorted(assignment) == list(range(size))
             best = min(sum(float(cost[i, j]) for i, j in enumerate(order)) for order in permutations(range(size)))
-            assert sum(float(cost[i, j]) for i, j in enumerate(found)) == pytest.approx(best, abs=1e-9)
+            assert sum(float(cost[i, j]) for i, j in enumerate(assignment)) == pytest.approx(best, abs=1e-9)
 
 
 def test_pit_passes_gradients_to_the_chosen_pairs() -> None:
@@ -110,8 +110,8 @@ def test_thresholds_saturate() -> None:
 
 def test_stages_are_averaged() -> None:
     reference = randn(1, 2, 100)
-    made = multi_stage([reference, 0 * reference], [reference, reference], lambda a, b: (a - b).abs().mean())
-    assert float(made) == pytest.approx(float(reference.abs().mean()) / 2)
+    loss = multi_stage([reference, 0 * reference], [reference, reference], lambda a, b: (a - b).abs().mean())
+    assert float(loss) == pytest.approx(float(reference.abs().mean()) / 2)
 
 
 @pytest.mark.parametrize("distance", SPECTRAL)

@@ -17,9 +17,9 @@ def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -
     matrix = torch.randn(shape, generator=generator()) * torch.logspace(-1, 1, shape[1])
     before = torch.linalg.svdvals(matrix)
     assert before.max() / before.min() > 4
-    made = torch.linalg.svdvals(orthogonalise(matrix))
-    assert made.max() < 1.3
-    assert made.median() > 0.6
+    result = torch.linalg.svdvals(orthogonalise(matrix))
+    assert result.max() < 1.3
+    assert result.median() > 0.6
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     assert float(nn.functional.cosine_similarity((u @ vh).flatten(), orthogonalise(matrix).flatten(), dim=0)) > 0.95
 
@@ -68,14 +68,14 @@ def test_a_resumed_optimizer_goes_on_the_same(name: str) -> None:
     torch.testing.assert_close(second.weight, whole.weight, atol=1e-6, rtol=1e-6)
 
 
-def off(made: Tensor, matrix: Tensor) -> float:
-    """How far ``made`` is from the iteration's polynomial on the exact singular values, relative."""
+def off(result: Tensor, matrix: Tensor) -> float:
+    """How far ``result`` is from the iteration's polynomial on the exact singular values, relative."""
     u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     values = values / values.norm()
     for _ in range(5):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
     exact = (u * values) @ vh
-    return float((made - exact).norm() / exact.norm())
+    return float((result - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize(("shape", "most"), [((64, 576), 1e-3), ((576, 64), 1e-3), ((256, 256), 0.05)])
@@ -171,14 +171,14 @@ def test_a_state_of_the_first_versions_can_be_resumed() -> None:
     restore(optimizer, state)
     pass_gradients(model, 0)
     optimizer.step()
-    found = optimizer.state_dict()["state"]
-    assert len(found) == count
-    assert {frozenset(one) for one in found.values()} == {
+    state = optimizer.state_dict()["state"]
+    assert len(state) == count
+    assert {frozenset(one) for one in state.values()} == {
         frozenset({"momentum"}),
         frozenset({"mean", "square", "step"}),
     }
-    assert float(found[count - 1]["step"]) == 10
-    torch.testing.assert_close(found[0]["momentum"], 0.5 * 0.95 + 0.05 * parameters[0].grad)
+    assert float(state[count - 1]["step"]) == 10
+    torch.testing.assert_close(state[0]["momentum"], 0.5 * 0.95 + 0.05 * parameters[0].grad)
 
 
 def test_settings_are_those_of_the_run_that_goes_on() -> None:

@@ -163,9 +163,9 @@ def test_the_rest_completes_the_kit(tmp_path: Path) -> None:
     few = len(read_table(kit / "data" / "kit.csv").bandwidth)
     shutil.copytree(tmp_path / "kit-rest", kit, dirs_exist_ok=True)
     assert len(read_table(kit / "data" / "kit.csv").bandwidth) == 42 > few
-    known = json.loads((kit / "MANIFEST.json").read_text())["files"]
-    assert set(known) == names(kit) - {"MANIFEST.json"}
-    assert all(sha256(kit / name) == digest for name, digest in known.items())
+    files = json.loads((kit / "MANIFEST.json").read_text())["files"]
+    assert set(files) == names(kit) - {"MANIFEST.json"}
+    assert all(sha256(kit / name) == digest for name, digest in files.items())
 
 
 def size_of_code() -> float:
@@ -212,11 +212,11 @@ def test_tables_rates_and_noise(speakers: Path, monkeypatch: pytest.MonkeyPatch)
     kit, row = packed(speakers, text=NOISY)
     assert row["speakers"] == 4  # carol, and who says the rest of a, b and c
     with (kit / "data" / "lists" / "table.csv").open() as stream:
-        known = {line["path"]: line for line in csv.DictReader(stream)}
-    assert known["../train/a/0.opus"]["speaker"] == "carol"
-    assert float(known["../train/a/0.opus"]["bandwidth_hz"]) == 3000
-    assert float(known["../train/a/1.opus"]["bandwidth_hz"]) == 4000  # the run is at 8 kHz
-    assert not [name for name in known if name.startswith("../train/c/1")]  # of no band
+        rows = {line["path"]: line for line in csv.DictReader(stream)}
+    assert rows["../train/a/0.opus"]["speaker"] == "carol"
+    assert float(rows["../train/a/0.opus"]["bandwidth_hz"]) == 3000
+    assert float(rows["../train/a/1.opus"]["bandwidth_hz"]) == 4000  # the run is at 8 kHz
+    assert not [name for name in rows if name.startswith("../train/c/1")]  # of no band
     assert probe(kit / "data" / "noise" / "wind.opus") == (8000, 1.0)
     corpus = load_corpus(
         [kit / "data" / "train"], 8000, speakers / "cache", read_table(kit / "data" / "lists" / "table.csv")
@@ -247,9 +247,9 @@ def test_initial_weights_are_packed(speakers: Path, small_weights: Path) -> None
     model = build("speaker_encoder", make_config("speaker_encoder", SMALL["speaker_encoder"]))
     files = parts.write(speakers / "my.safetensors", store.serialise(model, {}), 1000, 7)
     kit, _ = packed(speakers, init=(str(files[2]),))
-    known = json.loads((kit / "MANIFEST.json").read_text())["runs"][0]
-    assert known["init"] == "init/run.safetensors"
-    store.load_model(str(kit / known["init"]))
+    described = json.loads((kit / "MANIFEST.json").read_text())["runs"][0]
+    assert described["init"] == "init/run.safetensors"
+    store.load_model(str(kit / described["init"]))
     shutil.rmtree(kit)
     kit, _ = packed(speakers, init=("speaker_encoder",))
     assert json.loads((kit / "MANIFEST.json").read_text())["runs"][0]["init"] == "speaker_encoder"

@@ -64,9 +64,9 @@ def test_partners_are_drawn_by_the_softmax_of_difficulty() -> None:
     level = [pairs.difficulty(0, other) for other in (1, 2, 3)]
     assert (level[0] - level[1], level[1] - level[2]) == pytest.approx((1.0, 1.0), abs=0.1)
     counts = partners(pairs, corpus, 0)
-    wanted = torch.tensor(level).softmax(0)
+    expected = torch.tensor(level).softmax(0)
     share = torch.tensor([counts[other] for other in (1, 2, 3)]) / sum(counts.values())
-    torch.testing.assert_close(share, wanted, atol=0.05, rtol=0)
+    torch.testing.assert_close(share, expected, atol=0.05, rtol=0)
 
 
 def test_a_hard_partner_comes_back_among_many_speakers() -> None:
@@ -195,11 +195,11 @@ def test_batches_with_pairs_name_their_speakers_and_losses_their_items() -> None
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    for values, said in (
+    for values, message in (
         ({"temperature_db": (2.0, 20.0)}, "the higher value first"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"candidates": -1}, "candidates"),
         ({"anneal_steps": 0}, "anneal_steps"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             PairSampling(**values)

@@ -244,12 +244,12 @@ def test_speech_is_the_sum_of_the_speakers_and_the_rest_what_is_left(sources: in
         spectrum[..., -200:] = 0  # the Nyquist bin has no mask
         x = torch.fft.irfft(spectrum, x.shape[-1])
         speakers, parts = old.train()(x), new.train()(x)
-        heard = x[..., 64:-64]
+        inner = x[..., 64:-64]
         scale = speakers.abs().max()
         assert (parts[:, 0] - speakers.sum(1)).abs().max() < 1e-6 * scale
-        assert (parts[:, 1] - (heard - speakers.sum(1))).abs().max() < 1e-2 * scale
+        assert (parts[:, 1] - (inner - speakers.sum(1))).abs().max() < 1e-2 * scale
         used = new.eval()(x)
-        assert (used.sum(1) - heard).abs().max() < 1e-6
+        assert (used.sum(1) - inner).abs().max() < 1e-6
         assert (used - parts).abs().max() < 1e-2 * scale
 
 
@@ -287,12 +287,12 @@ def test_training_grows_what_it_starts_from(speakers: Path) -> None:
     score = max(row["SI-SDRi (dB)"] for row in rows if row["event"] == "valid")
     assert not [row for row in rows if row["event"] == "grown"]
     larger = RUN.replace("[8, 16]", "[16, 24]").replace("layers = 1", "layers = 2").replace("steps = 2", "steps = 1")
-    made, rows = run(speakers, larger, "larger", init=str(best))
+    grown, rows = run(speakers, larger, "larger", init=str(best))
     event = next(row for row in rows if row["event"] == "grown")
     assert event["init"] == str(best)
-    sizes = [sum(w.numel() for w in store.load_model(str(path)).parameters()) for path in (best, made)]
+    sizes = [sum(w.numel() for w in store.load_model(str(path)).parameters()) for path in (best, grown)]
     assert [event["parameters_before"], event["parameters"]] == sizes
     first = next(row for row in rows if row["event"] == "valid")
     assert first["SI-SDRi (dB)"] == pytest.approx(score, abs=1e-3)
     with pytest.raises(ModelError, match=r"--init .*narrower than the trained network.*tools/narrow.py"):
-        run(speakers, RUN, "third", init=str(made))
+        run(speakers, RUN, "third", init=str(grown))

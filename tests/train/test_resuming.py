@@ -1,4 +1,4 @@
-"""train/resuming.py: what a resume changes is said, and done."""
+"""train/resuming.py: changed settings are named in a warning and applied."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_another_budget_and_another_folder_resume_without_a_word(speakers: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("learning_rate = 1e-3", "learning_rate = 3e-3"), "[loop] learning_rate = 0.003 (before: 0.001)"),
         (("batch_size = 2", "batch_size = 3"), "[task] batch_size = 3 (before: 2)"),
@@ -45,11 +45,11 @@ def test_another_budget_and_another_folder_resume_without_a_word(speakers: Path)
         (('train = ["train"]', 'train = ["train", "valid"]'), '[data] train = ["train", "valid"] (before: ["train"])'),
     ],
 )
-def test_each_changed_setting_is_named_with_both_values(change: tuple[str, str], said: str, speakers: Path) -> None:
+def test_each_changed_setting_is_named_with_both_values(change: tuple[str, str], message: str, speakers: Path) -> None:
     run(speakers, STEPS)
     _, rows = run(speakers, longer(STEPS.replace(*change)), resume=True)
     (warning,) = warnings_of(rows)
-    assert said in warning
+    assert message in warning
     assert warning.count("(before: ") == 1 + ("train =" in change[0])  # of other folders the content, too
     logged = [json.loads(line) for line in (speakers / "out" / "metrics.jsonl").read_text().splitlines()]
     assert warnings_of(logged) == [warning]
@@ -110,7 +110,7 @@ def test_a_damaged_state_is_told_of_and_the_older_one_taken(speakers: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "message"),
     [
         ({}, {"[loop] ema": 0.9}, ""),  # of an earlier version
         ({"[loop] ema": 0.9}, {}, ""),
@@ -118,6 +118,6 @@ def test_a_damaged_state_is_told_of_and_the_older_one_taken(speakers: Path) -> N
         ({"[loop] ema": 0.9, "n": 1}, {"[loop] ema": 0.0, "n": 2}, "[loop] ema = 0.0 (before: 0.9), n = 2 (before: 1)"),
     ],
 )
-def test_only_what_both_know_and_differs_is_a_change(before: dict[str, Any], now: dict[str, Any], said: str) -> None:
-    assert changed_settings(before, now).endswith(said)
-    assert bool(changed_settings(before, now)) == bool(said)
+def test_only_what_both_know_and_differs_is_a_change(before: dict[str, Any], now: dict[str, Any], message: str) -> None:
+    assert changed_settings(before, now).endswith(message)
+    assert bool(changed_settings(before, now)) == bool(message)

@@ -137,7 +137,9 @@ def test_sigterm_saves_and_says_143(speakers: Path) -> None:
     assert checkpoint.load(speakers / "out")[0]["step"] > 0
 
 
-def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: Any) -> tuple[Trainer, Recordings, Rows]:
+def make_trainer(
+    architecture: str, tmp_path: Path, values: dict[str, Any], **task: Any
+) -> tuple[Trainer, Recordings, Rows]:
     torch.manual_seed(0)
     config = make_config(architecture, SMALL.get(architecture, {}) | values)
     model, rows = build(architecture, config), []
@@ -145,10 +147,10 @@ def trainer(architecture: str, tmp_path: Path, values: dict[str, Any], **task: A
     rate = model.spec.out_rate
     recordings = Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
     loop = LoopConfig(**{"learning_rate": 3e-3, "precision": "fp32", "warmup_steps": 1, "optimizer": "muon"})
-    made = Trainer(
+    trainer = Trainer(
         model, build(architecture, config), kind(model.spec, 2, **task), loop, tmp_path, Ranks(), Log(rows.append), {}
     )
-    return made, recordings, rows
+    return trainer, recordings, rows
 
 
 SPECTRAL = {
@@ -180,65 +182,65 @@ OVERFIT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_every_model_overfits_one_batch(architecture: str, tmp_path: Path) -> None:
     """Three times the steps, half the loss: 5 dB of SI-SNR, or a third of the spectral distance."""
     values, task = OVERFIT[architecture]
-    made, recordings, _ = trainer(architecture, tmp_path, values, **task)
-    batch = made.batch(recordings)
-    seen = [sum(made.train_step(batch).values()) for _ in range(80)]
+    trainer, recordings, _ = make_trainer(architecture, tmp_path, values, **task)
+    batch = trainer.batch(recordings)
+    seen = [sum(trainer.train_step(batch).values()) for _ in range(80)]
     gained = {"audio_unet": 0.67 * seen[0], "speaker_encoder": 0.5 * seen[0]}.get(architecture, seen[0] - 5.0)
     assert sum(seen[-5:]) / 5 < gained
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
-    made, recordings, _ = trainer("wave_u_net", tmp_path, {}, crop_s=0.128)
-    first, again = made.batch(recordings), made.batch(recordings)
+    trainer, recordings, _ = make_trainer("wave_u_net", tmp_path, {}, crop_s=0.128)
+    first, again = trainer.batch(recordings), trainer.batch(recordings)
     assert torch.equal(first["input"], again["input"])
-    made.progress.step += 1
-    assert not torch.equal(made.batch(recordings)["input"], first["input"])
+    trainer.progress.step += 1
+    assert not torch.equal(trainer.batch(recordings)["input"], first["input"])
 
 
 @pytest.mark.parametrize("architecture", ["wave_u_net", "spectral_unet"])
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_kept(architecture: str, tmp_path: Path) -> None:
     values = OVERFIT[architecture][0]
-    made, recordings, rows = trainer(architecture, tmp_path, values, crop_s=0.128)
-    made.average = {key: value.clone() for key, value in made.model.state_dict().items()}
-    batch = made.batch(recordings)
+    trainer, recordings, rows = make_trainer(architecture, tmp_path, values, crop_s=0.128)
+    trainer.average = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    batch = trainer.batch(recordings)
     batch["input"][0, 0, 500] = float("nan")
-    before = {key: value.clone() for key, value in made.model.state_dict().items()}
-    made.train_step(batch)
-    for state in (made.model.state_dict(), made.average):
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    trainer.train_step(batch)
+    for state in (trainer.model.state_dict(), trainer.average):
         assert all(torch.equal(value, before[key]) for key, value in state.items())
     assert "not finite" in rows[-1]["text"]
-    kept = torch.load(tmp_path / "nonfinite-0-rank0.pt", weights_only=True)
-    assert kept["input"][0, 0, 500].isnan()
+    saved = torch.load(tmp_path / "nonfinite-0-rank0.pt", weights_only=True)
+    assert saved["input"][0, 0, 500].isnan()
     with pytest.raises(TrainingError, match="10 in a row"):
         for _ in range(9):
-            made.train_step(batch)
+            trainer.train_step(batch)
     assert len(list(tmp_path.glob("nonfinite-*"))) == 3
     assert "its batch" not in rows[-1]["text"]
 
 
 def test_adversarial_terms_join_the_loss(tmp_path: Path) -> None:
-    made, recordings, _ = trainer(
+    trainer, recordings, _ = make_trainer(
         "audio_unet",
         tmp_path,
         {},
         crop_s=0.1,
         loss_weights=UpsamplingLossWeights(adversarial=0.1, feature_matching=1.0, mel=1.0),
     )
-    terms = made.train_step(made.batch(recordings))
+    terms = trainer.train_step(trainer.batch(recordings))
     assert set(terms) == {"lsd", "stft", "complex", "mel", "adversarial", "feature_matching"}
-    made.save()
+    trainer.save()
     assert checkpoint.load(tmp_path)[0]["discriminators"]["critics"]
 
 
 def test_schedules() -> None:
     def rates(schedule: str, **more: Any) -> list[float]:
-        made = object.__new__(Trainer)
-        made.config = LoopConfig(steps=100, schedule=schedule, warmup_steps=10, learning_rate=1.0, **more)
-        made.progress = type("P", (), {"step": 0, "halvings": 0})()
-        found = []
-        for made.progress.step in (0, 9, 50, 85, 100):
-            found.append(round(made.learning_rate(), 3))
-        return found
+        trainer = object.__new__(Trainer)
+        trainer.config = LoopConfig(steps=100, schedule=schedule, warmup_steps=10, learning_rate=1.0, **more)
+        trainer.progress = type("P", (), {"step": 0, "halvings": 0})()
+        rates_seen = []
+        for trainer.progress.step in (0, 9, 50, 85, 100):
+            rates_seen.append(round(trainer.learning_rate(), 3))
+        return rates_seen
 
     assert rates("linear", cooldown=0.3) == [0.1, 1.0, 1.0, 0.5, 0.0]
     assert rates("cosine") == [0.1, 0.98, 0.5, 0.054, 0.0]
@@ -246,28 +248,28 @@ def test_schedules() -> None:
 
 
 def test_plateau_halves_after_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, recordings, _ = trainer("audio_unet", tmp_path, {}, crop_s=0.1)
-    object.__setattr__(made.config, "schedule", "plateau")
+    trainer, recordings, _ = make_trainer("audio_unet", tmp_path, {}, crop_s=0.1)
+    object.__setattr__(trainer.config, "schedule", "plateau")
     scores = iter([1.0, 2.0, 1.5, 1.5, 1.5, 1.5, 3.0])
     monkeypatch.setattr(Upsampling, "score", lambda *_: next(scores))
     halved = []
     for _ in range(7):
-        made.validate(recordings)
-        halved.append(made.progress.halvings)
+        trainer.validate(recordings)
+        halved.append(trainer.progress.halvings)
     assert halved == [0, 0, 0, 0, 1, 1, 1]
-    assert made.progress.best == 3.0
+    assert trainer.progress.best == 3.0
 
 
 def test_warm_start_and_export(speakers: Path) -> None:
     best, _ = run(speakers, STEPS)
     first = store.load_model(str(best))
     text = STEPS.replace("steps = 50", "steps = 1") + "learning_rate = 0.0\n" + '[card]\nlicence = "CC0"\n'
-    made, _ = run(speakers, text, "second", init=str(best), export=speakers / "bundle")
-    assert made == speakers / "bundle" / "tiny.safetensors"
-    for key, value in store.load_model(str(made)).state_dict().items():
+    weights, _ = run(speakers, text, "second", init=str(best), export=speakers / "bundle")
+    assert weights == speakers / "bundle" / "tiny.safetensors"
+    for key, value in store.load_model(str(weights)).state_dict().items():
         if "mean_square" not in key:  # a running average, which moves at any learning rate
             torch.testing.assert_close(value, first.state_dict()[key], atol=2e-3, rtol=0)
-    note = catalogue.metadata(made)["note"]
+    note = catalogue.metadata(weights)["note"]
     assert (note["licence"], note["init"]) == ("CC0", str(best))
     assert {"step", "minutes", "audio_hours", "machine", "commit", "command", "SI-SDRi (dB)"} <= set(note)
     other = text.replace("filters = 8", "filters = 4")
@@ -287,12 +289,12 @@ def test_more_speakers_start_from_fewer(speakers: Path) -> None:
     best, _ = run(speakers, STEPS.replace("steps = 50", "steps = 2"))
     more = STEPS.replace("steps = 50", "steps = 1\nlearning_rate = 0.0").replace("depth = 3", "depth = 3\nsources = 3")
     more = more.replace('valid = ["valid"]', 'valid = ["train"]')
-    made, _ = run(speakers, more, "second", init=str(best))
-    two, three = (store.load_model(str(path)).state_dict() for path in (best, made))
+    weights, _ = run(speakers, more, "second", init=str(best))
+    two, three = (store.load_model(str(path)).state_dict() for path in (best, weights))
     assert three["head.weight"].shape[0] == 3
     torch.testing.assert_close(three["head.weight"][:2], two["head.weight"], atol=2e-3, rtol=0)
     with pytest.raises(ModelError, match=r"head\.weight"):
-        run(speakers, STEPS.replace("steps = 50", "steps = 1"), "third", init=str(made))
+        run(speakers, STEPS.replace("steps = 50", "steps = 1"), "third", init=str(weights))
 
 
 def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
@@ -314,10 +316,10 @@ def test_three_speakers_with_turns_rooms_and_noise(speakers: Path) -> None:
 
 
 def test_upsampling_batches_are_aligned_and_masked(tmp_path: Path) -> None:
-    made, recordings, _ = trainer("audio_unet", tmp_path, {}, crop_s=0.2)
+    trainer, recordings, _ = make_trainer("audio_unet", tmp_path, {}, crop_s=0.2)
     recordings.train.bandwidth.fill_(9000.0)
-    batch = made.batch(recordings)
-    context = made.model.spec.context
+    batch = trainer.batch(recordings)
+    context = trainer.model.spec.context
     inside = batch["input"][:, 0, context:-context]
     spectra = [torch.fft.rfft(x * torch.hann_window(x.shape[-1])) for x in (inside, batch["target"])]
     low = slice(0, int(500 * inside.shape[-1] / 48000))
@@ -330,7 +332,7 @@ def test_a_resume_needs_no_initial_weights_any_more(speakers: Path) -> None:
     first, _ = run(speakers, STEPS.replace("steps = 50", "steps = 1"), "first")
     run(speakers, STEPS.replace("steps = 50", "steps = 1"), "second", init=str(first))
     first.unlink()
-    made, _ = run(speakers, STEPS.replace("steps = 50", "steps = 2"), "second", init=str(first), resume=True)
-    assert catalogue.metadata(made)["note"]["init"] == str(first)
+    weights, _ = run(speakers, STEPS.replace("steps = 50", "steps = 2"), "second", init=str(first), resume=True)
+    assert catalogue.metadata(weights)["note"]["init"] == str(first)
     with pytest.raises(ModelError, match="cannot be read"):
         run(speakers, STEPS, "third", init=str(first), resume=True)

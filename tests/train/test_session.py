@@ -30,7 +30,7 @@ FOREVER = RUN.replace("minutes = 0.05", "minutes = 1000.0\nema = 0.9").replace("
 
 
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that is advanced by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -169,8 +169,8 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     )
     _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 3"), batch_size=8)
     assert sizes == [8, 4, 2, 2, 2]
-    said = [row["text"] for row in rows if row["event"] == "warning"]
-    assert said == [f"not enough memory for a batch of {n}; training goes on with {n // 2}" for n in (8, 4)]
+    warnings = [row["text"] for row in rows if row["event"] == "warning"]
+    assert warnings == [f"not enough memory for a batch of {n}; training goes on with {n // 2}" for n in (8, 4)]
     assert [state["step"] for state in saved][:3] == [0, 0, 0]  # after the validation, and twice for want of memory
     assert checkpoint.load(speakers / "out")[0]["step"] == 3
 
@@ -210,7 +210,7 @@ def test_a_run_without_validated_weights_does_not_claim_to_have_some(speakers: P
 def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
     speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On CUDA it is known only when training is over."""
+    """On CUDA the metrics of the last step are read after training."""
 
     def failing(self: GradientCheck, metrics: Any) -> None:
         raise TrainingError("10 in a row")
@@ -245,7 +245,7 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         ({"until": 10.0, "minutes": 1.0}, "use one of them"),
         ({"export_every": 60.0}, "needs --export with a folder"),
@@ -255,8 +255,8 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
         ({"export": Path(__file__), "export_every": 60.0}, "is a file"),
     ],
 )
-def test_calls_that_contradict_themselves(call: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_calls_that_contradict_themselves(call: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         TrainCall(**call)
 
 

@@ -34,9 +34,9 @@ def separating(out: Path, deferred: bool, **loop: Any) -> tuple[Trainer, Recordi
     models, rows = [build("wave_u_net", config) for _ in range(2)], list[dict[str, Any]]()
     settings = {"precision": "fp32", "optimizer": "muon", "ema": 0.9, "learning_rate": 3e-3, "warmup_steps": 1}
     task = Separation(models[0].spec, 2, 0.256)
-    made = Trainer(*models, task, LoopConfig(**settings | loop), out, Ranks(), Log(rows.append), {})
-    made.metrics_readback = MetricsReadback(deferred)
-    return made, Recordings(voices(3), voices(2)), rows
+    trainer = Trainer(*models, task, LoopConfig(**settings | loop), out, Ranks(), Log(rows.append), {})
+    trainer.metrics_readback = MetricsReadback(deferred)
+    return trainer, Recordings(voices(3), voices(2)), rows
 
 
 def upsampling(out: Path, deferred: bool) -> tuple[Trainer, Recordings]:
@@ -46,10 +46,10 @@ def upsampling(out: Path, deferred: bool) -> tuple[Trainer, Recordings]:
         models[0].spec, 2, 0.1, loss_weights=UpsamplingLossWeights(adversarial=0.1, feature_matching=1.0, mel=1.0)
     )
     loop = LoopConfig(precision="fp32", ema=0.9)
-    made = Trainer(*models, task, loop, out, Ranks(), Log(lambda row: None), {})
-    made.metrics_readback = MetricsReadback(deferred)
+    trainer = Trainer(*models, task, loop, out, Ranks(), Log(lambda row: None), {})
+    trainer.metrics_readback = MetricsReadback(deferred)
     rate = models[0].spec.out_rate
-    return made, Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
+    return trainer, Recordings(voices(3, 1.0, rate), voices(2, 1.0, rate))
 
 
 class HostReads(TorchDispatchMode):
@@ -70,16 +70,16 @@ class HostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def reads_of_a_step(made: Trainer, recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+def reads_of_a_step(trainer: Trainer, recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """How often the third step reads a tensor's value, and whole tensors."""
     for _ in range(2):
-        made.train_step(made.batch(recordings))
-    batch, lists = made.batch(recordings), list[int]()
+        trainer.train_step(trainer.batch(recordings))
+    batch, lists = trainer.batch(recordings), list[int]()
     real = torch.Tensor.tolist
     with monkeypatch.context() as patch, HostReads() as host:
         for name in ("tolist", "numpy", "cpu"):
             patch.setattr(torch.Tensor, name, lambda self: lists.append(self.numel()) or real(self))
-        made.train_step(batch)
+        trainer.train_step(batch)
     return sum(host.reads.values()), len(lists)
 
 
@@ -87,8 +87,8 @@ def reads_of_a_step(made: Trainer, recordings: Recordings, monkeypatch: pytest.M
 def test_a_step_reads_its_metrics_once_and_nothing_else(
     deferred: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, recordings, _ = separating(tmp_path, deferred)
-    values, lists = reads_of_a_step(made, recordings, monkeypatch)
+    trainer, recordings, _ = separating(tmp_path, deferred)
+    values, lists = reads_of_a_step(trainer, recordings, monkeypatch)
     assert lists == 1
     assert (values == 0) == deferred
 
@@ -100,10 +100,10 @@ def test_an_adversarial_step_reads_its_metrics_once(tmp_path: Path, monkeypatch:
 def test_deferred_steps_are_the_same_steps(tmp_path: Path) -> None:
     trainers = [separating(tmp_path, deferred) for deferred in (False, True)]
     terms: list[list[dict[str, float]]] = [[], []]
-    for seen, (made, recordings, _) in zip(terms, trainers, strict=True):
+    for seen, (trainer, recordings, _) in zip(terms, trainers, strict=True):
         for _ in range(5):
-            seen.append(made.train_step(made.batch(recordings)))
-    prompt, late = (made for made, *_ in trainers)
+            seen.append(trainer.train_step(trainer.batch(recordings)))
+    prompt, late = (trainer for trainer, *_ in trainers)
     assert terms[1][0] == {}
     for one, other in zip(terms[0][:-1], terms[1][1:], strict=True):
         assert one == pytest.approx(other, abs=1e-3)
@@ -118,29 +118,33 @@ def test_deferred_steps_are_the_same_steps(tmp_path: Path) -> None:
 
 
 def test_a_late_step_that_is_not_finite_changes_nothing_and_is_kept(tmp_path: Path) -> None:
-    made, recordings, rows = separating(tmp_path, deferred=True)
-    made.train_step(made.batch(recordings))
-    states = (made.model.state_dict(), made.average, {"momentum": made.optimizer.state_dict()["state"][0]["momentum"]})
+    trainer, recordings, rows = separating(tmp_path, deferred=True)
+    trainer.train_step(trainer.batch(recordings))
+    states = (
+        trainer.model.state_dict(),
+        trainer.average,
+        {"momentum": trainer.optimizer.state_dict()["state"][0]["momentum"]},
+    )
     before = [{key: value.clone() for key, value in state.items()} for state in states]
-    batch = made.batch(recordings)
+    batch = trainer.batch(recordings)
     batch["input"][0, 0, 500] = float("nan")
-    made.train_step(batch)
+    trainer.train_step(batch)
     for state, old in zip(states, before, strict=True):
         for key, value in state.items():
             assert torch.equal(value, old[key]), key
     assert not rows
-    made.train_step(made.batch(recordings))  # which tells of the one before, and is a step as ever
+    trainer.train_step(trainer.batch(recordings))  # which tells of the one before, and is a step as ever
     assert rows[-1]["step"] == 1
     assert torch.load(tmp_path / "nonfinite-1-rank0.pt", weights_only=True)["input"][0, 0, 500].isnan()
-    assert not torch.equal(made.model.state_dict()["head.weight"], before[0]["head.weight"])
+    assert not torch.equal(trainer.model.state_dict()["head.weight"], before[0]["head.weight"])
     with pytest.raises(TrainingError, match="10 in a row"):
         for _ in range(11):
-            made.train_step(batch)
+            trainer.train_step(batch)
 
 
 def test_a_run_that_ends_tells_of_its_last_step(tmp_path: Path) -> None:
-    made, recordings, rows = separating(tmp_path, True, steps=2, learning_rate=0.0)
-    real, calls = made.batch, list[int]()
+    trainer, recordings, rows = separating(tmp_path, True, steps=2, learning_rate=0.0)
+    real, calls = trainer.batch, list[int]()
 
     def batch(recordings: Recordings) -> dict[str, torch.Tensor]:
         one = real(recordings)
@@ -149,8 +153,8 @@ def test_a_run_that_ends_tells_of_its_last_step(tmp_path: Path) -> None:
             one["input"][0, 0, 500] = float("nan")
         return one
 
-    made.batch = batch  # type: ignore[method-assign]
-    made.run(recordings)
+    trainer.batch = batch  # type: ignore[method-assign]
+    trainer.run(recordings)
     assert [row["step"] for row in rows if row["event"] == "warning"] == [1]
 
 

@@ -71,11 +71,11 @@ def test_voices_are_two_crops_of_each_speaker() -> None:
 def test_voices_loss_and_score_of_a_network_that_knows() -> None:
     task = Embedding(make_config("speaker_encoder", {}).spec, 3, 0.5)
     batch = task.batch(RECORDINGS, generator(), Ranks())
-    known, unknown = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
-    right, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (known, unknown))
-    assert right < 1e-3 < 10 < wrong
+    matching, mixed = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
+    correct, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (matching, mixed))
+    assert correct < 1e-3 < 10 < wrong
     network = build("speaker_encoder", make_config("speaker_encoder", {}))
-    for vectors, score in ((known, 100.0), (unknown, 0.0)):
+    for vectors, score in ((matching, 100.0), (mixed, 0.0)):
         network.forward = lambda _, v=vectors: v  # type: ignore[method-assign,misc]
         assert task.score(network, RECORDINGS.valid) == score
     with pytest.raises(TrainingError, match="two speakers"):
@@ -93,13 +93,13 @@ def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> 
     batch = task.batch(recordings, generator(), Ranks())
     mix, sources = batch["input"][:, 0], batch["target"]
     torch.testing.assert_close(sources.sum(1), mix, rtol=0, atol=1e-5)
-    for given in (sources, sources.flip(1)):
-        heard, ordered = task.separate(mix, given)
-        assert heard.shape == (2, 3, 8192) and torch.equal(heard[:, 0], mix)
-        own = pairwise_metric(ordered, heard[:, 1:], si_sdr)
+    for order in (sources, sources.flip(1)):
+        inputs, ordered = task.separate(mix, order)
+        assert inputs.shape == (2, 3, 8192) and torch.equal(inputs[:, 0], mix)
+        own = pairwise_metric(ordered, inputs[:, 1:], si_sdr)
         straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
         assert (straight.sum(1) >= crossed.sum(1)).all()
-        spectrum = torch.fft.rfft(heard[:, 1:]).abs()
+        spectrum = torch.fft.rfft(inputs[:, 1:]).abs()
         assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
 
 
@@ -107,15 +107,15 @@ def test_restoring_teaches_no_highs_that_one_speaker_lacks(small_weights: Path) 
     """Of four recordings two end at 2 kHz; a mixture has what its narrower one has, and is the sum of its sources."""
     recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     recordings.train.bandwidth[:2] = 2000.0
-    found = set()
+    seen = set()
     for seed in range(8):
         batch = restoration().batch(recordings, torch.Generator().manual_seed(seed), Ranks())
         torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
         power = torch.fft.rfft(batch["input"][:, 0]).abs().square()
         high = power[:, 2300 * 8192 // 16000 :].sum(1) / power.sum(1)
         assert ((high < 1e-6) | (high > 0.3)).all()
-        found |= set((high > 0.3).tolist())
-    assert found == {True, False}
+        seen |= set((high > 0.3).tolist())
+    assert seen == {True, False}
 
 
 def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
@@ -127,7 +127,7 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
     assert float(swapped["si_snr"]) > -0.5 and float(swapped["stft"]) > 0.1
     batch["target"][:, 1] = 0
-    silenced = task.losses(lambda heard: heard[:, 1:, None], batch).terms
+    silenced = task.losses(lambda inputs: inputs[:, 1:, None], batch).terms
     assert float(silenced["stft"]) < 5  # not thousands, as by the energy of what is silent
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
     model.forward = lambda x: x[:, :1, None].expand(-1, 2, 1, -1)  # type: ignore[method-assign]
@@ -198,8 +198,8 @@ def test_rooms_reach_the_batches_of_both_tasks_that_mix(task: str, small_weights
     inputs = []
     for reverberation in (0.0, 1.0):
         mixing = Mixing(reverb_prob=reverberation, measured_rir_share=1.0)
-        made = Separation(spec, 2, 0.512, mixing) if task == "separate" else restoration(mixing=mixing)
-        batch = made.batch(recordings, generator(), Ranks())
+        trained = Separation(spec, 2, 0.512, mixing) if task == "separate" else restoration(mixing=mixing)
+        batch = trained.batch(recordings, generator(), Ranks())
         torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
         inputs.append(batch["input"][:, 0])
     own = [torch.fft.irfft(torch.fft.rfft(wave, 16384).abs().square())[:, 740:861].amax(1) for wave in inputs]
