@@ -53,13 +53,13 @@ def measure(
             trainer.train_step(batch)
             steps += 1
         taken = time.perf_counter() - begin
-    heard_h = steps * config.task.batch_size * config.task.crop_s / 3600
+    audio_h = steps * config.task.batch_size * config.task.crop_s / 3600
     return {
         "config": path.stem,
         "precision": precision,
         "compile": compiled,
         "data": "on" if fresh else "off",
-        "audio_hours_per_minute": round(heard_h / taken * 60, 3),
+        "audio_hours_per_minute": round(audio_h / taken * 60, 3),
         "ms_per_step": round(1000 * taken / steps, 1),
         "data_share": round(making / taken, 4),
     }

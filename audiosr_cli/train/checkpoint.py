@@ -110,7 +110,7 @@ def _damage(damaged: _Damaged, intact: Path, step: int) -> str:
     which, other = ("newer", "older") if damaged.modified_ns >= intact.stat().st_mtime_ns else ("older", "newer")
     return (
         f"{damaged.path}: the {which} of two states is damaged ({damaged.reason}); "
-        f"training goes on from the {other} one, {intact.name}, at step {step}"
+        f"training continues from the {other} one, {intact.name}, at step {step}"
     )
 
 

@@ -38,5 +38,5 @@ def reduce_batch_size(trainer: Trainer, batch_size: int) -> None:
     free_memory(trainer.ranks.device)
     trainer.save_or_warn()
     trainer.task = with_batch_size(trainer.task, batch_size)
-    text = f"not enough memory for a batch of {before}; training goes on with {batch_size}"
+    text = f"not enough memory for a batch of {before}; training continues with {batch_size}"
     trainer.log.warn(trainer.progress.step, text)

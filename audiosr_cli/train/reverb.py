@@ -32,12 +32,12 @@ _ONSET = 0.1
 # value is the length of the fade at the cut.
 _DIRECT_S, _CUT_S = 0.0025, 0.0015
 # From a speaker far away in a hall (-6 dB) to one near the microphone in an office (12 dB). Halls are often measured
-# from the stage, at ratios down to -20 dB, where nobody would record a conversation.
+# from the stage, at ratios down to -20 dB, at which conversations are not recorded.
 _DIRECT_TO_REVERBERANT_DB = (-6.0, 12.0)
 # Share. The reflection paths of two speakers differ: 5 % is 2.5 ms at 50 ms, half a period of 200 Hz. As a change of
 # the reverberation time it is inaudible.
 _STRETCH = 0.05
-# Seconds. With a reverberation time of 2.5 s, 1 s leaves out what is 27 dB below the whole. The end fades out.
+# Seconds. With a reverberation time of 2.5 s, the omitted tail after 1 s is 27 dB below the whole. The end fades out.
 _LENGTH_S, _FADE_S = 1.0, 0.1
 
 

@@ -236,7 +236,7 @@ def _can_compile(log: Log) -> bool:
     """Return whether the C++ compiler that torch.compile needs exists; warn if not."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        log.warn(0, f"[loop] compile = true: no C++ compiler {compiler}; training goes on without compiling")
+        log.warn(0, f"[loop] compile = true: no C++ compiler {compiler}; training continues without compiling")
         return False
     return True
 

@@ -88,7 +88,7 @@ def test_a_file_that_is_no_whole_state_gives_way_to_the_older_one(newer: Path, k
         assert turn == 1  # the next state replaces the damaged one
         (warning,) = warnings
         assert f"{newer}: the newer of two states is damaged" in warning
-        assert "goes on from the older one, state-0.pt, at step 6" in warning
+        assert "continues from the older one, state-0.pt, at step 6" in warning
         assert "\n" not in warning
 
 
@@ -108,7 +108,7 @@ def test_damage_to_the_older_state_is_said_too(newer: Path) -> None:
     state, turn = checkpoint.load(newer.parent, warnings.append)
     assert (state["step"], turn) == (7, 2)
     assert "the older of two states is damaged" in warnings[0]
-    assert "goes on from the newer one, state-1.pt, at step 7" in warnings[0]
+    assert "continues from the newer one, state-1.pt, at step 7" in warnings[0]
 
 
 def test_two_damaged_states_are_an_error_that_names_both(newer: Path) -> None:

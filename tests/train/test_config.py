@@ -24,7 +24,7 @@ CONFIGS = sorted((EXAMPLES / "train").glob("*.toml"))
 
 
 @cache
-def measured_rooms(rate: int) -> MeasuredRirs:
+def measured_rirs(rate: int) -> MeasuredRirs:
     """One room with a single reflection."""
     response = torch.zeros(1, rate // 4)
     response[0, [0, rate // 10]] = torch.tensor([1.0, 0.5])
@@ -37,8 +37,8 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
     spec = config.training_model.spec
     corpus = voices(128 if spec.task == "embed" else 4, 4.0, spec.out_rate)
     noise = voices(1, 4.0, spec.out_rate) if config.data.noise else None
-    rooms = measured_rooms(spec.out_rate) if config.data.rir else None
-    batch = config.task.batch(Recordings(corpus, corpus, noise, rooms), generator(), Ranks())
+    rirs = measured_rirs(spec.out_rate) if config.data.rir else None
+    batch = config.task.batch(Recordings(corpus, corpus, noise, rirs), generator(), Ranks())
     torch.manual_seed(0)
     model = build(config.architecture, config.training_model)
     with torch.no_grad():

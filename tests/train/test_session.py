@@ -170,7 +170,7 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 3"), batch_size=8)
     assert sizes == [8, 4, 2, 2, 2]
     warnings = [row["text"] for row in rows if row["event"] == "warning"]
-    assert warnings == [f"not enough memory for a batch of {n}; training goes on with {n // 2}" for n in (8, 4)]
+    assert warnings == [f"not enough memory for a batch of {n}; training continues with {n // 2}" for n in (8, 4)]
     assert [state["step"] for state in saved][:3] == [0, 0, 0]  # after the validation, and twice for want of memory
     assert checkpoint.load(speakers / "out")[0]["step"] == 3
 

@@ -192,7 +192,7 @@ def test_rooms_reach_the_batches_of_both_tasks_that_mix(task: str, small_weights
     response = torch.zeros(1, 4000)
     response[0, [0, 800]] = torch.tensor([1.0, 0.7])
     recordings = Recordings(
-        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rooms=MeasuredRirs(16000, (response,))
+        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rirs=MeasuredRirs(16000, (response,))
     )
     spec = make_config("dual_path", {"context": 0, "sample_rate": 16000}).spec
     inputs = []

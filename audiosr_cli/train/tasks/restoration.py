@@ -110,7 +110,7 @@ class Restoration:
 
     @property
     def adversarial(self) -> AdversarialConfig | None:
-        """None: what is restored lies in the mixture."""
+        """None: the highs are in the mixture, so no discriminators are needed."""
         return None
 
     @property

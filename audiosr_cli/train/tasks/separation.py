@@ -147,7 +147,7 @@ class Separation:
         return set_improvement("plain", model, valid)
 
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
-        """Compute it over 24 mixtures each with turns, in rooms, and with noise if ``valid_noise`` is given."""
+        """Compute it over 24 mixtures each with turns, in rooms, and with noise if there is any."""
         valid, noise = recordings.valid, recordings.valid_noise
         names = ("turns", "noise", "rooms") if noise else ("turns", "rooms")
         return {f"SI-SDRi {name} (dB)": set_improvement(name, model, valid, noise) for name in names}
