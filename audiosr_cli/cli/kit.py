@@ -28,56 +28,63 @@ app = typer.Typer(
 )
 
 
+_Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG...", show_default=False, rich_help_panel=DATA, help="Names of the runs. [default: all]"
+    ),
+]
+_Minutes = Annotated[
+    float,
+    typer.Option(
+        "--minutes",
+        min=0.1,
+        rich_help_panel=SCHEDULE,
+        help="Finish everything within this many minutes from the start of this script.",
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="DIR",
+        rich_help_panel=OUTPUT,
+        help="Folder for weights and report.json. [default: $OUT, or output in the kit]",
+    ),
+]
+_ExportEvery = Annotated[
+    float,
+    typer.Option(
+        "--export-every",
+        metavar="SECONDS",
+        min=1,
+        rich_help_panel=OUTPUT,
+        help="Seconds between exports of the current weights.",
+    ),
+]
+_Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        metavar="DIR",
+        rich_help_panel=RESUME,
+        help="Folder for states and decoded recordings, from which a second call continues. [default: the kit]",
+    ),
+]
+
+
 @app.command()
 @guarded
 def kit(
     folder: Annotated[Path, typer.Argument(hidden=True)],
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="CONFIG...", show_default=False, rich_help_panel=DATA, help="Names of the runs. [default: all]"
-        ),
-    ] = None,
-    minutes: Annotated[
-        float,
-        typer.Option(
-            "--minutes",
-            min=0.1,
-            rich_help_panel=SCHEDULE,
-            help="Finish everything within this many minutes from the start of this script.",
-        ),
-    ] = 9.5,
+    names: _Names = None,
+    minutes: _Minutes = 9.5,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            metavar="DIR",
-            rich_help_panel=OUTPUT,
-            help="Folder for weights and report.json. [default: $OUT, or output in the kit]",
-        ),
-    ] = None,
-    export_every: Annotated[
-        float,
-        typer.Option(
-            "--export-every",
-            metavar="SECONDS",
-            min=1,
-            rich_help_panel=OUTPUT,
-            help="Seconds between exports of the current weights.",
-        ),
-    ] = 60.0,
+    output: _Output = None,
+    export_every: _ExportEvery = 60.0,
     part_mib: PartMib = 15.0,
-    work: Annotated[
-        Path | None,
-        typer.Option(
-            "--work",
-            metavar="DIR",
-            rich_help_panel=RESUME,
-            help="Folder for states and decoded recordings, from which a second call continues. [default: the kit]",
-        ),
-    ] = None,
+    work: _Work = None,
 ) -> None:
     """Train the runs of this kit one after the other, without network and within a time limit.
 

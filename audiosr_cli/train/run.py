@@ -11,6 +11,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -147,16 +148,7 @@ def _train(
 ) -> None:
     recordings = load_recordings(config, call.data, ranks, log)
     _try_rehearsal(config, model, deployed, recordings, ranks)
-    note = {
-        **{key: value for key, value in asdict(config.card).items() if value},
-        "config": config_path.name,
-        "folders": list(config.data.train),
-        "command": shlex.join(["audiosr", *sys.argv[1:]]),
-        "machine": _machine(ranks.device),
-        "commit": commit(),
-        "version": __version__,
-        **({"init": call.init} if call.init else {}),
-    }
+    note = _provenance(config, config_path, ranks) | ({"init": call.init} if call.init else {})
     identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
     loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
     out.mkdir(parents=True, exist_ok=True)
@@ -175,6 +167,19 @@ def _train(
         measure = BatchSizeTrials(model, deployed, config.task, loop, recordings, ranks.device, session.trial_s())
         trainer.task = with_batch_size(config.task, _find_batch_size(measure, session, out, log, ranks))
     trainer.run(recordings)
+
+
+def _provenance(config: RunConfig, config_path: Path, ranks: Ranks) -> dict[str, Any]:
+    """Return the metadata that is stored with the weights: the model card, and how they were trained."""
+    return {
+        **{key: value for key, value in asdict(config.card).items() if value},
+        "config": config_path.name,
+        "folders": list(config.data.train),
+        "command": shlex.join(["audiosr", *sys.argv[1:]]),
+        "machine": _machine(ranks.device),
+        "commit": commit(),
+        "version": __version__,
+    }
 
 
 def _find_batch_size(measure: BatchSizeTrials, session: Session, out: Path, log: Log, ranks: Ranks) -> int:
