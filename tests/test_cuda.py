@@ -67,7 +67,7 @@ def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("length", [256, 960, 1024, 8192, 16384, 65520, 131072, 65535])
-def test_irfft_ignores_what_no_real_wave_has(length: int) -> None:
+def test_irfft_ignores_imaginary_parts_at_dc_and_nyquist(length: int) -> None:
     spectrum = torch.randn(3, length // 2 + 1, dtype=torch.complex64, generator=generator())
     assert relative(irfft(spectrum.to(CUDA), length), torch.fft.irfft(spectrum, length)) < 1e-5
     gradients = []
@@ -79,7 +79,7 @@ def test_irfft_ignores_what_no_real_wave_has(length: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral_bwe", "band_masks", "speaker_encoder", "audio_unet"])
-def test_bundled_models_give_what_they_give_on_the_cpu(name: str) -> None:
+def test_bundled_models_match_the_cpu(name: str) -> None:
     model = store.load_model(name)
     spec = model.spec
     x = 0.1 * torch.randn(1, spec.inputs * spec.channels, spec.window, generator=generator())
@@ -142,7 +142,7 @@ TASKS = {"separate": separating, "upsample": upsampling, "adversarial": adversar
 
 
 @pytest.mark.parametrize("task", ["separate", "upsample", "embed"])
-def test_batches_and_steps_are_those_of_the_cpu(task: str, tmp_path: Path) -> None:
+def test_batches_and_steps_match_the_cpu(task: str, tmp_path: Path) -> None:
     terms = []
     batches, models = [], []
     for device in (CPU, CUDA):
@@ -191,7 +191,7 @@ def test_no_step_waits_for_the_card(task: str, precision: str, tmp_path: Path) -
     assert all(abs(value) < 1e6 for value in terms.values())
 
 
-def test_uploads_arrive_whole() -> None:
+def test_uploads_are_complete() -> None:
     values = {"flag": torch.tensor([True, False, True]), "wide": torch.rand(2, 3, generator=generator()).double().T}
     for _ in range(50):  # pinned memory is used again and again
         values["at"] = torch.randint(2**60, (5,), generator=generator())
@@ -239,7 +239,7 @@ def test_stacked_muon_on_the_card_is_muon_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(("before", "after"), [(CUDA, CUDA), (CPU, CUDA), (CUDA, CPU)])
-def test_a_run_goes_on_on_either_device(
+def test_a_run_resumes_on_either_device(
     before: torch.device, after: torch.device, optimizer: str, tmp_path: Path
 ) -> None:
     trainer, recordings = separating(tmp_path, before, optimizer=optimizer)

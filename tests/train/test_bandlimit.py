@@ -80,13 +80,13 @@ def test_folding_aliases_as_decimation_does() -> None:
     assert spectrum[2500] < 1e-4
 
 
-def test_shelf_turns_down_what_lies_below_the_cutoff() -> None:
+def test_a_shelf_attenuates_below_the_cutoff() -> None:
     level = response_db(params(resampler=True, cutoff=8000.0, shelf_db=-30.0, shelf_start=0.5))
     assert level[: 4000 // 2].abs().max() < 1e-3
     torch.testing.assert_close(level[5000 // 2 : 7600 // 2], torch.full((1300,), -30.0), atol=0.01, rtol=0)
 
 
-def test_draws_what_was_asked_for() -> None:
+def test_drawn_parameters_follow_the_config() -> None:
     settings = Degradation(
         cutoff_hz=(1000.0, 16000.0),
         common_cutoffs_hz=(4000.0,),

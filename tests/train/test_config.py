@@ -32,7 +32,7 @@ def measured_rirs(rate: int) -> MeasuredRirs:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
+def test_every_example_makes_batches_for_its_network(path: Path) -> None:
     config = read_config(path)
     spec = config.training_model.spec
     corpus = voices(128 if spec.task == "embed" else 4, 4.0, spec.out_rate)
@@ -51,7 +51,7 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe", "audiosr_small", "audio_unet"])
-def test_the_bundled_models_are_what_their_examples_describe(name: str) -> None:
+def test_bundled_models_match_their_example_configs(name: str) -> None:
     described = [config for path in CONFIGS if (config := read_config(path)).model.spec.name == name]
     assert len(described) == 1
     assert store.load_model(name).config == described[0].model

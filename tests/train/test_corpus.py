@@ -43,7 +43,7 @@ def test_crops_never_hear_the_neighbouring_recording(speed: float) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.42, 0.47])
-def test_speed_changes_pitch_and_leaves_tones_clean(share: float) -> None:
+def test_speed_changes_pitch_without_distortion(share: float) -> None:
     """Tones up to 0.47 of the rate: no droop, no image; what a higher speed moves above half the rate is gone."""
     rate, length = 48000, 24000
     corpus = corpus_of([tone(rate * 3, share * rate, rate)[0]], [0], rate)

@@ -25,7 +25,7 @@ from audiosr_cli.train.recordings import cache_folder
 from audiosr_cli.train.reverb import load_rirs
 
 
-def test_decodes_resamples_and_names_what_it_cannot_read(speakers: Path) -> None:
+def test_files_are_decoded_and_resampled_and_unreadable_ones_named(speakers: Path) -> None:
     corpus = load_corpus([speakers / "train"], 8000, speakers / "cache")
     assert (corpus.seconds, len(corpus.names), len(corpus.skipped)) == (6.0, 6, 1)
     assert "broken.wav: cannot be read" in corpus.skipped[0]
@@ -35,7 +35,7 @@ def test_decodes_resamples_and_names_what_it_cannot_read(speakers: Path) -> None
     assert float(corpus.level[0]) == pytest.approx(float(np.sqrt(np.mean(wave**2))), rel=0.01)
 
 
-def test_decodes_once_whatever_folders_and_files_are_called(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_decoded_once_by_content(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_corpus([speakers / "train"], 8000, speakers / "cache")
     monkeypatch.setattr(data, "read_mono", lambda *_: pytest.fail("decoded again"))
     again = load_corpus([speakers / "train"], 8000, speakers / "cache")
@@ -99,7 +99,7 @@ def test_balance_weighs_speakers_by_their_length(balance: float, expected: float
     assert float(both.speaker_probs[0] / both.speaker_probs[1]) == pytest.approx(expected)
 
 
-def test_short_recordings_are_left_out_where_asked(speakers: Path) -> None:
+def test_recordings_below_min_seconds_are_left_out(speakers: Path) -> None:
     soundfile.write(speakers / "train" / "a" / "long.flac", noise(32000)[0], 16000)
     corpus = load_corpus([speakers / "train"], 8000, speakers / "cache", min_seconds=1.5)
     assert [Path(name).name for name in corpus.names] == ["long.flac"]
@@ -191,7 +191,7 @@ def test_nobody_of_the_real_valid_speakers_is_in_training(data: Path) -> None:
     assert [len(folders["train"][name]) for name in ("speech16k", "voices16k", "speech48k")] == [227, 2080, 48]
 
 
-def test_no_real_target_reaches_above_its_band(data: Path) -> None:
+def test_bandwidths_of_the_real_data(data: Path) -> None:
     """At 48 kHz: files at 44.1 kHz end where their resampler fades, others where the table says."""
     table, ends = read_table(data / "manifest.csv"), {}
     with (data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
@@ -212,7 +212,7 @@ def test_the_real_recordings(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "a full disk"])
-def test_a_cache_that_cannot_be_written_names_its_setting(
+def test_an_unwritable_cache_is_an_error_that_names_the_variable(
     place: str, speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = speakers / "train/a/0.flac"
@@ -233,7 +233,7 @@ def test_a_full_cache_need_not_be_writable(speakers: Path, monkeypatch: pytest.M
     assert torch.equal(load_corpus([speakers / "valid"], 8000, speakers / "cache").samples, first.samples)
 
 
-def test_without_a_home_the_cache_needs_its_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_home_folder_the_cache_needs_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AUDIOSR_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

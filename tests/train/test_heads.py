@@ -52,7 +52,7 @@ def heads_of(model: SpectralUNet, loss: Any = None) -> Heads:
     return Heads(model, ClusteringConfig(10.0, 4), 0.5, loss or (lambda a, b: (a - b).abs().mean()))
 
 
-def test_heads_do_not_change_what_the_network_answers() -> None:
+def test_heads_do_not_change_the_networks_output() -> None:
     model = network()
     x = torch.randn(2, 1, 2048, generator=generator())
     output, extra = ModelWithHeads(model, heads_of(model))(x)
@@ -93,7 +93,7 @@ def test_an_answer_at_half_resolution_has_a_mask_for_every_two_bins_and_frames(g
     assert not trainer[:, 1].any()
 
 
-def test_targets_of_clustering_are_who_dominates_each_row() -> None:
+def test_targets_of_clustering_are_the_dominant_sources() -> None:
     """A low tone and a high one: rows below are the first source's, groups above the second's, by their mean power."""
     heads = heads_of(network())
     time = torch.arange(2048) / 8000
@@ -140,7 +140,7 @@ def make_trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Train
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_path: Path) -> None:
+def test_a_run_resumes_with_heads_and_without_them(optimizer: str, tmp_path: Path) -> None:
     """What the optimizer knows of the network stays with the network; what a head knows comes back with that head."""
 
     def steps(trainer: Trainer, count: int = 3) -> dict[str, float]:
@@ -210,7 +210,7 @@ def test_a_head_learns_with_the_network(tmp_path: Path) -> None:
     assert seen[-1]["si_snr_and_level"] < seen[0]["si_snr_and_level"] - 2
 
 
-def test_a_silent_batch_leaves_everything_finite(tmp_path: Path) -> None:
+def test_a_silent_batch_keeps_everything_finite(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, "adamw", heads=True)
     batch = trainer.batch(RECORDINGS)
     batch["input"][0], batch["target"][0] = 0, 0
@@ -259,7 +259,7 @@ optimizer = "muon"
 """
 
 
-def test_an_interrupted_run_with_every_aid_ends_where_an_uninterrupted_one_does(
+def test_an_interrupted_run_with_all_auxiliary_losses_has_the_same_result(
     speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best, _ = run(speakers, AIDED, "whole")
@@ -289,7 +289,7 @@ def test_every_aid_can_be_switched_off_and_on_by_the_config_of_a_resume(speakers
     assert checkpoint.load(speakers / "out")[0]["step"] == 5
 
 
-def test_what_a_config_cannot_ask_for_is_refused_before_anything_is_written(speakers: Path) -> None:
+def test_impossible_configs_are_refused_before_anything_is_written(speakers: Path) -> None:
     rows: Rows = []
     with pytest.raises(UsageError, match="context = 0, not 512"):
         run(speakers, AIDED.replace("[model.training]\ncontext = 0", ""))

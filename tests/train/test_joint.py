@@ -45,7 +45,7 @@ valid_every_min = 5.0
 """
 
 
-def test_a_separator_that_learns_beside_its_restorer_is_kept_and_goes_on(
+def test_a_jointly_trained_separator_is_saved_and_resumed(
     speakers: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best, _ = run(speakers, JOINT, "whole")

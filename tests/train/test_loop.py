@@ -44,7 +44,7 @@ def are(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_averaged_weights_are_exported_where_there_are_any(
+def test_averaged_weights_are_exported_if_there_are_any(
     ema: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tmp_path, [], ema=ema)

@@ -61,7 +61,7 @@ def test_pit_passes_gradients_to_the_chosen_pairs() -> None:
     assert (estimate.grad.abs().amax(-1) > 0).all()
 
 
-def test_a_silent_source_wants_silence() -> None:
+def test_a_silent_source_rewards_a_silent_estimate() -> None:
     reference = randn(1, 2, 1000)
     reference[:, 1] = 0
     quiet = torch.stack([reference[:, 0], 0.001 * randn(1, 1000, seed=1)], 1)

@@ -25,7 +25,7 @@ def level_db(waves: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sources", [2, 3])
-def test_levels_are_those_asked_for_and_sources_sum_to_the_mixture(sources: int) -> None:
+def test_levels_follow_the_config_and_sources_sum_to_the_mixture(sources: int) -> None:
     mix, parts = mixed(Mixing(level_spread_db=5.0, level_db=(-30.0, -10.0)), sources)
     assert parts.shape == (COUNT, sources, LENGTH)
     torch.testing.assert_close(parts.sum(1), mix, atol=1e-6, rtol=0)
@@ -38,7 +38,7 @@ def test_levels_are_those_asked_for_and_sources_sum_to_the_mixture(sources: int)
     assert whole.max() - whole.min() > 15
 
 
-def test_every_source_has_a_polarity_of_its_own() -> None:
+def test_every_source_has_its_own_random_polarity() -> None:
     """Recordings that lie above zero throughout: their signs tell."""
     corpus = corpus_of(
         [np.full(8000, 0.1) + 0.05 * np.random.default_rng(i).random(8000) for i in range(5)], [*range(5)]
@@ -59,7 +59,7 @@ def test_every_batch_is_another_and_every_seed_the_same() -> None:
 
 
 @pytest.mark.parametrize(("overlap", "shared"), [(1.0, 1.0), (0.5, 1 / 3), (0.0, 0.0), (-0.5, 0.0)])
-def test_turns_overlap_as_asked(overlap: float, shared: float) -> None:
+def test_turns_overlap_by_the_configured_share(overlap: float, shared: float) -> None:
     _, parts = mixed(Mixing(turns_prob=1.0, overlap=(overlap, overlap)))
     speaks = parts != 0
     both = speaks.all(1).float().mean(-1)
@@ -114,7 +114,7 @@ def test_rooms_change_sources_and_keep_the_sum() -> None:
     assert 10 < int(same.sum()) < 54
 
 
-def test_noise_has_the_snr_asked_for() -> None:
+def test_noise_has_the_configured_snr() -> None:
     settings = Mixing(noise_prob=0.5, snr_db=(10.0, 10.0), level_db=(-20.0, -20.0))
     mix, parts = mixed(settings, noise=voices(2))
     rest = mix - parts.sum(1)

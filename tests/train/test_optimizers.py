@@ -31,7 +31,7 @@ def test_an_update_has_the_size_of_adamws() -> None:
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.15)
 
 
-def test_what_does_not_mix_channels_gets_adamws_update() -> None:
+def test_weights_that_are_no_matrices_get_adamws_update() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 16, (1, 5)), nn.Conv2d(16, 16, (1, 5)), nn.Conv2d(16, 2, 1))
     optimizer = make_optimizer("muon", model, 0.01, 0.1, (0.9, 0.98))
@@ -49,7 +49,7 @@ def test_what_does_not_mix_channels_gets_adamws_update() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_resumed_optimizer_goes_on_the_same(name: str) -> None:
+def test_a_resumed_optimizer_continues_identically(name: str) -> None:
     def steps(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
         for seed in seeds:
             for p in model.parameters():
@@ -89,7 +89,7 @@ def test_only_large_matrices_are_orthogonalised_in_bf16(shape: tuple[int, int], 
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("shape", [(24, 200), (200, 24), (200, 210)])
-def test_a_stack_is_orthogonalised_as_its_matrices_are(shape: tuple[int, int], bf16: bool) -> None:
+def test_a_stack_is_orthogonalised_like_single_matrices(shape: tuple[int, int], bf16: bool) -> None:
     stack = torch.randn(3, *shape, generator=generator())
     each = torch.stack([orthogonalise(matrix, bf16) for matrix in stack])
     torch.testing.assert_close(orthogonalise(stack, bf16), each, atol=2e-3 if bf16 else 1e-5, rtol=0)
@@ -122,7 +122,7 @@ def muon(model: nn.Module, stacked: bool) -> Muon:
     return optimizer
 
 
-def test_stacked_updates_are_those_of_each_matrix() -> None:
+def test_stacked_updates_equal_single_updates() -> None:
     models = [Mixed(), Mixed()]
     optimizers = [muon(model, stacked) for model, stacked in zip(models, (False, True), strict=True)]
     start = [p.detach().clone() for p in models[0].parameters()]
@@ -181,7 +181,7 @@ def test_a_state_of_the_first_versions_can_be_resumed() -> None:
     torch.testing.assert_close(state[0]["momentum"], 0.5 * 0.95 + 0.05 * parameters[0].grad)
 
 
-def test_settings_are_those_of_the_run_that_goes_on() -> None:
+def test_a_resumed_optimizer_has_the_settings_of_the_new_call() -> None:
     model = Mixed()
     before = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0, foreach=True)
     pass_gradients(model, 0)
@@ -194,7 +194,7 @@ def test_settings_are_those_of_the_run_that_goes_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_resumed_optimizer_goes_on_the_same_in_another_layout(name: str) -> None:
+def test_a_resumed_optimizer_continues_identically_in_another_layout(name: str) -> None:
     """Of weights that were trained channels-last, say, and go on without."""
     x = torch.randn(2, 3, 8, 8, generator=generator(1))
 

@@ -90,7 +90,7 @@ def test_pairs_never_seen_are_judged_by_their_speakers() -> None:
     assert pairs.difficulty(0, 2) == pytest.approx(0.5 * before + 0.5 * (10.0 - pairs.level))
 
 
-def test_what_everybody_got_better_at_does_not_stay_hard() -> None:
+def test_difficulty_is_relative_to_the_current_loss() -> None:
     pairs = settled([([0, 1], 20.0), ([2, 3], 20.0)])
     for _ in range(500):
         observe(pairs, [([2, 3], -5.0), ([4, 5], -5.0)])
@@ -107,7 +107,7 @@ def test_the_temperature_falls_geometrically() -> None:
     assert seen[5] == pytest.approx(10.0)
 
 
-def test_what_a_step_showed_counts_from_the_step_after_the_next_on() -> None:
+def test_observations_count_two_steps_later() -> None:
     pairs = PairDifficulty(COLD)
     observe(pairs, [([0, 1], 3.0), ([0, 2], 1.0)])
     assert not pairs.partners
@@ -139,7 +139,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def test_a_resumed_difficulty_goes_on_the_same() -> None:
+def test_a_resumed_difficulty_continues_identically() -> None:
     """Even what was still on its way comes along; a draw depends on its generator and on that alone."""
     corpus = voices(12, 0.1)
     rows = [([i, (i * 5 + 1) % 12], float(i)) for i in range(12) if (i * 5 + 1) % 12 != i]

@@ -75,7 +75,7 @@ def test_a_grown_network_computes_the_same(changes: dict[str, Any]) -> None:
         assert difference(old, new, training) < 2e-6
 
 
-def test_wider_layers_compute_the_same_where_eps_counts() -> None:
+def test_wider_layers_keep_the_output_for_quiet_input() -> None:
     """A stream of features so quiet that the norms' eps decides their output."""
     old = trained()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_new_sources_are_silent() -> None:
 
 
 @pytest.mark.parametrize("changes", LARGER, ids=str)
-def test_every_new_weight_learns(changes: dict[str, Any]) -> None:
+def test_every_new_weight_gets_a_gradient(changes: dict[str, Any]) -> None:
     new = grow(trained(), replace(CONFIG, **changes)).train()
     optimizer = torch.optim.SGD(new.parameters(), 1e-3)
     for _ in range(2):  # what starts at zero hides the weights behind it for one step
@@ -127,7 +127,7 @@ def test_new_features_of_the_stream_learn_at_once_and_differently() -> None:
 
 @pytest.mark.parametrize("consistency", ["use", "always"])
 @pytest.mark.parametrize("loss", sorted(METRICS))
-def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consistency: Any) -> None:
+def test_new_silent_sources_get_gradients_from_every_allowed_loss(loss: str, consistency: Any) -> None:
     from audiosr_cli.train.warm_start import check_silent_sources
 
     config = replace(CONFIG, sources=3, consistency=consistency)
@@ -157,7 +157,7 @@ def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consiste
     ],
     ids=str,
 )
-def test_what_cannot_grow_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_impossible_growth_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         grow(trained(), replace(CONFIG, **changes))
 
@@ -236,7 +236,7 @@ def test_a_lower_rate_keeps_the_lowest_bins() -> None:
 
 
 @pytest.mark.parametrize("sources", [2, 3])
-def test_speech_is_the_sum_of_the_speakers_and_the_rest_what_is_left(sources: int) -> None:
+def test_speech_is_the_sum_of_the_speakers_and_the_rest_the_residual(sources: int) -> None:
     old = trained(replace(CONFIG, sources=sources))
     new, x = speech_and_rest(old), mixtures(CONFIG)
     with torch.no_grad():
@@ -282,7 +282,7 @@ precision = "fp32"
 """
 
 
-def test_training_grows_what_it_starts_from(speakers: Path) -> None:
+def test_training_grows_its_initial_weights(speakers: Path) -> None:
     best, rows = run(speakers, RUN)
     score = max(row["SI-SDRi (dB)"] for row in rows if row["event"] == "valid")
     assert not [row for row in rows if row["event"] == "grown"]

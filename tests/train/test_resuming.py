@@ -66,7 +66,7 @@ def test_other_recordings_under_the_same_names_are_named_in_a_warning(speakers: 
     assert "validation" not in warning
 
 
-def test_training_goes_on_with_the_new_settings(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_with_the_new_settings(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(speakers, STEPS)
     used: list[tuple[int, float, float]] = []
     real = Trainer.train_step

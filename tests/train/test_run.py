@@ -29,7 +29,7 @@ from audiosr_cli.train.tasks import Embedding, Recordings, Separation, Upsamplin
 from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 
 
-def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_learns_stops_and_resumes(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its budget is time, by a clock on which each step and each validation takes a tenth of a second."""
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=count(0.0, 0.1).__next__))
     text = RUN.replace("valid_every_min = 100.0", "valid_every_min = 0.02")
@@ -54,9 +54,7 @@ def test_a_run_learns_stops_and_goes_on(speakers: Path, monkeypatch: pytest.Monk
     assert last["minutes"] >= 0.08
 
 
-def test_a_validation_that_takes_longer_than_the_time_between_two_is_not_repeated_at_once(
-    speakers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_validation_is_not_repeated_immediately(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, validate = count(0.0, 0.1), Trainer.validate
 
     def slow(trainer: Trainer, recordings: Recordings) -> None:
@@ -79,7 +77,7 @@ def weights_of(out: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+def test_an_interrupted_run_has_the_same_result(
     speakers: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = STEPS + f'optimizer = "{optimizer}"\nema = 0.9\n'
@@ -116,7 +114,7 @@ Trainer.train_step = dying
 """
 
 
-def test_a_killed_run_goes_on_from_its_last_state(speakers: Path) -> None:
+def test_a_killed_run_continues_from_its_last_state(speakers: Path) -> None:
     text = STEPS + "save_every_min = 1e-9\n"
     with start(speakers, text, "killed", _KILLED_IN_STEP_23) as killed:
         killed.communicate(timeout=HANG_S)
@@ -128,7 +126,7 @@ def test_a_killed_run_goes_on_from_its_last_state(speakers: Path) -> None:
         torch.testing.assert_close(weights_of(speakers / "killed")[key], value, atol=1e-4, rtol=0, msg=key)
 
 
-def test_sigterm_saves_and_says_143(speakers: Path) -> None:
+def test_sigterm_saves_and_exits_with_143(speakers: Path) -> None:
     with start(speakers, RUN.replace("minutes = 0.05", "minutes = 5"), "out") as running:
         assert running.stderr is not None
         assert any('"valid"' in line for line in running.stderr)
@@ -327,7 +325,7 @@ def test_upsampling_batches_are_aligned_and_masked(tmp_path: Path) -> None:
     assert (batch["band"] - 9000).abs().max() <= 450 + 1  # moved with the speed
 
 
-def test_a_resume_needs_no_initial_weights_any_more(speakers: Path) -> None:
+def test_a_resume_does_not_need_the_initial_weights(speakers: Path) -> None:
     """They may be gone, and may not suit what the run has become."""
     first, _ = run(speakers, STEPS.replace("steps = 50", "steps = 1"), "first")
     run(speakers, STEPS.replace("steps = 50", "steps = 1"), "second", init=str(first))

@@ -59,7 +59,7 @@ def test_process_age_counts_from_the_start_of_the_process() -> None:
     assert later >= 0.19
 
 
-def test_a_deadline_keeps_time_for_what_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadline_reserves_time_for_the_last_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     deadline = Deadline(65.0)
     assert deadline.left() == 60.0
@@ -98,7 +98,7 @@ def test_the_rate_falls_towards_the_deadline(speakers: Path, monkeypatch: pytest
     assert seen[-1] < 1e-4
 
 
-def test_too_little_time_still_leaves_weights(speakers: Path) -> None:
+def test_weights_are_exported_even_with_too_little_time(speakers: Path) -> None:
     run(speakers, FOREVER, until=1e-3, export=speakers / "to", export_every=60.0)
     assert store.load_model(str(speakers / "to" / "tiny.safetensors")).spec.name == "tiny"
     assert checkpoint.load(speakers / "out")[0]["step"] == 0
@@ -131,7 +131,7 @@ def test_averaged_weights_are_exported_while_training(speakers: Path, monkeypatc
     assert "SI-SDRi (dB)" in note
 
 
-def test_an_interruption_exports_too(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_also_exports(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(speakers, FOREVER, export=speakers / "to", export_every=1000.0)
@@ -179,15 +179,15 @@ def no_memory(*_: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
-def test_a_rehearsal_for_which_memory_runs_out_says_what_helps(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_the_rehearsal_is_an_error_with_a_hint(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Separation, "losses", no_memory)
     with pytest.raises(TrainingError, match="batch of 4; use a smaller --batch-size"):
         run(speakers, FOREVER, batch_size=4)
 
 
-def test_on_cuda_smaller_batches_are_tried_where_memory_runs_out_in_the_rehearsal(
-    speakers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_in_the_rehearsal_on_cuda_is_ignored(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Separation, "losses", no_memory)
     freed: list[torch.device] = []
     monkeypatch.setattr(run_module, "free_memory", freed.append)
@@ -207,7 +207,7 @@ def test_a_run_without_validated_weights_does_not_claim_to_have_some(speakers: P
         run(speakers, FOREVER, until=1e-3)
 
 
-def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
+def test_the_state_is_saved_after_ten_steps_that_are_not_finite(
     speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On CUDA the metrics of the last step are read after training."""
@@ -228,7 +228,9 @@ def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
     assert checkpoint.load(speakers / "out")[0]["step"] == 77
 
 
-def test_no_memory_for_one_is_an_error_with_the_state_saved(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_for_one_item_is_an_error_with_the_state_saved(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory_for(0, monkeypatch)
     with pytest.raises(TrainingError, match="not enough memory for a batch of 1; lower"):
         run(speakers, FOREVER)

@@ -142,7 +142,7 @@ def test_a_late_step_that_is_not_finite_changes_nothing_and_is_kept(tmp_path: Pa
             trainer.train_step(batch)
 
 
-def test_a_run_that_ends_tells_of_its_last_step(tmp_path: Path) -> None:
+def test_the_metrics_of_the_last_step_are_read_at_the_end(tmp_path: Path) -> None:
     trainer, recordings, rows = separating(tmp_path, True, steps=2, learning_rate=0.0)
     real, calls = trainer.batch, list[int]()
 

@@ -87,7 +87,7 @@ def restoration(**values: Any) -> Restoration:
     return Restoration(spec, 2, 0.512, "wave_u_net", **values)
 
 
-def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> None:
+def test_restoration_inputs_are_the_separators_estimates(small_weights: Path) -> None:
     """Estimates lie behind the mixture and end at the separator's cutoff; targets are in their order."""
     task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
@@ -103,7 +103,7 @@ def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> 
         assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
 
 
-def test_restoring_teaches_no_highs_that_one_speaker_lacks(small_weights: Path) -> None:
+def test_restoration_targets_have_the_common_bandwidth_only(small_weights: Path) -> None:
     """Of four recordings two end at 2 kHz; a mixture has what its narrower one has, and is the sum of its sources."""
     recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     recordings.train.bandwidth[:2] = 2000.0
@@ -188,7 +188,7 @@ def test_restoration_is_scored_up_to_the_bandwidth_of_the_narrowest_recording(sm
 
 
 @pytest.mark.parametrize("task", ["separate", "separate-sr"])
-def test_rooms_reach_the_batches_of_both_tasks_that_mix(task: str, small_weights: Path) -> None:
+def test_rooms_are_used_by_both_mixing_tasks(task: str, small_weights: Path) -> None:
     response = torch.zeros(1, 4000)
     response[0, [0, 800]] = torch.tensor([1.0, 0.7])
     recordings = Recordings(

@@ -31,7 +31,7 @@ CPU, RATE = torch.device("cpu"), 8000
 VALID, NOISE = voices(3, 7.0), voices(2, 3.0)
 
 
-def test_what_runs_are_chosen_by_stays_what_it_was() -> None:
+def test_the_selecting_score_does_not_change() -> None:
     """Scores of months are compared: 40 mixtures, this seed, no turns, noise or rooms."""
     assert SETS["plain"] == ValidSet(40, 20261120, Mixing(speed_perturbation=0.0, level_db=(-20.0, -20.0)))
     model = halves()
@@ -49,7 +49,7 @@ def test_mixtures_improve_by_nothing_and_sources_by_all(name: str) -> None:
     assert torch.equal(again, mix)
 
 
-def test_each_set_has_what_its_name_says() -> None:
+def test_each_set_matches_its_name() -> None:
     mix, parts = {}, {}
     for name in SETS:
         mix[name], parts[name] = render_set(name, VALID, 2, 40960, CPU, NOISE)
@@ -106,7 +106,7 @@ def test_valid_rooms_are_the_same_at_every_rate_and_not_those_of_training() -> N
     assert (training[:, :1, :800] - at_16[0, :1, :800]).norm(dim=-1).min() > 0.1
 
 
-def test_a_run_reports_hard_mixtures_beside_its_score() -> None:
+def test_a_run_logs_scores_on_hard_mixtures() -> None:
     model = halves()
     task = Separation(model.spec, 2, 0.5)
     names = {"SI-SDRi turns (dB)", "SI-SDRi noise (dB)", "SI-SDRi rooms (dB)"}
