@@ -109,5 +109,5 @@ def test_one_process_measures(speakers: Path, monkeypatch: pytest.MonkeyPatch) -
     from audiosr_cli.train.run import _find_batch_size
     from audiosr_cli.train.session import Session
 
-    with pytest.raises(UsageError, match="under torchrun give a number"):
+    with pytest.raises(UsageError, match="use a number with torchrun"):
         _find_batch_size(None, Session(), speakers, Log(lambda _: None), Ranks(0, 2))  # type: ignore[arg-type]

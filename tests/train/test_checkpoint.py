@@ -114,7 +114,7 @@ def test_damage_to_the_older_state_is_also_reported(newer: Path) -> None:
 def test_two_damaged_states_are_an_error_that_names_both(newer: Path) -> None:
     write(newer, newer.read_bytes()[:100], 7)
     write(newer.with_name("state-0.pt"), b"", 6)
-    with pytest.raises(TrainingError, match=r"no state can be read: .*state-0\.pt: .*state-1\.pt: .*new --out"):
+    with pytest.raises(TrainingError, match=r"no state can be read: .*state-0\.pt: .*state-1\.pt: .*another --out"):
         checkpoint.load(newer.parent)
 
 

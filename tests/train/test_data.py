@@ -129,7 +129,7 @@ def test_shares_weigh_folders(speakers: Path) -> None:
     ("text", "kind", "message"),
     [
         ("path,sex\na,f\n", UsageError, "needs the column path"),
-        ("path,bandwidth_hz\na,high\n", UsageError, "line 2: bandwidth_hz 'high'"),
+        ("path,bandwidth_hz\na,high\n", UsageError, "line 2: bandwidth_hz = 'high'"),
         (None, TrainingError, "cannot be read as CSV"),
     ],
 )
@@ -221,7 +221,7 @@ def test_an_unwritable_cache_is_an_error_that_names_the_variable(
     if place == "a full disk":
         cache = speakers / "cache"
         monkeypatch.setattr(data, "atomic_path", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
-    with pytest.raises(TrainingError, match=r"set \$AUDIOSR_CACHE to a folder that can be written") as error:
+    with pytest.raises(TrainingError, match=r"set \$AUDIOSR_CACHE to a writable folder") as error:
         load_corpus([speakers / "valid"], 8000, cache)
     assert str(cache) in str(error.value)
     assert "\n" not in str(error.value)
@@ -239,7 +239,7 @@ def test_without_a_home_folder_the_cache_needs_its_variable(monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "audiosr"
     monkeypatch.setattr(Path, "home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
-    with pytest.raises(TrainingError, match=r"\$HOME is not set\); set \$AUDIOSR_CACHE to a folder"):
+    with pytest.raises(TrainingError, match=r"\$HOME is not set\); set \$AUDIOSR_CACHE to a writable folder"):
         cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
     assert cache_folder() == tmp_path / "shared" / "audiosr"
@@ -258,4 +258,4 @@ def test_a_cache_that_cannot_be_written_is_one_line_of_the_command(speakers: Pat
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "/proc/cache: decoded recordings cannot be written there" in line
-    assert "set $AUDIOSR_CACHE to a folder that can be written" in line
+    assert "set $AUDIOSR_CACHE to a writable folder" in line

@@ -124,7 +124,9 @@ def test_losses_are_weighted_and_named() -> None:
 
 def test_networks_without_such_maps_are_refused() -> None:
     task = Separation(CONFIG.spec, 2, 0.256, clustering=ClusteringConfig(10.0))
-    with pytest.raises(UsageError, match=r"\[task.clustering\] weight = 10: only the architecture spectral_unet"):
+    with pytest.raises(
+        UsageError, match=r"\[task.clustering\] weight = 10: auxiliary heads need \[model\] architecture"
+    ):
         task.heads(build("wave_u_net", make_config("wave_u_net", {})))
     with pytest.raises(UsageError, match=r"context = 0, not 256"):
         task.heads(network(config=replace(CONFIG, context=256)))
@@ -153,22 +155,22 @@ def test_a_run_resumes_with_heads_and_without_them(optimizer: str, tmp_path: Pat
 
     plain = make_trainer(tmp_path, optimizer, heads=False)
     assert set(steps(plain)) == {"si_snr_and_level"}
-    assisted = make_trainer(tmp_path, optimizer, heads=True)
-    assisted.load()
-    for own, theirs in zip(states(assisted), states(plain), strict=True):
+    with_heads = make_trainer(tmp_path, optimizer, heads=True)
+    with_heads.load()
+    for own, theirs in zip(states(with_heads), states(plain), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
-    assert assisted.auxiliary.heads is not None
-    assert not any(assisted.optimizer.state[p] for p in assisted.auxiliary.parameters())
-    before = [p.clone() for p in assisted.auxiliary.parameters()]
-    terms = steps(assisted)
+    assert with_heads.auxiliary.heads is not None
+    assert not any(with_heads.optimizer.state[p] for p in with_heads.auxiliary.parameters())
+    before = [p.clone() for p in with_heads.auxiliary.parameters()]
+    terms = steps(with_heads)
     assert set(terms) == {"si_snr_and_level", "clustering", "half_resolution"}
-    assert all(not torch.equal(a, b) for a, b in zip(before, assisted.auxiliary.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, with_heads.auxiliary.parameters(), strict=True))
 
     again = make_trainer(tmp_path, optimizer, heads=True)
     again.load()
-    for own, theirs in zip(again.auxiliary.parameters(), assisted.auxiliary.parameters(), strict=True):
+    for own, theirs in zip(again.auxiliary.parameters(), with_heads.auxiliary.parameters(), strict=True):
         assert torch.equal(own, theirs)
-        states = again.optimizer.state[own], assisted.optimizer.state[theirs]
+        states = again.optimizer.state[own], with_heads.optimizer.state[theirs]
         assert states[0] and all(torch.equal(states[0][key], states[1][key]) for key in states[1])
 
     wider = make_trainer(tmp_path, optimizer, heads=True, clustering=ClusteringConfig(10.0, 6))
@@ -180,7 +182,7 @@ def test_a_run_resumes_with_heads_and_without_them(optimizer: str, tmp_path: Pat
 
     without = make_trainer(tmp_path, optimizer, heads=False)
     without.load()
-    for own, theirs in zip(states(without), states(assisted), strict=True):
+    for own, theirs in zip(states(without), states(with_heads), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     steps(without)
     state = checkpoint.load(tmp_path)[0]
@@ -220,7 +222,7 @@ def test_a_silent_batch_keeps_everything_finite(tmp_path: Path) -> None:
     assert all(torch.isfinite(p).all() for p in (*trainer.model.parameters(), *trainer.auxiliary.parameters()))
 
 
-AIDED = """
+AUXILIARY = """
 [model]
 architecture = "spectral_unet"
 name = "tiny"
@@ -262,13 +264,13 @@ optimizer = "muon"
 def test_an_interrupted_run_with_all_auxiliary_losses_has_the_same_result(
     speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best, _ = run(speakers, AIDED, "whole")
-    names = {key.split(".")[0] for key in load_file(best)}  # AIDED has no groups
+    best, _ = run(speakers, AUXILIARY, "whole")
+    names = {key.split(".")[0] for key in load_file(best)}  # AUXILIARY has no groups
     assert names == {key for key, _ in network().named_children()} - {"stft", "enter_high", "head_high"}
     interrupt_at(7, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        run(speakers, AIDED, "parts")
-    run(speakers, AIDED, "parts", resume=True)
+        run(speakers, AUXILIARY, "parts")
+    run(speakers, AUXILIARY, "parts", resume=True)
     whole, parts = (checkpoint.load(speakers / name)[0] for name in ("whole", "parts"))
     for key, value in whole["model"].items():
         torch.testing.assert_close(parts["model"][key], value, atol=1e-4, rtol=0, msg=key)
@@ -281,9 +283,9 @@ def test_an_interrupted_run_with_all_auxiliary_losses_has_the_same_result(
 
 
 def test_every_aid_can_be_switched_off_and_on_by_the_config_of_a_resume(speakers: Path) -> None:
-    plain = AIDED[: AIDED.index("half_resolution_weight")] + AIDED[AIDED.index("[loop]") :]
+    plain = AUXILIARY[: AUXILIARY.index("half_resolution_weight")] + AUXILIARY[AUXILIARY.index("[loop]") :]
     run(speakers, plain.replace("steps = 12", "steps = 2"))
-    run(speakers, AIDED.replace("steps = 12", "steps = 4"), resume=True)
+    run(speakers, AUXILIARY.replace("steps = 12", "steps = 4"), resume=True)
     assert checkpoint.load(speakers / "out")[0]["auxiliary"]["difficulty"]["steps"] == 2
     run(speakers, plain.replace("steps = 12", "steps = 5"), resume=True)
     assert checkpoint.load(speakers / "out")[0]["step"] == 5
@@ -292,11 +294,13 @@ def test_every_aid_can_be_switched_off_and_on_by_the_config_of_a_resume(speakers
 def test_impossible_configs_are_refused_before_anything_is_written(speakers: Path) -> None:
     rows: Rows = []
     with pytest.raises(UsageError, match="context = 0, not 512"):
-        run(speakers, AIDED.replace("[model.training]\ncontext = 0", ""))
+        run(speakers, AUXILIARY.replace("[model.training]\ncontext = 0", ""))
     with pytest.raises(UsageError, match="features = 1"):
-        run(speakers, AIDED.replace("weight = 10.0", "weight = 10.0\nfeatures = 1"))
+        run(speakers, AUXILIARY.replace("weight = 10.0", "weight = 10.0\nfeatures = 1"))
     with pytest.raises(UsageError, match="half_resolution_weight = -1"):
-        run(speakers, AIDED.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
+        run(speakers, AUXILIARY.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
     with pytest.raises(UsageError, match="turns_prob, padded_prob and silent_source_prob must be below 1"):
-        run(speakers, AIDED.replace("[task.pair_sampling]", "[task.mixing]\nturns_prob = 1.0\n[task.pair_sampling]"))
+        run(
+            speakers, AUXILIARY.replace("[task.pair_sampling]", "[task.mixing]\nturns_prob = 1.0\n[task.pair_sampling]")
+        )
     assert not rows and not (speakers / "out").exists()
