@@ -1,4 +1,4 @@
-"""train/heads.py and train/aids.py: heads that only training has, switched on and off while a run goes on."""
+"""train/heads.py and auxiliary.py: auxiliary heads, switched on and off when a run is resumed."""
 
 from __future__ import annotations
 
@@ -150,14 +150,14 @@ def test_a_run_resumes_with_heads_and_without_them(optimizer: str, tmp_path: Pat
         trainer.save()
         return terms[-1]
 
-    def states(trainer: Trainer) -> list[dict[str, Tensor]]:
+    def optimizer_states(trainer: Trainer) -> list[dict[str, Tensor]]:
         return [{k: v.clone() for k, v in trainer.optimizer.state[p].items()} for p in trainer.model.parameters()]
 
     plain = make_trainer(tmp_path, optimizer, heads=False)
     assert set(steps(plain)) == {"si_snr_and_level"}
     with_heads = make_trainer(tmp_path, optimizer, heads=True)
     with_heads.load()
-    for own, theirs in zip(states(with_heads), states(plain), strict=True):
+    for own, theirs in zip(optimizer_states(with_heads), optimizer_states(plain), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     assert with_heads.auxiliary.heads is not None
     assert not any(with_heads.optimizer.state[p] for p in with_heads.auxiliary.parameters())
@@ -182,7 +182,7 @@ def test_a_run_resumes_with_heads_and_without_them(optimizer: str, tmp_path: Pat
 
     without = make_trainer(tmp_path, optimizer, heads=False)
     without.load()
-    for own, theirs in zip(states(without), states(with_heads), strict=True):
+    for own, theirs in zip(optimizer_states(without), optimizer_states(with_heads), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     steps(without)
     state = checkpoint.load(tmp_path)[0]

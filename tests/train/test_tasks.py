@@ -28,11 +28,11 @@ SPEC = make_config("dual_path", {"context": 0}).spec
 RECORDINGS = Recordings(voices(4), voices(3))
 
 
-def test_stages_aim_at_rising_bandwidths() -> None:
+def test_targets_of_stages_are_band_limited() -> None:
     task = Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(1000.0, 2000.0, 4000.0))
     batch = task.batch(RECORDINGS, generator(), Ranks())
     seen: list[Tensor] = []
-    goals = task._goals(batch["target"], 3)
+    goals = task._stage_targets(batch["target"], 3)
     for goal, cutoff in zip(goals, (1000, 2000, 4000), strict=True):
         spectrum = torch.fft.rfft(goal).abs()
         above = spectrum[..., cutoff // 2 + 1 :]  # bins of 2 Hz
