@@ -10,7 +10,7 @@ import typer
 
 from audiosr_cli.cli import console
 from audiosr_cli.cli.main import call
-from audiosr_cli.cli.options import guarded
+from audiosr_cli.cli.options import GroupedCommand, guarded
 from audiosr_cli.cli.train_options import (
     DATA,
     OUTPUT,
@@ -73,7 +73,7 @@ _Work = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @guarded
 def kit(
     folder: Annotated[Path, typer.Argument(hidden=True)],

@@ -84,13 +84,13 @@ def test_an_answer_at_half_resolution_has_a_mask_for_every_two_bins_and_frames(g
     with torch.no_grad():
         head.weight[channel, 0] = 1.0  # source 0, the real part
     x = torch.randn(1, 1, 2048, generator=generator())
-    trainer = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
+    estimate = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
     spectrum = heads.stft.analyse(x[:, 0])
     alone = torch.zeros_like(spectrum)
     pair = slice(bin_of - bin_of % 2, bin_of - bin_of % 2 + 2)
     alone[:, 10:12, pair] = spectrum[:, 10:12, pair]
-    torch.testing.assert_close(trainer[:, 0], heads.stft.synthesise(alone, 2048))
-    assert not trainer[:, 1].any()
+    torch.testing.assert_close(estimate[:, 0], heads.stft.synthesise(alone, 2048))
+    assert not estimate[:, 1].any()
 
 
 def test_targets_of_clustering_are_the_dominant_sources() -> None:
