@@ -62,7 +62,7 @@ def _commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _command(name: str, command: Any) -> str:
     shown = [one for one in command.params if one.name not in HIDDEN_OPTIONS and not getattr(one, "hidden", False)]
     arguments = [one for one in shown if one.param_type_name == "argument"]
-    words = [one.metavar or one.name.upper() for one in arguments]
+    words = [one.metavar or f"{one.name.upper()}{'...' if one.nargs == -1 else ''}" for one in arguments]
     optional = [word if one.required else f"[{word}]" for one, word in zip(arguments, words, strict=True)]
     usage = " ".join([name, *optional, "[OPTIONS]"])
     parts = [f"## {name}\n", _prose(command.help), f"```\n{usage}\n```\n"]
