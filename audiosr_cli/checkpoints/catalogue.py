@@ -1,4 +1,4 @@
-"""The catalogue of bundled models, and the metadata of checkpoints; loads no torch."""
+"""The catalogue of bundled models, and the metadata of checkpoints; does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from audiosr_cli.checkpoints import parts
 from audiosr_cli.errors import ModelError
 
 FORMAT = 2
-# Names that format 1 used, and what they are called since.
+# Names in format 1, and their names since.
 _RENAMED_FIELDS = {"edge_hz": "cutoff_hz", "hears_edge": "uses_cutoff", "placed": "uses_position"}
 _RENAMED_ARCHITECTURES = {"voice": "speaker_encoder"}
 _RENAMED_TASKS = {"voice": "embed"}
@@ -23,67 +23,87 @@ _FOLDERS = (_PACKAGE / "_weights", _PACKAGE.parent / "weights")
 
 
 def folder() -> Path:
-    """Where the bundled weights lie: inside an installed package, beside it in a checkout."""
-    for place in _FOLDERS:
-        if (place / "catalogue.json").is_file():
-            return place
-    raise ModelError("the bundled weights are missing from this installation; install audiosr-cli again")
+    """Return the folder of the bundled weights: inside an installed package, beside the package in a checkout."""
+    for path in _FOLDERS:
+        if (path / "catalogue.json").is_file():
+            return path
+    raise ModelError("the bundled weights are missing from this installation; reinstall audiosr-cli")
 
 
 def entries() -> dict[str, dict[str, Any]]:
-    """The bundled models: name → {file, sha256, tasks}; the first of a task is its default."""
-    read = json.loads((folder() / "catalogue.json").read_text(encoding="utf-8"))
-    return cast("dict[str, dict[str, Any]]", read)
+    """Read the catalogue: name → {file, sha256, tasks}; the first model of a task is its default."""
+    catalogue = json.loads((folder() / "catalogue.json").read_text(encoding="utf-8"))
+    return cast("dict[str, dict[str, Any]]", catalogue)
 
 
 def default_model(task: str) -> str:
-    """The bundled model that ``task`` uses when none is named."""
+    """Return the name of the bundled model that is the default for ``task``. Raises ModelError."""
     for name, entry in entries().items():
         if task in entry["tasks"]:
             return name
-    raise ModelError(f"no bundled model can {task}")
+    raise ModelError(f"there is no bundled model for the task {task!r}")
 
 
 def find(model: str) -> tuple[Path, str | None]:
-    """The file of a bundled model by name, or of anybody's by path; and the SHA-256 it has to have."""
+    """Find the file of a model.
+
+    Args:
+        model: The name of a bundled model, or the path of a checkpoint.
+
+    Returns:
+        The path, and the SHA-256 that the catalogue states; None for a path.
+
+    Raises:
+        ModelError: If there is no such model.
+    """
     bundled = entries()
     if model in bundled:
         return folder() / bundled[model]["file"], bundled[model]["sha256"]
     path = Path(model)
     if path.suffix != ".safetensors" and not path.exists() and not parts.exists(path):
-        raise ModelError(f"no model {model!r}; bundled: {', '.join(bundled)}; or give a .safetensors file's path")
+        raise ModelError(f"no model {model!r}; bundled: {', '.join(bundled)}; or give the path of a .safetensors file")
     return path, None
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint, parsed; torch is not needed. Raises ModelError on anything else."""
+    """Read the metadata of a checkpoint, without torch.
+
+    Args:
+        path: The file, or any of its parts.
+
+    Returns:
+        ``format``, ``model`` (the architecture), ``config``, ``spec`` and ``note``, with today's names.
+
+    Raises:
+        ModelError: If the file cannot be read, is not a checkpoint, or has another format.
+    """
     try:
         with io.BytesIO(parts.read(path)) if parts.exists(path) else path.open("rb") as stream:
             size = struct.unpack("<Q", stream.read(8))[0]
             if size > _MAX_HEADER_BYTES:
-                raise ModelError(f"{path}: its header claims {size} bytes; not a checkpoint of ours")
+                raise ModelError(f"{path}: not an audiosr checkpoint (its header claims {size} bytes)")
             packed = json.loads(stream.read(size)).get("__metadata__", {})
-        known = {key: json.loads(packed[key]) for key in ("format", "model", "config", "spec", "note")}
+        values = {key: json.loads(packed[key]) for key in ("format", "model", "config", "spec", "note")}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: not a checkpoint of ours (its metadata are missing or damaged)") from error
-    if known["format"] == 1 and isinstance(known["spec"], dict) and isinstance(known["config"], dict):
-        return _upgraded(known)
-    if known["format"] != FORMAT:
-        raise ModelError(f"{path}: checkpoint format {known['format']}; this version reads formats 1 to {FORMAT}")
-    return known
+        raise ModelError(f"{path}: not an audiosr checkpoint (its metadata are missing or damaged)") from error
+    if values["format"] == 1 and isinstance(values["spec"], dict) and isinstance(values["config"], dict):
+        return _upgraded(values)
+    if values["format"] != FORMAT:
+        raise ModelError(f"{path}: checkpoint format {values['format']}; this version reads formats 1 to {FORMAT}")
+    return values
 
 
-def _upgraded(known: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a checkpoint of format 1 in today's names."""
-    spec = _renamed(known["spec"])
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a checkpoint of format 1 with today's names."""
+    spec = _renamed(values["spec"])
     spec["task"] = _RENAMED_TASKS.get(spec.get("task"), spec.get("task"))
-    architecture = _RENAMED_ARCHITECTURES.get(known["model"], known["model"])
-    config = _renamed(known["config"])
-    if known["model"] in _RENAMED_MODELS:
+    architecture = _RENAMED_ARCHITECTURES.get(values["model"], values["model"])
+    config = _renamed(values["config"])
+    if values["model"] in _RENAMED_MODELS:
         spec["name"] = config["name"] = _RENAMED_MODELS.get(config.get("name"), config.get("name"))
-    return known | {"model": architecture, "config": config, "spec": spec}
+    return values | {"model": architecture, "config": config, "spec": spec}
 
 
 def _renamed(values: Any) -> Any:

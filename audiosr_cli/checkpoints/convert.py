@@ -1,7 +1,7 @@
-"""Public checkpoints as models of ours: SpeechBrain's SepFormer, Asteroid's ConvTasNet and DPRNNTasNet.
+"""Import of public checkpoints: SpeechBrain's SepFormer, Asteroid's ConvTasNet and DPRNNTasNet.
 
-Their tensors are read without running any of their code (``weights_only``) and put under our names; what is
-missing, too much or of another shape is an error. Layouts: ``shared/keys`` of this project.
+Tensors are read without running any code of the file (``weights_only``) and renamed; missing and unexpected tensors,
+and other shapes, are errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from audiosr_cli.errors import ModelError
 from audiosr_cli.models import Model, build, make_config
 
 Tensors = dict[str, Tensor]
-_UNPICKLING = (  # what torch.load raises, given other files
+_UNPICKLING_ERRORS = (  # raised by torch.load for other files
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -30,30 +30,33 @@ _UNPICKLING = (  # what torch.load raises, given other files
     AttributeError,
     AssertionError,
 )
-_PARTS = ("encoder", "masknet", "decoder")  # of a SepFormer, a .ckpt file each
+_SEPFORMER_FILES = ("encoder", "masknet", "decoder")  # .ckpt each
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a public checkpoint's names become ours: the first pattern that matches a name decides; ``None`` drops it."""
+class NameMap:
+    """Maps the names of a public checkpoint to ours.
+
+    ``names`` are pairs of a pattern and a replacement; the first pattern that matches decides, and None drops a tensor.
+    """
 
     names: tuple[tuple[str, str | None], ...]
 
     def rename(self, tensors: Tensors, where: str) -> Tensors:
-        """``tensors`` under our names. Raises ModelError on a name that no pattern knows."""
-        made = Tensors()
+        """Rename ``tensors`` of the file or folder ``where``. Raises ModelError for a name that no pattern matches."""
+        renamed = Tensors()
         for name, value in tensors.items():
             for pattern, ours in self.names:
-                if found := re.fullmatch(pattern, name):
+                if match := re.fullmatch(pattern, name):
                     if ours is not None:
-                        made[found.expand(ours)] = value
+                        renamed[match.expand(ours)] = value
                     break
             else:
-                raise ModelError(f"{where}: holds {name!r}, which this kind of checkpoint has not")
-        return made
+                raise ModelError(f"{where}: unexpected tensor {name!r} for this kind of checkpoint")
+        return renamed
 
 
-_SEPFORMER = Layout(
+_SEPFORMER = NameMap(
     (
         (r"encoder\.conv1d\.weight", "encoder.weight"),
         (r"decoder\.weight", "decoder.weight"),
@@ -84,14 +87,14 @@ _SEPFORMER = Layout(
 )
 
 _GLOBAL_NORM = (("gamma", "weight"), ("beta", "bias"))
-_FRONT = (  # what Asteroid's models have in common
+_FRONT = (  # common to Asteroid's models
     (r"encoder\.filterbank\._filters", "encoder.weight"),
     (r"decoder\.filterbank\._filters", "decoder.weight"),
     *((rf"masker\.bottleneck\.0\.{theirs}", f"norm.{ours}") for theirs, ours in _GLOBAL_NORM),
     (r"masker\.bottleneck\.1\.(.*)", r"bottleneck.\1"),
 )
 
-_DPRNN = Layout(
+_DPRNN = NameMap(
     (
         *_FRONT,
         (r"masker\.net\.(\d+)\.(intra|inter)_RNN\.rnn\.(.*)", r"blocks.\1.\2.rnn.\3"),
@@ -108,7 +111,7 @@ _DPRNN = Layout(
     )
 )
 
-_CONV_TASNET = Layout(
+_CONV_TASNET = NameMap(
     (
         *_FRONT,
         (r"masker\.TCN\.(\d+)\.shared_block\.0\.(.*)", r"blocks.\1.widen.\2"),
@@ -141,46 +144,56 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "num_layers": (1,),
     "use_mulcat": (False,),
     "encoder_activation": (None, "linear"),
-}  # what Asteroid's arguments may say so that the network is one of ours
+}  # values of Asteroid's arguments that our networks implement
 
 
 def import_model(path: Path, name: str, sample_rate: int | None = None) -> Model:
-    """A public checkpoint as a model of ours called ``name``.
+    """Load a public checkpoint as one of our models.
 
-    ``path`` is a folder with SpeechBrain's encoder.ckpt, masknet.ckpt and decoder.ckpt, or a file that Asteroid
-    serialized. ``sample_rate`` in Hz is for those that do not tell, 8000 otherwise. Raises ModelError where it is
-    none of these, or its tensors do not fit.
+    Args:
+        path: A folder with SpeechBrain's encoder.ckpt, masknet.ckpt and decoder.ckpt, or a file saved from Asteroid's
+            ``model.serialize()``.
+        name: Name of the model.
+        sample_rate: Hz, for checkpoints that do not state it; 8000 by default.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ModelError: If this is no such checkpoint, or its tensors do not fit.
     """
     architecture, values, tensors = _read_sepformer(path) if path.is_dir() else _read_asteroid(path)
-    told = values.setdefault("sample_rate", sample_rate or 8000)
-    if sample_rate not in (None, told):
-        raise ModelError(f"{path}: is a model at {told} Hz, not at {sample_rate}")
-    streaming = {"name": name, "context": told, "core": 4 * told, "overlap": told}
+    rate = values.setdefault("sample_rate", sample_rate or 8000)
+    if sample_rate not in (None, rate):
+        raise ModelError(f"{path}: the checkpoint states a sample rate of {rate} Hz, not {sample_rate} Hz")
+    # The originals process whole files. Windows of 6 s, with 1 s of context on both sides, are our choice.
+    streaming = {"name": name, "context": rate, "core": 4 * rate, "overlap": rate}
     if any(values.get(key, 1) > len(tensors) for key in ("blocks", "layers", "repeats")):
-        raise ModelError(f"{path}: has {len(tensors)} tensors, too few for the layers it claims")
+        raise ModelError(f"{path}: has only {len(tensors)} tensors, too few for its number of layers")
     config = make_config(architecture, values | streaming)
-    with torch.device("meta"):  # shapes only, so that no claim fills the memory
-        wanted = {key: value.shape for key, value in build(architecture, config).state_dict().items()}
-    _check(tensors, wanted, path)
+    with torch.device("meta"):  # shapes only, so that a hostile config cannot fill the memory
+        expected = {key: value.shape for key, value in build(architecture, config).state_dict().items()}
+    _check(tensors, expected, path)
     model = build(architecture, config)
-    model.load_state_dict({key: value.float().reshape(wanted[key]) for key, value in tensors.items()})
+    model.load_state_dict({key: value.float().reshape(expected[key]) for key, value in tensors.items()})
     return model.requires_grad_(False).eval()
 
 
-def _check(tensors: Tensors, wanted: dict[str, torch.Size], path: Path) -> None:
-    """Raise ModelError unless ``tensors`` have the names and shapes ``wanted``; kernels of one tap are matrices."""
-    for key in sorted(set(wanted) ^ set(tensors)):
-        raise ModelError(f"{path}: {'lacks' if key in wanted else 'has more weights than fit:'} {key!r} (our name)")
+def _check(tensors: Tensors, expected: dict[str, torch.Size], path: Path) -> None:
+    """Raise ModelError unless names and shapes are those ``expected``; convolutions of one tap may be matrices."""
+    for key in sorted(set(expected) ^ set(tensors)):
+        raise ModelError(f"{path}: the tensor {key!r} (our name) is {'missing' if key in expected else 'unexpected'}")
     for key, value in tensors.items():
-        if _without_ones(value.shape) != _without_ones(wanted[key]):
+        if _without_ones(value.shape) != _without_ones(expected[key]):
             raise ModelError(
-                f"{path}: {key!r} (our name) has the shape {tuple(value.shape)}; {tuple(wanted[key])} is wanted"
+                f"{path}: {key!r} (our name) has the shape {tuple(value.shape)}; expected {tuple(expected[key])}"
             )
         if not torch.isfinite(value).all():
             raise ModelError(f"{path}: {key!r} (our name) is not finite")
 
 
 def _without_ones(shape: Sequence[int]) -> list[int]:
+    """Return ``shape`` without trailing ones."""
     sizes = list(shape)
     while sizes and sizes[-1] == 1:
         sizes.pop()
@@ -188,34 +201,34 @@ def _without_ones(shape: Sequence[int]) -> list[int]:
 
 
 def _as_tensors(values: object, path: Path) -> Tensors:
-    """``values`` where it is a state dict of floats. Raises ModelError."""
+    """Check that ``values`` is a state dict of floating-point tensors. Raises ModelError."""
     if not isinstance(values, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) and value.is_floating_point()
         for key, value in values.items()
     ):
-        raise ModelError(f"{path}: its weights are not named tensors of floats")
+        raise ModelError(f"{path}: the weights are not a dictionary of floating-point tensors")
     return values
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """What torch saved in ``path``: tensors and plain values only."""
+    """Load a file saved by torch, with tensors and plain values only. Raises ModelError."""
     try:
-        made = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except _UNPICKLING as error:
-        raise ModelError(f"{path}: not a file of tensors and plain values that torch saved") from error
-    if not isinstance(made, dict):
-        raise ModelError(f"{path}: holds a {type(made).__name__}, not a dictionary")
-    return made
+    except _UNPICKLING_ERRORS as error:
+        raise ModelError(f"{path}: not a file of tensors and plain values saved by torch") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected a dictionary, not a {type(content).__name__}")
+    return content
 
 
 def _read_sepformer(folder: Path) -> tuple[str, dict[str, Any], Tensors]:
-    """SpeechBrain's three files. Sizes are read off the tensors; heads (8) and chunks (250) are the published ones."""
+    """Read SpeechBrain's three files. Sizes follow from the tensors; heads (8) and chunks (250) are as published."""
     theirs = Tensors()
-    for part in _PARTS:
-        path = folder / f"{part}.ckpt"
-        theirs |= {f"{part}.{key}": value for key, value in _as_tensors(_unpickle(path), path).items()}
+    for file in _SEPFORMER_FILES:
+        path = folder / f"{file}.ckpt"
+        theirs |= {f"{file}.{key}": value for key, value in _as_tensors(_unpickle(path), path).items()}
     tensors = _SEPFORMER.rename(theirs, str(folder))
     try:
         filters, _, kernel = tensors["encoder.weight"].shape
@@ -232,47 +245,51 @@ def _read_sepformer(folder: Path) -> tuple[str, dict[str, Any], Tensors]:
             "layers": _count(tensors, r"blocks\.0\.intra\.layers\.(\d+)\..*"),
         }
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise ModelError(f"{folder}: not a SepFormer as SpeechBrain publishes it ({error})") from error
+        raise ModelError(f"{folder}: not a SepFormer of SpeechBrain ({error})") from error
     return "dual_path", values, tensors
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    return 1 + max(int(found[1]) for name in tensors if (found := re.fullmatch(pattern, name)))
+    """Count layers: the largest number in names that match ``pattern``, plus 1."""
+    return 1 + max(int(match[1]) for name in tensors if (match := re.fullmatch(pattern, name)))
 
 
 def _read_asteroid(path: Path) -> tuple[str, dict[str, Any], Tensors]:
-    """What ``model.serialize()`` of Asteroid saved."""
+    """Read a file saved from ``model.serialize()`` of Asteroid."""
     saved = _unpickle(path)
-    kind, given = saved.get("model_name"), saved.get("model_args")
-    if not isinstance(kind, str) or kind not in _ASTEROID or not isinstance(given, dict):
-        known = ", ".join(_ASTEROID)
-        raise ModelError(f"{path}: not an Asteroid checkpoint of {known}, nor a folder with SpeechBrain's SepFormer")
+    kind, arguments = saved.get("model_name"), saved.get("model_args")
+    if not isinstance(kind, str) or kind not in _ASTEROID or not isinstance(arguments, dict):
+        kinds = " or ".join(_ASTEROID)
+        raise ModelError(f"{path}: not an Asteroid checkpoint of {kinds}, nor a folder with SpeechBrain's SepFormer")
     for key, allowed in _SUPPORTED.items():
-        if key in given and not any(
-            given[key] is value or given[key] == value for value in allowed if _plain(given[key])
+        if key in arguments and not any(
+            arguments[key] is value or arguments[key] == value for value in allowed if _is_plain(arguments[key])
         ):
-            raise ModelError(f"{path}: {key} = {given[key]!r}; {' or '.join(map(repr, allowed))} can be imported")
-    architecture, layout, fields, constants = _ASTEROID[kind]
-    values = constants | {ours: _argument(given, theirs, path) for theirs, ours in fields.items()}
+            choices = " or ".join(map(repr, allowed))
+            raise ModelError(f"{path}: {key} = {arguments[key]!r} is not supported; must be {choices}")
+    architecture, name_map, fields, constants = _ASTEROID[kind]
+    values = constants | {ours: _argument(arguments, theirs, path) for theirs, ours in fields.items()}
     hop = values["chunk"] // 2 if "chunk" in values else None
-    if given.get("hop_size") not in (None, hop):
-        raise ModelError(f"{path}: hop_size = {given['hop_size']!r}; half of chunk_size can be imported")
-    return architecture, values, layout.rename(_as_tensors(saved.get("state_dict"), path), str(path))
+    if arguments.get("hop_size") not in (None, hop):
+        raise ModelError(
+            f"{path}: hop_size = {arguments['hop_size']!r} is not supported; must be half of chunk_size, {hop}"
+        )
+    return architecture, values, name_map.rename(_as_tensors(saved.get("state_dict"), path), str(path))
 
 
-def _plain(value: object) -> bool:
+def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _argument(given: dict[str, Any], key: str, path: Path) -> Any:
-    """An argument of Asteroid's: a whole number, or how masks are bounded. Raises ModelError."""
-    value = given.get(key, "missing")
+def _argument(arguments: dict[str, Any], key: str, path: Path) -> Any:
+    """Return an argument of Asteroid's: a positive integer, or the activation of masks. Raises ModelError."""
+    value = arguments.get(key, "missing")
     if key == "mask_act" and isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"{path}: {key} = {value!r}; a whole number from 1 on is wanted")
+        raise ModelError(f"{path}: {key} = {value!r}; expected an integer of at least 1")
     return value
 
 
@@ -285,7 +302,7 @@ _COMMON_FIELDS = {
     "mask_act": "mask",
     "sample_rate": "sample_rate",
 }
-_ASTEROID: dict[str, tuple[str, Layout, dict[str, str], dict[str, Any]]] = {
+_ASTEROID: dict[str, tuple[str, NameMap, dict[str, str], dict[str, Any]]] = {
     "ConvTasNet": (
         "conv_tasnet",
         _CONV_TASNET,

@@ -1,9 +1,9 @@
-"""Checkpoints in several files, for places that limit the size of one: writing, finding and joining the parts.
+"""Checkpoints in several files, for services that limit the size of one: writing, finding and joining the parts.
 
 ``NAME.safetensors`` in three parts is ``NAME.safetensors.GENERATION-DIGEST.part1of3`` and so on. The parts are plain
-slices, so that ``cat`` joins them, too. DIGEST is the start of the SHA-256 of the whole: parts of different files
-never mix. GENERATION tells older from newer. A new set is written beside the old one, which is removed only when the
-new one is complete; so whoever is killed at any moment leaves a set that loads.
+slices, so ``cat`` joins them, too. DIGEST is the start of the SHA-256 of the whole, so parts of different files never
+mix; newer sets have a higher GENERATION. A new set is written beside the old one, which is removed only when the new
+one is complete, so a process that is killed at any time leaves a set that loads.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from audiosr_cli.files.atomic import atomic_path
 _NAME = re.compile(
     r"(?P<base>.+\.safetensors)\.(?P<generation>\d+)-(?P<digest>[0-9a-f]{12})\.part(?P<number>\d+)of(?P<count>\d+)"
 )
-_DIGEST_CHARACTERS = 12  # 48 bits: against accidents, not against enemies
+_DIGEST_CHARACTERS = 12  # 48 bits: protects from mix-ups, not from attacks
 
 
 class _Set(NamedTuple):
-    """What the parts of one file have in common."""
+    """Identifies the parts of one file."""
 
     generation: int
     digest: str
@@ -32,12 +32,12 @@ class _Set(NamedTuple):
 
 
 def write(path: Path, content: bytes, part_bytes: int, generation: int) -> list[Path]:
-    """Write ``content`` as ``path``, in parts of at most ``part_bytes`` where it is larger, and remove older sets.
+    """Write a checkpoint, in parts if it is larger than ``part_bytes``, and remove older sets.
 
     At every moment either the old content or the new one is complete.
 
     Args:
-        path: Where the file would be if it were one; its name has to end in ``.safetensors``.
+        path: The path of the file in one piece; its name must end in ``.safetensors``.
         content: The bytes of the checkpoint.
         part_bytes: Largest size of a file in bytes.
         generation: A number that grows from one write to the next, such as the training step.
@@ -68,7 +68,7 @@ def write(path: Path, content: bytes, part_bytes: int, generation: int) -> list[
 
 
 def exists(path: Path) -> bool:
-    """Whether ``path`` is not a file, but a part, or a checkpoint of which there are parts."""
+    """Return whether ``path`` is a part of a checkpoint, or a checkpoint that exists in parts only."""
     return _NAME.fullmatch(path.name) is not None or (not path.exists() and bool(_sets(path)))
 
 
@@ -76,7 +76,7 @@ def read(path: Path) -> bytes:
     """Join the parts of a checkpoint.
 
     Args:
-        path: Any of the parts, or the name that the whole file would have; then the newest complete set is taken.
+        path: Any of the parts, or the path of the file in one piece, which stands for the newest complete set.
 
     Returns:
         The bytes of the whole checkpoint.
@@ -103,7 +103,7 @@ def read(path: Path) -> bytes:
 
 
 def _join(base: Path, kind: _Set, parts: list[Path]) -> bytes:
-    """The content of one set. Raises ModelError where it is not complete or damaged."""
+    """Join the parts of one set. Raises ModelError if it is incomplete or damaged."""
     numbers = {number for part in parts if (number := _number(part)) <= kind.total}
     if missing := sorted(set(range(1, kind.total + 1)) - numbers):
         name = f"{base.name}.{kind.generation}-{kind.digest}.part{missing[0]}of{kind.total}"
@@ -113,12 +113,14 @@ def _join(base: Path, kind: _Set, parts: list[Path]) -> bytes:
     except OSError as error:
         raise ModelError(f"{base}: a part cannot be read: {error.strerror}") from error
     if _digest(content) != kind.digest:
-        raise ModelError(f"{parts[0]}: its parts are damaged (their SHA-256 does not start with {kind.digest})")
+        raise ModelError(
+            f"{parts[0]}: the parts are damaged (their SHA-256 does not start with {kind.digest}); copy them again"
+        )
     return content
 
 
 def _sets(base: Path) -> dict[_Set, list[Path]]:
-    """All parts of ``base`` that are there, by the set that they belong to."""
+    """Find all parts of ``base``, by the set that they belong to."""
     sets = defaultdict(list)
     if base.parent.is_dir():
         for path in base.parent.iterdir():

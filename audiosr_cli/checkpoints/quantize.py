@@ -12,7 +12,7 @@ from torch import Tensor
 # Smaller tensors (norms, biases, short filters) stay float16: they are a few percent of a file.
 _MIN_ELEMENTS = 4096
 _STEPS = 127
-_SCALE = ".scale"  # what the name of a tensor of scales ends in
+_SCALE = ".scale"  # suffix of the name of a tensor of scales
 
 
 def quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -52,5 +52,5 @@ def dequantized(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _along(scale: Tensor, value: Tensor) -> Tensor:
-    """``scale`` (N,) shaped to multiply ``value`` (N, ...)."""
+    """Reshape ``scale`` (N,) to multiply ``value`` (N, ...)."""
     return scale.reshape(-1, *[1] * (value.ndim - 1))

@@ -1,8 +1,8 @@
-"""Weights: which models there are, reading and writing their checkpoints, and proving them whole.
+"""Reading, verifying and writing checkpoints.
 
-A checkpoint is a safetensors file whose metadata hold ``format``, ``model`` (the architecture), ``config``
-(every number that shapes the weights), ``spec`` and ``note`` (where the weights come from), all JSON. What
-is bundled is listed with its SHA-256 in ``weights/catalogue.json``. One in parts (see ``parts``) is read like a file.
+A checkpoint is a safetensors file whose metadata are ``format``, ``model`` (the architecture), ``config`` (every number
+that shapes the weights), ``spec`` and ``note`` (where the weights come from), all in JSON. ``weights/catalogue.json``
+lists the bundled ones with their SHA-256. A checkpoint in parts (see ``parts``) is read like a file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,18 @@ Storage = Literal["float32", "float16", "int8"]
 
 
 def load_model(model: str, device: str = "cpu") -> Model:
-    """A bundled model by name, or a checkpoint by path, in evaluation mode and float32 on ``device``.
+    """Load a model in evaluation mode, with float32 weights.
 
-    Bundled weights must have their SHA-256; all must fit strictly and be finite. Raises ModelError.
+    Args:
+        model: The name of a bundled model, or the path of a checkpoint.
+        device: Where to put the weights, such as "cpu" or "cuda".
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: If there is no such model, a bundled one is damaged, or the weights do not fit the config or are not
+            finite.
     """
     import torch
     from safetensors import SafetensorError
@@ -37,16 +46,16 @@ def load_model(model: str, device: str = "cpu") -> Model:
     from audiosr_cli.models import build, make_config
 
     path, digest = find(model)
-    found = _proven(path, digest)
-    known = metadata(path)
+    actual = _verified_digest(path, digest)
+    values = metadata(path)
     try:
-        config = make_config(known["model"], known["config"])
+        config = make_config(values["model"], values["config"])
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     try:
-        network = build(known["model"], config)
+        network = build(values["model"], config)
     except RuntimeError as error:
-        raise ModelError(f"{path}: its config makes no network: {error}".splitlines()[0]) from error
+        raise ModelError(f"{path}: no network can be built from its config: {error}".splitlines()[0]) from error
     try:
         stored = load(parts.read(path)) if parts.exists(path) else load_file(path)
         tensors = dequantized(stored)
@@ -58,23 +67,33 @@ def load_model(model: str, device: str = "cpu") -> Model:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ModelError(f"{path}: the weights do not fit their config: {error}") from error
-    network.sha256 = found
+    network.sha256 = actual
     return network.to(device).requires_grad_(False).eval()
 
 
-def _proven(path: Path, digest: str | None) -> str:
-    """The SHA-256 of a checkpoint, which has to be ``digest`` if that is known. Raises ModelError."""
+def _verified_digest(path: Path, digest: str | None) -> str:
+    """Return the SHA-256 of a checkpoint. Raises ModelError if it is not ``digest``, unless that is None."""
     try:
-        found = hashlib.sha256(parts.read(path)).hexdigest() if parts.exists(path) else sha256(path)
+        actual = hashlib.sha256(parts.read(path)).hexdigest() if parts.exists(path) else sha256(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    if digest is not None and found != digest:
-        raise ModelError(f"{path}: damaged (its SHA-256 is not the catalogue's); install audiosr-cli again")
-    return found
+    if digest is not None and actual != digest:
+        raise ModelError(f"{path}: damaged (its SHA-256 differs from the catalogue); reinstall audiosr-cli")
+    return actual
 
 
 def save_model(model: Model, path: Path, note: dict[str, Any], storage: Storage = "float16") -> None:
-    """Write ``model`` as safetensors with its config, spec and ``note`` (provenance), atomically. See `serialise`."""
+    """Write a checkpoint atomically.
+
+    Args:
+        model: A network of any registered architecture, on any device.
+        path: The file.
+        note: Where the weights come from.
+        storage: How floating-point weights are stored; see `serialise`.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     from audiosr_cli.files.atomic import atomic_path
 
     content = serialise(model, note, storage)
@@ -90,8 +109,8 @@ def serialise(model: Model, note: dict[str, Any], storage: Storage = "float16") 
 
     Args:
         model: A network of any registered architecture, on any device.
-        note: What the checkpoint says of its training.
-        storage: How floating-point weights are stored; ``int8`` is for large ones, the others are float16 then.
+        note: Where the weights come from.
+        storage: How floating-point weights are stored. With "int8" small tensors are float16.
 
     Returns:
         The bytes of a safetensors file.
@@ -102,18 +121,18 @@ def serialise(model: Model, note: dict[str, Any], storage: Storage = "float16") 
     from audiosr_cli.checkpoints.quantize import quantized
     from audiosr_cli.models import architecture_of
 
-    kind = torch.float16 if storage == "float16" else torch.float32
+    dtype = torch.float16 if storage == "float16" else torch.float32
     tensors = {
-        key: value.detach().to("cpu", kind if value.is_floating_point() else None).contiguous()
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for key, value in model.state_dict().items()
     }
     if storage == "int8":
         tensors = quantized(tensors)
-    packed = {
+    values = {
         "format": FORMAT,
         "model": architecture_of(model),
         "config": asdict(model.config),  # type: ignore[call-overload]
         "spec": model.spec.as_dict(),
         "note": note,
     }
-    return save(tensors, {key: json.dumps(value) for key, value in packed.items()})
+    return save(tensors, {key: json.dumps(value) for key, value in values.items()})

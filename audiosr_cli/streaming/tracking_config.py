@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 # "Set by hand" below means that the history of the repository names no experiment; the date is that of the commit.
-# The experiments are described under "Found on the way" in the experiment notes (SpectralUNet), by their bold titles.
+# Titles in quotation marks are sections of docs/experiments/speaker-order.md, which describe the experiments.
 # Windows are those of the bundled separators: a new one starts every 2 s.
 @dataclass(frozen=True)
 class TrackingConfig:
@@ -49,12 +49,13 @@ class TrackingConfig:
 
     # The same for neighbouring windows if there is a speaker encoder: a separator may swap speakers within a window,
     # so a correlated overlap says little about the rest of it. Of 495 windows, embeddings named the right order of
-    # 91 to 98 %, fully correlated overlaps of 82 to 84 %. On eight conversations of five minutes (valid speakers,
-    # seeds 5 and 21), 1 instead of 8 raised the speech on the right track from 86.3 to 88.4 % ("Who is who").
+    # 91 to 98 %, fully correlated overlaps of 82 to 84 %. On eight conversations of five minutes (held-out speakers,
+    # seeds 5 and 21), 1 instead of 8 raised the speech on the right track from 86.3 to 88.4 % ("How much the overlap
+    # tells").
     overlap_log_odds: float = 1.0
 
     # Log-odds for a difference of 1 between two cosines. With EM on the same eight conversations:
-    # 10 gave 84.9 % of speech on the right track, 14 gave 91.1 %, 20 gave 90.8 % ("Who is who").
+    # 10 gave 84.9 % of speech on the right track, 14 gave 91.1 %, 20 gave 90.8 % ("How much the overlap tells").
     cosine_log_odds: float = 14.0
 
     # Cosine at which an embedding fits a profile as well as it fits an unknown speaker; it lies between the cosines
@@ -77,8 +78,8 @@ class TrackingConfig:
 
     # Difference between a faint source's cosine with the loudest source and that with its own track's profile: up to
     # the first value none of it counts as leakage, from the second on all of it does. Moving leakage back raised the
-    # speech on the right track of three conversations of six minutes from 77 to 87 % ("A lone voice"); the two values
-    # were set by hand, 21 November 2026.
+    # speech on the right track of three conversations of six minutes from 77 to 87 % ("One person speaking"); the two
+    # values were set by hand, 21 November 2026.
     leakage_margins: tuple[float, float] = (0.1, 0.3)
 
     # Cosine with the loudest source that takes the place of the own profile's while a track has had no speaker.
@@ -111,8 +112,8 @@ class TrackingConfig:
     kmeans_iterations: int = 5
 
     # Windows (20 minutes) whose embeddings the profiles explain at most, and the number (20 s) that EM starts with.
-    # EM raised the speech on the right track of the eight conversations from 88.4 to 91.1 % ("Who is who"); the two
-    # values were set by hand, 22 November 2026.
+    # EM raised the speech on the right track of the eight conversations from 88.4 to 91.1 % ("How much the overlap
+    # tells"); the two values were set by hand, 22 November 2026.
     history_windows: int = 600
     min_history_windows: int = 10
 
@@ -120,7 +121,7 @@ class TrackingConfig:
     em_iterations: int = 3
 
     # Log-odds that a source beside a louder one is residual leakage of it rather than its own track's speaker.
-    # On the eight conversations -5 gave 88.1 %, 0 gave 91.0 %, 1 and 2 gave 91.1 % ("Who is who").
+    # On the eight conversations -5 gave 88.1 %, 0 gave 91.0 %, 1 and 2 gave 91.1 % ("How much the overlap tells").
     leakage_log_odds: float = 1.0
 
 

@@ -1,7 +1,7 @@
-"""The bundled models on the example recordings: none falls below the figure on its card.
+"""The bundled models on the example recordings: none is worse than the figure in weights/README.md.
 
-Seconds of synthetic voices, so the figures are not those of real speech. Who replaces weights replaces their figure in
-weights/README.md, too.
+The examples are seconds of synthetic speech, so the figures are not those of real speech. If you replace weights,
+replace their figure, too.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
-# How far a figure may lie below its card. Computing in bfloat16 moves them by 0.013 dB and 0.001 LSD at most, other
-# kernels for float32 by less; a layer without weights, by 0.5 to 6 dB and 0.1 to 3 LSD in most cases.
+# How much worse a figure may be. bfloat16 changes them by 0.013 dB and 0.001 LSD at most, other kernels for float32 by
+# less; a layer without weights changes them by 0.5 to 6 dB and 0.1 to 3 LSD in most cases.
 MARGINS = {"SI-SDRi": 0.15, "SI-SDR": 0.15, "LSD": 0.02, "%": 2.0}
 NAMES = list(catalogue.entries())
 
 
 def example(name: str, rate: int) -> np.ndarray:
-    """An example recording (T,) at ``rate`` Hz."""
+    """Read an example recording (T,) at ``rate`` Hz."""
     wave, own_rate = soundfile.read(EXAMPLES / name, dtype="float32")
     return soxr.resample(wave, own_rate, rate).astype(np.float32) if own_rate != rate else wave
 
 
 def separation(model: Model) -> float:
-    """Mean SI-SDR improvement in dB of a mixture of as many speakers as the model separates."""
+    """Compute the mean SI-SDR improvement in dB for a mixture of as many speakers as the model separates."""
     rate, names = model.spec.in_rate, [f"two_speakers_reference{i}.flac" for i in (1, 2)]
     if model.spec.sources == 3:
         names = [f"voices/valid/{name}/1.ogg" for name in ("carl", "emma", "ruth")]
@@ -52,24 +52,24 @@ def separation(model: Model) -> float:
     return float((si_sdr(estimates[list(order)], references) - si_sdr(mixture[None], references)).mean())
 
 
-def voices(model: Model) -> float:
-    """How often two crops of one voice are more alike than two crops of two voices, in percent; eight voices."""
+def verification(model: Model) -> float:
+    """Compute how often (%) two crops of one speaker are more similar than two of different speakers; of eight."""
     assert isinstance(model, SpeakerEncoder)
     crops = []
     for name in ("carl", "emma", "john", "ruth"):
-        for speed in (0.85, 1.18):  # makes two voices of one: pitch and formants move
+        for speed in (0.85, 1.18):  # turns one speaker into two: pitch and formants change
             waves = [example(f"voices/{split}/{name}/1.ogg", round(16000 / speed)) for split in ("valid", "train")]
             crops += [wave[start : start + 16000] for wave in waves for start in (4000, 12000)]
     with torch.no_grad():
         embeddings = model.embed(torch.from_numpy(np.stack(crops)), 16000)
-    likeness = embeddings @ embeddings.T
-    voice = torch.arange(len(crops)) // 4
-    same, itself = voice[:, None] == voice, torch.eye(len(crops), dtype=torch.bool)
-    return 100 * float((likeness[same & ~itself][:, None] > likeness[~same]).float().mean())
+    cosines = embeddings @ embeddings.T
+    speaker = torch.arange(len(crops)) // 4
+    same, itself = speaker[:, None] == speaker, torch.eye(len(crops), dtype=torch.bool)
+    return 100 * float((cosines[same & ~itself][:, None] > cosines[~same]).float().mean())
 
 
 def restoration(model: Model) -> float:
-    """Mean SI-SDR in dB of what is restored above the band of perfect estimates; turns that overlap by half."""
+    """Compute the mean SI-SDR in dB above the band of perfect estimates, for two turns that overlap by half."""
     rate, low_rate = 48000, 16000 if model.spec.cutoff_hz > 4000 else 8000
 
     def low(wave: np.ndarray) -> np.ndarray:
@@ -79,19 +79,19 @@ def restoration(model: Model) -> float:
         return torch.stack([wave - torch.from_numpy(low(wave.numpy())) for wave in waves])
 
     wave = example("narrowband_reference.flac", rate)
-    other = 0.8 * soxr.resample(wave[::-1].copy(), rate, 40000)  # backwards, and higher
+    other = 0.8 * soxr.resample(wave[::-1].copy(), rate, 40000)  # reversed, and higher
     sources = np.zeros((2, 3 * rate), np.float32)
     sources[0, : 2 * rate] = wave[rate // 4 : rate // 4 + 2 * rate]
     sources[1, rate:] = other[rate // 4 : rate // 4 + 2 * rate]
-    heard = torch.from_numpy(np.stack([sources.sum(0), *map(low, sources)]))
+    inputs = torch.from_numpy(np.stack([sources.sum(0), *map(low, sources)]))
     network = model.fitted(rate, 2)
     with torch.no_grad():
-        estimates = network(F.pad(heard, (network.spec.context, network.spec.context))[None])[0, :, 0]
+        estimates = network(F.pad(inputs, (network.spec.context, network.spec.context))[None])[0, :, 0]
     return float(si_sdr(highs(estimates), highs(torch.from_numpy(sources))).mean())
 
 
 def upsampling(model: Model) -> float:
-    """LSD of what lies between 4.4 and 10.5 kHz, from a recording at 8 kHz."""
+    """Compute the LSD between 4.4 and 10.5 kHz of a recording that is upsampled from 8 kHz."""
     narrow, reference = example("narrowband.wav", 8000), example("narrowband_reference.flac", 48000)
     estimate = Pipeline((model,), 48000, Options()).array(narrow, 8000)[0, 0]
     length = min(len(estimate), len(reference))
@@ -101,24 +101,24 @@ def upsampling(model: Model) -> float:
 
 MEASURES: dict[str, Callable[[Model], float]] = {
     "separate": separation,
-    "embed": voices,
+    "embed": verification,
     "separate-sr": restoration,
     "upsample": upsampling,
 }
 
 
 def cards() -> dict[str, tuple[float, str]]:
-    """Each bundled model's figure on the examples and what it is, by the table of weights/README.md."""
+    """Read the figure and its metric for each bundled model from the table in weights/README.md."""
     text = (catalogue.folder() / "README.md").read_text(encoding="utf-8")
     table = text.split("## On the examples", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (\w+) \| ([-.\d]+)( dB)? (SI-SDRi|SI-SDR|LSD|%)\W", table, re.MULTILINE)
     return {name: (float(value), unit) for name, value, _, unit in rows}
 
 
-def holds(name: str, figure: float) -> bool:
-    """Whether a figure is as good as that on the card; of an LSD less is better."""
-    known, unit = cards()[name]
-    return figure < known + MARGINS[unit] if unit == "LSD" else figure > known - MARGINS[unit]
+def is_as_good(name: str, figure: float) -> bool:
+    """Return whether a figure is as good as that on the card, within the margin; a lower LSD is better."""
+    expected, metric = cards()[name]
+    return figure < expected + MARGINS[metric] if metric == "LSD" else figure > expected - MARGINS[metric]
 
 
 def test_every_bundled_model_has_a_figure() -> None:
@@ -126,15 +126,15 @@ def test_every_bundled_model_has_a_figure() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_bundled_model_falls_below_its_card(name: str) -> None:
+def test_no_bundled_model_is_worse_than_its_card(name: str) -> None:
     model = store.load_model(name)
     figure = MEASURES[model.spec.task](model)
-    assert holds(name, figure), f"{name}: {figure:.3f}, on its card {cards()[name]}"
+    assert is_as_good(name, figure), f"{name}: {figure:.3f}, on its card {cards()[name]}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_with_half_of_its_weights_missing_is_noticed(name: str) -> None:
+def test_a_model_without_half_of_its_weights_is_worse_than_its_card(name: str) -> None:
     model, generator = store.load_model(name), torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.5)
-    assert not holds(name, MEASURES[model.spec.task](model))
+    assert not is_as_good(name, MEASURES[model.spec.task](model))

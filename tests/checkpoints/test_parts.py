@@ -1,4 +1,4 @@
-"""checkpoints/parts.py: checkpoints in several files join again, or say what is wrong."""
+"""checkpoints/parts.py: checkpoints in several files are joined, or the error says what is wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def written(folder: Path, seed: int = 0, generation: int = 1) -> list[Path]:
 
 
 def seed_of(path: Path) -> int:
-    """Which of three models this is."""
+    """Return the seed of the model in a checkpoint, of three."""
     state = store.load_model(str(path)).state_dict()
     return next(seed for seed in range(3) if all(torch.equal(state[k], v) for k, v in halved(seed).items()))
 
@@ -57,7 +57,7 @@ def test_any_part_and_the_base_name_load(tmp_path: Path) -> None:
     assert len(store.load_model(str(files[0])).sha256) == 64
 
 
-def test_verify_takes_parts(tmp_path: Path) -> None:
+def test_verify_accepts_parts(tmp_path: Path) -> None:
     files = written(tmp_path)
     done = CliRunner().invoke(app, ["models", "verify", str(files[1]), str(tmp_path / "a.safetensors")])
     assert (done.exit_code, done.stdout.count(": ok")) == (0, 2)
@@ -80,8 +80,8 @@ def test_a_new_set_replaces_the_old_one(tmp_path: Path) -> None:
     assert not whole[0].exists()
 
 
-def test_a_kill_at_any_moment_leaves_a_set_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every state between two operations on files, as a kill there would leave it."""
+def test_a_kill_at_any_time_leaves_a_complete_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the folder as it is before and after each operation on files."""
     states = []
 
     def snapshot() -> None:
@@ -107,14 +107,14 @@ def test_a_kill_at_any_moment_leaves_a_set_that_loads(tmp_path: Path, monkeypatc
     assert (seeds[0], seeds[-1]) == (0, 1)
 
 
-def test_an_incomplete_newer_set_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_newer_set_is_skipped(tmp_path: Path) -> None:
     written(tmp_path / "old", 0, 1)
     written(tmp_path / "new", 1, 2)[0].unlink()
     shutil.copytree(tmp_path / "old", tmp_path / "new", dirs_exist_ok=True)
     assert seed_of(tmp_path / "new" / "a.safetensors") == 0
 
 
-def test_parts_that_are_missing_mixed_or_damaged(tmp_path: Path) -> None:
+def test_missing_mixed_and_damaged_parts_are_refused(tmp_path: Path) -> None:
     files = written(tmp_path / "a", 0, 1)
     others = written(tmp_path / "b", 1, 1)
     files[1].write_bytes(bytes(byte ^ 1 for byte in files[1].read_bytes()))
@@ -128,6 +128,6 @@ def test_parts_that_are_missing_mixed_or_damaged(tmp_path: Path) -> None:
         store.load_model(str(tmp_path / "none.safetensors"))
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         parts.write(tmp_path / "no" / "a.safetensors", b"0123456789", 4, 1)

@@ -1,4 +1,4 @@
-"""checkpoints/store.py: the catalogue, round trips, and checkpoints that must be refused."""
+"""checkpoints/store.py and catalogue.py: the bundled models, round trips, and refused checkpoints."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_round_trip_in_half_precision(tmp_path: Path) -> None:
     assert (again.config, again.spec, again.training) == (model.config, model.spec, False)
     for key, value in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value.half().float(), rtol=0, atol=0)
-    known = catalogue.metadata(tmp_path / "a.safetensors")
-    assert known["note"] == {"minutes": 3}
-    assert known["spec"] == model.spec.as_dict()
+    metadata = catalogue.metadata(tmp_path / "a.safetensors")
+    assert metadata["note"] == {"minutes": 3}
+    assert metadata["spec"] == model.spec.as_dict()
 
 
 def test_round_trip_in_8_bits(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_default_and_unknown_names(small_weights: Path) -> None:
         store.load_model("missing.safetensors")
 
 
-def test_a_flipped_bit_is_found(small_weights: Path) -> None:
+def test_a_flipped_bit_is_detected(small_weights: Path) -> None:
     path = small_weights / "wave_u_net.safetensors"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
@@ -75,14 +75,14 @@ def test_a_flipped_bit_is_found(small_weights: Path) -> None:
 
 
 def rewritten(path: Path, *, tensors: dict | None = None, **changed: object) -> str:
-    """A copy of a checkpoint with other tensors or metadata."""
-    known = catalogue.metadata(path) | changed
+    """Copy a checkpoint with other tensors or metadata."""
+    values = catalogue.metadata(path) | changed
     out = path.with_name("changed.safetensors")
-    save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in known.items()})
+    save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in values.items()})
     return str(out)
 
 
-def test_what_is_refused(small_weights: Path, tmp_path: Path) -> None:
+def test_damaged_and_foreign_checkpoints_are_refused(small_weights: Path, tmp_path: Path) -> None:
     path = small_weights / "audio_unet.safetensors"
     tensors = load_file(path)
     first = next(iter(tensors))
@@ -95,28 +95,28 @@ def test_what_is_refused(small_weights: Path, tmp_path: Path) -> None:
         store.load_model(rewritten(path, format=99))
     with pytest.raises(ModelError, match="do not fit"):
         store.load_model(rewritten(path, tensors={"other": torch.zeros(2)}))
-    for name, content, said in (
+    for name, content, message in (
         ("truncated", path.read_bytes()[:-50], "cannot be read"),
-        ("empty", b"", "not a checkpoint"),
-        ("pickle", b"\x80\x04\x95" + bytes(100), "not a checkpoint|claims"),
+        ("empty", b"", "not an audiosr checkpoint"),
+        ("pickle", b"\x80\x04\x95" + bytes(100), "not an audiosr checkpoint"),
         ("hostile", struct.pack("<Q", 2**40) + b"{}", "claims"),
-        ("plain", struct.pack("<Q", 2) + b"{}", "not a checkpoint"),
+        ("plain", struct.pack("<Q", 2) + b"{}", "not an audiosr checkpoint"),
     ):
         (tmp_path / f"{name}.safetensors").write_bytes(content)
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=message):
             store.load_model(str(tmp_path / f"{name}.safetensors"))
 
 
-def test_bundled_weights_are_whole() -> None:
+def test_bundled_weights_load_and_match_their_metadata() -> None:
     entries = catalogue.entries()
     assert {task for entry in entries.values() for task in entry["tasks"]} >= {"separate", "upsample"}
     total = 0
     for name, entry in entries.items():
         model = store.load_model(name)
         path = catalogue.folder() / entry["file"]
-        known = catalogue.metadata(path)
-        assert ModelSpec(**known["spec"]) == model.spec  # older ones lack fields that have defaults
-        assert known["note"]["data"]
+        values = catalogue.metadata(path)
+        assert ModelSpec(**values["spec"]) == model.spec  # older ones lack fields that have defaults
+        assert values["note"]["data"]
         total += path.stat().st_size
     assert total < 95e6
 
@@ -126,12 +126,12 @@ def test_bundled_separators_keep_level_and_polarity(name: str) -> None:
     mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")
     references = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac", dtype="float32")[0] for i in (1, 2)]
     sources = store.load_model(name).spec.sources
-    made = SeparateOptions(sources, name).pipeline().array(mix, rate)[:, 0]
+    output = SeparateOptions(sources, name).pipeline().array(mix, rate)[:, 0]
     for reference in references:
-        gain = made @ reference / (reference @ reference)
+        gain = output @ reference / (reference @ reference)
         assert 0.5 < max(gain) < 1.5
         assert min(gain) > -0.1
-    assert 0.6 < (made.sum(0) @ mix) / (mix @ mix) < 1.2
+    assert 0.6 < (output.sum(0) @ mix) / (mix @ mix) < 1.2
 
 
 def test_every_bundled_model_has_a_card() -> None:
@@ -139,7 +139,7 @@ def test_every_bundled_model_has_a_card() -> None:
         assert (EXAMPLES.parent / "docs" / "models" / f"{name}.md").is_file()
 
 
-def test_what_is_saved_can_be_read_by_others_and_refusals_are_told(tmp_path: Path) -> None:
+def test_saved_files_have_default_permissions_and_keep_large_integers(tmp_path: Path) -> None:
     model = build("speaker_encoder", make_config("speaker_encoder", {"width": 8}))
     path = tmp_path / "a.safetensors"
     store.save_model(model, path, {})
@@ -152,17 +152,17 @@ def test_what_is_saved_can_be_read_by_others_and_refusals_are_told(tmp_path: Pat
         store.save_model(model, tmp_path / "nowhere" / "a.safetensors", {})
 
 
-def test_checkpoints_of_format_1_are_read_in_todays_names() -> None:
-    """Bundled ones are of that format, in which architectures, tasks and fields have other names."""
-    known = {
+def test_checkpoints_of_format_1_are_read_with_todays_names() -> None:
+    """Some bundled ones have that format, in which architectures, tasks and fields have other names."""
+    metadata = {
         name: catalogue.metadata(catalogue.folder() / catalogue.entries()[name]["file"])
         for name in ("audiosr_small", "speaker_encoder", "band_masks", "spectral_bwe")
     }
-    assert {entry["format"] for entry in known.values()} == {1}
-    assert known["speaker_encoder"]["model"] == "speaker_encoder"
-    assert known["speaker_encoder"]["spec"]["task"] == "embed"
-    assert known["audiosr_small"]["spec"]["name"] == "audiosr_small"
-    assert known["audiosr_small"]["spec"]["uses_position"]
-    assert known["spectral_bwe"]["spec"]["uses_cutoff"]
-    assert known["band_masks"]["spec"]["cutoff_hz"] > 0
-    assert not [key for entry in known.values() for key in entry["spec"] if "edge" in key or key == "placed"]
+    assert {entry["format"] for entry in metadata.values()} == {1}
+    assert metadata["speaker_encoder"]["model"] == "speaker_encoder"
+    assert metadata["speaker_encoder"]["spec"]["task"] == "embed"
+    assert metadata["audiosr_small"]["spec"]["name"] == "audiosr_small"
+    assert metadata["audiosr_small"]["spec"]["uses_position"]
+    assert metadata["spectral_bwe"]["spec"]["uses_cutoff"]
+    assert metadata["band_masks"]["spec"]["cutoff_hz"] > 0
+    assert not [key for entry in metadata.values() for key in entry["spec"] if "edge" in key or key == "placed"]

@@ -48,7 +48,7 @@ def test_contract(name: str, values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "values"), EXACT)
 @pytest.mark.parametrize("length", [1, 100, 1733])
-def test_streamed_is_one_pass_over_the_whole(name: str, values: dict[str, Any], length: int) -> None:
+def test_streaming_equals_one_pass(name: str, values: dict[str, Any], length: int) -> None:
     model = make(name, values).eval()
     spec, x = model.spec, signal(model, length)
 
