@@ -28,6 +28,9 @@ class Options:
         nonfinite: Whether NaN and infinite samples are an error or replaced by zeros.
         bf16: Compute matrix products and convolutions in bfloat16; else in float32 (on CUDA without TF32).
         threads: Batches that are computed at the same time on the CPU.
+
+    Raises:
+        UsageError: If a number is below 1.
     """
 
     device: str = "cpu"
@@ -38,6 +41,12 @@ class Options:
     nonfinite: Literal["error", "zero"] = "error"
     bf16: bool = False
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads", "channels"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise UsageError(f"--{name} {value}: must be at least 1")
 
     def count_channels(self, channels: int, name: str) -> int:
         """Return how many of the ``channels`` of the recording called ``name`` are processed.

@@ -267,6 +267,12 @@ def test_usage_errors(small_weights: Path) -> None:
         api.separate(np.array([0, np.nan, 0]), 8000)
 
 
+@pytest.mark.parametrize("name", ["batch", "threads", "channels"])
+def test_options_below_1_are_usage_errors(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--{name} 0: must be at least 1"):
+        Options(**{name: 0})
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_and_cpu_give_close_results() -> None:
