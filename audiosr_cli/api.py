@@ -1,79 +1,346 @@
-"""The Python interface: what each command does, for arrays and paths, through the same stages."""
+"""The Python interface: what the commands do, for arrays, files and bytes, with the same options and defaults.
+
+All functions return a ``Result`` and raise an ``AudioSRError`` whatever goes wrong. What the command prints as a
+warning is an ``AudioSRWarning``. Messages name the options of the command; read ``--nonfinite zero`` as
+``nonfinite="zero"``.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+from audiosr_cli import arguments
+from audiosr_cli.arguments import Source
+from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.errors import UsageError
-from audiosr_cli.models.diffusion import Sampling
-from audiosr_cli.pipelines import SeparateOptions, SeparateSROptions, UpsampleOptions, default_options
-from audiosr_cli.streaming.options import Samples
-from audiosr_cli.streaming.pipeline import Pipeline, Source
+from audiosr_cli.audio.write import ClipPolicy
+from audiosr_cli.checkpoints import catalogue, store
+from audiosr_cli.contract import Task
+from audiosr_cli.errors import AudioSRError, AudioSRWarning, UsageError
+from audiosr_cli.models import Model
+from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
+from audiosr_cli.runtime.device import Precision, pick_device
+from audiosr_cli.runtime.memory import explain_out_of_memory
+from audiosr_cli.streaming.options import Channels, Samples
+from audiosr_cli.streaming.recording import Report
+
+__all__ = ["Report", "Result", "list_models", "load_model", "separate", "separate_sr", "upsample"]
+
+ProgressCallback = Callable[[float, float | None], object]  # seconds processed, seconds in all if known
 
 
-def _array(pipeline: Pipeline, source: Source | NDArray[np.floating], sample_rate: int | None) -> Samples:
-    if isinstance(source, np.ndarray):
-        if sample_rate is None:
-            raise UsageError("an array needs its sample_rate")
-        return pipeline.array(source, sample_rate)
-    with AudioReader(source) as reader:
-        pieces = [np.zeros((reader.channels, 0), np.float32), *reader.blocks()]
-        return pipeline.array(np.concatenate(pieces, axis=1), reader.sample_rate)
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Processed audio with its report.
+
+    Attributes:
+        audio: Samples, float32, full scale 1.0, time last. ``separate`` and ``separate_sr`` return (S, C, T) with S
+            speakers (and the residual, if requested); ``upsample`` returns (C, T).
+        sample_rate: Sample rate of ``audio`` in Hz.
+        report: Levels, lengths, confidence in the speaker order, warnings and notes; see ``Report``.
+    """
+
+    audio: Samples
+    sample_rate: int
+    report: Report
 
 
 def separate(
-    source: Source | NDArray[np.floating],
+    source: Source,
     sample_rate: int | None = None,
     *,
     speakers: int = 2,
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
+    residual: bool = False,
+    channels: Channels = "each",
+    clip: ClipPolicy = "warn",
+    strict: bool = False,
+    nonfinite: Literal["error", "zero"] = "error",
     device: str = "auto",
-) -> Samples:
-    """Part overlapping speakers: (S, C, T) float32 at the input's rate.
+    precision: Precision = "auto",
+    batch: int = 1,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Result:
+    """Separate overlapping speakers, at the sample rate of the input.
 
-    ``source`` is an array (T,) or (C, T) at ``sample_rate`` Hz, or a path. Levels are kept, nothing is
-    clipped. The result is in memory; ``SeparateOptions(2).pipeline().write(path, targets)`` streams files. Raises
-    AudioSRError.
+    The result is held in memory. For recordings of many hours use the command, which streams to files.
+
+    Args:
+        source: An array or tensor of floating point samples, (T,) or (C, T) with full scale 1.0; or a recording in any
+            format that the command reads: a path ("-" is standard input), a binary file object (read from where it
+            stands to its end, and left open), or the bytes of a file.
+        sample_rate: Sample rate of an array in Hz. Files state their own.
+        speakers: Number of speakers.
+        model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
+        residual: Return one more output, the input minus all separated speakers.
+        channels: "each" processes every channel by itself, "mix" their mean; a number, counted from 1, only that one.
+        clip: What to do if samples of the output exceed full scale: "warn" keeps them and warns, "rescale" turns all
+            outputs down by the same gain, "error" raises SampleError.
+        strict: Raise InputError for damage in a recording, in place of a warning.
+        nonfinite: What to do about samples that are NaN or infinite: "error" raises InputError, "zero" replaces them
+            and warns.
+        device: "auto", "cpu" or "cuda"; "auto" is CUDA if there is a device.
+        precision: "auto", "float32" or "bf16"; "auto" is bf16 where that is faster.
+        batch: Number of windows that pass through the model at once, 1 to 256.
+        threads: Number of batches processed in parallel on the CPU, 1 to 256; None is the number of cores, at most 4.
+            It does not change the output.
+        progress: Called with the seconds of input processed so far and the length of the input in seconds, or None if
+            that is unknown.
+
+    Returns:
+        A result with audio (S, C, T) float32: the speakers, then the residual if requested.
+
+    Raises:
+        UsageError: If an argument is invalid, or no model separates that many speakers.
+        InputError: If the recording cannot be read, is damaged (with ``strict``) or has samples that are not finite.
+        SampleError: If the output is not finite, or exceeds full scale with ``clip="error"``.
+        ModelError: If the model cannot be loaded, or is for another task.
+        AudioSRError: If memory runs out or the operating system refuses something; base of the others.
+
+    Warns:
+        AudioSRWarning: If the recording is damaged or empty, the output exceeds full scale, the speaker order is
+            uncertain, a track is almost silent, or a GPU has too little memory.
+
+    Example:
+        >>> import audiosr_cli
+        >>> result = audiosr_cli.separate("examples/two_speakers.wav", speakers=2)
+        >>> result.audio.shape, result.sample_rate
+        ((2, 1, 80371), 16000)
+        >>> import soundfile
+        >>> mixture, sample_rate = soundfile.read("examples/two_speakers.wav", frames=16000)  # stereo: mixture.T
+        >>> audiosr_cli.separate(mixture, sample_rate, residual=True).audio.shape
+        (3, 1, 16000)
     """
-    return _array(SeparateOptions(speakers, model).pipeline(default_options(device)), source, sample_rate)
+    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite)
+    command = SeparateOptions(
+        arguments.integer("speakers", speakers, 1),
+        arguments.model_name("model", model),
+        arguments.flag("residual", residual),
+    )
+    return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
 
 def upsample(
-    source: Source | NDArray[np.floating],
+    source: Source,
     sample_rate: int | None = None,
     *,
     rate: int = 48000,
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
     cutoff_hz: float | None = None,
-    sampling: Sampling | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int | None = None,
+    channels: Channels = "each",
+    clip: ClipPolicy = "warn",
+    strict: bool = False,
+    nonfinite: Literal["error", "zero"] = "error",
     device: str = "auto",
-) -> Samples:
-    """Restore the bandwidth of a recording: (C, T') float32 at ``rate`` Hz, T' = round(T * rate / sample_rate).
+    precision: Precision = "auto",
+    batch: int = 1,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Result:
+    """Restore the bandwidth of a narrow-band recording.
 
-    ``source`` as in ``separate``; ``UpsampleOptions().pipeline().write(path, targets)`` streams files.
-    Raises AudioSRError.
+    Args:
+        source: As in ``separate``.
+        sample_rate: As in ``separate``.
+        rate: Sample rate of the output in Hz, not below the input's unless ``model`` is "none".
+        model: Name of a bundled model or path of a checkpoint; "none" only resamples, None uses the default model.
+        cutoff_hz: Frequency above which content is restored; None detects it.
+        steps: Diffusion steps of audiosr_small; 0 uses the deterministic estimate, None is 4.
+        guidance: Classifier-free guidance scale of audiosr_small; None is 1.
+        seed: Seed of the noise of audiosr_small; None is 0.
+        channels: As in ``separate``.
+        clip: As in ``separate``.
+        strict: As in ``separate``.
+        nonfinite: As in ``separate``.
+        device: As in ``separate``.
+        precision: As in ``separate``.
+        batch: As in ``separate``.
+        threads: As in ``separate``.
+        progress: As in ``separate``.
+
+    Returns:
+        A result with audio (C, T') float32, T' = round(T * rate / sample_rate). ``result.report.cutoff_hz`` is the
+        frequency above which content was restored.
+
+    Raises:
+        UsageError: If an argument is invalid, or ``rate`` is below the sample rate of the input.
+        InputError: As in ``separate``.
+        SampleError: As in ``separate``.
+        ModelError: As in ``separate``.
+        AudioSRError: As in ``separate``.
+
+    Example:
+        >>> import audiosr_cli
+        >>> result = audiosr_cli.upsample("examples/narrowband.wav", rate=48000)
+        >>> result.audio.shape, result.sample_rate
+        ((1, 234714), 48000)
     """
-    pipeline = UpsampleOptions(rate, model, cutoff_hz, sampling).pipeline(default_options(device))
-    made: Samples = _array(pipeline, source, sample_rate)[0]
-    return made
+    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite)
+    command = UpsampleOptions(
+        arguments.rate("rate", rate),
+        arguments.model_name("model", model),
+        arguments.number("cutoff_hz", cutoff_hz),
+        arguments.sampling(steps, guidance, seed),
+    )
+    result = _run(source, sample_rate, PipelineConfig(command, options), progress)
+    return replace(result, audio=result.audio[0])
 
 
 def separate_sr(
-    source: Source | NDArray[np.floating],
+    source: Source,
     sample_rate: int | None = None,
     *,
     speakers: int = 2,
     rate: int | None = None,
-    model: str | None = None,
-    restorer: str | None = None,
-    upsampler: str | None = None,
+    model: str | os.PathLike[str] | None = None,
+    restorer: str | os.PathLike[str] | None = None,
+    upsampler: str | os.PathLike[str] | None = None,
+    channels: Channels = "each",
+    clip: ClipPolicy = "warn",
+    strict: bool = False,
+    nonfinite: Literal["error", "zero"] = "error",
     device: str = "auto",
-) -> Samples:
-    """Separate at a low rate, then restore each source's bandwidth: (S, C, T') at ``rate`` Hz (None: the input's).
+    precision: Precision = "auto",
+    batch: int = 1,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Result:
+    """Separate speakers at a low sample rate, then restore the bandwidth of each.
 
-    ``source`` as in ``separate``. Raises AudioSRError.
+    Args:
+        source: As in ``separate``.
+        sample_rate: As in ``separate``.
+        speakers: Number of speakers.
+        rate: Sample rate of the output in Hz; None keeps the input's.
+        model: Model that separates; None picks the bundled one with the lowest sample rate.
+        restorer: Model that restores each speaker's high frequencies from the mixture; "none" leaves that to the
+            upsampler, None picks a bundled model if one fits.
+        upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
+            given or there is no restorer.
+        channels: As in ``separate``.
+        clip: As in ``separate``.
+        strict: As in ``separate``.
+        nonfinite: As in ``separate``.
+        device: As in ``separate``.
+        precision: As in ``separate``.
+        batch: As in ``separate``.
+        threads: As in ``separate``.
+        progress: As in ``separate``.
+
+    Returns:
+        A result with audio (S, C, T') float32, T' = round(T * rate / sample_rate).
+
+    Raises:
+        UsageError: If an argument is invalid, or the models do not fit each other.
+        InputError: As in ``separate``.
+        SampleError: As in ``separate``.
+        ModelError: As in ``separate``.
+        AudioSRError: As in ``separate``.
+
+    Example:
+        >>> import audiosr_cli
+        >>> result = audiosr_cli.separate_sr("examples/two_speakers.wav", speakers=2)
+        >>> result.audio.shape, result.sample_rate
+        ((2, 1, 80371), 16000)
     """
-    command = SeparateSROptions(speakers, rate, model, restorer, upsampler)
-    return _array(command.pipeline(default_options(device)), source, sample_rate)
+    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite)
+    command = SeparateSROptions(
+        arguments.integer("speakers", speakers, 1),
+        None if rate is None else arguments.rate("rate", rate),
+        arguments.model_name("model", model),
+        arguments.model_name("restorer", restorer),
+        arguments.model_name("upsampler", upsampler),
+    )
+    return _run(source, sample_rate, PipelineConfig(command, options), progress)
+
+
+def load_model(model: str | os.PathLike[str], device: str = "cpu") -> Model:
+    """Load a model as a torch module, in evaluation mode and float32.
+
+    Args:
+        model: Name of a bundled model or path of a checkpoint.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        The network. It maps (B, C, T) float32 at ``spec.in_rate`` Hz to (B, S, C, (T - 2 * context) * ratio); see
+        ``spec``.
+
+    Raises:
+        UsageError: If an argument is invalid, or there is no such device.
+        ModelError: If the model does not exist, is damaged or does not fit its configuration.
+
+    Example:
+        >>> import audiosr_cli
+        >>> network = audiosr_cli.load_model(audiosr_cli.list_models("separate")[0])
+        >>> network.spec.sources
+        2
+    """
+    name = arguments.model_name("model", model)
+    if name is None:
+        raise UsageError("model = None: expected the name of a bundled model or the path of a checkpoint")
+    with _errors_of("load_model"):
+        return store.load_model(name, pick_device(device))
+
+
+def list_models(task: str | None = None) -> list[str]:
+    """List the names of the bundled models.
+
+    Args:
+        task: "separate", "upsample", "separate-sr" or "embed"; None lists the models of all tasks.
+
+    Returns:
+        Names for ``model``. The first one for a task is its default.
+
+    Raises:
+        UsageError: If there is no such task.
+        ModelError: If the bundled models are missing from the installation.
+
+    Example:
+        >>> import audiosr_cli
+        >>> len(audiosr_cli.list_models("upsample")) > 0
+        True
+    """
+    if task is not None:
+        arguments.choice("task", task, get_args(Task))
+    return [name for name, entry in catalogue.entries().items() if task is None or task in entry["tasks"]]
+
+
+def _run(source: Source, sample_rate: int | None, config: PipelineConfig, progress: object) -> Result:
+    """Process ``source``; warnings point at the caller's caller, which is the user's code."""
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress = {arguments.shortened(progress)}: expected a function of two arguments, or None")
+    with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate) as reader:
+        audio, report = config.build().in_memory(reader, _progress_of_frames(reader, progress) if progress else None)
+    for line in report.warnings:
+        warnings.warn(line, AudioSRWarning, stacklevel=3)
+    return Result(audio, report.rate_out, report)
+
+
+def _progress_of_frames(reader: AudioReader | ArrayReader, progress: ProgressCallback) -> Callable[[int], None]:
+    """Convert the engine's frames to the seconds that ``progress`` is called with."""
+    total = None if reader.frames is None else reader.frames / reader.sample_rate
+
+    def report(frames: int) -> None:
+        progress(frames / reader.sample_rate, total)
+
+    return report
+
+
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Turn what the operating system refuses, memory included, into AudioSRErrors, as the command does."""
+    try:
+        with explain_out_of_memory(name):
+            yield
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        raise AudioSRError(f"{where}{error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""All errors that a user can meet; any other exception is a bug in this package.
+"""All errors and warnings that a user can meet; any other exception is a bug in this package.
 
 AudioSRError            what is wrong, with the value, and what to do
 ├── UsageError          a wrong option or argument: nothing was read or written (exit code 2)
@@ -8,10 +8,12 @@ AudioSRError            what is wrong, with the value, and what to do
 ├── ModelError          weights or a model config that cannot be used
 ├── TrainingError       data or settings that cannot be used for training
 └── BenchError          a measurement that failed
+AudioSRWarning          a result that is usable, with something to know about it (Python API)
 """
 
 __all__ = [
     "AudioSRError",
+    "AudioSRWarning",
     "BenchError",
     "InputError",
     "ModelError",
@@ -35,11 +37,11 @@ class UsageError(AudioSRError):
 
 
 class InputError(AudioSRError):
-    """A file cannot be read as audio."""
+    """A recording cannot be read as audio."""
 
 
 class SampleError(AudioSRError):
-    """Samples are not finite, or are clipped under ``--clip error``."""
+    """Samples are not finite, or exceed full scale under ``--clip error``."""
 
 
 class OutputError(AudioSRError):
@@ -56,3 +58,11 @@ class TrainingError(AudioSRError):
 
 class BenchError(AudioSRError):
     """A measurement failed."""
+
+
+class AudioSRWarning(UserWarning):
+    """What the command prints as a warning: damaged input, clipped samples, an uncertain speaker order and the like.
+
+    ``warnings.simplefilter("error", AudioSRWarning)`` turns these warnings into exceptions. They are in
+    ``result.report.warnings``, too.
+    """

@@ -100,6 +100,13 @@ SMALL = {
 def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A catalogue of untrained models, small enough for tests of everything around them."""
     place = tmp_path / "weights"
+    write_small_weights(place)
+    monkeypatch.setattr(catalogue, "_FOLDERS", (place,))
+    return place
+
+
+def write_small_weights(place: Path) -> None:
+    """Write a catalogue of untrained models into a new folder."""
     place.mkdir()
     entries = {}
     for name, values in SMALL.items():
@@ -109,8 +116,6 @@ def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         digest = sha256(place / f"{name}.safetensors")
         entries[name] = {"file": f"{name}.safetensors", "sha256": digest, "tasks": [model.spec.task]}
     (place / "catalogue.json").write_text(json.dumps(entries))
-    monkeypatch.setattr(catalogue, "_FOLDERS", (place,))
-    return place
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from conftest import noise
 
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.loop import Trainer
-from audiosr_cli.train.run import Call, train
+from audiosr_cli.train.run import TrainCall, train
 
 Rows = list[dict[str, Any]]
 
@@ -66,7 +66,7 @@ def corpus_of(waves: list[np.ndarray], people: list[int], rate: int = 8000, band
         speakers=torch.tensor(people),
         bandwidth=torch.full((len(parts),), band or rate / 2),
         level=torch.tensor([max(float(np.sqrt(np.mean(wave**2))), 1e-4) for wave in waves]),
-        chance=torch.full((count,), 1 / count),
+        speaker_probs=torch.full((count,), 1 / count),
         names=[str(i) for i in range(len(parts))],
         skipped=[],
         damaged=[],
@@ -81,7 +81,7 @@ def voices(count: int, seconds: float = 2.0, rate: int = 8000) -> Corpus:
 def run(folder: Path, text: str = RUN, out: str = "out", **call: Any) -> tuple[Path, Rows]:
     (folder / "run.toml").write_text(text)
     rows: Rows = []
-    return train(folder / "run.toml", folder / out, rows.append, Call(data=folder, **call)), rows
+    return train(folder / "run.toml", folder / out, rows.append, TrainCall(data=folder, **call)), rows
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:

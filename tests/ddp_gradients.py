@@ -13,7 +13,7 @@ from conftest import SMALL
 from corpora import voices
 
 from audiosr_cli.models import build, make_config
-from audiosr_cli.train.heads import Clustering
+from audiosr_cli.train.heads import ClusteringConfig
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
@@ -37,7 +37,11 @@ SPECTRAL = {
 CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], float]] = {
     "wave_u_net": (Separation, {"norm": True, "bias": False, "difference": False, "valid": False}, 0.128),
     "audio_unet": (Upsampling, {"dropout": 0.0}, 0.1),
-    "spectral_unet": (partial(Separation, clustering=Clustering(1.0, 4), half_resolution_weight=0.5), SPECTRAL, 0.128),
+    "spectral_unet": (
+        partial(Separation, clustering=ClusteringConfig(1.0, 4), half_resolution_weight=0.5),
+        SPECTRAL,
+        0.128,
+    ),
 }
 
 
@@ -51,18 +55,18 @@ def gradients(ranks: Ranks, batch_size: int) -> dict[str, torch.Tensor]:
         loop = LoopConfig(precision="fp32")
         job = task(model.spec, batch_size, crop_s)
         trainer = Trainer(model, build(architecture, config), job, loop, Path(), ranks, Log(print), {})
-        trainer.network = ranks.wrap(trainer.aids.learner)
+        trainer.network = ranks.wrap(trainer.auxiliary.network)
         model.train()
         corpus = voices(4, 1.0, model.spec.out_rate)
         batch = trainer.batch(Recordings(corpus, corpus))
         assert len(batch["input"]) == batch_size
-        torch.stack(list(trainer.aids.losses(job, trainer.forward, batch).terms.values())).sum().backward()
-        made |= {f"{architecture}.{name}": p.grad for name, p in trainer.aids.learner.named_parameters()}
+        torch.stack(list(trainer.auxiliary.losses(job, trainer.forward, batch).terms.values())).sum().backward()
+        made |= {f"{architecture}.{name}": p.grad for name, p in trainer.auxiliary.network.named_parameters()}
     return made
 
 
 if __name__ == "__main__":
     with join("cpu") as ranks:
         found = gradients(ranks, 2)
-        if ranks.leads:
+        if ranks.is_leader:
             torch.save(found, sys.argv[1])

@@ -29,7 +29,7 @@ from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.optimizers import Muon, orthogonalise
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Embedding, Recordings, Separation, Upsampling
-from audiosr_cli.train.tasks.upsampling import Weights
+from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 from audiosr_cli.train.transfer import upload_all
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -62,12 +62,12 @@ def exact() -> Iterator[None]:
         yield
 
 
-def relative(made: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((made.cpu() - expected.cpu()).norm() / expected.cpu().norm())
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.cpu() - expected.cpu()).norm() / expected.cpu().norm())
 
 
 @pytest.mark.parametrize("length", [256, 960, 1024, 8192, 16384, 65520, 131072, 65535])
-def test_irfft_ignores_what_no_real_wave_has(length: int) -> None:
+def test_irfft_ignores_imaginary_parts_at_dc_and_nyquist(length: int) -> None:
     spectrum = torch.randn(3, length // 2 + 1, dtype=torch.complex64, generator=generator())
     assert relative(irfft(spectrum.to(CUDA), length), torch.fft.irfft(spectrum, length)) < 1e-5
     gradients = []
@@ -79,7 +79,7 @@ def test_irfft_ignores_what_no_real_wave_has(length: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral_bwe", "band_masks", "speaker_encoder", "audio_unet"])
-def test_bundled_models_give_what_they_give_on_the_cpu(name: str) -> None:
+def test_bundled_models_match_the_cpu(name: str) -> None:
     model = store.load_model(name)
     spec = model.spec
     x = 0.1 * torch.randn(1, spec.inputs * spec.channels, spec.window, generator=generator())
@@ -103,27 +103,27 @@ def test_diffusion_runs_on_the_card() -> None:
 def separating(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
     config = make_config("spectral_unet", SPECTRAL)
     task = Separation(config.spec, 4, 0.512)
-    return trainer("spectral_unet", config, task, out, device, loop)
+    return make_trainer("spectral_unet", config, task, out, device, loop)
 
 
 def upsampling(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
     config = make_config("spectral_bwe", BWE | {"margin": 0})
-    task = Upsampling(config.spec, 4, 0.2, weights=Weights(mel=1.0))
-    return trainer("spectral_bwe", config, task, out, device, loop)
+    task = Upsampling(config.spec, 4, 0.2, loss_weights=UpsamplingLossWeights(mel=1.0))
+    return make_trainer("spectral_bwe", config, task, out, device, loop)
 
 
 def adversarial(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
     config = make_config("audio_unet", SMALL["audio_unet"])
-    task = Upsampling(config.spec, 2, 0.1, weights=Weights(adversarial=0.1, features=1.0))
-    return trainer("audio_unet", config, task, out, device, loop)
+    task = Upsampling(config.spec, 2, 0.1, loss_weights=UpsamplingLossWeights(adversarial=0.1, feature_matching=1.0))
+    return make_trainer("audio_unet", config, task, out, device, loop)
 
 
 def speakers_apart(out: Path, device: torch.device, **loop: Any) -> tuple[Trainer, Recordings]:
     config = make_config("speaker_encoder", SMALL["speaker_encoder"])
-    return trainer("speaker_encoder", config, Embedding(config.spec, 3, 0.3), out, device, loop)
+    return make_trainer("speaker_encoder", config, Embedding(config.spec, 3, 0.3), out, device, loop)
 
 
-def trainer(
+def make_trainer(
     name: str, config: Any, task: Any, out: Path, device: torch.device, loop: dict[str, Any]
 ) -> tuple[Trainer, Recordings]:
     torch.manual_seed(0)
@@ -131,27 +131,27 @@ def trainer(
     recordings = Recordings(voices(3, 2.0, rate).to(device), voices(3, 2.0, rate).to(device))
     settings = {"precision": "fp32", "optimizer": "muon", "ema": 0.9, "warmup_steps": 1} | loop
     log = Log(lambda row: None)
-    made = Trainer(
+    trainer = Trainer(
         model, copy.deepcopy(model), task, LoopConfig(**settings), out, Ranks(device=device), log, {}, "cuda"
     )
-    made.model.train()
-    return made, recordings
+    trainer.model.train()
+    return trainer, recordings
 
 
 TASKS = {"separate": separating, "upsample": upsampling, "adversarial": adversarial, "embed": speakers_apart}
 
 
 @pytest.mark.parametrize("task", ["separate", "upsample", "embed"])
-def test_batches_and_steps_are_those_of_the_cpu(task: str, tmp_path: Path) -> None:
+def test_batches_and_steps_match_the_cpu(task: str, tmp_path: Path) -> None:
     terms = []
     batches, models = [], []
     for device in (CPU, CUDA):
-        made, recordings = TASKS[task](tmp_path, device)
-        batches.append(made.batch(recordings))
-        seen = [made.train_step(made.batch(recordings)) for _ in range(3)]
-        due = made.reports.last()
+        trainer, recordings = TASKS[task](tmp_path, device)
+        batches.append(trainer.batch(recordings))
+        seen = [trainer.train_step(trainer.batch(recordings)) for _ in range(3)]
+        due = trainer.metrics_readback.flush()
         terms.append([one for one in [*seen, due.terms if due else {}] if one])
-        models.append(torch.cat([p.detach().flatten().cpu() for p in made.model.parameters()]))
+        models.append(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]))
     for key, value in batches[0].items():
         assert batches[1][key].device.type == "cuda"
         assert relative(batches[1][key], value) < 1e-4, key
@@ -181,17 +181,17 @@ def test_waits_are_noticed() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_no_step_waits_for_the_card(task: str, precision: str, tmp_path: Path) -> None:
-    made, recordings = TASKS[task](tmp_path, CUDA, precision=precision)
-    for _ in range(3):  # constants are made once, libraries loaded
-        made.train_step(made.batch(recordings))
+    trainer, recordings = TASKS[task](tmp_path, CUDA, precision=precision)
+    for _ in range(3):  # constants are trainer once, libraries loaded
+        trainer.train_step(trainer.batch(recordings))
     with no_waits():
         for _ in range(3):
-            terms = made.train_step(made.batch(recordings))
+            terms = trainer.train_step(trainer.batch(recordings))
     assert terms
     assert all(abs(value) < 1e6 for value in terms.values())
 
 
-def test_uploads_arrive_whole() -> None:
+def test_uploads_are_complete() -> None:
     values = {"flag": torch.tensor([True, False, True]), "wide": torch.rand(2, 3, generator=generator()).double().T}
     for _ in range(50):  # pinned memory is used again and again
         values["at"] = torch.randint(2**60, (5,), generator=generator())
@@ -201,18 +201,18 @@ def test_uploads_arrive_whole() -> None:
 
 @pytest.mark.parametrize("task", ["separate", "adversarial"])
 def test_a_gradient_that_is_not_finite_changes_nothing(task: str, tmp_path: Path) -> None:
-    made, recordings = TASKS[task](tmp_path, CUDA)
-    made.train_step(made.batch(recordings))
-    before = copy.deepcopy((made.model.state_dict(), made.average, made.optimizer.state_dict()["state"]))
-    batch = made.batch(recordings)
+    trainer, recordings = TASKS[task](tmp_path, CUDA)
+    trainer.train_step(trainer.batch(recordings))
+    before = copy.deepcopy((trainer.model.state_dict(), trainer.average, trainer.optimizer.state_dict()["state"]))
+    batch = trainer.batch(recordings)
     batch["input"][0, 0, 500] = float("nan")
-    made.train_step(batch)
-    for state, old in zip((made.model.state_dict(), made.average), before[:2], strict=True):
+    trainer.train_step(batch)
+    for state, old in zip((trainer.model.state_dict(), trainer.average), before[:2], strict=True):
         assert all(torch.equal(value, old[key]) for key, value in state.items())
-    for index, state in made.optimizer.state_dict()["state"].items():
+    for index, state in trainer.optimizer.state_dict()["state"].items():
         assert all(torch.equal(value, before[2][index][key]) for key, value in state.items())
     assert not list(tmp_path.glob("nonfinite-*"))
-    made.train_step(made.batch(recordings))
+    trainer.train_step(trainer.batch(recordings))
     assert [path.name for path in tmp_path.glob("nonfinite-*")] == ["nonfinite-1-rank0.pt"]
 
 
@@ -239,21 +239,21 @@ def test_stacked_muon_on_the_card_is_muon_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(("before", "after"), [(CUDA, CUDA), (CPU, CUDA), (CUDA, CPU)])
-def test_a_run_goes_on_on_either_device(
+def test_a_run_resumes_on_either_device(
     before: torch.device, after: torch.device, optimizer: str, tmp_path: Path
 ) -> None:
-    made, recordings = separating(tmp_path, before, optimizer=optimizer)
+    trainer, recordings = separating(tmp_path, before, optimizer=optimizer)
     for _ in range(3):
-        made.train_step(made.batch(recordings))
-    made.save()
+        trainer.train_step(trainer.batch(recordings))
+    trainer.save()
     other, same = separating(tmp_path, after, optimizer=optimizer)
     recordings_of = {after.type: same, before.type: recordings}
     other.load()
     assert other.progress.step == 3
-    for key, value in made.model.state_dict().items():
+    for key, value in trainer.model.state_dict().items():
         assert torch.equal(other.model.state_dict()[key].cpu(), value.cpu())
     flat = []
-    for one in (made, other):
+    for one in (trainer, other):
         one.train_step(one.batch(recordings_of[one.ranks.device.type]))
         flat.append(torch.cat([p.detach().flatten().cpu() for p in one.model.parameters()]))
     assert relative(flat[1], flat[0]) < 0.02
@@ -264,24 +264,24 @@ def test_a_whole_run(speakers: Path) -> None:
     best, rows = run(speakers, text, device="cuda")
     assert store.load_model(str(best)).spec.name == "tiny"
     assert checkpoint.load(speakers / "out")[0]["step"] == 30
-    assert sum(row["event"] == "step" for row in rows) == 29  # each is told of a step later
+    assert sum(row["event"] == "step" for row in rows) == 29  # each is read a step later
     run(speakers, text.replace("steps = 30", "steps = 40"), device="cuda", resume=True)
     assert checkpoint.load(speakers / "out")[0]["step"] == 40
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_layout_is_the_configs(channels_last: bool, tmp_path: Path) -> None:
-    made, recordings = separating(tmp_path, CUDA, channels_last=channels_last)
-    kernel = next(p for p in made.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
+    trainer, recordings = separating(tmp_path, CUDA, channels_last=channels_last)
+    kernel = next(p for p in trainer.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
     assert kernel.is_contiguous(memory_format=torch.channels_last) == channels_last
-    made.train_step(made.batch(recordings))
-    due = made.reports.last()
+    trainer.train_step(trainer.batch(recordings))
+    due = trainer.metrics_readback.flush()
     assert due is not None
     assert due.finite
 
 
 def test_band_limiting_is_that_of_the_cpu() -> None:
     waves = torch.randn(16, 16384, generator=generator())
-    recipe = bandlimit.draw(bandlimit.Degradation(), 16, generator())
-    on_cpu, on_cuda = (bandlimit.band_limit(waves.to(device), recipe, 48000) for device in (CPU, CUDA))
+    params = bandlimit.draw(bandlimit.Degradation(), 16, generator())
+    on_cpu, on_cuda = (bandlimit.band_limit(waves.to(device), params, 48000) for device in (CPU, CUDA))
     assert relative(on_cuda, on_cpu) < 1e-4

@@ -20,7 +20,7 @@ ROWS = [  # a unit imports from the rows above its own only
     {"models"},
     {"checkpoints"},
     {"streaming"},
-    {"pipelines"},
+    {"pipelines", "arguments"},
     {"api"},
     {"batch"},
     {"train", "bench", "doctor"},

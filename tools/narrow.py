@@ -15,8 +15,8 @@ from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.config import read_config
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.recordings import load_recordings
 from audiosr_cli.train.resize import cut_bins, importance, narrow
-from audiosr_cli.train.run import load_recordings
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         narrowed, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, storage="float32"
     )
     for name, network in (("before", wide), ("narrowed", narrowed)):
-        print(f"{name}: {run.task.score(network.eval(), recordings.valid):.2f} {run.task.figure}")
+        print(f"{name}: {run.task.score(network.eval(), recordings.valid):.2f} {run.task.metric}")
 
 
 if __name__ == "__main__":

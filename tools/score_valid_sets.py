@@ -17,8 +17,8 @@ from audiosr_cli.dsp.spectra import change_rate
 from audiosr_cli.models import Model
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import load_corpus, read_table
-from audiosr_cli.train.run import cache_folder
-from audiosr_cli.train.tasks.valid_sets import CLIP_S, SETS, improvement, render_set, separated
+from audiosr_cli.train.recordings import cache_folder
+from audiosr_cli.train.tasks.valid_sets import CLIP_S, SETS, render_set, separate_mixtures, si_sdr_improvement
 
 CPU = torch.device("cpu")
 
@@ -29,9 +29,9 @@ def scores(model: Model, valid: Corpus, noise: Corpus, lowest: int) -> tuple[lis
     for name in SETS:
         sources, length, rate = model.spec.sources, round(CLIP_S * valid.sample_rate), model.spec.in_rate
         mix, parts = render_set(name, valid, sources, length, CPU, noise, rate)
-        estimates = separated(model, mix)
-        own.append(improvement(estimates, mix, parts))
-        low.append(improvement(*(change_rate(waves, rate, lowest) for waves in (estimates, mix, parts))))
+        estimates = separate_mixtures(model, mix)
+        own.append(si_sdr_improvement(estimates, mix, parts))
+        low.append(si_sdr_improvement(*(change_rate(waves, rate, lowest) for waves in (estimates, mix, parts))))
     return own, low
 
 
@@ -53,8 +53,8 @@ def main() -> None:
     results = {name: scores(model, valid, noise, min(rates)) for name, model in models.items()}
     for title, at in (("own rate", 0), (f"all at {min(rates)} Hz", 1)):
         print(f"\n| SI-SDRi (dB), {title} | {' | '.join(SETS)} |\n|---|{'---|' * len(SETS)}")
-        for name, figures in results.items():
-            print(f"| {name} | {' | '.join(f'{value:.2f}' for value in figures[at])} |")
+        for name, metrics in results.items():
+            print(f"| {name} | {' | '.join(f'{value:.2f}' for value in metrics[at])} |")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from audiosr_cli.train.config import read_config
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.run import load_recordings
+from audiosr_cli.train.recordings import load_recordings
 
 WARM_UP = 3
 
@@ -31,7 +31,7 @@ def measure(
     """Train for ``seconds`` after a warm-up, with a fresh batch for each step or always the same one."""
     config = read_config(path)
     loop = replace(config.loop, precision=precision, compile=compiled)
-    log = Log(print, leads=False)
+    log = Log(print, is_leader=False)
     recordings = load_recordings(config, data, ranks, log)
     torch.manual_seed(0)
     models = build(config.architecture, config.training_model), build(config.architecture, config.model)
@@ -53,13 +53,13 @@ def measure(
             trainer.train_step(batch)
             steps += 1
         taken = time.perf_counter() - begin
-    heard_h = steps * config.task.batch_size * config.task.crop_s / 3600
+    audio_h = steps * config.task.batch_size * config.task.crop_s / 3600
     return {
         "config": path.stem,
         "precision": precision,
         "compile": compiled,
         "data": "on" if fresh else "off",
-        "hours_per_minute": round(heard_h / taken * 60, 3),
+        "audio_hours_per_minute": round(audio_h / taken * 60, 3),
         "ms_per_step": round(1000 * taken / steps, 1),
         "data_share": round(making / taken, 4),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections import deque
@@ -30,6 +31,10 @@ BLOCK = 1 << 16  # frames a block
 _WAV_MAGIC = (b"RIFF", b"RIFX", b"RF64")
 _READ_FRAMES = 1 << 12  # frames a read: the most that are lost before a damaged one
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # of the longest page possible
+_COPY_BYTES = 1 << 20  # bytes a read of a file object
+
+EncodedBytes = bytes | bytearray | memoryview
+EncodedSource = str | os.PathLike[str] | BinaryIO | EncodedBytes
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -62,15 +67,26 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _name_of(source: EncodedSource) -> str:
+    """Name a source in messages."""
+    if isinstance(source, str | os.PathLike):
+        return "standard input" if str(source) == "-" else os.fsdecode(source)
+    if isinstance(source, EncodedBytes):
+        return "the bytes"
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) and name else "the file object"
+
+
 class AudioReader:
     """An open recording. Samples are neither mixed nor scaled.
 
     Args:
-        source: A path, or ``-`` for standard input.
+        source: A path, ``-`` for standard input, the bytes of a file, or a binary file object, which is read from where
+            it stands to its end.
 
     Attributes:
-        name: The path, or "standard input", for messages.
-        path: Where the recording can be opened again; None for pipes.
+        name: The path, "standard input" or the like, for messages.
+        path: Where the recording can be opened again; None for pipes, file objects and bytes.
         sample_rate: Hz.
         channels: Number of channels.
         subtype: libsndfile's name of the sample type.
@@ -81,9 +97,9 @@ class AudioReader:
         InputError: If the recording cannot be opened or read as audio.
     """
 
-    def __init__(self, source: str | os.PathLike[str]) -> None:
-        self.name = "standard input" if str(source) == "-" else os.fspath(source)
-        self.path = Path(source) if str(source) != "-" and Path(source).is_file() else None
+    def __init__(self, source: EncodedSource) -> None:
+        self.name = _name_of(source)
+        self.path: Path | None = None
         self.warnings: list[str] = []
         self._stack = ExitStack()
         try:
@@ -92,7 +108,7 @@ class AudioReader:
             self._stack.close()
             raise
 
-    def _open(self, source: str | os.PathLike[str]) -> None:
+    def _open(self, source: EncodedSource) -> None:
         stream = self._raw(source)
         self._head = head = stream.peek(12)[:12] if hasattr(stream, "peek") else b""
         if not head:
@@ -117,19 +133,50 @@ class AudioReader:
         else:
             self._open_sound(stream, bytes(recorded.content))
 
-    def _raw(self, source: str | os.PathLike[str]) -> BinaryIO:
+    def _raw(self, source: EncodedSource) -> BinaryIO:
+        if not isinstance(source, str | os.PathLike):
+            return self._spool(source)
         if str(source) == "-":
             if sys.stdin is None or sys.stdin.closed:
                 raise InputError("standard input is closed")
             return sys.stdin.buffer
         try:
-            if Path(source).is_dir():
-                raise InputError(f"{self.name}: is a folder, not a file")
             stream = self._stack.enter_context(open(source, "rb"))
-            self._opened = _identity(os.fstat(stream.fileno()))
-            return stream
+            status = os.fstat(stream.fileno())
+        except IsADirectoryError as error:
+            raise InputError(f"{self.name}: is a folder, not a file") from error
         except OSError as error:
             raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+        except ValueError as error:  # a NUL byte, or characters that the file system cannot encode
+            raise InputError(f"{self.name!r}: cannot be opened: {error}") from error
+        self._opened = _identity(status)
+        if stat.S_ISREG(status.st_mode):
+            self.path = Path(os.fsdecode(source))
+        return stream
+
+    def _spool(self, source: BinaryIO | EncodedBytes) -> BinaryIO:
+        """Copy bytes, or the rest of a file object, to a temporary file: libsndfile needs a descriptor."""
+        spool = self._stack.enter_context(tempfile.TemporaryFile())
+        if isinstance(source, EncodedBytes):
+            spool.write(bytes(source))
+        else:
+            self._copy(source, cast(BinaryIO, spool))
+        spool.flush()
+        os.lseek(spool.fileno(), 0, os.SEEK_SET)
+        return self._stack.enter_context(open(spool.fileno(), "rb", closefd=False))
+
+    def _copy(self, source: BinaryIO, spool: BinaryIO) -> None:
+        while True:
+            try:
+                piece: object = source.read(_COPY_BYTES)
+            except Exception as error:  # of anybody's class, with errors of its own
+                raise InputError(f"{self.name}: cannot be read: {error}") from error
+            if not isinstance(piece, EncodedBytes):
+                kind = type(piece).__name__
+                raise InputError(f"{self.name}: read() returned {kind}, not bytes; open it in binary mode ('rb')")
+            if not piece:
+                return
+            spool.write(piece)
 
     def _open_sound(self, stream: BinaryIO, head: bytes) -> None:
         """Open the stream with libsndfile, which needs a real file: a pipe is copied to a temporary one."""

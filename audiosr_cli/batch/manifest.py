@@ -1,6 +1,6 @@
 """A log of a batch: one JSON object a line, appended as recordings start and finish.
 
-``status`` is started (outputs are about to be written), done, failed or skipped. A recording's last line counts.
+``status`` is started (outputs are about to be written), done or failed. A recording's last line counts.
 """
 
 from __future__ import annotations

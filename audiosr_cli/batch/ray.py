@@ -85,7 +85,7 @@ def _allocate(address: str, jobs: int | None, device: str) -> Cluster:
     device = "cuda" if gpus and device != "cpu" else "cpu"
     count = gpus if device == "cuda" else cpus
     if not count:
-        raise UsageError(f"--ray {address}: no node has a free CPU; add one with ray start --num-cpus")
+        raise UsageError(f"--ray {address}: no node offers a CPU or GPU; start one with ray start --num-cpus N")
     return Cluster(device, min(count, jobs or count))
 
 

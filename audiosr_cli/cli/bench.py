@@ -147,9 +147,8 @@ def bench(
 ) -> None:
     """Measure speed, memory and quality of models.
 
-    Measures speed on INPUT or --synthetic noise, and --memory and --quality, of our models and of --against. Each run
-    is a separate process; models are interleaved. Start-up is that of a whole process with one second of audio. The
-    roofline is the time that a model's multiplications would take at the highest rate measured on this machine.
+    Measures speed on INPUT or --synthetic noise, and --memory and --quality. Each run is a separate process; models
+    are interleaved. The roofline is the time of a model's multiplications at the highest rate of this machine.
     """
     _check_call(source, synthetic, quality is not None or memory, as_json and markdown)
     from audiosr_cli.bench.candidates import BenchSettings

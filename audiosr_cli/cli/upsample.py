@@ -14,58 +14,64 @@ if TYPE_CHECKING:
     from audiosr_cli.models.diffusion import Sampling
 
 
+_Rate = Annotated[int, typer.Option("--rate", metavar="HZ", rich_help_panel=OUTPUT, help="Sample rate of the output.")]
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        rich_help_panel=MODEL,
+        help="Name of a bundled model, a .safetensors file, or none to only resample.",
+    ),
+]
+_Cutoff = Annotated[
+    float | None,
+    typer.Option(
+        "--cutoff",
+        metavar="HZ",
+        rich_help_panel=MODEL,
+        help="Frequency above which content is missing. [default: detected]",
+    ),
+]
+_Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        rich_help_panel=MODEL,
+        help="audiosr_small: number of diffusion steps; 0 uses the deterministic estimate. [default: 4]",
+    ),
+]
+_Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance",
+        metavar="SCALE",
+        rich_help_panel=MODEL,
+        help="audiosr_small: classifier-free guidance scale; values above 1 follow the low band more strongly. "
+        "[default: 1]",
+    ),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        rich_help_panel=MODEL,
+        help="audiosr_small: seed of the random numbers; another seed gives other highs. [default: 0]",
+    ),
+]
+
+
 @options.processing
 def upsample(
     inputs: options.Inputs = None,
-    rate: Annotated[
-        int, typer.Option("--rate", metavar="HZ", rich_help_panel=OUTPUT, help="Sample rate of the output.")
-    ] = 48000,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            rich_help_panel=MODEL,
-            help="Name of a bundled model, a .safetensors file, or none to only resample.",
-        ),
-    ] = None,
-    cutoff: Annotated[
-        float | None,
-        typer.Option(
-            "--cutoff",
-            metavar="HZ",
-            rich_help_panel=MODEL,
-            help="Frequency above which content is missing. [default: detected]",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps",
-            metavar="N",
-            rich_help_panel=MODEL,
-            help="audiosr_small: number of diffusion steps; 0 uses the deterministic estimate. [default: 4]",
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            "--guidance",
-            metavar="SCALE",
-            rich_help_panel=MODEL,
-            help="audiosr_small: classifier-free guidance scale; values above 1 follow the low band more strongly. "
-            "[default: 1]",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            rich_help_panel=MODEL,
-            help="audiosr_small: seed of the random numbers; another seed gives other highs. [default: 0]",
-        ),
-    ] = None,
+    rate: _Rate = 48000,
+    model: _Model = None,
+    cutoff: _Cutoff = None,
+    steps: _Steps = None,
+    guidance: _Guidance = None,
+    seed: _Seed = None,
     *,
     shared: options.Shared,
 ) -> None:

@@ -38,7 +38,7 @@ _LOWEST_HZ = 20.0
 _FLOOR = 1e-5
 # Natural logarithm of a mel relative to the level: quieter ones (-69 dB) are inaudible beside the low band.
 _QUIETEST = -8.0
-# Standard deviation of such logarithms in speech, about: the networks see unit variance.
+# Such logarithms are divided by this, so that the networks see about unit variance.
 _LOG_MEL_STD = 2.5
 # Mel bands of the crossfade from the input's mels to the estimated ones.
 _CROSSFADE_MELS = 4

@@ -21,7 +21,7 @@ from audiosr_cli.errors import UsageError
 STEPS = 1000
 # Offset s of the cosine schedule (Nichol & Dhariwal 2021, sec. 3.2).
 _OFFSET = 0.008
-# Above this guidance scale nothing useful comes out, and mels may overflow.
+# Highest guidance scale that is accepted; far above the 3.5 that AudioSR publishes as its default.
 _MOST_GUIDANCE = 20.0
 Velocity = Callable[[Tensor, Tensor], Tensor]  # noisy (B, ...), step (B,) → velocity (B, ...)
 Noise = Callable[[int], Tensor]  # number of the draw → standard normal (B, ...)

@@ -81,7 +81,8 @@ def crop(h: Tensor, grid: Grid, target: Grid, length: int) -> Tensor:
     """Return the ``length`` samples of ``h`` (on ``grid``) from the start of ``target``, a grid of the same step."""
     assert grid.step == target.step
     start = (target.offset - grid.offset) // grid.step
-    assert start >= 0 and start + length <= h.shape[-1], (start, length, h.shape)
+    if start < 0 or start + length > h.shape[-1]:  # the input is too short; torch, too, raises RuntimeError for shapes
+        raise RuntimeError(f"a map of {h.shape[-1]} samples does not contain {length} from {start} on")
     return h[..., start : start + length]
 
 

@@ -32,7 +32,7 @@ _WIDEST_FADE = 0.05
 _LOWEST_BIN = 8
 # Initial natural logarithm of the high band's level relative to the low band: -26 dB.
 _INITIAL_LOG_GAIN = -3.0
-# Highest natural logarithm of a gain: +26 dB, so that an early mistake in training cannot overflow.
+# Highest natural logarithm of a gain before flattening: +26 dB; it bounds the exponential.
 _MOST_LOG_GAIN = 3.0
 
 

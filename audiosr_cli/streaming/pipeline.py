@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import OutputFormat, choose_format, container_of
 from audiosr_cli.dsp.bandwidth import BandMeter
@@ -23,8 +24,9 @@ from audiosr_cli.models.runner import ModelCall, ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.runtime.threads import thread_pool
+from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.recording import ProgressCallback, Report, process_array, process_file
+from audiosr_cli.streaming.recording import ProgressCallback, Report, process_file
 
 Source = str | os.PathLike[str]
 
@@ -149,11 +151,32 @@ class Pipeline:
         Raises:
             AudioSRError: If the signal cannot be processed.
         """
-        rate, cutoff_hz = self.rate or sample_rate, None
-        if self.uses_cutoff and np.issubdtype(audio.dtype, np.floating) and audio.ndim in (1, 2):
-            cutoff_hz = self.find_cutoff([np.atleast_2d(audio).astype(np.float32)], sample_rate)
-        models = self.chain(sample_rate, cutoff_hz)
-        return process_array(audio, sample_rate, models, rate, self.options, self.speaker_encoder, self.residual)
+        return self.in_memory(ArrayReader(audio, sample_rate))[0]
+
+    def in_memory(
+        self, reader: AudioReader | ArrayReader, progress: ProgressCallback | None = None
+    ) -> tuple[Samples, Report]:
+        """Process an open recording and keep the output in memory.
+
+        Args:
+            reader: The recording.
+            progress: Called with the number of frames read so far.
+
+        Returns:
+            The output (S, C', T') float32, one of S for each of ``outputs``, and the report.
+
+        Raises:
+            AudioSRError: If the recording cannot be read or processed.
+        """
+        rate = self.output_format(reader, subtype="FLOAT").sample_rate
+        with explain_out_of_memory(reader.name):
+            cutoff_hz = self.find_cutoff(reader.peek(math.inf), reader.sample_rate) if self.uses_cutoff else None
+            models = self.chain(reader.sample_rate, cutoff_hz)
+            audio, report = process_in_memory(
+                reader, models, rate, self.options, progress, self.speaker_encoder, self.residual
+            )
+        self._complete(report, reader, models, cutoff_hz)
+        return audio, report
 
     def file_cutoff(self, reader: AudioReader) -> float | None:
         """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from its first 30 s."""
@@ -199,7 +222,9 @@ class Pipeline:
         with AudioReader(source) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
-    def output_format(self, reader: AudioReader, container: str = "wav", subtype: str | None = None) -> OutputFormat:
+    def output_format(
+        self, reader: AudioReader | ArrayReader, container: str = "wav", subtype: str | None = None
+    ) -> OutputFormat:
         """Choose the format of the outputs of an open recording.
 
         Args:
@@ -262,13 +287,23 @@ class Pipeline:
                 self.residual,
                 exclusive,
             )
+        self._complete(report, reader, models, cutoff_hz)
+        return report
+
+    def _complete(
+        self,
+        report: Report,
+        reader: AudioReader | ArrayReader,
+        models: Sequence[ModelCall],
+        cutoff_hz: float | None,
+    ) -> None:
+        """Add to ``report`` what only the pipeline knows."""
         if self.uses_cutoff:
             report.cutoff_hz = cutoff_hz
             report.notes.append(_cutoff_note(reader.name, cutoff_hz, restored=bool(models)))
         report.warnings += self._bandwidth_warnings(reader, models)
-        return report
 
-    def _bandwidth_warnings(self, reader: AudioReader, models: Sequence[ModelCall]) -> list[str]:
+    def _bandwidth_warnings(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> list[str]:
         """Warn if the rate was not raised, or if content above the models' band was lost."""
         lines = []
         not_raised = self.rate is not None and self.rate <= reader.sample_rate

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.read import BLOCK, AudioReader
-from audiosr_cli.audio.wav import check_shape
+from audiosr_cli.audio.arrays import ArrayReader
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import AudioWriter, OutputFormat
-from audiosr_cli.errors import InputError, UsageError
+from audiosr_cli.errors import InputError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
@@ -36,8 +36,8 @@ class Report:
     """The result of processing one recording.
 
     Attributes:
-        input: Path of the recording.
-        outputs: Paths of the outputs.
+        input: Path of the recording, or "the array" and the like.
+        outputs: Paths of the outputs; none if they are kept in memory.
         frames_in: Samples read of each channel.
         frames_out: Samples written of each channel.
         rate_in: Sample rate of the recording in Hz.
@@ -46,7 +46,7 @@ class Report:
         cutoff_hz: Frequency at which the content of the recording ends, as detected or set. None if it is silent or
             its cutoff does not matter.
         zeroed: Samples that were not finite and are zero now.
-        clipped: Samples that were clipped.
+        clipped: Samples that were clipped; in memory, samples beyond full scale, which are kept.
         gain: Factor of all outputs under ``--clip rescale``.
         levels_db: RMS of each output in dBFS, None for silence.
         confidence: For each window of the separator, the probability that the speakers are on their tracks.
@@ -73,50 +73,6 @@ class Report:
     elapsed_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-def process_array(
-    audio: NDArray[np.floating],
-    sample_rate: int,
-    models: Sequence[Runnable | None],
-    out_rate: int,
-    options: Options,
-    speaker_encoder: SpeakerEncoder | None = None,
-    residual: bool = False,
-) -> Samples:
-    """Process a signal in memory.
-
-    Args:
-        audio: Floats (T,) or (C, T).
-        sample_rate: Hz.
-        models: In the order of processing; without any the signal is resampled.
-        out_rate: Hz.
-        options: How the signal is processed.
-        speaker_encoder: Helps to keep the speakers of a separator on their tracks.
-        residual: Whether to append what remains of the signal when all sources are subtracted. The rates must agree.
-
-    Returns:
-        (S, C', T') float32 at ``out_rate``.
-
-    Raises:
-        UsageError: If the array has another type or shape.
-        InputError: If the rate or the number of channels is out of range, or samples are not finite.
-        ModelError: If the models do not fit each other.
-    """
-    if audio.ndim not in (1, 2) or not np.issubdtype(audio.dtype, np.floating):
-        raise UsageError(f"audio is {audio.dtype} {audio.shape}; expected floats (time,) or (channels, time)")
-    wave = np.ascontiguousarray(np.atleast_2d(audio), np.float32)
-    check_shape(sample_rate, len(wave), "the array")
-    options.count_channels(len(wave), "the array")
-    wave = options.pick_channels(wave)
-    wave = _check_finite(wave, Report("the array", [], rate_in=sample_rate), options)
-    blocks = (wave[:, i : i + BLOCK] for i in range(0, wave.shape[1], BLOCK))
-    with thread_pool(options.threads) as executor:
-        stages = make_stages(models, sample_rate, out_rate, len(wave), options, speaker_encoder, executor)
-        streamed = (stream_with_residual if residual else stream)(blocks, stages)
-        rows = stages[-1].rows + residual * len(wave)
-        output = np.concatenate([np.zeros((rows, 0), np.float32), *streamed], axis=1)
-    return output.reshape(rows // len(wave), len(wave), output.shape[1])  # (S, C, T)
 
 
 def process_file(
@@ -161,29 +117,25 @@ def process_file(
             models, report.rate_in, report.rate_out, report.channels, options, speaker_encoder, executor
         )
         assert stages[-1].rows == sources * report.channels
-        blocks = _read_blocks(reader, report, options, progress)
+        blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
             stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive))
             for target in targets
         ]
         energy = _write_blocks(outputs, writers, report)
-        if options.strict and reader.warnings:
-            raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
+        check_damage(reader, options)
         _finish(writers, report)
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-    _add_levels(report, energy)
-    _add_confidence(report, stages)
-    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
-    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
+    complete_report(report, reader, stages, energy, sources)
     report.elapsed_s = time.monotonic() - started
     return report
 
 
-def _read_blocks(
-    reader: AudioReader, report: Report, options: Options, progress: ProgressCallback | None
+def read_blocks(
+    reader: AudioReader | ArrayReader, report: Report, options: Options, progress: ProgressCallback | None
 ) -> Iterator[Samples]:
     """Yield the channels that are processed, checked, and count their frames."""
     for block in map(options.pick_channels, reader.blocks()):
@@ -192,6 +144,12 @@ def _read_blocks(
         if progress is not None:
             progress(report.frames_in)
         yield block
+
+
+def check_damage(reader: AudioReader | ArrayReader, options: Options) -> None:
+    """Raise InputError if a recording that has been read is damaged and the options are strict."""
+    if options.strict and reader.warnings:
+        raise InputError(f"{reader.warnings[0]}; without --strict this is a warning")
 
 
 def _check_finite(block: Samples, report: Report, options: Options) -> Samples:
@@ -226,6 +184,28 @@ def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
     for writer in writers:
         writer.finish(report.gain)
     report.clipped = sum(writer.gate.clipped for writer in writers)
+
+
+def complete_report(
+    report: Report,
+    reader: AudioReader | ArrayReader,
+    stages: Sequence[Stage],
+    energy: NDArray[np.float64],
+    sources: int,
+) -> None:
+    """Add levels, confidence and warnings to the report of a recording that has been processed.
+
+    Args:
+        report: The report, with its lengths.
+        reader: The recording.
+        stages: What it passed through.
+        energy: (S,), of each output.
+        sources: Number of outputs, the residual excluded.
+    """
+    _add_levels(report, energy)
+    _add_confidence(report, stages)
+    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
+    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
 
 
 def _add_levels(report: Report, energy: NDArray[np.float64]) -> None:

@@ -1,1 +1,1 @@
-"""Training: recordings in memory, batches made by tensor work, one loop for every model."""
+"""Training: recordings in memory, batches rendered on the device, one loop for all models and tasks."""

@@ -1,4 +1,4 @@
-"""Where a run goes on after an interruption: two rotating states, each whole or not there at all."""
+"""The saved state of a run: two alternating files, each of them either complete or absent."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from audiosr_cli.files.atomic import atomic_path
 
 _NAMES = ("state-0.pt", "state-1.pt")
 
-# A state is this line, a digest of what follows, and what torch.save writes. Both take 32 bytes, so that tensors
-# stay aligned to 64 bytes. States of earlier versions are what torch.save writes alone, which is a zip file.
+# A state file is this line, a digest of the rest, and the output of torch.save. Line and digest have 32 bytes each, so
+# that tensors stay aligned to 64 bytes. State files of earlier versions are the output of torch.save alone, a zip file.
 _FORMAT = b"audiosr training state, format 1"
 _DIGEST_BYTES = 32
 _ZIP = b"PK\x03\x04"
-_FOLDER = 0x10  # among the external attributes of an entry
+# The flag of a folder among the external attributes of a zip entry.
+_FOLDER = 0x10
 
 
 @dataclass(frozen=True)
 class _Damaged:
-    """A state that cannot be used; ``modified_ns`` is when it was written."""
+    """A state file that cannot be used; ``modified_ns`` is its modification time."""
 
     path: Path
     modified_ns: int
@@ -34,7 +35,7 @@ class _Damaged:
 
 
 class _HashedStream:
-    """Writes to ``stream`` and hashes what it writes; torch.save needs no more of a file."""
+    """A file for torch.save that hashes everything written to ``stream``."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._hash = stream, _new_hash()
@@ -51,20 +52,20 @@ class _HashedStream:
 
 
 def exists(folder: Path) -> bool:
-    """Whether ``folder`` holds a run."""
+    """Return whether ``folder`` contains a run."""
     return any((folder / name).exists() for name in _NAMES)
 
 
-def save(folder: Path, state: dict[str, Any], turn: int) -> None:
-    """Write ``state`` atomically over the older of the two. Raises TrainingError where that fails."""
+def save(folder: Path, state: dict[str, Any], slot: int) -> None:
+    """Write ``state`` atomically to file number ``slot`` modulo 2. Raises TrainingError if that fails."""
     try:
-        with atomic_path(folder / _NAMES[turn % 2]) as part, part.open("wb") as stream:
+        with atomic_path(folder / _NAMES[slot % 2]) as part, part.open("wb") as stream:
             stream.write(_FORMAT + bytes(_DIGEST_BYTES))
             hashed = _HashedStream(stream)
-            torch.save(state, hashed)  # type: ignore[arg-type]  # write and flush are all that it calls
+            torch.save(state, hashed)  # type: ignore[arg-type]  # it only calls write and flush
             stream.seek(len(_FORMAT))
             stream.write(hashed.digest())
-    except (OSError, RuntimeError, OutputError) as error:  # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError, OutputError) as error:  # torch raises a RuntimeError if the disk is full
         reason = f"{error}".splitlines()[0]
         raise TrainingError(f"{folder}: the state cannot be written (is the disk full?): {reason}") from error
 
@@ -74,47 +75,47 @@ def load(folder: Path, warn: Callable[[str], None] | None = None) -> tuple[dict[
 
     Args:
         folder: The run's folder.
-        warn: Called with one line where one of two states is damaged and the other is used.
+        warn: Called with one line if one of two states is damaged and the other is used.
 
     Returns:
-        The state, its tensors on the CPU, and the turn of the next ``save``.
+        The state with its tensors on the CPU, and the slot of the next ``save``.
 
     Raises:
-        TrainingError: No state can be read.
+        TrainingError: If no state can be read.
     """
     states: list[tuple[int, int, dict[str, Any]]] = []
     damaged: list[_Damaged] = []
-    for turn, name in enumerate(_NAMES):
+    for slot, name in enumerate(_NAMES):
         path = folder / name
         if not path.exists():
             continue
         try:
             state = _read(path)
-            states.append((state["step"], turn, state))
-        # What damaged pickles and archives raise is anybody's guess: UnicodeDecodeError, IndexError, struct.error, ...
+            states.append((state["step"], slot, state))
+        # Damaged pickles and archives raise all kinds of errors: UnicodeDecodeError, IndexError, struct.error, ...
         except Exception as error:  # noqa: BLE001
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             damaged.append(_Damaged(path, path.stat().st_mtime_ns, reason))
     if not states:
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in damaged)
-        raise TrainingError(f"no state can be read: {reasons or folder}; train to a new --out")
-    step, turn, state = max(states, key=lambda item: item[:2])
+        raise TrainingError(f"no state can be read: {reasons or folder}; use another --out")
+    step, slot, state = max(states, key=lambda item: item[:2])
     if damaged and warn is not None:
-        warn(_damage(damaged[0], folder / _NAMES[turn], step))
-    return state, turn + 1
+        warn(_damage(damaged[0], folder / _NAMES[slot], step))
+    return state, slot + 1
 
 
-def _damage(damaged: _Damaged, sound: Path, step: int) -> str:
-    """What a user has to know where the state ``sound`` stands in for a damaged state."""
-    which, other = ("newer", "older") if damaged.modified_ns >= sound.stat().st_mtime_ns else ("older", "newer")
+def _damage(damaged: _Damaged, intact: Path, step: int) -> str:
+    """Describe that the state ``intact`` is used in place of a damaged one."""
+    which, other = ("newer", "older") if damaged.modified_ns >= intact.stat().st_mtime_ns else ("older", "newer")
     return (
         f"{damaged.path}: the {which} of two states is damaged ({damaged.reason}); "
-        f"training goes on from the {other} one, {sound.name}, at step {step}"
+        f"training continues from the {other} one, {intact.name}, at step {step}"
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a state whose digest, or whose checksums, hold. Raises anything where the file is damaged."""
+    """Read a state after checking its digest or checksums. Raises any exception if the file is damaged."""
     with path.open("rb") as stream:
         beginning = stream.read(len(_FORMAT))
         if beginning == _FORMAT:
@@ -128,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_digest(stream: BinaryIO) -> None:
-    """Raise ValueError unless the digest at ``stream`` is of what follows, where it is left."""
+    """Raise ValueError unless the digest at ``stream`` matches the rest; leaves ``stream`` after the digest."""
     expected, digest = stream.read(_DIGEST_BYTES), _new_hash()
     start = stream.tell()
     while block := stream.read(1 << 20):
@@ -139,9 +140,9 @@ def _check_digest(stream: BinaryIO) -> None:
 
 
 def _check_zip(stream: BinaryIO) -> None:
-    """Raise ValueError or BadZipFile unless a zip file holds what was written: torch.load does not look at checksums.
+    """Raise ValueError or BadZipFile if a zip file is damaged, as torch.load does not check the checksums.
 
-    Of an entry that is marked as a folder it would read nothing and leave the tensor uninitialised.
+    For an entry marked as a folder, torch.load reads nothing and leaves the tensor uninitialised.
     """
     with zipfile.ZipFile(stream) as archive:
         if (name := archive.testzip()) is not None:

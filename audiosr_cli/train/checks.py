@@ -1,4 +1,4 @@
-"""What values a config may have; the dataclasses check themselves with these."""
+"""Checks that the config dataclasses run on their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from audiosr_cli.errors import UsageError
 
 
 def within(config: Any, low: float, high: float, *names: str) -> None:
-    """Raise UsageError unless each named field lies in [low, high]."""
+    """Raise UsageError unless each named field is in [low, high]."""
     for name in names:
         value = getattr(config, name)
         if not low <= value <= high:
@@ -28,4 +28,4 @@ def ascending(config: Any, *names: str) -> None:
     for name in names:
         low, high = getattr(config, name)
         if not -float("inf") < low <= high < float("inf"):
-            raise UsageError(f"{name} = {[low, high]}: the lower value comes first")
+            raise UsageError(f"{name} = {[low, high]}: must be finite, the lower value first")

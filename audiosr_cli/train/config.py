@@ -1,4 +1,4 @@
-"""A training run as TOML: what model, on which recordings, by which task, for how long."""
+"""Read the TOML config of a training run: model, data, task, loop and model card."""
 
 from __future__ import annotations
 
@@ -12,19 +12,27 @@ from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.models import Config, architectures, make_config
 from audiosr_cli.train.checks import within
 from audiosr_cli.train.loop_config import LoopConfig
-from audiosr_cli.train.tasks import TASKS, Task
+from audiosr_cli.train.tasks import TASKS, TrainingTask
 
 _SECTIONS = ("model", "data", "task", "loop", "card")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Folders below the data folder.
+    """The recordings of a run. All folders are relative to ``--data``.
 
-    ``shares`` weighs the folders of ``train`` against each other, ``balance`` the speakers within each by their
-    length (0: all alike, 1: every second of audio alike). ``rir`` holds impulse responses of rooms. ``valid_noise`` is
-    for scores only. ``table`` is a CSV below the data folder: see ``data.read_table``; ``min_bandwidth_hz`` leaves out
-    files of ``train`` that it says end lower, ``min_seconds`` those that are shorter.
+    Attributes:
+        train: Folders of training recordings.
+        valid: Folders of validation recordings.
+        noise: Folders of noise for training.
+        rir: Folders of measured room impulse responses.
+        valid_noise: Folders of noise for validation scores.
+        shares: Probability of each folder of ``train``, up to a factor. Without it all speakers are equally likely.
+        balance: Within a folder, a speaker with n seconds is drawn in proportion to n ** balance: 0 makes all speakers
+            equally likely, 1 all seconds of audio.
+        table: A CSV with the speaker and bandwidth of recordings.
+        min_bandwidth_hz: Training recordings with a lower bandwidth in ``table`` are left out, in Hz.
+        min_seconds: Shorter training recordings are left out.
     """
 
     train: tuple[str, ...]
@@ -45,7 +53,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Card:
-    """What nobody but the trainer knows of the data: goes into the weights' file."""
+    """Text for the model card, stored with the weights.
+
+    Attributes:
+        data: The training data.
+        licence: Licences of weights and data.
+        description: What the model is for.
+    """
 
     data: str = ""
     licence: str = ""
@@ -54,23 +68,35 @@ class Card:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run is made from; ``architecture`` and ``model`` shape the weights.
+    """A checked config.
 
-    ``training_model`` is ``model`` with what [model.training] changes while training: weights of the same
-    shapes in a form that learns faster, such as zero padding for a model that streams without.
+    Attributes:
+        architecture: Name of the model's architecture.
+        model: Config of the model that users run.
+        training_model: ``model`` with the changes of [model.training], whose weights have the same shapes: for example
+            zero padding during training for a model that streams without.
+        data: The recordings.
+        task: What the model is trained for.
+        loop: Budget, optimizer and schedule.
+        card: Text for the model card.
     """
 
     architecture: str
     model: Config
     training_model: Config
     data: DataConfig
-    task: Task
+    task: TrainingTask
     loop: LoopConfig
     card: Card = field(default_factory=Card)
 
 
 def read_config(path: Path) -> RunConfig:
-    """Parse a run's TOML. Raises UsageError on what is unknown in it, TrainingError where the file cannot be read."""
+    """Read and check a config.
+
+    Raises:
+        UsageError: If a key is unknown or a value is impossible.
+        TrainingError: If the file cannot be read.
+    """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -94,18 +120,20 @@ def _run(tables: dict[str, Any]) -> RunConfig:
         raise UsageError(f"[task] name = {name!r}; known: {', '.join(sorted(TASKS))}")
     changed = shape.pop("training", {})
     if not isinstance(changed, dict):
-        raise UsageError(f"[model] training = {changed!r}: a table is wanted")
+        raise UsageError(f"[model] training = {changed!r}: must be a table")
     config, training = make_config(architecture, shape), make_config(architecture, shape | changed)
     if name not in (training.spec.task, architecture):
-        raise UsageError(f"[task] name = {name!r}: {architecture} is a model for {training.spec.task!r}")
+        raise UsageError(f"[task] name = {name!r}: {architecture} is a model for the task {training.spec.task!r}")
     if training.spec.channels != 1:
-        raise UsageError(f"[model] channels = {training.spec.channels}: training is for one channel, as recordings are")
+        raise UsageError(
+            f"[model] channels = {training.spec.channels}: must be 1; training mixes recordings down to one channel"
+        )
     return RunConfig(
         architecture,
         config,
         training,
         fill(DataConfig, "data", tables["data"]),
-        fill(TASKS[name], "task", task, {"spec": training.spec, "figure": TASKS[name].figure}),
+        fill(TASKS[name], "task", task, {"spec": training.spec, "metric": TASKS[name].metric}),
         fill(LoopConfig, "loop", tables.get("loop", {})),
         fill(Card, "card", tables.get("card", {})),
     )
@@ -114,5 +142,5 @@ def _run(tables: dict[str, Any]) -> RunConfig:
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
     table = tables[name]
     if not isinstance(table, dict):
-        raise UsageError(f"[{name}]: a table is wanted, not {table!r}")
+        raise UsageError(f"[{name}] = {table!r}: must be a table")
     return table

@@ -1,4 +1,4 @@
-"""Heads that only training has: further outputs of a network's feature maps, each with a loss; never exported."""
+"""Auxiliary heads for training: additional outputs of a network's feature maps with their losses; not exported."""
 
 from __future__ import annotations
 
@@ -18,53 +18,58 @@ from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.clustering import dominant_sources, whitened_kmeans
 
 if TYPE_CHECKING:
-    from audiosr_cli.train.tasks import Batch, Losses, Task
+    from audiosr_cli.train.tasks import Batch, Losses, TrainingTask
 
+# The heads' outputs by name.
 Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Clustering:
-    """A deep-clustering loss beside that of the waveforms; off while ``weight`` is 0.
+class ClusteringConfig:
+    """An auxiliary deep-clustering loss on the last feature map; off if ``weight`` is 0.
 
-    Each bin of the last feature map gets an embedding of ``features`` numbers; bins within ``within_db`` of the loudest
-    count. The loss is that of ``clustering.whitened_kmeans``, between 0 and the number of sources, times ``weight``.
+    The loss (``clustering.whitened_kmeans``) is between 0 and the number of sources.
+
+    Attributes:
+        weight: Weight of the loss.
+        embedding_dim: Size of the embedding of each time-frequency bin.
+        threshold_db: Bins within this many dB of the loudest one count.
     """
 
     weight: float = 0.0
-    features: int = 20
-    within_db: float = 40.0
+    embedding_dim: int = 20
+    threshold_db: float = 40.0
 
     def __post_init__(self) -> None:
         within(self, 0, 1e6, "weight")
-        within(self, 2, 1024, "features")
-        positive(self, "within_db")
+        within(self, 2, 1024, "embedding_dim")
+        positive(self, "threshold_db")
 
 
 class Heads(nn.Module):
-    """Heads on the feature maps of a SpectralUNet that separates; every child module with weights is a head.
+    """Auxiliary heads on the feature maps of a separating SpectralUNet; every child module with weights is a head.
 
-    ``clustering`` embeds the bins of the map at full resolution. ``half_resolution`` answers from the map one level
-    below with masks for pairs of bins, spread over the bins and frames that they stand for.
+    ``clustering`` embeds the bins of the map at full resolution. ``half_resolution`` estimates the sources from the map
+    one level below: its masks are for pairs of bins, and are repeated for the bins and frames that they cover.
     """
 
     def __init__(
         self,
         model: Model,
-        clustering: Clustering,
+        clustering: ClusteringConfig,
         half_resolution_weight: float,
         loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """Make fresh heads.
+        """Create untrained heads.
 
         Args:
-            model: whose maps they see.
-            clustering: the options of the head of that name.
-            half_resolution_weight: what the loss at half resolution counts; 0 for no such head.
-            loss: of waveforms (B, S, T), for the answer at half resolution: (estimate, reference) → scalar or (B,).
+            model: The network whose feature maps they read.
+            clustering: Options of the clustering head.
+            half_resolution_weight: Weight of the loss at half resolution; 0 for no such head.
+            loss: Loss of waveforms (B, S, T) at half resolution: (estimate, reference) → scalar or (B,).
 
         Raises:
-            UsageError: Where this model has no such maps.
+            UsageError: If the model has no such feature maps.
         """
         super().__init__()
         options = (
@@ -73,28 +78,28 @@ class Heads(nn.Module):
             else f"[task] half_resolution_weight = {half_resolution_weight:g}"
         )
         if not isinstance(model, SpectralUNet):
-            raise UsageError(f"{options}: only the architecture spectral_unet has heads for training")
+            raise UsageError(f"{options}: auxiliary heads need [model] architecture = 'spectral_unet'")
         c = model.config
         if c.context:
             raise UsageError(f"{options}: needs [model.training] context = 0, not {c.context}")
         if half_resolution_weight and (not c.time_strides or c.fine % 2):
             raise UsageError(
-                f"[task] half_resolution_weight = {half_resolution_weight:g}: needs two widths or more and an even "
-                f"number of fine bins, not {c.fine}"
+                f"[task] half_resolution_weight = {half_resolution_weight:g}: needs at least two [model] widths and an "
+                f"even [model] fine, not {c.fine}"
             )
         self.config, self.options, self.loss = c, clustering, loss
         self.half_resolution_weight = half_resolution_weight
         self.stft = STFT(c.n_fft, c.hop_length)
-        self.clustering = nn.Conv2d(c.widths[0], clustering.features, 1) if clustering.weight else None
-        bins = (1, c.group) if c.rows > c.fine else (1,)  # that a row of the map stands for
+        self.clustering = nn.Conv2d(c.widths[0], clustering.embedding_dim, 1) if clustering.weight else None
+        bins = (1, c.group) if c.rows > c.fine else (1,)  # bins in each kind of row of the map
         self.half_resolution = _mask_heads(c.widths[1], c.sources, bins) if half_resolution_weight else None
 
     def forward(self, x: Tensor, maps: list[Tensor]) -> Outputs:
-        """The heads' float32 outputs, by name.
+        """Compute the heads' float32 outputs by name.
 
         Args:
-            x: (B, 1, T), what the network got.
-            maps: what ``SpectralUNet.forward`` gathered for it.
+            x: The network's input (B, 1, T).
+            maps: The feature maps that ``SpectralUNet.forward`` collected.
 
         Returns:
             "clustering" (B, L, rows, K) embeddings of unit length, "half_resolution" (B, S, T) waveforms.
@@ -113,10 +118,10 @@ class Heads(nn.Module):
         return outputs
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The heads' weighted losses by name, from what ``forward`` returned and the batch's ``target`` (B, S, T)."""
+        """Compute the weighted losses by name, from the outputs of ``forward`` and the batch's ``target`` (B, S, T)."""
         terms, target = {}, batch["target"]
         if "clustering" in outputs:
-            assignment, weight = dominant_sources(self._power(target), self.options.within_db)
+            assignment, weight = dominant_sources(self._power(target), self.options.threshold_db)
             distance = whitened_kmeans(outputs["clustering"].flatten(1, 2), assignment, weight)
             terms["clustering"] = self.options.weight * distance.mean()
         if "half_resolution" in outputs:
@@ -126,14 +131,14 @@ class Heads(nn.Module):
         return terms
 
     def _power(self, waves: Tensor) -> Tensor:
-        """Mean power of (B, S, T) in each row of the map: (B, S, L * rows)."""
+        """Compute the mean power of (B, S, T) in each row of the feature map: (B, S, L * rows)."""
         c = self.config
         power = torch.view_as_real(self.stft.analyse(waves)[..., :-1]).square().sum(-1)  # (B, S, L, F - 1)
         groups = power[..., c.fine :].reshape(*power.shape[:3], c.rows - c.fine, c.group).mean(-1)
         return torch.cat([power[..., : c.fine], groups], dim=-1).flatten(2)
 
 
-class Assisted(nn.Module):
+class ModelWithHeads(nn.Module):
     """A network and its heads as one module, so that gradients of both are averaged over processes."""
 
     def __init__(self, model: Model, heads: Heads) -> None:
@@ -141,19 +146,21 @@ class Assisted(nn.Module):
         self.model, self.heads = model, heads
 
     def forward(self, x: Tensor) -> tuple[Tensor, Outputs]:
-        """(B, 1, T) → the network's float32 output and the heads'."""
+        """(B, 1, T) → the network's float32 output, and the heads' outputs."""
         maps: list[Tensor] = []
         estimate = self.model(x, maps)
         return estimate.float(), self.heads(x, maps)
 
 
-def losses_with_heads(task: Task, heads: Heads, forward: Callable[..., tuple[Tensor, Outputs]], batch: Batch) -> Losses:
-    """The task's losses for ``batch`` and those of the heads, from one pass of an ``Assisted`` network."""
+def losses_with_heads(
+    task: TrainingTask, heads: Heads, forward: Callable[..., tuple[Tensor, Outputs]], batch: Batch
+) -> Losses:
+    """Compute the losses of the task and of the heads from one pass of a ``ModelWithHeads``."""
     outputs: Outputs = {}
 
     def estimate(*x: Tensor) -> Tensor:
-        output, more = forward(*x)
-        outputs.update(more)
+        output, from_heads = forward(*x)
+        outputs.update(from_heads)
         return output
 
     losses = task.losses(estimate, batch)
@@ -161,7 +168,7 @@ def losses_with_heads(task: Task, heads: Heads, forward: Callable[..., tuple[Ten
 
 
 def _mask_heads(width: int, sources: int, bins: tuple[int, ...]) -> nn.ModuleList:
-    """A head for each kind of row; real parts start at equal shares, so that no source is upside down."""
+    """Create one head for each kind of row; real parts of masks start at 1 / sources, so that no source is inverted."""
     heads = [nn.Conv2d(width, 2 * sources * count, 1) for count in bins]
     for head in heads:
         assert head.bias is not None

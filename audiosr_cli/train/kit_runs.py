@@ -1,4 +1,4 @@
-"""The runs of a kit: their configs, what they start from, and the recordings that they need."""
+"""The runs of a kit: their configs, initial weights, and the recordings that they need."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from audiosr_cli.checkpoints import catalogue, parts
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import build
 from audiosr_cli.train.config import DataConfig, RunConfig, read_config
-from audiosr_cli.train.data import Table, folder_paths, read_table
+from audiosr_cli.train.data import MetadataTable, folder_paths, read_table
 from audiosr_cli.train.data import audio_files as audio_files
 from audiosr_cli.train.kit_folder import KitFolder
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.pack_audio import Source
 from audiosr_cli.train.warm_start import warm_start
 
-MOST_FILES, PART_BYTES = 8, 15 << 20  # that a kit writes into its output folder
-_TABLE = "kit.csv"  # for configs that name none
-_ENCODED = ("train", "noise")  # folders whose recordings may be encoded and left out; all others go along as they are
+# Files of weights that a kit writes into its output folder, at most, and their largest size in bytes.
+MAX_FILES, PART_BYTES = 8, 15 << 20
+# The metadata table for configs without one.
+_TABLE = "kit.csv"
+# Keys of [data] whose recordings may be encoded or left out; those of all others are copied.
+_ENCODED = ("train", "noise")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One config of a kit, and the weights that it starts from: a bundled model's name, or where they are here."""
+class PackedRun:
+    """One config of a kit, and its initial weights: the name of a bundled model, or a path on this machine."""
 
     path: Path
     config: RunConfig
@@ -36,17 +39,17 @@ class Run:
 
     @property
     def table(self) -> str:
-        """The table below the data folder; every run of a kit has one."""
+        """The path of the metadata table below the data folder; every run of a kit has one."""
         return self.config.data.table or _TABLE
 
-    def read_table(self, data: Path) -> Table:
-        """What the config's own table says; nothing where it names none."""
-        return read_table(data / self.config.data.table) if self.config.data.table else Table({}, {})
+    def read_table(self, data: Path) -> MetadataTable:
+        """Read the config's metadata table; an empty one if it names none."""
+        return read_table(data / self.config.data.table) if self.config.data.table else MetadataTable({}, {})
 
     def text(self) -> str:
-        """The config as it goes into the kit: with a table, which says where the band of encoded recordings ends.
+        """Return the config for the kit, with a metadata table, which has the bandwidth of encoded recordings.
 
-        Raises UsageError where the table cannot be put in.
+        Raises UsageError if the table cannot be inserted.
         """
         text = self.path.read_text(encoding="utf-8")
         if self.config.data.table:
@@ -57,7 +60,7 @@ class Run:
         return text
 
     def folders(self, encoded: bool) -> list[str]:
-        """The folders whose recordings may be encoded and left out, or those of all others."""
+        """Return the folders whose recordings may be encoded or left out, or all other folders."""
         selected = []
         for item in fields(DataConfig):
             value = getattr(self.config.data, item.name)
@@ -66,12 +69,12 @@ class Run:
         return selected
 
 
-def read_runs(configs: Sequence[Path], init: Sequence[str]) -> list[Run]:
+def read_runs(configs: Sequence[Path], init: Sequence[str]) -> list[PackedRun]:
     """Read and check the configs of a kit.
 
     Args:
         configs: TOML files.
-        init: Initial weights, one for all configs or one for each, ``none`` for fresh ones; may be empty.
+        init: Initial weights, one for all configs or one for each, ``none`` for random ones; may be empty.
 
     Returns:
         The runs, in the order of ``configs``.
@@ -82,57 +85,61 @@ def read_runs(configs: Sequence[Path], init: Sequence[str]) -> list[Run]:
         ModelError: If initial weights do not fit.
     """
     if len(init) not in (0, 1, len(configs)):
-        raise UsageError(f"--init: {len(init)} times for {len(configs)} configs; give it once, or once for each")
+        raise UsageError(
+            f"--init: given {len(init)} times for {len(configs)} configs; give it once, or once for each config"
+        )
     names = list(init) * (len(configs) if len(init) == 1 else 1) or ["none"] * len(configs)
     runs = [
-        Run(path, read_config(path), None if name == "none" else name)
+        PackedRun(path, read_config(path), None if name == "none" else name)
         for path, name in zip(configs, names, strict=True)
     ]
     for kind, values in (
         ("file name", [run.path.stem for run in runs]),
         ("[model] name", [run.config.model.spec.name for run in runs]),
     ):
-        if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise UsageError(f"two configs have the {kind} {twice[0]!r}: their outputs would replace each other")
+        if duplicates := sorted({value for value in values if values.count(value) > 1}):
+            raise UsageError(
+                f"two configs have the {kind} {duplicates[0]!r}: rename one, as outputs would be overwritten"
+            )
     for run in runs:
         _check_places(run)
     _check_files(runs)
     return runs
 
 
-def _check_places(run: Run) -> None:
-    """Raise UsageError where a folder or the table is not below the data folder, as all is in a kit."""
+def _check_places(run: PackedRun) -> None:
+    """Raise UsageError if a folder or the table is not below the data folder, as everything in a kit is."""
     for place in (run.table, *run.folders(encoded=True), *run.folders(encoded=False)):
         if Path(place).is_absolute() or ".." in Path(place).parts:
-            raise UsageError(f"{run.path}: [data] {place!r}: has to lie below --data, as everything does in a kit")
+            raise UsageError(f"{run.path}: [data] {place!r}: must be a path below --data to be packed")
 
 
-def _check_files(runs: Sequence[Run]) -> None:
-    """Raise ModelError where initial weights do not fit, UsageError where the trained ones are too many files.
+def _check_files(runs: Sequence[PackedRun]) -> None:
+    """Raise ModelError if initial weights do not fit, UsageError if the trained ones would be too many files.
 
-    While a set of parts replaces another there are both, and there is a report.
+    The count includes both the old and the new parts while one run's weights are replaced, and the report.
     """
     counts = []
     for run in runs:
         model = build(run.config.architecture, run.config.training_model)
         if run.init:
-            warm_start(model, run.config.task, run.init, Log(lambda _: None, leads=False))
+            warm_start(model, run.config.task, run.init, Log(lambda _: None, is_leader=False))
         state_values = [
-            network.state_dict().values() for network in (model, run.config.task.partner) if network is not None
+            network.state_dict().values() for network in (model, run.config.task.joint_model) if network is not None
         ]
         counts += [1 + sum(2 * value.numel() for value in values) // PART_BYTES for values in state_values]
-    if (files := sum(counts) + max(counts) + 1) > MOST_FILES:
+    if (files := sum(counts) + max(counts) + 1) > MAX_FILES:
         raise UsageError(
             f"the weights of these runs can be {files} files of {PART_BYTES >> 20} MiB at a time, "
-            f"more than the {MOST_FILES} that a kit writes; use fewer configs or smaller models"
+            f"more than the limit of {MAX_FILES} of a kit; pack fewer configs or smaller models"
         )
 
 
-def add_weights(kit: KitFolder, runs: Sequence[Run]) -> list[dict[str, str | None]]:
+def add_weights(kit: KitFolder, runs: Sequence[PackedRun]) -> list[dict[str, str | None]]:
     """Add the configs and the weights that they need.
 
     Args:
-        kit: The kit to add to.
+        kit: The kit.
         runs: Its runs.
 
     Returns:
@@ -149,7 +156,9 @@ def add_weights(kit: KitFolder, runs: Sequence[Run]) -> list[dict[str, str | Non
                 bundled[name] = catalogue.entries()[name]
             elif name == separator:
                 if Path(name).is_absolute() or ".." in Path(name).parts:
-                    raise UsageError(f"[task] separator = {name!r}: must be a bundled model or lie below this folder")
+                    raise UsageError(
+                        f"[task] separator = {name!r}: must be a bundled model or a path below the current folder"
+                    )
                 kit.add(name, _content(name))
             elif name not in copied:
                 copied[name] = f"init/{run.path.stem}.safetensors"
@@ -168,22 +177,22 @@ def _content(name: str) -> Path | bytes:
     return parts.read(path) if parts.exists(path) else path
 
 
-def fixed_recordings(runs: Sequence[Run], data: Path) -> list[Path]:
-    """Return all recordings that are copied as they are: those to validate on, and measured rooms."""
+def fixed_recordings(runs: Sequence[PackedRun], data: Path) -> list[Path]:
+    """Return all recordings that are copied unchanged: validation recordings and impulse responses."""
     folders = sorted({folder for run in runs for folder in run.folders(encoded=False)})
     return sorted({path for folder in folder_paths(data, folders) for path in audio_files(folder)})
 
 
-def sources(runs: Sequence[Run], data: Path, tables: dict[str, Table]) -> tuple[list[Source], list[str]]:
-    """Look at all recordings that may be encoded or left out.
+def sources(runs: Sequence[PackedRun], data: Path, tables: dict[str, MetadataTable]) -> tuple[list[Source], list[str]]:
+    """List all recordings that may be encoded or left out.
 
     Args:
         runs: The runs of a kit.
-        data: The folder that the configs' folders lie in.
-        tables: Each run's table by its path below ``data``.
+        data: Folder that contains the configs' folders.
+        tables: The runs' metadata tables by their path below ``data``.
 
     Returns:
-        The recordings that can be read, and a line for each that cannot.
+        The readable recordings, and one line for each unreadable one.
 
     Raises:
         TrainingError: If a folder does not exist.
@@ -211,27 +220,32 @@ def sources(runs: Sequence[Run], data: Path, tables: dict[str, Table]) -> tuple[
 
 
 def source(
-    path: Path, data: Path, tables: Iterable[Table], rate: int | None = None, least_hz: float = 0.0, folder: str = ""
+    path: Path,
+    data: Path,
+    tables: Iterable[MetadataTable],
+    rate: int | None = None,
+    min_bandwidth_hz: float = 0.0,
+    folder: str = "",
 ) -> Source:
-    """Look at a recording.
+    """Probe a recording.
 
     Args:
         path: The file.
         data: A folder above it.
-        tables: What is known of recordings.
-        rate: Highest sample rate in Hz to encode at; the file's own where None.
-        least_hz: A config leaves the recording out where its band ends below.
-        folder: The folder of a config that it belongs to.
+        tables: Metadata tables.
+        rate: Highest sample rate in Hz to encode at; None for the file's own.
+        min_bandwidth_hz: Configs leave out the recording if its bandwidth is lower, in Hz.
+        folder: The folder of a config that contains it.
 
     Returns:
-        What packing needs to know.
+        The recording's metadata for packing.
 
     Raises:
         InputError: If the file cannot be read.
     """
     own, seconds = probe(path)
     rate = own if rate is None else min(own, rate)
-    known = next((table for table in tables if path.resolve() in table.bandwidth), Table({}, {}))
+    metadata = next((table for table in tables if path.resolve() in table.bandwidth), MetadataTable({}, {}))
     speakers = (table.speakers[path.resolve()] for table in tables if path.resolve() in table.speakers)
     relative = path.relative_to(data)
     return Source(
@@ -241,8 +255,8 @@ def source(
         seconds=seconds,
         own_rate=own,
         rate=rate,
-        band_hz=known.band(path, own, own),
-        least_hz=least_hz,
+        bandwidth_hz=metadata.bandwidth_of(path, own, own),
+        min_bandwidth_hz=min_bandwidth_hz,
         speaker=next(speakers, "") or relative.parent.as_posix(),
         folder=folder,
     )

@@ -1,4 +1,4 @@
-"""What a run tells: to its caller, to metrics.jsonl, and to TensorBoard if asked."""
+"""The log of a run: events for its caller, rows of metrics.jsonl, and TensorBoard if requested."""
 
 from __future__ import annotations
 
@@ -11,50 +11,59 @@ from typing import Any
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.files.atomic import atomic_path
 
-Report = Callable[[dict[str, Any]], None]
+# Receives every event of a run as a dict with the key "event".
+EventCallback = Callable[[dict[str, Any]], None]
 
-_EVERY = 50  # steps between two lines of metrics.jsonl
+# Steps between two "train" rows of metrics.jsonl.
+_STEPS_PER_ROW = 50
 
 
 class Log:
-    """Rows of one run; each has an ``event``: data, skipped, damaged, grown, train, valid, warning or step.
+    """The events of one run: data, skipped, damaged, grown, batch_size, train, valid, warning or step.
 
-    No file gets steps, nor what is said of the data. Only the leading rank's rows go anywhere.
+    metrics.jsonl has those of type train, valid and warning.
+
+    Args:
+        on_event: Receives every event.
+        is_leader: Whether this is the leading process; events of others are dropped.
     """
 
-    def __init__(self, report: Report, leads: bool = True) -> None:
-        self.report, self.leads = report, leads
+    def __init__(self, on_event: EventCallback, is_leader: bool = True) -> None:
+        self.on_event, self.is_leader = on_event, is_leader
         self._file: Path | None = None
         self._board: Any = None
         self._sums: dict[str, float] = {}
         self._steps = 0
-        self._pace: tuple[float, float] | None = None  # when, and hours heard by then
+        self._last_row: tuple[float, float] | None = None  # time in seconds, and hours of audio by then
 
     def open(self, out: Path, step: int, tensorboard: bool) -> None:
-        """Keep rows under ``out`` from here on; those of steps after ``step``, which will come again, are dropped.
+        """Write rows under ``out`` from now on, after dropping those of steps after ``step``, which will be repeated.
 
-        Raises TrainingError where TensorBoard is not installed.
+        Raises:
+            TrainingError: If TensorBoard is requested but not installed.
         """
-        if not self.leads:
+        if not self.is_leader:
             return
         self._file = out / "metrics.jsonl"
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _is_row(line) and json.loads(line)["step"] <= step]
+            valid = [line for line in lines if _is_row(line) and json.loads(line)["step"] <= step]
             with atomic_path(self._file) as part:
-                part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                part.write_text("".join(line + "\n" for line in valid), encoding="utf-8")
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise TrainingError("--tensorboard: wants pip install 'audiosr-cli[tensorboard]'") from error
+                raise TrainingError(
+                    "--tensorboard: TensorBoard is not installed; run pip install 'audiosr-cli[tensorboard]'"
+                ) from error
             self._board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        """One row, everywhere."""
-        if not self.leads:
+        """Write one event to all destinations."""
+        if not self.is_leader:
             return
-        self.report(row)
+        self.on_event(row)
         if self._file is not None and row["event"] in ("train", "valid", "warning"):
             with self._file.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
@@ -64,26 +73,37 @@ class Log:
                     self._board.add_scalar(f"{row['event']}/{key}", value, row["step"])
             self._board.flush()
 
+    def warn(self, step: int, text: str) -> None:
+        """Write a warning."""
+        self.write({"event": "warning", "step": step, "text": text})
+
     def step(self, position: dict[str, Any], terms: dict[str, float], share_done: float) -> None:
-        """After each step; every 50 of them the means of the loss's terms become a row."""
+        """Log a step; every 50 steps, write the mean losses as a row.
+
+        Args:
+            position: What ``Trainer.position`` returns, and the learning rate.
+            terms: Weighted losses by name.
+            share_done: Share of the budget that is spent.
+        """
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._steps += 1
-        if self.leads:
-            self.report({"event": "step", **position, "loss": sum(terms.values()), "share_done": share_done})
-        if position["step"] % _EVERY:
+        if self.is_leader:
+            self.on_event({"event": "step", **position, "loss": sum(terms.values()), "share_done": share_done})
+        if position["step"] % _STEPS_PER_ROW:
             return
         means = {name: round(value / self._steps, 4) for name, value in self._sums.items()}
         row = {"event": "train", **position, **means, "loss": round(sum(means.values()), 4)}
-        now, heard = time.monotonic(), position["hours_heard"]
-        if self._pace is not None:
-            row["hours_per_minute"] = round((heard - self._pace[1]) / (now - self._pace[0]) * 60, 4)
-        self._pace, self._sums, self._steps = (now, heard), {}, 0
+        now, hours = time.monotonic(), position["audio_hours"]
+        if self._last_row is not None:
+            then, hours_then = self._last_row
+            row["audio_hours_per_minute"] = round((hours - hours_then) / (now - then) * 60, 4)
+        self._last_row, self._sums, self._steps = (now, hours), {}, 0
         self.write(row)
 
 
 def _is_row(line: str) -> bool:
-    """Whether a line is whole: a kill may have cut the last one."""
+    """Return whether a line is complete; a kill may have cut the last one."""
     try:
         return "step" in json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How long a run trains and how fast: the [loop] table of its config."""
+"""The [loop] table of a training config: budget, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -11,17 +11,33 @@ from audiosr_cli.train.checks import positive, within
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast.
+    """Budget, optimizer, learning rate schedule and precision of a run.
 
-    The budget is ``minutes`` of wall time over all resumes, or ``steps`` where that is above 0: then the weights
-    are a function of config and data alone on a CPU (but under ``plateau``, as validations follow the clock), and
-    nearly so on CUDA, which adds in no fixed order. The rate
-    warms up for ``warmup_steps``; under the ``linear`` schedule it then stays and falls to zero over the last
-    ``cooldown`` share of the budget, under ``cosine`` it falls all along, under ``plateau`` it halves after
-    ``patience`` validations without a better score. ``ema`` is the decay of the averaged weights that are
-    validated and exported, 0 for none. ``compile`` pays for itself within minutes on CPUs. ``precision`` is what
-    matrix products and convolutions run in: bf16 becomes fp32 on processors that only emulate it; on CUDA fp32 is
-    without TF32. ``channels_last`` false has CUDA train a ``spectral_unet`` in torch's plain layout: time both.
+    With ``steps`` on a CPU, the weights depend on config and data only (except under the plateau schedule, as
+    validations follow the clock). On CUDA they nearly do: its sums have no fixed order.
+
+    Attributes:
+        minutes: Budget of wall time over all resumes.
+        steps: Budget of steps; replaces ``minutes`` if above 0.
+        optimizer: AdamW, or Muon for matrices and AdamW for the rest.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+        betas: AdamW's decay rates of the first and second moment.
+        discriminator_learning_rate: Learning rate of the discriminators, if the task has any.
+        warmup_steps: Steps of linear warm-up.
+        schedule: linear stays at the peak and falls to 0 over the last ``cooldown`` of the budget; cosine falls over
+            the whole budget; plateau halves the rate after ``patience`` validations without a better score.
+        cooldown: Share of the budget, for the linear schedule.
+        patience: Validations, for the plateau schedule.
+        clip_norm: Largest norm of the gradient.
+        ema: Decay of the exponential moving average of the weights, which is validated and exported; 0 for none.
+        precision: Of matrix products and convolutions. bf16 becomes fp32 on processors that only emulate it; on CUDA,
+            fp32 does not use TF32.
+        compile: Whether to use torch.compile, which pays off within minutes on CPUs.
+        channels_last: Memory layout of a spectral_unet on CUDA; which one is faster depends on the GPU.
+        valid_every_min: Minutes between validations.
+        save_every_min: Minutes between saved states.
+        seed: Seed of weights and batches.
     """
 
     minutes: float = 30.0
@@ -30,7 +46,7 @@ class LoopConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.98)
-    critic_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
     warmup_steps: int = 200
     schedule: Literal["linear", "cosine", "plateau"] = "linear"
     cooldown: float = 0.3
@@ -45,7 +61,8 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        within(self, 0, 1e9, "steps", "learning_rate", "critic_rate", "weight_decay", "warmup_steps", "seed")
+        within(self, 0, 1e9, "steps", "warmup_steps", "seed")
+        within(self, 0, 1e9, "learning_rate", "discriminator_learning_rate", "weight_decay")
         within(self, 0, 1, "cooldown")
         if not 0 <= min(self.betas) <= max(self.betas) < 1:
             raise UsageError(f"betas = {list(self.betas)}: each must be at least 0 and below 1")

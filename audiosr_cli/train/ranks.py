@@ -1,4 +1,4 @@
-"""The processes of one run: alone, or as many as ``torchrun`` started."""
+"""The processes of one run: a single one, or those that ``torchrun`` started."""
 
 from __future__ import annotations
 
@@ -17,38 +17,45 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among ``world`` that train the same weights."""
+    """One process among the ``world`` that train the same weights.
+
+    Attributes:
+        rank: Number of this process.
+        world: Number of processes.
+        device: Where this process trains.
+        control: Group for single numbers between hosts; None uses the group of the gradients.
+    """
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    control: distributed.ProcessGroup | None = None  # on which the leader talks; None is the group of the gradients
+    control: distributed.ProcessGroup | None = None
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes files, validates and talks."""
+    def is_leader(self) -> bool:
+        """Whether this process writes files, validates and prints."""
         return self.rank == 0
 
-    def share(self, recipe: dict[str, Tensor], size: int) -> dict[str, Tensor]:
-        """The ``size`` items for this rank of a recipe for all."""
-        return {key: value[self.rank * size : (self.rank + 1) * size] for key, value in recipe.items()}
+    def share(self, params: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+        """Return this process's ``size`` rows of the random parameters of all processes."""
+        return {key: value[self.rank * size : (self.rank + 1) * size] for key, value in params.items()}
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """``module``, its gradients averaged over the ranks."""
+        """Return ``module``, with gradients averaged over the processes."""
         if self.world == 1:
             return module
         return DistributedDataParallel(module)
 
-    def told(self, value: float) -> float:
-        """What the leader says."""
+    def broadcast(self, value: float) -> float:
+        """Return the leading process's ``value``."""
         if self.world == 1:
             return value
-        box = torch.tensor([value], dtype=torch.float64)
-        distributed.broadcast(box, 0, group=self.control)
-        return float(box)
+        tensor = torch.tensor([value], dtype=torch.float64)
+        distributed.broadcast(tensor, 0, group=self.control)
+        return float(tensor)
 
     def gather(self, value: Tensor) -> Tensor:
-        """Every process's ``value``, one after the other: (n, ...) → (world * n, ...)."""
+        """Concatenate the ``value`` of all processes: (n, ...) → (world * n, ...)."""
         if self.world == 1:
             return value
         parts = [torch.empty_like(value) for _ in range(self.world)]
@@ -56,14 +63,14 @@ class Ranks:
         return torch.cat(parts)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.world > 1:
             distributed.barrier()
 
 
 @contextmanager
 def join(device: str) -> Iterator[Ranks]:
-    """The ranks of this run, by torchrun's variables; NCCL on CUDA, gloo on CPUs."""
+    """Join the processes of this run, as torchrun's environment variables describe; NCCL on CUDA, gloo on CPUs."""
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     place = torch.device("cuda", local) if device == "cuda" else torch.device(device)
     if world == 1:
@@ -73,13 +80,13 @@ def join(device: str) -> Iterator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
         extra["device_id"] = place
-    extra["timeout"] = timedelta(hours=6)  # the others wait while the leader decodes and validates
+    extra["timeout"] = timedelta(hours=6)  # the others wait while the leading process decodes and validates
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", **extra)
     try:
-        # Words between hosts through the card would wait for all that it has to do.
+        # NCCL messages between hosts would wait for all work queued on the GPU.
         control = distributed.new_group(backend="gloo", timeout=extra["timeout"]) if place.type == "cuda" else None
         yield Ranks(distributed.get_rank(), world, place, control)
-        distributed.barrier()  # nobody leaves while another still hears from it
+        distributed.barrier()  # no process leaves while another still needs it
     finally:
-        gc.collect()  # wrapped modules hold on to the group, whose threads would be cut off at exit
+        gc.collect()  # wrapped modules reference the group, whose threads must end before exit
         distributed.destroy_process_group()

@@ -1,7 +1,7 @@
-"""Resize a trained SpectralUNet: grow it without changing what it computes, or narrow it to what matters most.
+"""Resize a trained SpectralUNet: grow it without changing its output, or prune its least important channels.
 
 Growth follows the idea of function-preserving transformations (Net2Net, Chen, Goodfellow & Shlens, ICLR 2016), but
-copies nothing: new channels start with fresh weights, and nothing that was there before listens to them yet.
+copies no channels: new ones start with random weights, and the weights that read them start at zero.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from torch import Tensor
 from audiosr_cli.errors import ModelError
 from audiosr_cli.models.spectral_unet import _GROUP, SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Recordings, Task
+from audiosr_cli.train.tasks import Recordings, TrainingTask
 
-_BATCHES = 40  # that the importance of channels is measured on
+# Batches on which the importance of channels is measured.
+_BATCHES = 40
 
-_ADD_TO_STREAM = ("out.weight", "narrow.weight")  # of a transformer layer: its two output projections
+# The two output projections of a transformer layer, and the weights that read its residual stream.
+_ADD_TO_STREAM = ("out.weight", "narrow.weight")
 _READ_STREAM = ("qkv.weight", "wide.weight", "sequence.leave.weight")
 
 
 @torch.no_grad()
 def grow(model: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
-    """Grow ``model`` to ``config``: the same output at first, with more weights to train.
+    """Grow ``model`` to ``config``; the output stays the same at first.
 
-    Levels may be wider, ``hidden`` may be wider (with heads of the same size), there may be more transformer layers
-    and more sources. New channels and layers have fresh weights but add nothing to what the old ones compute; new
-    sources are silent. All of them get gradients within two steps.
+    Levels and ``hidden`` may become wider (with heads of the same size), and there may be more transformer layers and
+    sources. New channels and layers have random weights but do not change the output of the old ones; new sources are
+    silent. All new weights get gradients within two steps.
 
     Args:
         model: A trained network.
-        config: What it shall become. Numbers that shape no weights (context, core, name ...) may differ freely.
+        config: The new config. Values that do not shape weights (context, core, name, ...) may differ.
 
     Returns:
         A network on the CPU, in training mode.
 
     Raises:
-        ModelError: Where ``config`` is smaller in any respect, or differs in what cannot grow.
+        ModelError: If ``config`` is smaller in any respect, or differs in what cannot grow.
     """
     old = model.config
     _check_growth(old, config)
@@ -55,7 +57,7 @@ def grow(model: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
 
 def _check_growth(old: SpectralUNetConfig, new: SpectralUNetConfig) -> None:
     """Raise ModelError unless ``old`` can grow to ``new``."""
-    _check_same(old, new, "n_fft", "fine", "group", "time_strides")  # as many strides, so as many levels
+    _check_same(old, new, "n_fft", "fine", "group", "time_strides")  # time_strides: the same number of levels
     pairs = list(zip(old.widths, new.widths, strict=True))
     if any(wide < narrow for narrow, wide in pairs):
         raise ModelError(
@@ -79,7 +81,7 @@ def _check_growth(old: SpectralUNetConfig, new: SpectralUNetConfig) -> None:
 
 
 def _check_same(old: SpectralUNetConfig, new: SpectralUNetConfig, *names: str) -> None:
-    """Raise ModelError where one of the fields ``names`` differs."""
+    """Raise ModelError if one of the fields ``names`` differs."""
     for name in names:
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
@@ -87,12 +89,12 @@ def _check_same(old: SpectralUNetConfig, new: SpectralUNetConfig, *names: str) -
 
 
 def _rescaled(state: dict[str, Tensor], hidden: int, wider: int) -> dict[str, Tensor]:
-    """Prepare the transformer's weights for a stream of ``wider`` features, of which the new ones are zero.
+    """Prepare the transformer's weights for a residual stream of ``wider`` features, of which the new ones are zero.
 
-    Every layer reads the stream h (n features) through a LayerNorm, which removes the mean and divides by the standard
-    deviation. So its mean can be taken out of all that is added to it. Then n' - n zeros do not move the mean, and
-    they multiply the variance by n / n'. The stream is therefore scaled by sqrt(n' / n), which restores the variance
-    (eps then acts as before), and the gains of the norms by the inverse.
+    Every layer reads the stream h (n features) through a LayerNorm, which subtracts the mean and divides by the
+    standard deviation. So the mean can be subtracted from everything that is added to the stream. Then n' - n zeros do
+    not change the mean, and multiply the variance by n / n'. Scaling the stream by sqrt(n' / n) restores the variance,
+    and the effect of eps; the gains of the norms are scaled by the inverse.
     """
     if hidden == wider:
         return state
@@ -121,7 +123,9 @@ def _insert(key: str, fresh: Tensor, old: Tensor, before: SpectralUNetConfig, af
         outputs = torch.arange(3 * after.hidden).view(3, -1)[:, : before.hidden].flatten()
     if key.startswith("head") or key == "sequence.enter.weight" or key.endswith(_ADD_TO_STREAM):
         fresh.zero_()  # new sources are silent, new features of the stream zero
-    elif old.ndim > 1 and not key.endswith(_READ_STREAM):  # new features are zero: whoever reads them may start fresh
+    elif old.ndim > 1 and not key.endswith(
+        _READ_STREAM
+    ):  # the readers of new features, which are zero, may start random
         fresh[outputs] = 0
     if old.ndim == 1:
         fresh[outputs] = old
@@ -130,17 +134,17 @@ def _insert(key: str, fresh: Tensor, old: Tensor, before: SpectralUNetConfig, af
 
 
 def _bottom_vector(config: SpectralUNetConfig, channels: Tensor, width: int) -> Tensor:
-    """Where ``channels`` of a lowest map with ``width`` channels stand in the vector of a frame, (bins x channels)."""
+    """Return the indices of ``channels`` in a frame (bins x channels) of the lowest map, ``width`` wide."""
     rows = config.rows >> (len(config.widths) - 1)
     return (torch.arange(rows)[:, None] * width + channels).flatten()
 
 
 @torch.no_grad()
 def speech_and_rest(model: SpectralUNet) -> SpectralUNet:
-    """Turn a separator of speakers into a network of two outputs: all speech, and what is left of the mixture.
+    """Turn a separator of speakers into a network with two outputs: all speech, and the residual of the mixture.
 
     The mask of the first output is the sum of the speakers' masks, that of the second is one minus that sum. The sum
-    of both is the mixture (but for the Nyquist bin, which has no mask and goes to both by their power).
+    of both is the mixture (except the Nyquist bin, which has no mask and is divided by their power).
 
     Args:
         model: A trained separator of any number of speakers.
@@ -163,16 +167,16 @@ def speech_and_rest(model: SpectralUNet) -> SpectralUNet:
     return network
 
 
-def importance(model: SpectralUNet, task: Task, recordings: Recordings) -> dict[str, Tensor]:
-    """Estimate for each norm how much the loss would change without each of its groups of channels, squared.
+def importance(model: SpectralUNet, task: TrainingTask, recordings: Recordings) -> dict[str, Tensor]:
+    """Estimate the squared change of the loss if a group of channels of a norm were removed.
 
     The first-order Taylor criterion on the norms' outputs (Molchanov et al., ICLR 2017, arXiv 1611.06440), summed over
     batches of ``task``.
 
     Args:
         model: A trained network.
-        task: What it is trained for.
-        recordings: The corpora of its batches.
+        task: What the model is trained for.
+        recordings: The recordings of its batches.
 
     Returns:
         For each norm by name: (groups,).
@@ -199,13 +203,13 @@ def cut_bins(model: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
 
     Args:
         model: A trained network.
-        config: What it is narrowed to afterwards; its frames may be shorter than those of ``model``.
+        config: The config that the network is narrowed to afterwards; its frames may be shorter.
 
     Returns:
         A network with the frames of ``config`` and the widths of ``model``.
 
     Raises:
-        ModelError: Where it cannot be narrowed to ``config`` afterwards.
+        ModelError: If the network cannot be narrowed to ``config`` afterwards.
     """
     _check_narrowing(model.config, config)
     network, trained = SpectralUNet(replace(config, widths=model.config.widths)), model.state_dict()
@@ -216,27 +220,27 @@ def cut_bins(model: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
 
 @torch.no_grad()
 def narrow(model: SpectralUNet, config: SpectralUNetConfig, scores: dict[str, Tensor]) -> SpectralUNet:
-    """Narrow ``model`` to the widths of ``config``: at every level the channels that matter most stay.
+    """Prune ``model`` to the widths of ``config``: each level keeps its most important channels.
 
-    Channels go in groups, those that are normalised together. Maps that are added to each other lose the same ones.
+    Channels are removed in groups that are normalised together. Maps that are added to each other lose the same ones.
 
     Args:
         model: A trained network.
-        config: What it shall become: other widths, all else the same.
+        config: The new config, which differs in widths only.
         scores: What ``importance`` returns for ``model``.
 
     Returns:
         A network on the CPU, in training mode.
 
     Raises:
-        ModelError: Where ``config`` differs in more than widths, or is wider anywhere.
+        ModelError: If ``config`` differs in more than widths, or is wider anywhere.
     """
     old, bottom = model.config, len(model.config.widths) - 1
     _check_narrowing(old, config)
     _check_same(old, config, "n_fft", "fine")
 
     def stream(level: int) -> list[str]:
-        """The norms whose outputs are added to each other at ``level``."""
+        """Return the norms whose outputs are added to each other at ``level``."""
         entry = "enter_norm" if level == 0 else f"down_norm.{level - 1}"
         if level == bottom:
             return [entry, "before.norms.1", "after.norms.1"]
@@ -268,19 +272,19 @@ def _check_narrowing(old: SpectralUNetConfig, new: SpectralUNetConfig) -> None:
 
 
 def _level(key: str, bottom: int) -> int:
-    """The level of the block that the weight ``key`` belongs to."""
+    """Return the level of the block with the weight ``key``."""
     number = key.split(".")[1]
     return int(number) if number.isdigit() else bottom
 
 
 def _best(scores: Tensor, width: int) -> Tensor:
-    """The channels of the best groups by ``scores``, ``width`` of them, in order."""
+    """Return the ``width`` channels of the groups with the highest ``scores``, in order."""
     groups = scores.topk(width // _GROUP).indices.sort().values
     return (groups[:, None] * _GROUP + torch.arange(_GROUP)).flatten()
 
 
 def _pick(key: str, value: Tensor, channels: list[Tensor], inner: dict[str, Tensor], vector: Tensor) -> Tensor:
-    """What remains of the weight ``key``, for ``channels`` of each level and of the ``inner`` map of each block."""
+    """Select from the weight ``key`` the ``channels`` of each level and of the ``inner`` map of each block."""
     part, *rest = key.split(".")
     match part:
         case "encode" | "decode" | "before" | "after":

@@ -1,4 +1,4 @@
-"""One training run, from its TOML to the best weights in its folder."""
+"""Run a training, from its config to the best weights in its folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ from audiosr_cli.models import Model, build
 from audiosr_cli.runtime.memory import is_out_of_memory
 from audiosr_cli.runtime.provenance import commit
 from audiosr_cli.train import checkpoint
-from audiosr_cli.train.batch_size import Trials, best_batch_size, remember, remembered
+from audiosr_cli.train.batch_size import BatchSizeTrials, best_batch_size, load_batch_size, save_batch_size
 from audiosr_cli.train.config import RunConfig, read_config
-from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.data import Table, folder_paths, load_corpus, read_table
-from audiosr_cli.train.heads import Assisted, losses_with_heads
-from audiosr_cli.train.log import Log, Report
+from audiosr_cli.train.heads import ModelWithHeads, losses_with_heads
+from audiosr_cli.train.log import EventCallback, Log
 from audiosr_cli.train.loop import Trainer
-from audiosr_cli.train.measured_rooms import MeasuredRooms, load_rooms
-from audiosr_cli.train.memory import free_memory, resized
+from audiosr_cli.train.memory import free_memory, with_batch_size
 from audiosr_cli.train.ranks import Ranks, join
+from audiosr_cli.train.recordings import load_recordings
 from audiosr_cli.train.resuming import training_settings
 from audiosr_cli.train.session import Deadline, Exporter, Session, snapshot
 from audiosr_cli.train.tasks import Recordings
@@ -39,14 +37,24 @@ from audiosr_cli.train.warm_start import warm_start
 
 
 @dataclass(frozen=True)
-class Call:
-    """What the command line adds to a config.
+class TrainCall:
+    """The options of one training call.
 
-    ``minutes`` overrides the config's budget; ``init`` is a bundled model or checkpoint to start from;
-    ``export`` is where a copy of the best weights goes in the end. ``until`` (seconds from the start of the process)
-    is when everything has to be done, in place of the budget. With ``export_every`` (seconds) the folder ``export``
-    has the current weights instead of the best ones, in files of at most ``part_bytes``. ``batch_size`` overrides the
-    config's; 0 measures which is fastest.
+    Attributes:
+        data: Folder that contains the config's folders.
+        minutes: Budget over all resumes, in place of the config's.
+        resume: Whether to continue a run in the output folder.
+        device: cpu or cuda.
+        init: Name of a bundled model, or path of a checkpoint, to start from.
+        export: Folder or .safetensors file for a copy of the best weights.
+        tensorboard: Whether to write curves for TensorBoard.
+        until: Deadline in seconds from the start of the process, in place of the budget.
+        export_every: Seconds between exports of the current weights to the folder ``export``, in place of the best.
+        part_bytes: Largest file of such an export; larger weights are split.
+        batch_size: Overrides the config's; 0 measures which is fastest.
+
+    Raises:
+        UsageError: If options contradict each other.
     """
 
     data: Path = Path()
@@ -63,49 +71,40 @@ class Call:
 
     def __post_init__(self) -> None:
         if self.until is not None and self.minutes is not None:
-            raise UsageError("--until and --minutes both set the budget; use one of them")
+            raise UsageError("--until and --minutes both set the budget; use only one of them")
         if self.until is not None and not math.isfinite(self.until):
-            raise UsageError(f"--until {self.until}: must be a number of seconds")
+            raise UsageError(f"--until {self.until}: must be a finite number of seconds")
         if self.export_every is not None and (self.export is None or self.export.suffix == ".safetensors"):
             raise UsageError("--export-every needs --export with a folder")
         if self.export is not None and self.export.exists():
             if self.export.suffix == ".safetensors" and self.export.is_dir():
-                raise UsageError(f"--export {self.export}: is a folder, but has the name of a file")
+                raise UsageError(f"--export {self.export}: is a folder; remove it, or use a name without .safetensors")
             if self.export.suffix != ".safetensors" and not self.export.is_dir():
-                raise UsageError(f"--export {self.export}: is a file; a folder or a .safetensors file is wanted")
+                raise UsageError(f"--export {self.export}: is a file; use a folder or a .safetensors file")
 
     def session(self) -> Session:
-        """What this process adds to the run: its deadline, and where it writes weights meanwhile."""
+        """Create the deadline and the exporter of this process."""
         exporter = None
         if self.export is not None and self.export_every is not None:
             exporter = Exporter(self.export, self.export_every, self.part_bytes)
         return Session(None if self.until is None else Deadline(self.until), exporter)
 
 
-def cache_folder() -> Path:
-    """Where decoded corpora are kept: ``$AUDIOSR_CACHE``, else audiosr in the user's cache folder.
+def train(config_path: Path, out: Path, on_event: EventCallback, call: TrainCall) -> Path:
+    """Train a model. Under torchrun, all processes train together.
 
-    Raises TrainingError where the user has no home.
-    """
-    if chosen := os.environ.get("AUDIOSR_CACHE"):
-        return Path(chosen)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "audiosr"
-    try:
-        return Path.home() / ".cache" / "audiosr"
-    except RuntimeError as error:  # neither $HOME nor an entry in the list of users, as in some containers
-        raise TrainingError(
-            "no home folder to keep decoded recordings in ($HOME is not set); set $AUDIOSR_CACHE to a folder that can "
-            "be written"
-        ) from error
+    Args:
+        config_path: TOML file of the run.
+        out: Folder for config.toml, two state files, metrics.jsonl and the best weights.
+        on_event: Receives events: see ``log.Log``.
+        call: Options.
 
+    Returns:
+        The path of the best weights.
 
-def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
-    """Train what ``config_path`` describes on folders below ``call.data``; returns the best weights' path.
-
-    ``out`` receives config.toml, two rotating states, metrics.jsonl and the best weights as a checkpoint for
-    every command. Under torchrun all processes train together. Raises UsageError where ``out`` holds a run
-    already and ``resume`` is not asked for, TrainingError on data that cannot be trained on.
+    Raises:
+        UsageError: If the config is wrong, or ``out`` contains a run and ``call.resume`` is false.
+        TrainingError: If the data cannot be used, or training fails.
     """
     config = read_config(config_path)
     if call.minutes is not None:
@@ -113,26 +112,26 @@ def train(config_path: Path, out: Path, report: Report, call: Call) -> Path:
     if call.until is not None:
         config = replace(config, loop=replace(config.loop, steps=0))
     if call.batch_size:
-        config = replace(config, task=resized(config.task, call.batch_size))
+        config = replace(config, task=with_batch_size(config.task, call.batch_size))
     session = call.session()
     if checkpoint.exists(out) and not call.resume:
-        raise UsageError(f"{out}: holds a run already; use --resume to go on with it, or another --out")
+        raise UsageError(f"{out}: already contains a run; use --resume to continue it, or another --out")
     torch.manual_seed(config.loop.seed)
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
     _check_crop(model, config.task.crop_s)
     with join(call.device) as ranks:
-        log = Log(report, ranks.leads)
-        if call.init is not None and not checkpoint.exists(out):  # a state has all the weights
+        log = Log(on_event, ranks.is_leader)
+        if call.init is not None and not checkpoint.exists(out):  # a state contains all weights
             warm_start(model, config.task, call.init, log)
         _train(config, model, deployed, config_path, out, log, call, ranks, session)
     best = out / f"{config.model.spec.name}.safetensors"
-    if not ranks.leads:
+    if not ranks.is_leader:
         return best
     if call.export is not None and session.exporter:
         return call.export / best.name
-    if not best.exists():  # there was no time for a validation, no score was finite, or somebody took it away
-        raise TrainingError(f"{out}: holds no validated weights yet; give it more time, with --resume")
+    if not best.exists():  # no time for a validation, no finite score, or the file was removed
+        raise TrainingError(f"{out}: contains no validated weights yet; continue the run with --resume")
     return best if call.export is None else export(best, call.export)
 
 
@@ -143,13 +142,36 @@ def _train(
     config_path: Path,
     out: Path,
     log: Log,
-    call: Call,
+    call: TrainCall,
     ranks: Ranks,
     session: Session,
 ) -> None:
     recordings = load_recordings(config, call.data, ranks, log)
     _try_rehearsal(config, model, deployed, recordings, ranks)
-    note = {
+    note = _provenance(config, config_path, ranks) | ({"init": call.init} if call.init else {})
+    identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
+    loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
+    out.mkdir(parents=True, exist_ok=True)
+    settings = training_settings(config, recordings, ranks.world)
+    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity, settings, session)
+    warnings = trainer.load() if checkpoint.exists(out) else []
+    if ranks.is_leader:
+        sweep(out)
+        _copy_config(config_path, out)
+    ranks.wait()
+    log.open(out, trainer.progress.step, call.tensorboard)
+    for text in warnings:
+        log.warn(trainer.progress.step, text)
+    snapshot(trainer)  # so that weights exist even if this process is killed
+    if call.batch_size == 0:
+        measure = BatchSizeTrials(model, deployed, config.task, loop, recordings, ranks.device, session.trial_s())
+        trainer.task = with_batch_size(config.task, _find_batch_size(measure, session, out, log, ranks))
+    trainer.run(recordings)
+
+
+def _provenance(config: RunConfig, config_path: Path, ranks: Ranks) -> dict[str, Any]:
+    """Return the metadata that is stored with the weights: the model card, and how they were trained."""
+    return {
         **{key: value for key, value in asdict(config.card).items() if value},
         "config": config_path.name,
         "folders": list(config.data.train),
@@ -157,48 +179,29 @@ def _train(
         "machine": _machine(ranks.device),
         "commit": commit(),
         "version": __version__,
-        **({"init": call.init} if call.init else {}),
     }
-    identity = repr((config.architecture, config.model, config.training_model, type(config.task).__name__))
-    loop = replace(config.loop, compile=config.loop.compile and _can_compile(log))
-    out.mkdir(parents=True, exist_ok=True)
-    settings = training_settings(config, recordings, ranks.world)
-    trainer = Trainer(model, deployed, config.task, loop, out, ranks, log, note, identity, settings, session)
-    warnings = trainer.load() if checkpoint.exists(out) else []
-    if ranks.leads:
-        sweep(out)
-        _keep_config(config_path, out)
-    ranks.wait()
-    log.open(out, trainer.progress.step, call.tensorboard)
-    for text in warnings:
-        log.write({"event": "warning", "step": trainer.progress.step, "text": text})
-    snapshot(trainer)  # so that there is a whole set of weights whenever this process ends
-    if call.batch_size == 0:
-        trials = Trials(model, deployed, config.task, loop, recordings, ranks.device, session.trial_s())
-        trainer.task = resized(config.task, _find_batch_size(trials, session, out, log, ranks))
-    trainer.run(recordings)
 
 
-def _find_batch_size(trials: Trials, session: Session, out: Path, log: Log, ranks: Ranks) -> int:
-    """Measure which batch size is fastest, unless an earlier sitting did so on this machine."""
+def _find_batch_size(measure: BatchSizeTrials, session: Session, out: Path, log: Log, ranks: Ranks) -> int:
+    """Measure which batch size is fastest, unless an earlier process of the run did so on this machine."""
     if ranks.world > 1:
-        raise UsageError("--batch-size auto: measures in one process only; under torchrun give a number")
+        raise UsageError("--batch-size auto: works in a single process only; use a number with torchrun")
     machine = _machine(ranks.device)
-    known = remembered(out, machine)
-    size, speeds = known or best_batch_size(trials, trials.task.batch_size)
-    if known is None:
-        remember(out, machine, size, speeds)
+    saved = load_batch_size(out, machine)
+    size, speeds = saved or best_batch_size(measure, measure.task.batch_size)
+    if saved is None:
+        save_batch_size(out, machine, size, speeds)
         rounded = {tried: round(speed, 3) for tried, speed in sorted(speeds.items())}
-        log.write({"event": "batch_size", "batch_size": size, "hours_per_minute": rounded})
+        log.write({"event": "batch_size", "batch_size": size, "audio_hours_per_minute": rounded})
     if session.deadline is not None:
-        session.deadline.durations["step"] = size * trials.task.crop_s / 60 / speeds[size]
+        session.deadline.durations["step"] = size * measure.task.crop_s / 60 / speeds[size]
     return size
 
 
 def _try_rehearsal(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
-    """Rehearse if there is enough memory; where CUDA has too little, training looks for batches that it is enough for.
+    """Rehearse a step. If CUDA has too little memory, training will try smaller batches.
 
-    On a CPU that search would end with the kernel killing this process, or another one, so there it is a TrainingError.
+    On a CPU that search would end with the kernel killing this process, so there it is a TrainingError.
     """
     try:
         _rehearse(config, model, deployed, recordings, ranks)
@@ -213,20 +216,18 @@ def _try_rehearsal(config: RunConfig, model: Model, deployed: Model, recordings:
 
 
 def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
-    """Make a batch and its loss, so that what is amiss shows before anything is written. Raises UsageError."""
+    """Compute the loss of one batch, so that errors show before anything is written. Raises UsageError."""
     try:
         deployed.load_state_dict(model.state_dict())
     except RuntimeError as error:
-        raise UsageError(
-            "[model.training] changes the shapes of the weights; they have to be those of [model]"
-        ) from error
+        raise UsageError("[model.training] changes the shapes of the weights; it must keep those of [model]") from error
     batch = config.task.batch(recordings, torch.Generator().manual_seed(0), ranks)
-    rehearsed = copy.deepcopy(model).to(ranks.device).train()  # its running statistics move
+    rehearsed = copy.deepcopy(model).to(ranks.device).train()  # running statistics change
     heads = config.task.heads(rehearsed)
     try:
         with torch.no_grad():
             if heads:
-                losses_with_heads(config.task, heads, Assisted(rehearsed, heads.to(ranks.device)), batch)
+                losses_with_heads(config.task, heads, ModelWithHeads(rehearsed, heads.to(ranks.device)), batch)
             else:
                 config.task.losses(rehearsed, batch)
     except RuntimeError as error:
@@ -237,75 +238,33 @@ def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Reco
 
 
 def _can_compile(log: Log) -> bool:
-    """Whether torch.compile has the C++ compiler it wants; says so if not."""
+    """Return whether the C++ compiler that torch.compile needs exists; warn if not."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        text = f"compile = true: no {compiler} here; training goes on without"
-        log.write({"event": "warning", "step": 0, "text": text})
+        log.warn(0, f"[loop] compile = true: no C++ compiler {compiler}; training continues without compiling")
         return False
     return True
 
 
-def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Recordings:
-    """All that a run draws from, on the device where it fits; what could not be read is reported by name."""
-    table = read_table(data / config.data.table) if config.data.table else None
-    rate = config.training_model.spec.out_rate
-
-    wanted = config.data
-
-    def load(folders: tuple[str, ...], **choice: Any) -> Corpus:
-        return _load(folder_paths(data, folders), rate, table, choice, ranks, log)
-
-    return Recordings(
-        load(
-            wanted.train,
-            min_bandwidth=wanted.min_bandwidth_hz,
-            shares=wanted.shares,
-            balance=wanted.balance,
-            min_seconds=wanted.min_seconds,
-        ),
-        load(wanted.valid),
-        load(wanted.noise) if wanted.noise else None,
-        _load_rooms(folder_paths(data, wanted.rir), rate, log) if wanted.rir else None,
-        load(wanted.valid_noise) if wanted.valid_noise else None,
-    )
-
-
-def _load_rooms(folders: list[Path], rate: int, log: Log) -> MeasuredRooms:
-    rooms = load_rooms(folders, rate)
-    log.write({"event": "data", "folders": list(map(str, folders)), "rooms": len(rooms.responses)})
-    return rooms
-
-
-def _load(
-    folders: list[Path], rate: int, table: Table | None, choice: dict[str, Any], ranks: Ranks, log: Log
-) -> Corpus:
-    """``choice``: what else ``load_corpus`` takes."""
-    if not ranks.leads:
-        ranks.wait()  # the leader decodes, the others find it done
-    corpus = load_corpus(folders, rate, cache_folder(), table, **choice)
-    if ranks.leads:
-        ranks.wait()
-    for line in corpus.skipped:
-        log.write({"event": "skipped", "file": line})
-    for line in corpus.damaged:
-        log.write({"event": "damaged", "file": line})
-    hours = round(corpus.seconds / 3600, 3)
-    counts = {"recordings": len(corpus.names), "speakers": len(corpus.chance), "skipped": len(corpus.skipped)}
-    log.write({"event": "data", "folders": list(map(str, folders)), "hours": hours, **counts})
-    return corpus.to(ranks.device)
-
-
 def export(best: Path, target: Path) -> Path:
-    """Copy a run's best weights to ``target``, a folder or a .safetensors file; returns the file.
+    """Copy a run's best weights.
 
-    Raises TrainingError where there are none yet.
+    Args:
+        best: The run's best weights.
+        target: A folder or a .safetensors file.
+
+    Returns:
+        The path of the copy.
+
+    Raises:
+        TrainingError: If there are no weights yet.
+        ModelError: If they are damaged.
     """
     from audiosr_cli.checkpoints.store import load_model
 
-    if not best.exists():  # somebody took it away
-        raise TrainingError(f"{best.parent}: holds no validated weights yet")
-    load_model(str(best))  # whole, finite, and of this version's models
+    if not best.exists():  # the file was removed
+        raise TrainingError(f"{best.parent}: contains no validated weights yet")
+    load_model(str(best))  # checks that they are complete and finite
     path = target if target.suffix == ".safetensors" else target / best.name
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
@@ -313,23 +272,23 @@ def export(best: Path, target: Path) -> Path:
     return path
 
 
-def _keep_config(config_path: Path, out: Path) -> None:
-    kept = out / "config.toml"
-    if config_path.resolve() != kept.resolve():
-        shutil.copyfile(config_path, kept)
+def _copy_config(config_path: Path, out: Path) -> None:
+    copy_path = out / "config.toml"
+    if config_path.resolve() != copy_path.resolve():
+        shutil.copyfile(config_path, copy_path)
 
 
 def _check_crop(model: Model, crop_s: float) -> None:
-    """Raise UsageError unless the network takes crops of that many seconds."""
+    """Raise UsageError unless the network accepts crops of ``crop_s`` seconds."""
     spec, length = model.spec, round(crop_s * model.spec.in_rate)
     try:
         with torch.no_grad():
-            made = model.eval()(torch.zeros(1, spec.inputs * spec.channels, length)).shape[-1]
+            output_length = model.eval()(torch.zeros(1, spec.inputs * spec.channels, length)).shape[-1]
     except (AssertionError, RuntimeError):
-        made = 0
-    if not made:
+        output_length = 0
+    if not output_length:
         hint = f"more than {2 * spec.context / spec.in_rate:.3f} s" if spec.context else "whole bottleneck samples"
-        raise UsageError(f"[task] crop_s = {crop_s}: {length} samples do not fit this network; it wants {hint}")
+        raise UsageError(f"[task] crop_s = {crop_s}: {length} samples do not fit this network; it needs {hint}")
 
 
 def _machine(device: torch.device) -> str:

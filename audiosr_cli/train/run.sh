@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Trains what this folder was packed for, without network: ./run.sh [--minutes M] [--output DIR] [CONFIG...]
-# Python is $PYTHON or python3 and has torch and numpy; what else is missing is installed from wheels/ into site/.
-# --help says more.
+# Train the runs of this kit, without network: ./run.sh [--minutes M] [--output DIR] [CONFIG...]; see --help.
+# Python is $PYTHON or python3, and must have torch and numpy. Other missing packages are installed from wheels/ into site/.
 set -eu
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
@@ -12,12 +11,12 @@ complete() {
 import importlib.util, sys
 def has(name):
     try:
-        return importlib.util.find_spec(name) is not None  # importing torch takes seconds
+        return importlib.util.find_spec(name) is not None  # does not import it, which takes seconds
     except ImportError:
         return False
 missing = [name for name in ("torch", "numpy") if not has(name)]
 if missing:
-    sys.exit(f"run.sh: {sys.executable} has no {' and no '.join(missing)}; set PYTHON to one that has")
+    sys.exit(f"run.sh: {sys.executable} has no {' and no '.join(missing)}; set PYTHON to an interpreter that has them")
 try:
     import rich, safetensors, soundfile, soxr, typer
     assert "OPUS" in soundfile.available_subtypes("OGG"), "libsndfile is too old for Opus"
@@ -31,7 +30,7 @@ state=0
 complete || state=$?
 if [ "$state" = 3 ]; then
     if ! ls "$kit"/wheels/*.whl >/dev/null 2>&1; then
-        echo "run.sh: no wheels beside this script; where there is a network, run:" >&2
+        echo "run.sh: there is no folder wheels beside this script; on a machine with network, run:" >&2
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         platforms="--platform manylinux_2_28_$(uname -m) --platform manylinux_2_17_$(uname -m) --platform manylinux2014_$(uname -m)"
         echo "  pip download -d wheels --no-deps --only-binary=:all: --python-version $version $platforms -r wheels.txt" >&2

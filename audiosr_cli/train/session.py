@@ -1,4 +1,4 @@
-"""One sitting of a run: how far it is, when it has to be over, and where the current weights go meanwhile."""
+"""One process of a run: its progress, its deadline, and the export of current weights."""
 
 from __future__ import annotations
 
@@ -18,31 +18,49 @@ from audiosr_cli.models import Model
 if TYPE_CHECKING:
     from audiosr_cli.train.loop import Trainer
 
-_EXIT_S, _EXIT_SHARE = 3.0, 0.01  # at least, and of all the time: until CUDA and threads are shut down
-_SAFETY = 1.2  # the last validation may take longer than those before
-_FORGET = 0.7  # of a duration that was once measured: the first step of all takes seconds
-_UNKNOWN = 0.15  # of all the time, for what was never measured
-_LONGEST_TRIAL_S, _TRIAL_SHARE = 4.0, 0.008  # of what is left, for each of some six batch sizes
-_LAST_WORKS = {"step": 1, "validate": 1, "export": 1, "save": 2}  # how often each still comes when time is up
+# Time reserved for the shutdown of CUDA and threads: seconds at least, and as a share of the time until the deadline.
+_EXIT_S, _EXIT_SHARE = 3.0, 0.01
+# Factor on measured durations: the last validation may take longer than earlier ones.
+_SAFETY = 1.2
+# A measured duration decays by this factor at every measurement, as the first step takes much longer than the others.
+_DURATION_DECAY = 0.7
+# Share of the time until the deadline that is assumed for an operation not measured yet.
+_UNKNOWN_SHARE = 0.15
+# Time for one trial of a batch size: seconds at most, and as a share of the time left. About six sizes are tried.
+_MAX_TRIAL_S, _TRIAL_SHARE = 4.0, 0.008
+# Operations that remain when training ends.
+_LAST_OPERATIONS = {"step": 1, "validate": 1, "export": 1, "save": 2}
 
 
 @dataclass
-class Progress:
-    """How far a run is; everything here survives a resume."""
+class RunProgress:
+    """The progress of a run; all of it is saved and restored.
+
+    Attributes:
+        step: Steps trained.
+        minutes: Wall time of all processes so far, in minutes.
+        audio_s: Seconds of audio trained on.
+        best: Best score so far.
+        stale_validations: Validations since the best score, or since the learning rate was halved.
+        halvings: How often the learning rate was halved.
+        validated_step: Step of the last validation, -1 before the first one.
+        validated_minutes: ``minutes`` at the end of the last validation.
+        next_slot: Which of the two state files is written next.
+    """
 
     step: int = 0
     minutes: float = 0.0
-    heard_s: float = 0.0
+    audio_s: float = 0.0
     best: float = float("-inf")
-    stale: int = 0  # validations since the best one, or since the rate was halved
+    stale_validations: int = 0
     halvings: int = 0
     validated_step: int = -1
     validated_minutes: float = 0.0
-    turn: int = 0  # which of the two states is written next
+    next_slot: int = 0
 
 
 def process_age() -> float:
-    """Return the seconds since this process was started; where the system does not say, the CPU time it has used."""
+    """Return the seconds since this process started; its CPU time if the system does not tell."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -52,11 +70,10 @@ def process_age() -> float:
 
 
 class Deadline:
-    """A moment before which everything has to be done, the last validation and the last files included.
+    """The time at which everything must be finished, including the last validation and the last files.
 
     Args:
-        seconds: From the start of the process on.
-
+        seconds: Seconds from the start of the process.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -69,20 +86,20 @@ class Deadline:
         return self._end - time.monotonic()
 
     def training_left(self) -> float:
-        """Return the seconds in which steps can still begin, 0 or more."""
-        last = sum(count * self.durations.get(name, 0.0) for name, count in _LAST_WORKS.items())
+        """Return the seconds in which new steps can start, 0 or more."""
+        last = sum(count * self.durations.get(name, 0.0) for name, count in _LAST_OPERATIONS.items())
         return max(0.0, self.left() - _SAFETY * last - self._exit_s)
 
     def has_time_for(self, name: str) -> bool:
-        """Whether one more ``name`` would end in time; one that was never measured may take long."""
-        return self.left() > _SAFETY * self.durations.get(name, _UNKNOWN * self._total) + self._exit_s
+        """Return whether one more operation ``name`` would finish in time; one not measured yet may take long."""
+        return self.left() > _SAFETY * self.durations.get(name, _UNKNOWN_SHARE * self._total) + self._exit_s
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Measure how long a step, a validation, an export or a save takes."""
-        begin = time.monotonic()
+        """Measure the duration of an operation: step, validate, export or save."""
+        start = time.monotonic()
         yield
-        self.durations[name] = max(time.monotonic() - begin, _FORGET * self.durations.get(name, 0.0))
+        self.durations[name] = max(time.monotonic() - start, _DURATION_DECAY * self.durations.get(name, 0.0))
 
 
 @dataclass
@@ -95,16 +112,16 @@ class Exporter:
     _due: float = field(default=0.0, init=False)
 
     def due(self) -> bool:
-        """Whether it is time again."""
+        """Return whether the next export is due."""
         return time.monotonic() >= self._due
 
     def write(self, models: Sequence[Model], note: dict[str, Any], step: int) -> list[Path]:
-        """Write ``models`` in float16, replacing what earlier steps left. Raises OutputError."""
+        """Write ``models`` in float16, replacing earlier exports. Raises OutputError."""
         self._due = time.monotonic() + self.every_s
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from error
+            raise OutputError(f"{self.folder}: cannot be created: {error.strerror}") from error
         files = []
         for model in models:
             path = self.folder / f"{model.spec.name}.safetensors"
@@ -114,35 +131,35 @@ class Exporter:
 
 @dataclass
 class Session:
-    """What the command line adds to a run in this process; both may be missing."""
+    """The deadline and the exporter of this process; both are optional."""
 
     deadline: Deadline | None = None
     exporter: Exporter | None = None
 
     def budget(self, minutes: float, otherwise: float) -> float:
-        """Return the run's whole budget in minutes when ``minutes`` of it are spent; ``otherwise`` without deadline."""
+        """Return the run's budget in minutes after ``minutes`` of training; ``otherwise`` without a deadline."""
         return minutes + self.deadline.training_left() / 60 if self.deadline else otherwise
 
     def is_over(self) -> bool:
-        """Whether no further step should begin."""
+        """Return whether no further step may start."""
         return self.deadline is not None and not self.deadline.training_left()
 
     def trial_s(self) -> float:
-        """Return how long the trial of one batch size should take, in seconds; no other begins after ten times that."""
+        """Return the seconds for the trial of one batch size; none starts after ten times that."""
         left = max(self.deadline.left(), 0.0) if self.deadline else float("inf")
-        return min(_LONGEST_TRIAL_S, _TRIAL_SHARE * left)
+        return min(_MAX_TRIAL_S, _TRIAL_SHARE * left)
 
     def must_measure(self) -> bool:
-        """Whether there is a deadline, and it is unknown how long a validation takes."""
+        """Return whether there is a deadline and the duration of a validation is not known yet."""
         return self.deadline is not None and "validate" not in self.deadline.durations
 
     def has_time_for(self, name: str) -> bool:
-        """Whether one more ``name`` ends before the deadline."""
+        """Return whether one more operation ``name`` would finish before the deadline."""
         return self.deadline is None or self.deadline.has_time_for(name)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Measure what has to be done again before the deadline."""
+        """Measure the duration of an operation, if there is a deadline."""
         if self.deadline is None:
             yield
             return
@@ -151,15 +168,15 @@ class Session:
 
 
 def snapshot(trainer: Trainer) -> None:
-    """Write the current weights, averaged if they are, to where the session wants them; a failure is a warning."""
+    """Export the current weights (their average, if there is one); a failure is a warning."""
     exporter, progress = trainer.session.exporter, trainer.progress
-    if exporter is None or not trainer.ranks.leads:
+    if exporter is None or not trainer.ranks.is_leader:
         return
     trainer.deployed.load_state_dict(trainer.average or trainer.model.state_dict())
-    models = [trainer.deployed, *([trainer.partner] if trainer.partner else [])]
+    models = [trainer.deployed, *([trainer.joint_model] if trainer.joint_model else [])]
     scored = trainer.scored if progress.validated_step == progress.step else {}
     try:
         with trainer.session.timed("export"):
             exporter.write(models, trainer.note | trainer.position() | scored, progress.step)
     except OutputError as error:
-        trainer.log.write({"event": "warning", "step": progress.step, "text": str(error)})
+        trainer.log.warn(progress.step, str(error))

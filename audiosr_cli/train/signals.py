@@ -1,4 +1,4 @@
-"""Signals that end a run after the step it is in, so that its state can be saved whole."""
+"""Signals that stop a run after the current step, so that its state can be saved."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Catches SIGINT and SIGTERM while it is entered; a second signal interrupts at once."""
+    """A context that catches SIGINT and SIGTERM; a second signal interrupts immediately."""
 
     def __init__(self) -> None:
-        self.wanted = 0  # the signal's number
+        self.signal_number = 0  # 0: none so far
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # others cannot, and need not, catch
+        if threading.current_thread() is threading.main_thread():  # other threads cannot catch signals
             self._before = {number: signal.signal(number, self._note) for number in _CAUGHT}
         return self
 
@@ -29,13 +29,13 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.wanted:
+        if self.signal_number:
             self.end()
-        self.wanted = number
+        self.signal_number = number
 
     def end(self) -> None:
-        """Leave as the signal would have made us leave, if there was one."""
-        if self.wanted == signal.SIGINT:
+        """Exit as the caught signal would have, if there was one."""
+        if self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.wanted:
-            raise SystemExit(128 + self.wanted)
+        if self.signal_number:
+            raise SystemExit(128 + self.signal_number)

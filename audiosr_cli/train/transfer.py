@@ -1,4 +1,4 @@
-"""Copies between host and device that neither side waits for."""
+"""Asynchronous copies between host and device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-_ALIGNMENT = 16  # bytes: more than any element has
+# Bytes; a multiple of the size of every element type.
+_ALIGNMENT = 16
 
 Context = TypeVar("Context")
 
 
 def upload(value: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to ``device`` through pinned memory, so that the host goes on at once."""
+    """Copy a CPU tensor to ``device`` through pinned memory, so that the host does not wait."""
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)
     return value.contiguous().pin_memory().to(device, non_blocking=True)
@@ -28,7 +29,7 @@ def upload_all(values: Mapping[str, Tensor], device: torch.device) -> dict[str, 
 
 
 def _pack(values: Mapping[str, Tensor]) -> Tensor:
-    """The bytes of all ``values`` end to end, each at a multiple of 16: (N,) uint8."""
+    """Concatenate the bytes of all ``values``, each padded to a multiple of 16: (N,) uint8."""
     parts = []
     for value in values.values():
         raw = value.contiguous().flatten().view(torch.uint8)
@@ -37,7 +38,7 @@ def _pack(values: Mapping[str, Tensor]) -> Tensor:
 
 
 def _unpack(packed: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Views of ``packed`` (N,) uint8 with the shapes and types of ``like``, in its order."""
+    """Return views of ``packed`` (N,) uint8 with the shapes and types of ``like``, in its order."""
     views, start = {}, 0
     for key, value in like.items():
         size = value.numel() * value.element_size()
@@ -50,9 +51,8 @@ class Readback(Generic[Context]):
     """Values on their way from a device to the host, with a ``context`` that the reader needs.
 
     Args:
-        values: (N,) float32 on any device; the copy is queued behind whatever computes them.
-        context: handed back as it is.
-
+        values: (N,) float32 on any device; the copy is queued after their computation.
+        context: Returned unchanged.
     """
 
     def __init__(self, values: Tensor, context: Context) -> None:
@@ -65,7 +65,7 @@ class Readback(Generic[Context]):
             self._arrived.record(torch.cuda.current_stream(values.device))
 
     def read(self) -> list[float]:
-        """Return the values, once they have arrived."""
+        """Wait for the values and return them."""
         if self._arrived is not None:
             self._arrived.synchronize()
         values: list[float] = self._host.tolist()

@@ -1,4 +1,4 @@
-"""Starting a run from trained weights: as they are, or grown to a larger network."""
+"""Start a run from trained weights: unchanged, or grown to a larger network."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from audiosr_cli.models import Model, architecture_of
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.resize import grow
-from audiosr_cli.train.tasks import Separation, Task
+from audiosr_cli.train.tasks import Separation, TrainingTask
 
 
-def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
-    """Give ``model`` the weights of a bundled model or a checkpoint.
+def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
+    """Load the weights of a bundled model or a checkpoint into ``model``.
 
-    A larger SpectralUNet grows from a smaller one. Any other model of more sources takes what there is for the first
-    ones; what is for the others starts fresh.
+    A larger SpectralUNet is grown from a smaller one. In any other model with more sources, the weights of the
+    additional sources keep their random initial values.
 
     Args:
-        model: The network to train, of any weights; they are replaced.
-        task: What it is trained for.
-        name: A bundled model's name or a checkpoint's path.
-        log: Gets a row where the network grew.
+        model: The network to train; its weights are replaced.
+        task: What the model is trained for.
+        name: Name of a bundled model, or path of a checkpoint.
+        log: Gets an event if the network grew.
 
     Raises:
         ModelError: If the weights do not fit.
-        UsageError: If ``task`` could not train what is new in the network.
+        UsageError: If ``task`` cannot train the new sources.
     """
     from audiosr_cli.checkpoints.store import load_model
 
@@ -46,10 +46,10 @@ def warm_start(model: Model, task: Task, name: str, log: Log) -> None:
     _copy_weights(model, trained, name)
 
 
-def check_silent_sources(task: Task, config: SpectralUNetConfig) -> None:
-    """Raise UsageError where new sources, which start silent, would stay so: SI-SNR of silence has no gradient.
+def check_silent_sources(task: TrainingTask, config: SpectralUNetConfig) -> None:
+    """Raise UsageError if new sources, which start silent, would stay silent: SI-SNR of silence has no gradient.
 
-    The level's error and the share of what the sources lack of the mixture do have one.
+    The error of the level, and the residual that mixture consistency distributes, do have one.
     """
     loss = task.loss if isinstance(task, Separation) else ""
     if loss in ("si_snr", "thresholded_si_snr") and config.consistency == "use":
@@ -67,11 +67,11 @@ def _copy_weights(model: Model, trained: Model, name: str) -> None:
     own, theirs = model.state_dict(), trained.state_dict()
     more = model.spec.sources > trained.spec.sources
     for key in sorted(set(own) | set(theirs)):
-        there = theirs[key].shape if key in theirs else None
-        here = own[key].shape if key in own else None
-        grows = more and there and here and there[0] < here[0] and there[1:] == here[1:]
-        if there != here and not grows:
-            text = f"{key!r} is {tuple(there or ()) or 'missing'} there, {tuple(here or ()) or 'missing'} here"
+        trained_shape = theirs[key].shape if key in theirs else None
+        shape = own[key].shape if key in own else None
+        grows = more and trained_shape and shape and trained_shape[0] < shape[0] and trained_shape[1:] == shape[1:]
+        if trained_shape != shape and not grows:
+            text = f"{key!r} is {tuple(trained_shape or ()) or 'missing'} there, {tuple(shape or ()) or 'missing'} here"
             raise ModelError(f"--init {name}: its weights do not fit this [model]: {text}; use the same sizes")
     with torch.no_grad():
         for key, value in theirs.items():

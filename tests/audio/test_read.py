@@ -86,6 +86,10 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path, monkeypatch: pyte
         AudioReader(tmp_path / "missing.wav")
     with pytest.raises(InputError, match="is a folder"):
         AudioReader(tmp_path)
+    with pytest.raises(InputError, match="File name too long"):
+        AudioReader("a" * 5000)
+    with pytest.raises(InputError, match="null byte"):
+        AudioReader("a\0b")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(closed=True))
     with pytest.raises(InputError, match="standard input is closed"):
         AudioReader("-")

@@ -73,12 +73,12 @@ def test_a_line_written_in_part_is_an_error(tmp_path: Path) -> None:
 def test_fingerprints_detect_changed_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    made = fingerprint(path)
-    assert made.matches()
+    original = fingerprint(path)
+    assert original.matches()
     os.utime(path, (1, 1))
-    assert made.probably_matches()
+    assert original.probably_matches()
     path.write_bytes(b"two")
-    os.utime(path, ns=(made.mtime_ns, made.mtime_ns))
-    assert (made.matches(), made.probably_matches()) == (False, True)  # that is what "probably" means
+    os.utime(path, ns=(original.mtime_ns, original.mtime_ns))
+    assert (original.matches(), original.probably_matches()) == (False, True)  # that is what "probably" means
     path.unlink()
-    assert (made.matches(), made.probably_matches()) == (False, False)
+    assert (original.matches(), original.probably_matches()) == (False, False)

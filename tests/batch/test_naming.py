@@ -27,7 +27,7 @@ def test_names_follow_template_and_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
         ("{stem.__class__}", "unknown field"),
         ("{home}", "unknown field"),
@@ -37,13 +37,13 @@ def test_names_follow_template_and_output(tmp_path: Path) -> None:
         ("{stem:q}", "format code"),
     ],
 )
-def test_invalid_templates_are_refused(template: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_templates_are_refused(template: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Naming(None, template)
 
 
 @pytest.mark.parametrize(
-    ("output", "inputs", "template", "sources", "said"),
+    ("output", "inputs", "template", "sources", "message"),
     [
         ("-", ["a.wav"], TWO, 2, "takes one output"),
         ("-", ["a.wav", "b.wav"], TWO, 1, "takes one output"),
@@ -54,10 +54,10 @@ def test_invalid_templates_are_refused(template: str, said: str) -> None:
     ],
 )
 def test_conflicting_outputs_are_found_before_work(
-    output: str | None, inputs: list[str], template: str, sources: int, said: str
+    output: str | None, inputs: list[str], template: str, sources: int, message: str
 ) -> None:
     naming = Naming(output, template)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         check([Item(name) for name in inputs], naming, NAMES[:sources])
 
 
@@ -86,10 +86,10 @@ def test_fields_cannot_lead_out_of_the_folder() -> None:
 def test_long_names_are_shortened_to_255_bytes(letter: str) -> None:
     size = len(letter.encode())
     stems = [letter * (250 // size), letter * (250 // size - 1) + "y" * size]
-    made = [[str(t) for t in Naming(None, TWO).targets(Item(f"{stem}.wav"), NAMES[:2], 8000)] for stem in stems]
-    assert len({name for pair in made for name in pair}) == 4
-    assert all(255 - size < len(name.encode()) <= 255 for pair in made for name in pair)
-    assert made[0][0].endswith("_speaker1.wav")
+    names = [[str(t) for t in Naming(None, TWO).targets(Item(f"{stem}.wav"), NAMES[:2], 8000)] for stem in stems]
+    assert len({name for pair in names for name in pair}) == 4
+    assert all(255 - size < len(name.encode()) <= 255 for pair in names for name in pair)
+    assert names[0][0].endswith("_speaker1.wav")
     assert Naming(None, "{stem}/{speaker}.wav").targets(Item("a" * 255), NAMES[:1], 8000) == [
         Path("a" * 255, "speaker1.wav")
     ]

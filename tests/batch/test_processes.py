@@ -62,8 +62,8 @@ def test_workers_without_memory_are_left_out_and_others_report_outcomes(
     assert all(
         outcome.input_fingerprint and len(outcome.output_fingerprints) == 1 for outcome in outcomes if outcome.report
     )
-    said = [event.message for event in events if isinstance(event, run.BatchNotice)]
-    assert said == ["a worker exited with code 1 before its models were loaded; continuing with --jobs 2"]
+    notices = [event.message for event in events if isinstance(event, run.BatchNotice)]
+    assert notices == ["a worker exited with code 1 before its models were loaded; continuing with --jobs 2"]
     assert capfd.readouterr().err == ""
 
 

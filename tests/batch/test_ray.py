@@ -111,11 +111,11 @@ def test_a_recording_whose_worker_is_killed_is_processed_by_another(folder: Path
     data = whole[spared][len(whole[spared]) // 2 :]
     os.write(descriptors[1], data)
     os.close(descriptors[1])
-    told, talk = process.communicate(timeout=HANG_S)
+    stdout, stderr = process.communicate(timeout=HANG_S)
     os.close(descriptors[0])
-    assert process.returncode == 0, talk
-    assert sorted(told.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(6)]
-    assert talk == b"audiosr: warning: its worker died; another one succeeded at attempt 2\n"
+    assert process.returncode == 0, stderr
+    assert sorted(stdout.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(6)]
+    assert stderr == b"audiosr: warning: its worker died; another one succeeded at attempt 2\n"
     assert contents(folder / "out") == contents(folder / "plain")
     rows = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     for i in range(6):
@@ -138,13 +138,13 @@ def test_a_recording_fails_after_three_workers_died(folder: Path, address: str) 
         (victim,) = until(lambda last=victim: set(parts(folder / "out", 1)) - {last})
         descriptors.append(held(path, data))
         os.kill(victim, signal.SIGKILL)
-    told, talk = process.communicate(timeout=HANG_S)
+    stdout, stderr = process.communicate(timeout=HANG_S)
     for descriptor in descriptors:
         os.close(descriptor)
     assert process.returncode == 3
-    said = b"audiosr: in/5.wav: 3 workers died, the last one of ActorDiedError; run it again\n"
-    assert talk == said + b"audiosr: 1 of 6 recordings failed\n"
-    events = [json.loads(line)["event"] for line in told.splitlines()]
+    message = b"audiosr: in/5.wav: 3 workers died, the last one of ActorDiedError; run it again\n"
+    assert stderr == message + b"audiosr: 1 of 6 recordings failed\n"
+    events = [json.loads(line)["event"] for line in stdout.splitlines()]
     assert [events.count(event) for event in ("start", "done", "failed")] == [6, 5, 1]
     assert sorted(contents(folder / "out")) == [f"{i}_16000.wav" for i in range(5)]
 
@@ -163,8 +163,8 @@ def test_a_recording_of_a_lost_node_is_processed_by_another(folder: Path, frail:
     os.write(descriptors[1 - lost], whole[1 - lost][len(whole[1 - lost]) // 2 :])
     for descriptor in descriptors:
         os.close(descriptor)
-    told, talk = process.communicate(timeout=HANG_S)
-    assert (process.returncode, len(told.splitlines())) == (0, 6), talk
+    stdout, stderr = process.communicate(timeout=HANG_S)
+    assert (process.returncode, len(stdout.splitlines())) == (0, 6), stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -174,10 +174,10 @@ def test_signals_stop_workers_and_remove_temporary_files(number: int, code: int,
     process = start("in", "-o", "out", "--ray", address)
     busy = until(lambda: parts(folder / "out", 2))
     os.killpg(process.pid, number)
-    _, talk = process.communicate(timeout=HANG_S)
+    _, stderr = process.communicate(timeout=HANG_S)
     for descriptor in descriptors:
         os.close(descriptor)
-    assert (process.returncode, talk) == (code, b"")
+    assert (process.returncode, stderr) == (code, b"")
     assert sorted(contents(folder / "out")) == [f"{i}_16000.wav" for i in range(4)]
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in busy))
 
@@ -186,10 +186,10 @@ def test_a_local_cluster_reports_an_unreadable_recording(folder: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'audiosr-cli[ray]'", exc_type=ImportError)
     (folder / "in" / "5.wav").write_bytes(b"RIFF")
     process = start("in", "-o", "out", "--ray", "local", "--jobs", 2)
-    told, talk = process.communicate(timeout=HANG_S)
+    stdout, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 3
-    assert sorted(told.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(5)]
-    assert [line[:20] for line in talk.splitlines()] == [b"audiosr: in/5.wav: t", b"audiosr: 1 of 6 reco"]
+    assert sorted(stdout.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(5)]
+    assert [line[:20] for line in stderr.splitlines()] == [b"audiosr: in/5.wav: t", b"audiosr: 1 of 6 reco"]
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "nonsense", "localhost:port"])
@@ -201,7 +201,7 @@ def test_unreachable_clusters_are_refused(place: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["in"], "--ray local: Ray is not installed; pip install 'audiosr-cli[ray]'"),
         (["-", "in"], "--ray local: cannot be combined with standard input; leave --ray out"),
@@ -209,11 +209,11 @@ def test_unreachable_clusters_are_refused(place: str, folder: Path) -> None:
     ],
 )
 def test_calls_that_ray_cannot_serve_are_refused(
-    arguments: list[str], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     monkeypatch.delitem(sys.modules, "audiosr_cli.batch.ray", raising=False)
     monkeypatch.delattr("audiosr_cli.batch.ray", raising=False)
     done = CliRunner().invoke(app, [*PLAIN, *arguments, "--ray", "local"])
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception) == said
+    assert str(done.exception) == message

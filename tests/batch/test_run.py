@@ -87,7 +87,7 @@ def test_lack_of_memory_is_an_outcome(step: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("options", "container", "said"),
+    ("options", "container", "message"),
     [
         ({"channels": 3}, "wav", "--channels 3"),
         ({}, "opus", "opus supports sample rates of"),
@@ -95,15 +95,15 @@ def test_lack_of_memory_is_an_outcome(step: str, tmp_path: Path, monkeypatch: py
     ],
 )
 def test_dry_run_finds_what_the_header_shows(
-    options: dict[str, Any], container: str, said: str, tmp_path: Path
+    options: dict[str, Any], container: str, message: str, tmp_path: Path
 ) -> None:
     channels = 6 if container == "mp3" else 1
     soundfile.write(tmp_path / "a.wav", noise(1000, channels).T, 8000)
     pipeline = UpsampleOptions(44100, "none").pipeline(Options(**options))
     item, plan = Item(str(tmp_path / "a.wav")), run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}", container))
-    told = str(run.dry_run(item, pipeline, plan)[0].error)
-    assert said in told
-    assert told == str(run.process_item(item, pipeline, plan).error)
+    error = str(run.dry_run(item, pipeline, plan)[0].error)
+    assert message in error
+    assert error == str(run.process_item(item, pipeline, plan).error)
 
 
 def test_dry_run_refuses_to_downsample_with_a_model(small_weights: Path, tmp_path: Path) -> None:

@@ -33,16 +33,16 @@ def test_a_candidate_knows_its_command() -> None:
 
 
 def test_settings_reach_commands_and_models(tmp_path: Path) -> None:
-    settings, (subject,) = (
+    settings, (candidate,) = (
         BenchSettings(tmp_path, batch=3, threads=2, precision="float32"),
         find_candidates(["upsample"], []),
     )
     assert " ".join(settings.options) == "--device auto --batch 3 --precision float32 --threads 2"
-    options = _options(settings.job(subject, "time") | {"device": "cpu"})
+    options = _options(settings.job(candidate, "time") | {"device": "cpu"})
     assert (options.batch, options.threads, options.bf16) == (3, 2, False)
-    usual = BenchSettings(tmp_path)
-    assert "--threads" not in usual.options
-    assert _options(usual.job(subject, "time") | {"device": "cpu"}) == default_options("cpu")
+    default = BenchSettings(tmp_path)
+    assert "--threads" not in default.options
+    assert _options(default.job(candidate, "time") | {"device": "cpu"}) == default_options("cpu")
 
 
 @pytest.mark.parametrize("name", ["speaker_encoder", "band_masks_wide"])
@@ -82,10 +82,10 @@ def test_noise_files_have_the_requested_length(tmp_path: Path) -> None:
 
 def test_a_plan_without_models_selects_what_fits(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
-    chosen = select_candidates(BenchPlan(lengths=(1.0,), quality=tmp_path))
-    assert [one.name for one in chosen.speed] == all_names()
-    assert [one.name for one in chosen.memory] == list(COMMANDS)
-    assert [one.name for one in chosen.quality] == ["upsample"]
+    selection = select_candidates(BenchPlan(lengths=(1.0,), quality=tmp_path))
+    assert [one.name for one in selection.speed] == all_names()
+    assert [one.name for one in selection.memory] == list(COMMANDS)
+    assert [one.name for one in selection.quality] == ["upsample"]
 
 
 def test_quality_of_peers_is_refused(tmp_path: Path) -> None:

@@ -29,15 +29,15 @@ def wave(frames: int = RATE, seed: int = 0) -> torch.Tensor:
 
 
 def test_a_reference_scores_perfectly_against_itself() -> None:
-    found = quality.upsampling_scores(wave(), wave(), RATE, 4000.0)
-    assert {name: found[name] for name in ("lag", "LSD", "LSD below", "LSD above")} == {
+    scores = quality.upsampling_scores(wave(), wave(), RATE, 4000.0)
+    assert {name: scores[name] for name in ("lag", "LSD", "LSD below", "LSD above")} == {
         "lag": 0.0,
         "LSD": 0.0,
         "LSD below": 0.0,
         "LSD above": 0.0,
     }
-    assert found["gain"] == pytest.approx(0, abs=1e-4)
-    assert found["SNR"] > 60
+    assert scores["gain"] == pytest.approx(0, abs=1e-4)
+    assert scores["SNR"] > 60
 
 
 @pytest.mark.parametrize("late", [7, -7])
@@ -50,10 +50,10 @@ def test_uncorrelated_signals_have_no_lag() -> None:
 
 
 def test_half_amplitude_is_minus_six_decibels() -> None:
-    found = quality.upsampling_scores(0.5 * wave(), wave(), RATE, 4000.0)
-    assert found["gain"] == pytest.approx(HALF_DB, abs=0.01)
-    assert found["LSD above"] == pytest.approx(-HALF_DB / 10, abs=1e-3)
-    assert found["SNR"] == pytest.approx(-HALF_DB, abs=0.01)
+    scores = quality.upsampling_scores(0.5 * wave(), wave(), RATE, 4000.0)
+    assert scores["gain"] == pytest.approx(HALF_DB, abs=0.01)
+    assert scores["LSD above"] == pytest.approx(-HALF_DB / 10, abs=1e-3)
+    assert scores["SNR"] == pytest.approx(-HALF_DB, abs=0.01)
 
 
 def test_improvement_is_relative_to_the_mixture() -> None:
@@ -62,15 +62,15 @@ def test_improvement_is_relative_to_the_mixture() -> None:
     mix = sources.sum(0)
     nothing = quality.separation_scores(mix.expand_as(sources), sources, mix, RATE)
     assert (nothing["SI-SDRi"], nothing["SDRi"]) == (0, 0)
-    found = quality.separation_scores(sources + 0.1 * sources.flip(0), sources, mix, RATE)
-    assert found["SI-SDRi"] == pytest.approx(20, abs=0.3)
-    assert found["lag"] == 0
+    scores = quality.separation_scores(sources + 0.1 * sources.flip(0), sources, mix, RATE)
+    assert scores["SI-SDRi"] == pytest.approx(20, abs=0.3)
+    assert scores["lag"] == 0
 
 
 def test_silent_sources_are_left_out() -> None:
     sources = torch.stack([wave(), torch.zeros(RATE)])
-    found = quality.separation_scores(sources, sources, sources[0], RATE)
-    assert found == quality.separation_scores(sources[:1], sources[:1], sources[0], RATE)
+    scores = quality.separation_scores(sources, sources, sources[0], RATE)
+    assert scores == quality.separation_scores(sources[:1], sources[:1], sources[0], RATE)
 
 
 def test_no_band_lies_above_half_the_sample_rate() -> None:
@@ -86,8 +86,8 @@ def test_stoi_and_pesq_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(quality, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "pystoi", SimpleNamespace(stoi=lambda clean, made, rate: len(made) / rate))
     monkeypatch.setitem(sys.modules, "pesq", SimpleNamespace(pesq=lambda rate, clean, made, mode: len(made) / rate))
-    found = quality.upsampling_scores(wave(96000), wave(96000), 48000, 4000.0)
-    assert (found["STOI"], found["PESQ"]) == (2.0, 2.0)
+    scores = quality.upsampling_scores(wave(96000), wave(96000), 48000, 4000.0)
+    assert (scores["STOI"], scores["PESQ"]) == (2.0, 2.0)
     monkeypatch.setattr(quality, "find_spec", lambda name: None)
     assert not {"STOI", "PESQ"} & set(quality.upsampling_scores(wave(), wave(), RATE, 4000.0))
 

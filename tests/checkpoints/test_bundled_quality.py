@@ -22,9 +22,9 @@ from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
 from audiosr_cli.models import Model
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
+from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import process_array
 
 # How much worse a figure may be. bfloat16 changes them by 0.013 dB and 0.001 LSD at most, other kernels for float32 by
 # less; a layer without weights changes them by 0.5 to 6 dB and 0.1 to 3 LSD in most cases.

@@ -69,7 +69,7 @@ def test_failures_are_printed_and_change_the_exit_code(known_machine: None, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "nothing to measure"),
         (["a.wav", "--synthetic", 1], "a recording and --synthetic exclude each other"),
@@ -85,10 +85,10 @@ def test_failures_are_printed_and_change_the_exit_code(known_machine: None, tmp_
         (["--synthetic", 1, "--picture", "a.jpg"], "--picture a.jpg: a name that ends in .png"),
     ],
 )
-def test_invalid_calls_are_refused(arguments: list[object], said: str) -> None:
+def test_invalid_calls_are_refused(arguments: list[object], message: str) -> None:
     done = bench(*arguments)
     assert isinstance(done.exception, UsageError)
-    assert said in str(done.exception)
+    assert message in str(done.exception)
 
 
 def test_a_missing_peer_is_a_usage_error() -> None:
@@ -103,5 +103,5 @@ def test_a_missing_peer_is_a_usage_error() -> None:
 
 
 def test_help_names_every_peer() -> None:
-    said = " ".join(bench("--help").stdout.split()).replace("- ", "-")
-    assert all(name in said for name in PEERS)
+    message = " ".join(bench("--help").stdout.split()).replace("- ", "-")
+    assert all(name in message for name in PEERS)

@@ -68,9 +68,9 @@ def test_channels_are_processed_mixed_or_selected(channels: str, count: int, ste
     soundfile.write(tmp_path / "same.wav", wanted, 44100, "FLOAT")
     assert inside("separate", tmp_path / "same.wav", "-o", tmp_path).returncode == 0
     for name in ("speaker1", "speaker2"):
-        made = soundfile.read(tmp_path / f"talk_{name}.wav", always_2d=True)[0]
-        assert made.shape == (66150, count)
-        np.testing.assert_array_equal(made, soundfile.read(tmp_path / f"same_{name}.wav", always_2d=True)[0])
+        output = soundfile.read(tmp_path / f"talk_{name}.wav", always_2d=True)[0]
+        assert output.shape == (66150, count)
+        np.testing.assert_array_equal(output, soundfile.read(tmp_path / f"same_{name}.wav", always_2d=True)[0])
 
 
 def test_silence_has_no_level_and_no_warning(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_pipes_and_files_give_the_same_output(stereo: Path, tmp_path: Path) -> N
     assert piped.returncode == 0, piped.stderr
     assert audiosr("upsample", "-", input=stereo.read_bytes()).stdout == piped.stdout
     assert inside("upsample", stereo, "-o", tmp_path / "a.wav").returncode == 0
-    with soundfile.SoundFile(io.BytesIO(piped.stdout)) as made:
-        wave = made.read(72000)
-        assert (made.samplerate, made.channels, len(wave)) == (48000, 2, 72000)
+    with soundfile.SoundFile(io.BytesIO(piped.stdout)) as output:
+        wave = output.read(72000)
+        assert (output.samplerate, output.channels, len(wave)) == (48000, 2, 72000)
     np.testing.assert_array_equal(wave, soundfile.read(tmp_path / "a.wav")[0])
 
 
@@ -154,7 +154,7 @@ def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["separate", "missing.wav"], 1, "missing.wav: cannot be opened: No such file"),
         (["separate", "{dir}/empty.wav"], 1, "is empty"),
@@ -179,13 +179,13 @@ def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
         (["upsample", "-"], 1, "standard input: is empty"),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+def test_errors_are_one_line_and_an_exit_code(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
     places = {"dir": tmp_path, "wav": tmp_path / "a.wav"}
     done = inside(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
     assert done.returncode == code, done.stderr
-    assert said in done.stderr.decode()
+    assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "empty.wav"]
 

@@ -44,9 +44,9 @@ def test_events_of_a_batch_in_order(folder: Path, monkeypatch: pytest.MonkeyPatc
     soundfile.write(folder / "in" / "c.wav", noise(0).T, 8000)
     done = audiosr("in", "-o", "out", "--model", "none", "--json", "--overwrite")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    told = [(row["event"], row["input"]) for row in rows]
+    events = [(row["event"], row["input"]) for row in rows]
     assert done.exit_code == 3
-    assert told == [
+    assert events == [
         *[(event, "in/a.wav") for event in ("start", "progress", "done")],
         *[(event, "in/b.wav") for event in ("start", "progress", "done")],
         ("failed", "in/bad.wav"),
@@ -136,8 +136,8 @@ def test_a_manifest_records_inputs_outputs_and_settings(folder: Path, small_weig
     assert [row["status"] for row in rows] == ["started", "done", "started", "done", "failed", "started", "done"]
     row = rows[1]
     assert (row["input"], row["sha256"]) == (f"{folder}/in/a.wav", sha256(Path("in/a.wav")))
-    (made,) = row["outputs"]
-    assert (made["path"], made["sha256"]) == (f"{folder}/out/a_16000.wav", sha256(Path("out/a_16000.wav")))
+    (output,) = row["outputs"]
+    assert (output["path"], output["sha256"]) == (f"{folder}/out/a_16000.wav", sha256(Path("out/a_16000.wav")))
     assert list(row["models"].values()) == [sha256(small_weights / "spectral_bwe.safetensors")]
     assert (row["settings"]["cutoff_hz"], row["settings"]["clip"], row["seconds"]) == (3000, "warn", 1.0)
     assert "header ends" in rows[4]["error"]
@@ -150,7 +150,7 @@ def test_threads_and_batch_do_not_invalidate_a_manifest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["in", "--resume"], "--manifest FILE"),
         (["in", "a\0b"], "inputs: contains a NUL byte"),
@@ -163,7 +163,7 @@ def test_threads_and_batch_do_not_invalidate_a_manifest(folder: Path) -> None:
         (["in", "--skip", "--fail"], "exclude each other"),
     ],
 )
-def test_contradictory_calls_are_refused(arguments: list[str], said: str, folder: Path) -> None:
+def test_contradictory_calls_are_refused(arguments: list[str], message: str, folder: Path) -> None:
     done = audiosr(*arguments, "--model", "none")
     assert isinstance(done.exception, UsageError)
-    assert said in str(done.exception)
+    assert message in str(done.exception)

@@ -116,6 +116,7 @@ def test_sessions_print_what_the_page_shows(command: str, output: str, folder: P
     assert sorted(printed.splitlines()) == sorted(output.splitlines())
 
 
+@pytest.mark.filterwarnings("ignore::audiosr_cli.AudioSRWarning")  # of recordings that are noise
 @pytest.mark.parametrize(
     "block", [block for page in PAGES if page.name != "adding-a-model.md" for block in doc_pages.code(page, "python")]
 )

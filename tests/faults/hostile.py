@@ -37,14 +37,14 @@ class Run:
     """What a run of the command left: exit code, standard output, what it said, peak memory (MiB)."""
 
     code: int
-    out: bytes
-    talk: str
+    stdout: bytes
+    stderr: str
     peak: float = 0.0
 
-    def said_of(self, name: object) -> str:
+    def message_about(self, name: object) -> str:
         """The one line about a file, which is all that was said of it."""
-        lines = [line for line in self.talk.splitlines() if re.search(rf"(^|[ /]){re.escape(str(name))}: ", line)]
-        assert len(lines) == 1, (name, self.talk)
+        lines = [line for line in self.stderr.splitlines() if re.search(rf"(^|[ /]){re.escape(str(name))}: ", line)]
+        assert len(lines) == 1, (name, self.stderr)
         return lines[0]
 
 
@@ -70,7 +70,7 @@ def measured(folder: Path, *arguments: object, timeout: float = 3000) -> Run:
         timeout=timeout,
     )
     peak = (folder / "used").read_text().split()[0]
-    return Run(made.code, made.out, made.talk, int(peak) / 1024)
+    return Run(made.code, made.stdout, made.stderr, int(peak) / 1024)
 
 
 def fmt(codec: int = 1, channels: int = 1, rate: int = RATE, bits: int = 16, block: int | None = None) -> bytes:

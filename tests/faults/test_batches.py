@@ -30,11 +30,11 @@ def test_087_a_killed_worker_fails_only_its_recording(tmp_path: Path) -> None:
         busy = int(parts(tmp_path / "out")[0].name.split("-")[1])
         assert busy in workers(process.pid)
         os.kill(busy, signal.SIGKILL)
-        told, talk = process.communicate(timeout=HANG_S)
+        stdout, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 3
-    assert b"endless.wav: its worker was killed by signal 9; run it again\n" in talk
-    assert b"Traceback" not in talk
-    ends = [json.loads(line)["event"] for line in told.splitlines()]
+    assert b"endless.wav: its worker was killed by signal 9; run it again\n" in stderr
+    assert b"Traceback" not in stderr
+    ends = [json.loads(line)["event"] for line in stdout.splitlines()]
     assert (ends.count("done"), ends.count("failed")) == (4, 1)
     assert sorted(contents(tmp_path / "out")) == [f"00{i}_16000.wav" for i in range(4)]
 
@@ -45,8 +45,8 @@ def test_087_another_worker_takes_the_place_of_a_killed_one(tmp_path: Path) -> N
         process = start(*PLAIN, tmp_path / "a.wav", tmp_path / "b.wav", folder, "-o", tmp_path / "out", "--jobs", 2)
         for part in until(lambda: found if len(found := parts(tmp_path / "out")) == 2 else []):
             os.kill(int(part.name.split("-")[1]), signal.SIGKILL)
-        _, talk = process.communicate(timeout=HANG_S)
-    assert (process.returncode, talk.count(b"killed by signal 9")) == (3, 2)
+        _, stderr = process.communicate(timeout=HANG_S)
+    assert (process.returncode, stderr.count(b"killed by signal 9")) == (3, 2)
     assert sorted(contents(tmp_path / "out")) == [f"00{i}_16000.wav" for i in range(3)]
 
 
@@ -59,8 +59,8 @@ def test_087_signals_stop_workers_and_remove_temporary_files(number: int, code: 
         until(lambda: len(parts(tmp_path / "out")) == 2)
         children = workers(process.pid)
         os.killpg(process.pid, number)
-        told, talk = process.communicate(timeout=HANG_S)
-    assert (process.returncode, told, b"Traceback" in talk) == (code, b"", False), talk
+        stdout, stderr = process.communicate(timeout=HANG_S)
+    assert (process.returncode, stdout, b"Traceback" in stderr) == (code, b"", False), stderr
     assert len(children) == 2
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert contents(tmp_path / "out") == {}
@@ -89,8 +89,8 @@ def test_088_two_runs_into_one_folder(tmp_path: Path) -> None:
     assert inside(*PLAIN, folder, "-o", tmp_path / "alone").returncode == 0
     runs = [start(*PLAIN, folder, "-o", tmp_path / "both", "--overwrite") for _ in range(2)]
     for run in runs:
-        _, talk = run.communicate(timeout=HANG_S)
-        assert run.returncode == 0, talk
+        _, stderr = run.communicate(timeout=HANG_S)
+        assert run.returncode == 0, stderr
     assert contents(tmp_path / "both") == contents(tmp_path / "alone")
 
 
@@ -169,14 +169,14 @@ def test_090_another_model_is_processed_again(tmp_path: Path) -> None:
 
 def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
     """And any number of threads, as an operator has one whatever there could be."""
-    folder, made = recordings(tmp_path / "in", 3, 24_000), []
+    folder, outputs = recordings(tmp_path / "in", 3, 24_000), []
     for number, how in enumerate([("--threads", 1), ("--jobs", 2), ("--threads", 3)]):
         out, environment = tmp_path / str(number), os.environ | {"OMP_NUM_THREADS": "3"}
         done = audiosr("separate", folder, "-o", out, "--subtype", "float", *how, env=environment)
         assert done.returncode == 0, done.stderr
-        made.append(contents(out))
-    assert len(made[0]) == 6
-    assert all(one == made[0] for one in made)
+        outputs.append(contents(out))
+    assert len(outputs[0]) == 6
+    assert all(one == outputs[0] for one in outputs)
 
 
 def test_103_an_incomplete_line_is_ignored_and_its_recording_processed_again(tmp_path: Path) -> None:

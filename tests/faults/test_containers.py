@@ -26,21 +26,21 @@ def encoded(kind: str, subtype: str | None = None) -> bytes:
 
 def flac(total: int | None = None) -> bytearray:
     """FLAC whose header claims ``total`` frames; 0 is unknown."""
-    made = bytearray(encoded("FLAC"))
+    output = bytearray(encoded("FLAC"))
     if total is not None:
-        packed = int.from_bytes(made[18:26], "big") >> 36 << 36 | total
-        made[18:26] = packed.to_bytes(8, "big")
-    return made
+        packed = int.from_bytes(output[18:26], "big") >> 36 << 36 | total
+        output[18:26] = packed.to_bytes(8, "big")
+    return output
 
 
 def damaged_flac() -> bytes:
-    made = flac()
-    made[len(made) // 2] ^= 8
-    return bytes(made)
+    output = flac()
+    output[len(output) // 2] ^= 8
+    return bytes(output)
 
 
-def half(made: bytes) -> bytes:
-    return made[: len(made) // 2]
+def half(output: bytes) -> bytes:
+    return output[: len(output) // 2]
 
 
 REFUSED = {  # name: what it holds, what is said
@@ -89,11 +89,11 @@ STRICT = [name for name, (_, _, warned) in GOOD.items() if warned]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("containers")
+    output = tmp_path_factory.mktemp("containers")
     for name, (held, *_) in (REFUSED | GOOD).items():
-        (made / f"{name}.wav").write_bytes(held)
-    soundfile.write(made / "025_rifx.wav", LONG.T, RATE, "PCM_24", endian="BIG", format="WAV")
-    return made
+        (output / f"{name}.wav").write_bytes(held)
+    soundfile.write(output / "025_rifx.wav", LONG.T, RATE, "PCM_24", endian="BIG", format="WAV")
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -115,22 +115,22 @@ def check(number: int, folder: Path, done: Run) -> None:
     names = [name for name in (REFUSED | GOOD) if name.startswith(f"{number:03}")]
     assert names
     for name in names:
-        path, made = folder / f"{name}.wav", folder / "out" / f"{name}_{RATE}.wav"
+        path, output = folder / f"{name}.wav", folder / "out" / f"{name}_{RATE}.wav"
         if name in REFUSED:
-            assert REFUSED[name][1] in done.said_of(path)
-            assert not made.exists()
+            assert REFUSED[name][1] in done.message_about(path)
+            assert not output.exists()
             continue
         _, expected, warned = GOOD[name]
-        lines = [line for line in done.talk.splitlines() if f"{name}.wav" in line and "was not raised" not in line]
+        lines = [line for line in done.stderr.splitlines() if f"{name}.wav" in line and "was not raised" not in line]
         assert any(warned in line for line in lines) if warned else not lines, lines
         assert len(lines) == len(set(lines))
         if expected is not None:
-            np.testing.assert_array_equal(content(made), expected)
+            np.testing.assert_array_equal(content(output), expected)
         else:
-            frames = content(made).shape[1]
+            frames = content(output).shape[1]
             assert 0.2 * LONG.shape[1] < frames < 0.7 * LONG.shape[1]
             if "flac" in name:
-                np.testing.assert_array_equal(content(made), LONG[:, :frames])
+                np.testing.assert_array_equal(content(output), LONG[:, :frames])
 
 
 def check_strict(number: int, folder: Path, strict: Run) -> None:
@@ -138,7 +138,7 @@ def check_strict(number: int, folder: Path, strict: Run) -> None:
     names = [name for name in STRICT if name.startswith(f"{number:03}")]
     assert names
     for name in names:
-        assert strict.said_of(folder / f"{name}.wav").endswith("without --strict this is a warning")
+        assert strict.message_about(folder / f"{name}.wav").endswith("without --strict this is a warning")
         assert not (folder / "strict" / f"{name}_{RATE}.wav").exists()
     assert sorted(path.name for path in (folder / "strict").iterdir()) == [f"010_open_{RATE}.wav"]
 
@@ -165,7 +165,7 @@ def test_005_a_folder_is_walked_and_an_empty_one_is_refused(folder: Path) -> Non
     (folder / "full.wav" / "a.wav").write_bytes(wav())
     options = ("--model", "none", "-o", folder / "walked")
     refused = inside("upsample", folder / "empty", *options)
-    assert (refused.code, refused.talk) == (1, f"audiosr: {folder}/empty: no audio files in this folder\n")
+    assert (refused.code, refused.stderr) == (1, f"audiosr: {folder}/empty: no audio files in this folder\n")
     assert inside("upsample", folder / "full.wav", *options).code == 0
     assert (folder / "walked" / "a_48000.wav").exists()
 
@@ -188,9 +188,9 @@ def short(folder: Path) -> Path:
         paths[-1].parent.mkdir()
         soundfile.write(paths[-1], samples(frames).T, RATE)
     for command in (("upsample", "--cutoff", 4000), ("separate",)):
-        made = inside(*command, *paths, "-o", folder / "short")
-        assert made.code == 0, made.talk
-        assert "holds no samples" in (made.said_of(paths[0]) if "separate" in command else made.talk)
+        output = inside(*command, *paths, "-o", folder / "short")
+        assert output.code == 0, output.stderr
+        assert "holds no samples" in (output.message_about(paths[0]) if "separate" in command else output.stderr)
     return folder / "short"
 
 
@@ -270,9 +270,9 @@ def test_024_block_alignment_that_lies(folder: Path, done: Run) -> None:
 
 
 def test_025_big_endian(folder: Path, done: Run) -> None:
-    made = folder / "out" / f"025_rifx_{RATE}.wav"
-    assert soundfile.info(made).subtype == "PCM_24"
-    np.testing.assert_array_equal(content(made), LONG)
+    output = folder / "out" / f"025_rifx_{RATE}.wav"
+    assert soundfile.info(output).subtype == "PCM_24"
+    np.testing.assert_array_equal(content(output), LONG)
 
 
 def test_026_a_chunk_of_2_gib_that_is_not_there(folder: Path, done: Run) -> None:
@@ -316,4 +316,4 @@ def test_033_the_wrong_extension(folder: Path, done: Run) -> None:
 
 def test_038_m4a_says_what_to_do(folder: Path, done: Run) -> None:
     check(38, folder, done)
-    assert "ffmpeg -i" in done.talk
+    assert "ffmpeg -i" in done.stderr

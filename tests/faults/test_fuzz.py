@@ -51,12 +51,12 @@ def read(content: bytes) -> None:
 def mutated(draw: st.DrawFn) -> bytes:
     """A valid file with some bytes changed, some fields of four bytes overwritten, and perhaps its end cut off."""
     form = WavFormat(draw(st.sampled_from([8000, 48000])), draw(st.integers(1, 3)), *draw(st.sampled_from(WAV_FORMS)))
-    made = bytearray(header(form, draw(st.sampled_from([0, 1, 50, 2**31, None]))) + draw(st.binary(max_size=400)))
+    data = bytearray(header(form, draw(st.sampled_from([0, 1, 50, 2**31, None]))) + draw(st.binary(max_size=400)))
     for at, value in draw(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 255)), max_size=4)):
-        made[at % len(made)] = value
+        data[at % len(data)] = value
     for at, number in draw(st.lists(st.tuples(st.integers(0, 80), NUMBERS), max_size=2)):
-        made[at : at + 4] = struct.pack("<I", number)
-    return bytes(made[: draw(st.integers(0, len(made)))]) if draw(st.booleans()) else bytes(made)
+        data[at : at + 4] = struct.pack("<I", number)
+    return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
 @st.composite
@@ -69,8 +69,8 @@ def assembled(draw: st.DrawFn) -> bytes:
             fields = draw(st.tuples(st.sampled_from([1, 3, 7, 0xFFFE]), *(st.integers(0, 2**16 - 1) for _ in range(2))))
             held = fmt(fields[0], fields[1] % 70, draw(NUMBERS), fields[2] % 70) + held
         parts.append(chunk(tag, held, draw(st.one_of(st.none(), NUMBERS))))
-    made = riff(*parts)
-    return draw(st.sampled_from([b"RIFF", b"RIFX", b"RF64"])) + made[4:]
+    data = riff(*parts)
+    return draw(st.sampled_from([b"RIFF", b"RIFX", b"RF64"])) + data[4:]
 
 
 @HURRIED

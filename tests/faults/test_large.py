@@ -33,7 +33,7 @@ def test_034_a_small_flac_that_becomes_large(long: int, tmp_path: Path) -> None:
         path = silent_flac(tmp_path / f"{seconds}.flac", seconds)
         options = ("--model", "none", "--rate", 384_000, "-o", "/dev/null")
         done = measured(tmp_path, "upsample", path, *options)
-        assert done.code == 0, done.talk
+        assert done.code == 0, done.stderr
         peaks.append(done.peak)
     assert path.stat().st_size < 5e6
     assert peaks[1] < peaks[0] + MANY_MIB
@@ -64,7 +64,7 @@ def test_035_a_sparse_wav_of_4_gb(large: int, tmp_path: Path) -> None:
         path, _ = big(tmp_path / "a.wav", "wav", size)
         options = ("--channels", CHANNELS, "--model", "none", "-o", "/dev/null")
         done = measured(tmp_path, "upsample", path, *options)
-        assert done.code == 0, done.talk
+        assert done.code == 0, done.stderr
         peaks.append(done.peak)
     assert peaks[1] < peaks[0] + MANY_MIB
 
@@ -74,11 +74,11 @@ def test_036_past_4_gib_in(kind: str, tmp_path: Path) -> None:
     path, frames = big(tmp_path / f"a.{kind}", kind, (1 << 32) + 1000 * WIDTH)
     options = ("--channels", CHANNELS, "--model", "none", "--subtype", 16, "-o", tmp_path / "b.wav")
     done = audiosr("upsample", path, *options)
-    assert done.code == 0, done.talk
-    with soundfile.SoundFile(tmp_path / "b.wav") as made:
-        assert made.frames == frames
-        made.seek(frames - 2)
-        assert made.read(2).tolist() == [0.0, 0.5]
+    assert done.code == 0, done.stderr
+    with soundfile.SoundFile(tmp_path / "b.wav") as output:
+        assert output.frames == frames
+        output.seek(frames - 2)
+        assert output.read(2).tolist() == [0.0, 0.5]
 
 
 class Holes(io.FileIO):
@@ -91,10 +91,10 @@ class Holes(io.FileIO):
 
 
 def check_rf64(path: Path, frames: int) -> None:
-    with soundfile.SoundFile(path) as made:
-        assert (made.frames, made.format) == (frames, "RF64")
-        made.seek(frames - 1)
-        assert made.read(1, always_2d=True)[0, -1] == 0.5
+    with soundfile.SoundFile(path) as output:
+        assert (output.frames, output.format) == (frames, "RF64")
+        output.seek(frames - 1)
+        assert output.read(1, always_2d=True)[0, -1] == 0.5
 
 
 def test_037_past_4_gib_out_becomes_rf64(tmp_path: Path) -> None:
@@ -114,6 +114,6 @@ def test_037_past_4_gib_out_by_the_command(tmp_path: Path) -> None:
     size = (1 << 33) + 1000 * WIDTH
     path, frames = big(tmp_path / "a.wav", "wav", size)
     done = audiosr("upsample", path, "--model", "none", "--subtype", "float", "-o", tmp_path / "b.wav")
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.stderr
     check_rf64(tmp_path / "b.wav", frames)
     (tmp_path / "b.wav").unlink()

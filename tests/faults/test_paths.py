@@ -29,11 +29,11 @@ def in_a_namespace(script: str) -> subprocess.CompletedProcess[bytes]:
     return done
 
 
-def one_line(done: subprocess.CompletedProcess[bytes], *said: str) -> None:
+def one_line(done: subprocess.CompletedProcess[bytes], *messages: str) -> None:
     """An error is one line that has every one of ``said``."""
     line = done.stderr.decode()
     assert line.count("\n") == 1, line
-    assert all(word in line for word in said), line
+    assert all(word in line for word in messages), line
 
 
 def test_054_spaces_quotes_newlines_dashes(tmp_path: Path) -> None:
@@ -315,10 +315,10 @@ def test_071_an_input_that_changes_meanwhile_is_noticed(change: str, tmp_path: P
         recording(tmp_path / "new.wav", 300_000, 1)
         (tmp_path / "new.wav").rename(source)
     process.send_signal(signal.SIGCONT)
-    _, talk = process.communicate(timeout=HANG_S)
+    _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
-    said = "was removed while it was being read" if change == "removed" else "was modified while it was being read"
-    assert f"a.wav: {said}" in talk.decode()
+    message = "was removed while it was being read" if change == "removed" else "was modified while it was being read"
+    assert f"a.wav: {message}" in stderr.decode()
     assert contents(tmp_path / "out") == {}
 
 

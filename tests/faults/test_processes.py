@@ -88,9 +88,9 @@ def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp
     process.stdin.flush()
     wait_for(lambda: any(path.stat().st_size > 1000 for path in tmp_path.iterdir()), process)
     process.send_signal(number)
-    _, talk = process.communicate(timeout=HANG_S)
+    _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
-    assert b"Traceback" not in talk
+    assert b"Traceback" not in stderr
     assert (tmp_path / "a.wav").read_bytes() == b"old"
     left = [path.name for path in tmp_path.iterdir() if path.name != "a.wav"]
     assert left == [] if number != signal.SIGKILL else all(name.endswith(".part") for name in left)
@@ -122,8 +122,8 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
     wait_for((tmp_path / "started").exists, process)
     assert list((tmp_path / "out").glob("*.part"))
     process.send_signal(number)
-    _, talk = process.communicate(timeout=HANG_S)
-    assert (process.returncode, b"Traceback" in talk) == (code, False)
+    _, stderr = process.communicate(timeout=HANG_S)
+    assert (process.returncode, b"Traceback" in stderr) == (code, False)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -141,8 +141,8 @@ def test_077_standard_output_is_full(output: str, recording: Path) -> None:
     target = output.format(folder=recording.parent)
     with open("/dev/full", "wb") as full:
         process = started("upsample", recording, "--model", "none", "-o", target, stdout=full)
-        _, talk = process.communicate(timeout=HANG_S)
-    assert (process.returncode, talk) in (
+        _, stderr = process.communicate(timeout=HANG_S)
+    assert (process.returncode, stderr) in (
         (1, b"audiosr: standard output: No space left on device\n"),
         (1, b"audiosr: standard output: cannot be written: No space left on device\n"),
     )
@@ -151,35 +151,35 @@ def test_077_standard_output_is_full(output: str, recording: Path) -> None:
 def test_078_a_terminal_where_audio_was_awaited() -> None:
     master, slave = pty.openpty()
     process = started("upsample", "-", "--model", "none", stdin=slave, stdout=subprocess.PIPE)
-    _, talk = process.communicate(timeout=HANG_S)
+    _, stderr = process.communicate(timeout=HANG_S)
     os.close(slave)
     os.close(master)
     assert process.returncode == 2
-    assert b"standard input, which is a terminal here; pipe a file into it" in talk
-    assert len(talk.splitlines()) == 1
+    assert b"standard input, which is a terminal; pipe a recording into it" in stderr
+    assert len(stderr.splitlines()) == 1
 
 
 def test_079_no_audio_to_a_terminal(recording: Path) -> None:
     master, slave = pty.openpty()
     process = started("upsample", recording, "--model", "none", "-o", "-", stdout=slave)
-    _, talk = process.communicate(timeout=HANG_S)
+    _, stderr = process.communicate(timeout=HANG_S)
     os.close(slave)
     os.set_blocking(master, False)
     with pytest.raises(OSError):  # nothing came
         os.read(master, 100)
     os.close(master)
     assert process.returncode == 2
-    assert b"standard output, which is a terminal here; redirect it" in talk
+    assert b"standard output, which is a terminal; redirect it" in stderr
 
 
 @pytest.mark.parametrize(
-    ("stream", "said"), [("<&-", "standard input is closed"), ("</dev/null", "standard input: is empty")]
+    ("stream", "message"), [("<&-", "standard input is closed"), ("</dev/null", "standard input: is empty")]
 )
-def test_080_standard_input_closed_or_empty(stream: str, said: str, tmp_path: Path) -> None:
+def test_080_standard_input_closed_or_empty(stream: str, message: str, tmp_path: Path) -> None:
     line = f"{sys.executable} -m audiosr_cli upsample - --model none -o {tmp_path}/a.wav {stream}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"audiosr: {said}")
+    assert done.stderr.startswith(f"audiosr: {message}")
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
@@ -233,7 +233,7 @@ def peak(folder: Path, seconds: int, *options: object) -> float:
     head = endless()
     path = sparse(folder / f"{seconds}.wav", head, len(head) + 2 * 8000 * seconds)
     done = measured(folder, *options, path)
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.stderr
     path.unlink()
     return done.peak
 
@@ -277,14 +277,14 @@ def test_083_a_position_beyond_2_to_the_31(tmp_path: Path) -> None:
     at = 2**31 + 77
     sparse(tmp_path / "a.wav", head, len(head) + 4 * (at + 1), np.float32(np.nan).tobytes())
     done = audiosr("upsample", tmp_path / "a.wav", "--model", "none", "--rate", RATE, "-o", "/dev/null", timeout=3000)
-    assert f"sample {at} " in done.said_of(tmp_path / "a.wav")
+    assert f"sample {at} " in done.message_about(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("mib", [300, 500, 740])
 def test_084_too_little_address_space_to_begin(mib: int, recording: Path) -> None:
     need("prlimit", "--version")
     done = audiosr("separate", recording, before=("prlimit", f"--as={mib << 20}"))
-    assert (done.code, done.talk) == (
+    assert (done.code, done.stderr) == (
         1,
         f"audiosr: memory is limited to {mib} MiB (ulimit -v); raise the limit to at least 750 MiB\n",
     )
@@ -297,8 +297,8 @@ def test_084_too_little_address_space_for_one_of_two(recording: Path) -> None:
     soundfile.write(long, samples(400 * RATE).T, RATE)
     options = ("--batch", 64, "--model", "spectral2", "-o", recording.parent / "out")
     done = audiosr("separate", long, recording, *options, before=("prlimit", f"--as={1200 << 20}"))
-    assert done.code == 3, done.talk
-    assert "not enough memory; try --batch 1 --threads 1, or raise the limit (ulimit -v)" in done.said_of(long)
+    assert done.code == 3, done.stderr
+    assert "not enough memory; try --batch 1 --threads 1, or raise the limit (ulimit -v)" in done.message_about(long)
     assert sorted(path.name for path in (recording.parent / "out").iterdir()) == ["a_speaker1.wav", "a_speaker2.wav"]
 
 
@@ -311,8 +311,8 @@ def test_085_cuda_out_of_memory(tmp_path: Path) -> None:
     taken = torch.empty(free - (1200 << 20), dtype=torch.uint8, device="cuda")
     done = audiosr("separate", tmp_path / "a.wav", "--device", "cuda", "--batch", 256, "-o", tmp_path / "out")
     del taken
-    assert done.code == 0, done.talk
-    lines = [line for line in done.talk.splitlines() if "not enough CUDA memory; continuing" in line]
+    assert done.code == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "not enough CUDA memory; continuing" in line]
     assert len(lines) == 1
 
 
@@ -320,7 +320,7 @@ def test_085_cuda_out_of_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [("upsample", "a.wav"), ("train", "a.toml")])
 def test_086_cuda_asked_for_and_absent(command: tuple[object, ...], tmp_path: Path) -> None:
     done = audiosr(*command, "--device", "cuda")
-    assert (done.code, done.talk) == (
+    assert (done.code, done.stderr) == (
         2,
         "audiosr: --device cuda: no CUDA device is available; use --device cpu or auto\n",
     )
@@ -331,7 +331,7 @@ def test_086_cuda_asked_for_and_absent(command: tuple[object, ...], tmp_path: Pa
 def test_086_cuda_hidden(recording: Path) -> None:
     done = audiosr("upsample", recording, "--device", "cuda", environment={"CUDA_VISIBLE_DEVICES": ""})
     assert done.code == 2
-    assert "no CUDA device is available" in done.talk
+    assert "no CUDA device is available" in done.stderr
 
 
 def test_091_block_size_never_changes_a_sample(tmp_path: Path) -> None:
@@ -350,4 +350,4 @@ def test_091_block_size_never_changes_a_sample(tmp_path: Path) -> None:
         held = held[count:]
     made, _ = process.communicate(timeout=HANG_S)
     assert process.returncode == whole.code == 0
-    assert made == whole.out
+    assert made == whole.stdout

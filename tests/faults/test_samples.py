@@ -44,16 +44,16 @@ WAVES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("samples")
+    output = tmp_path_factory.mktemp("samples")
     for name, wave in WAVES.items():
-        soundfile.write(made / f"{name}.wav", wave, RATE, "FLOAT")
-    return made
+        soundfile.write(output / f"{name}.wav", wave, RATE, "FLOAT")
+    return output
 
 
-def through(folder: Path, out: str, *options: object) -> Run:
+def through(folder: Path, target: str, *options: object) -> Run:
     """All of them, some of which fail."""
-    done = audiosr(*options, *(folder / f"{name}.wav" for name in WAVES), "-o", folder / out)
-    assert done.code == 3, done.talk
+    done = audiosr(*options, *(folder / f"{name}.wav" for name in WAVES), "-o", folder / target)
+    assert done.code == 3, done.stderr
     return done
 
 
@@ -66,7 +66,7 @@ def floats(folder: Path) -> Run:
 def ints(folder: Path) -> Run:
     options = ("upsample", "--model", "none", "--rate", RATE, "--subtype", 16, "--nonfinite", "zero")
     done = audiosr(*options, *(folder / f"{name}.wav" for name in WAVES), "-o", folder / "ints")
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.stderr
     return done
 
 
@@ -82,15 +82,15 @@ def parted(folder: Path) -> Run:
 
 def reports(done: Run) -> list[dict[str, Any]]:
     """What became of every recording, of the events that --json is."""
-    rows = map(json.loads, done.out.splitlines())
+    rows = map(json.loads, done.stdout.splitlines())
     return [row for row in rows if row["event"] == "done"]
 
 
 def check_refused(name: str, at: int, folder: Path, *runs: Run) -> None:
     for done in runs:
-        line = done.said_of(folder / f"{name}.wav")
+        line = done.message_about(folder / f"{name}.wav")
         assert f"sample {at} ({at / RATE:.3f} s) is not a finite number; see --nonfinite zero" in line
-    assert not [path for out in ("floats", "raised", "parted") for path in (folder / out).glob(f"*{name}*")]
+    assert not [path for place in ("floats", "raised", "parted") for path in (folder / place).glob(f"*{name}*")]
     assert not list(folder.rglob("*.part"))
 
 
@@ -99,11 +99,11 @@ def test_039_not_a_number(folder: Path, floats: Run, raised: Run, parted: Run) -
 
 
 def check_zeroed(name: str, folder: Path, ints: Run) -> None:
-    lines = [line for line in ints.talk.splitlines() if f"{name}.wav: 1 samples were not finite" in line]
+    lines = [line for line in ints.stderr.splitlines() if f"{name}.wav: 1 samples were not finite" in line]
     assert len(lines) == 1
-    made = content(folder / "ints" / f"{name}_{RATE}.wav")[0]
+    output = content(folder / "ints" / f"{name}_{RATE}.wav")[0]
     expected = np.rint(np.nan_to_num(WAVES[name], neginf=0.0) * 32768)
-    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_array_equal(output, expected)
 
 
 def test_039_040_zeroed_on_request(folder: Path, ints: Run) -> None:
@@ -117,12 +117,12 @@ def test_040_infinite(folder: Path, floats: Run, raised: Run, parted: Run) -> No
 
 def test_041_1e30_is_a_counted_clip_or_an_error(folder: Path, floats: Run, ints: Run, raised: Run) -> None:
     assert np.isfinite(soundfile.read(folder / "floats" / "big_48000.wav")[0]).all()
-    assert any("big.wav: 1 samples clipped" in line for line in ints.talk.splitlines())
+    assert any("big.wav: 1 samples clipped" in line for line in ints.stderr.splitlines())
     assert content(folder / "ints" / f"big_{RATE}.wav")[0, 20_000] == 32767
-    line = raised.said_of(folder / "raised" / "big_48000.wav")
+    line = raised.message_about(folder / "raised" / "big_48000.wav")
     assert "is not a finite number; is the input far beyond full scale?" in line
     assert not (folder / "raised" / "big_48000.wav").exists()
-    assert "Warning" not in floats.talk + ints.talk + raised.talk
+    assert "Warning" not in floats.stderr + ints.stderr + raised.stderr
 
 
 def test_042_not_a_number_in_the_last_block(folder: Path, floats: Run, raised: Run, parted: Run) -> None:
@@ -131,34 +131,34 @@ def test_042_not_a_number_in_the_last_block(folder: Path, floats: Run, raised: R
 
 def test_043_silence_stays_silent(folder: Path, raised: Run, parted: Run) -> None:
     for name in ("raised/silence_48000", "parted/silence_speaker1", "parted/silence_speaker2"):
-        made = soundfile.read(folder / f"{name}.wav")[0]
-        assert len(made)
-        assert not made.any()
+        output = soundfile.read(folder / f"{name}.wav")[0]
+        assert len(output)
+        assert not output.any()
 
 
 def test_044_a_constant_stays_finite(folder: Path, raised: Run, parted: Run) -> None:
     for name in ("raised/constant_48000", "parted/constant_speaker1", "parted/constant_speaker2"):
-        made = soundfile.read(folder / f"{name}.wav")[0]
-        assert np.abs(made).max() < 2
+        output = soundfile.read(folder / f"{name}.wav")[0]
+        assert np.abs(output).max() < 2
 
 
 def test_045_full_scale_never_wraps(folder: Path, ints: Run, tmp_path: Path) -> None:
-    made = content(folder / "ints" / f"square_{RATE}.wav")[0]
-    np.testing.assert_array_equal(made, np.where(SQUARE > 0, 32767, -32768))
+    output = content(folder / "ints" / f"square_{RATE}.wav")[0]
+    np.testing.assert_array_equal(output, np.where(SQUARE > 0, 32767, -32768))
     done = inside(  # resampled, it overshoots
         "upsample", folder / "square.wav", "--model", "none", "--subtype", 16, "-o", tmp_path / "a.wav"
     )
-    assert "samples clipped" in done.talk
-    made, held = content(tmp_path / "a.wav")[0], np.repeat(SQUARE, 3)
+    assert "samples clipped" in done.stderr
+    output, held = content(tmp_path / "a.wav")[0], np.repeat(SQUARE, 3)
     settled = np.arange(len(held)) % 120 > 12  # behind the edges
     settled &= np.arange(len(held)) % 120 < 108
-    assert (np.sign(made) == held)[settled].all()
+    assert (np.sign(output) == held)[settled].all()
 
 
 def test_046_above_full_scale(folder: Path, floats: Run, ints: Run) -> None:
     assert np.abs(soundfile.read(folder / "floats" / "over_48000.wav")[0]).max() > 1.5
-    assert not any("over.wav" in line and "clipped" in line for line in floats.talk.splitlines())
-    assert f"over.wav: {FRAMES} samples clipped; use --clip rescale or --subtype float" in ints.talk
+    assert not any("over.wav" in line and "clipped" in line for line in floats.stderr.splitlines())
+    assert f"over.wav: {FRAMES} samples clipped; use --clip rescale or --subtype float" in ints.stderr
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -179,22 +179,22 @@ def test_047_models_compute_with_zeros_instead_of_denormals(
     monkeypatch.setattr(ModelRunner, "_call", watched)
     soundfile.write(tmp_path / "a.wav", noise(RATE)[0] * np.float32(1e-38), RATE, "FLOAT")
     done = inside(*command, tmp_path / "a.wav", "--threads", threads, "-o", tmp_path / "out")
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.stderr
     assert set(seen) == {(True, False)}
     assert not flushes_subnormals()
 
 
 def test_048_turned_over_in_turned_over_out(folder: Path, raised: Run, parted: Run) -> None:
     for name in ("raised/{}_48000", "parted/{}_speaker1", "parted/{}_speaker2"):
-        made, turned = (soundfile.read(folder / f"{name.format(which)}.wav")[0] for which in ("voices", "turned"))
-        assert -(made @ turned) > FLIPPED * np.sqrt((made @ made) * (turned @ turned))
+        output, turned = (soundfile.read(folder / f"{name.format(which)}.wav")[0] for which in ("voices", "turned"))
+        assert -(output @ turned) > FLIPPED * np.sqrt((output @ output) * (turned @ turned))
 
 
 def test_049_16_bits_pass_through(tmp_path: Path) -> None:
     wave = samples(100_003, 2)
     soundfile.write(tmp_path / "a.wav", wave.T, 44100)
     done = inside("upsample", tmp_path / "a.wav", "--rate", 44100, "--model", "none", "-o", tmp_path / "b.wav")
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.stderr
     np.testing.assert_array_equal(content(tmp_path / "b.wav"), wave)
 
 
@@ -207,22 +207,22 @@ def at_48000(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_050_already_at_the_rate(at_48000: Path) -> None:
     done = inside("upsample", at_48000, "-o", at_48000.parent / "same.wav")
-    assert (done.code, done.talk) == (0, f"audiosr: {at_48000}: content ends at 24.0 kHz; nothing to restore\n")
+    assert (done.code, done.stderr) == (0, f"audiosr: {at_48000}: content ends at 24.0 kHz; nothing to restore\n")
     np.testing.assert_array_equal(content(at_48000.parent / "same.wav"), content(at_48000))
 
 
 def test_051_upsampling_does_not_go_down(at_48000: Path) -> None:
     done = inside("upsample", at_48000, "--rate", 16000, "-o", at_48000.parent / "down.wav")
     assert done.code == 2
-    assert f"--rate 16000 is below the 48000 Hz of {at_48000}; to downsample use --model none" in done.talk
+    assert f"--rate 16000 is below the 48000 Hz of {at_48000}; to downsample use --model none" in done.stderr
     assert not (at_48000.parent / "down.wav").exists()
 
 
 def test_052_more_speakers_than_any_model_parts(at_48000: Path) -> None:
     done = inside("separate", at_48000, "--speakers", 4, "-o", at_48000.parent)
     assert done.code == 2
-    assert "--speakers 4: no bundled model separates 4 speakers" in done.talk
-    assert len(done.talk.splitlines()) == 1
+    assert "--speakers 4: no bundled model separates 4 speakers" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_053_one_talker_where_two_were_asked_for(tmp_path: Path) -> None:

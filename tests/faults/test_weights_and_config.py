@@ -42,23 +42,23 @@ def whole(tmp_path: Path) -> Path:
 def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changed: object) -> Path:
     """A copy of a checkpoint with other tensors or metadata."""
     known = catalogue.metadata(path) | changed
-    out = path.with_name("bad.safetensors")
-    save_file(tensors or load_file(path), out, {key: json.dumps(value) for key, value in known.items()})
-    return out
+    target = path.with_name("bad.safetensors")
+    save_file(tensors or load_file(path), target, {key: json.dumps(value) for key, value in known.items()})
+    return target
 
 
 def filled(path: Path, content: bytes) -> Path:
-    out = path.with_name("bad.safetensors")
-    out.write_bytes(content)
-    return out
+    target = path.with_name("bad.safetensors")
+    target.write_bytes(content)
+    return target
 
 
-def check_refused(bad: Path, recording: Path, said: str) -> None:
+def check_refused(bad: Path, recording: Path, message: str) -> None:
     """One line that names the file, code 1, and nothing written."""
     done = inside("upsample", recording, "--cutoff", 4000, "--model", bad, "-o", recording.parent / "out")
     assert done.code == 1
-    assert said in done.said_of(bad)
-    assert len(done.talk.splitlines()) == 1
+    assert message in done.message_about(bad)
+    assert len(done.stderr.splitlines()) == 1
     assert not (recording.parent / "out").exists()
 
 
@@ -81,11 +81,11 @@ def test_094_one_flipped_bit(recording: Path) -> None:
     there = {"PYTHONPATH": str(copy)}
     done = audiosr("upsample", recording, "-o", recording.parent / "out", environment=there, cwd=copy)
     assert done.code == 1
-    assert "damaged (its SHA-256 differs from the catalogue); reinstall audiosr-cli" in done.said_of(bad)
+    assert "damaged (its SHA-256 differs from the catalogue); reinstall audiosr-cli" in done.message_about(bad)
     verified = audiosr("models", "verify", environment=there, cwd=copy)
     assert verified.code == 1
-    rows = dict(line.split(": ", 1) for line in verified.out.decode().splitlines())
-    assert [name for name, told in rows.items() if told != "ok"] == ["spectral_bwe"]
+    rows = dict(line.split(": ", 1) for line in verified.stdout.decode().splitlines())
+    assert [name for name, status in rows.items() if status != "ok"] == ["spectral_bwe"]
 
 
 def test_095_weights_that_are_no_numbers(whole: Path, recording: Path) -> None:
@@ -116,15 +116,15 @@ def hostile_header(tensors: dict[str, object]) -> bytes:
         "note": {},
     }
     packed = {"__metadata__": {key: json.dumps(value) for key, value in known.items()}} | tensors
-    made = json.dumps(packed).encode()
-    return struct.pack("<Q", len(made)) + made
+    encoded = json.dumps(packed).encode()
+    return struct.pack("<Q", len(encoded)) + encoded
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [("long", "its header claims 120000000 bytes"), ("overlap", "cannot be read"), ("beyond", "cannot be read")],
 )
-def test_097_hostile_headers(kind: str, said: str, whole: Path, recording: Path) -> None:
+def test_097_hostile_headers(kind: str, message: str, whole: Path, recording: Path) -> None:
     if kind == "long":
         bad = filled(whole, struct.pack("<Q", 120_000_000) + b"{")
         os.truncate(bad, 150_000_000)
@@ -132,40 +132,40 @@ def test_097_hostile_headers(kind: str, said: str, whole: Path, recording: Path)
         ends = [64, 32] if kind == "overlap" else [64, 2**50]
         claims = {str(i): {"dtype": "F32", "shape": [16], "data_offsets": [0, end]} for i, end in enumerate(ends)}
         bad = filled(whole, hostile_header(claims) + bytes(64))
-    check_refused(bad, recording, said)
+    check_refused(bad, recording, message)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"model": "sepformer2"}, "unknown architecture 'sepformer2'; known: audio_unet"),
         ({"format": 99}, "checkpoint format 99; this version reads formats 1 to 2"),
     ],
 )
 def test_098_unknown_architecture_or_version(
-    changed: dict[str, object], said: str, whole: Path, recording: Path
+    changed: dict[str, object], message: str, whole: Path, recording: Path
 ) -> None:
-    check_refused(rewritten(whole, **changed), recording, said)
+    check_refused(rewritten(whole, **changed), recording, message)
 
 
 @pytest.mark.parametrize("command", [("separate",), ("upsample",), ("separate-sr", "--rate", 48000)])
 def test_099_without_any_network(command: tuple[object, ...], recording: Path) -> None:
     need("unshare", "-n", "true")
     done = audiosr(*command, recording, "-o", recording.parent / "out", before=("unshare", "-n"))
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.stderr
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e12"])
 def test_100_rates_that_are_none(rate: str, recording: Path) -> None:
     done = inside("upsample", recording, "--rate", rate, "-o", recording.parent / "out")
     assert done.code == 2
-    assert "--rate" in done.talk
-    assert "must be between 1000 and 768000 Hz" in done.talk or "a valid integer" in done.talk
+    assert "--rate" in done.stderr
+    assert "must be between 1000 and 768000 Hz" in done.stderr or "a valid integer" in done.stderr
     assert not (recording.parent / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("warmup_steps", "warmup_step"), "[loop] has no key 'warmup_step'; did you mean 'warmup_steps'?"),
         (("filters", "fliters"), "[model] has no key 'fliters'; did you mean 'filters'?"),
@@ -173,11 +173,11 @@ def test_100_rates_that_are_none(rate: str, recording: Path) -> None:
         (("[loop]", "[lop]"), "unknown section [lop]; did you mean 'loop'?"),
     ],
 )
-def test_101_a_key_that_is_not_known(change: tuple[str, str], said: str, tmp_path: Path) -> None:
+def test_101_a_key_that_is_not_known(change: tuple[str, str], message: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(RUN.replace(*change))
     done = inside("train", tmp_path / "run.toml", "--data", tmp_path, "--out", tmp_path / "out")
     assert done.code == 2
-    assert said in done.said_of("run.toml")
+    assert message in done.message_about("run.toml")
     assert not (tmp_path / "out").exists()
 
 

@@ -27,12 +27,12 @@ from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
 from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming import pipeline as pipeline_module
+from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import process_array
 from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks import Latents, Recordings, Upsampling
+from audiosr_cli.train.tasks import AudioSRTraining, Recordings, Upsampling
 
 SMALL: dict[str, Any] = {
     "mels": 32,
@@ -129,8 +129,8 @@ def run(model: AudioSR, sampling: Sampling, x: np.ndarray, batch: int = 1) -> np
     return process_array(x, 48000, [ModelCall(model, 6000.0, sampling)], 48000, Options(batch=batch))[0]
 
 
-def test_expected_highs_stream_as_the_whole() -> None:
-    """Without diffusion nothing depends on where windows begin."""
+def test_predicted_highs_stream_as_one_pass() -> None:
+    """Without diffusion the output does not depend on where windows begin."""
     model, sampling, x = small(), Sampling(steps=0), wave(4)
     padded = torch.nn.functional.pad(torch.from_numpy(x)[None], (model.spec.context, model.spec.context))
     whole = ModelCall(model, 6000.0, sampling)(padded)[0, 0, 0]
@@ -150,7 +150,7 @@ def test_the_same_seed_draws_the_same() -> None:
 def test_each_part_learns_and_no_other(part: Any) -> None:
     model = small().requires_grad_(True).train()
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    task = Latents(replace(model.spec, context=0), 2, 0.64, part=part)
+    task = AudioSRTraining(replace(model.spec, context=0), 2, 0.64, part=part)
     corpus = voices(2, 2.0, 48000)
     batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -171,7 +171,7 @@ def test_bands_that_recordings_lack_teach_nothing() -> None:
     corpus = replace(voices(2, 2.0, 48000), bandwidth=torch.full((2,), 9000.0))
     model = small()
     degradation = Degradation((4000.0, 4000.0), ())
-    task = Latents(replace(model.spec, context=0), 2, 0.64, degradation, part="expected")
+    task = AudioSRTraining(replace(model.spec, context=0), 2, 0.64, degradation, part="expected")
     batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
     loss = float(task.losses(model, batch).terms["mels"])
     spectra = torch.fft.rfft(batch["target"])
@@ -184,7 +184,7 @@ def test_bands_that_recordings_lack_teach_nothing() -> None:
 def test_only_an_audiosr_learns_so() -> None:
     spec = build("spectral_bwe", make_config("spectral_bwe", BWE)).spec
     with pytest.raises(UsageError, match="is no AudioSR"):
-        Latents(spec, 2, 0.64, part="vae")
+        AudioSRTraining(spec, 2, 0.64, part="vae")
     with pytest.raises(UsageError, match="learns by the task 'audiosr'"):
         Upsampling(small().spec, 2, 0.64)
 
@@ -196,8 +196,8 @@ def test_sampling_has_limits(values: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_long_wait_is_foretold(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one window, which takes 3 s by the clock: channels, seconds and windows a second are the recording's."""
+def test_duration_is_estimated_from_one_window(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window takes 3 s by the clock; channels, seconds and windows per second are those of the recording."""
     monkeypatch.setattr(pipeline_module, "time", SimpleNamespace(monotonic=count(0.0, 3.0).__next__))
     pipeline = Pipeline((small(),), 48000, Options(threads=threads))
     spec = pipeline.models[0].spec

@@ -48,7 +48,7 @@ def test_contract(name: str, values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "values"), EXACT)
 @pytest.mark.parametrize("length", [1, 100, 1733])
-def test_streamed_is_one_pass_over_the_whole(name: str, values: dict[str, Any], length: int) -> None:
+def test_streaming_equals_one_pass(name: str, values: dict[str, Any], length: int) -> None:
     model = make(name, values).eval()
     spec, x = model.spec, signal(model, length)
 
@@ -286,3 +286,5 @@ def test_layers() -> None:
     assert subpixel(h)[0, 0, 0].tolist() == [0, 3, 1, 4, 2, 5]
     assert Grid(3, 2).conv(5, stride=2) == Grid(7, 4)
     assert crop(h, Grid(0, 2), Grid(2, 2), 2)[0, 0, 0].tolist() == [1, 2]
+    with pytest.raises(RuntimeError, match="a map of 3 samples does not contain 3 from 1 on"):
+        crop(h, Grid(0, 2), Grid(2, 2), 3)

@@ -19,14 +19,14 @@ def test_keeps_what_lies_below_the_cutoff() -> None:
     x = low_pass(signal(model, model.spec.window)[:, 0], torch.tensor([6200.0]), torch.tensor([0.02]), 48000)
     with torch.no_grad():
         output = ModelCall(model, 6000.0)(x.unsqueeze(1))[0, 0, 0]
-    heard = x[0, model.spec.context : -model.spec.context]
-    before, after = stft(torch.stack([heard, output]), 1024, 256)
-    kept, high = slice(0, round((6000 - 400) / 46.875)), slice(round(6500 / 46.875), None)
-    assert (before - after)[kept].abs().mean() < 1e-2 * before[kept].abs().mean()
+    inside = x[0, model.spec.context : -model.spec.context]
+    before, after = stft(torch.stack([inside, output]), 1024, 256)
+    low, high = slice(0, round((6000 - 400) / 46.875)), slice(round(6500 / 46.875), None)
+    assert (before - after)[low].abs().mean() < 1e-2 * before[low].abs().mean()
     assert after[high].abs().mean() > 10 * before[high].abs().mean()
 
 
-def test_of_gain_is_gain_and_of_silence_silence() -> None:
+def test_gain_in_is_gain_out_and_silence_stays_silent() -> None:
     model = bwe()
     x = signal(model, model.spec.window)
     with torch.no_grad():
@@ -34,12 +34,12 @@ def test_of_gain_is_gain_and_of_silence_silence() -> None:
         assert not model(0 * x).any()
 
 
-def test_takes_a_cutoff_for_each_item() -> None:
-    model, edges = bwe(), torch.tensor([3000.0, 11000.0])
+def test_each_item_has_its_own_cutoff() -> None:
+    model, cutoffs = bwe(), torch.tensor([3000.0, 11000.0])
     x = signal(model, model.spec.window, 2)
     with torch.no_grad():
-        both = model(x, cutoff_hz=edges)
-        for one, output, cutoff in zip(x, both, edges, strict=True):
+        both = model(x, cutoff_hz=cutoffs)
+        for one, output, cutoff in zip(x, both, cutoffs, strict=True):
             alone = ModelCall(model, float(cutoff))(one[None])[0]
             torch.testing.assert_close(alone, output, rtol=0, atol=TOLERANCE)
     assert not torch.allclose(both[0], model(x)[0], atol=1e-2)

@@ -16,8 +16,8 @@ from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.streaming import stages
+from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
-from audiosr_cli.streaming.recording import process_array
 from audiosr_cli.streaming.stages import make_stages, stream
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two_speakers.wav"

@@ -41,30 +41,30 @@ def test_filters_have_their_textbook_responses(order: int) -> None:
     assert level["sinc"][~inside].max() <= -120
 
 
-def recipe(**given: float | bool | int) -> dict[str, torch.Tensor]:
-    values = {"cutoff": 4000.0, "roll_off": 0.02, "plain": False, "filter": 0, "folded": False, "shelf_db": 0.0}
-    return {key: torch.tensor([value]) for key, value in (values | {"shelf_from": 0.5} | given).items()}
+def params(**changes: float | bool | int) -> dict[str, torch.Tensor]:
+    values = {"cutoff": 4000.0, "roll_off": 0.02, "resampler": False, "filter": 0, "aliased": False, "shelf_db": 0.0}
+    return {key: torch.tensor([value]) for key, value in (values | {"shelf_start": 0.5} | changes).items()}
 
 
-def response_db(given: dict[str, torch.Tensor]) -> torch.Tensor:
+def response_db(degradation: dict[str, torch.Tensor]) -> torch.Tensor:
     """Level in dB of every 2 Hz of an impulse, band-limited."""
     impulse = torch.zeros(1, LENGTH)
     impulse[0, LENGTH // 2] = 1
-    made = band_limit(impulse, given, RATE)
-    assert int(made.abs().argmax()) == LENGTH // 2  # nothing is delayed
-    return 20 * torch.log10(torch.fft.rfft(made)[0].abs().clamp_min(1e-6))
+    output = band_limit(impulse, degradation, RATE)
+    assert int(output.abs().argmax()) == LENGTH // 2  # nothing is delayed
+    return 20 * torch.log10(torch.fft.rfft(output)[0].abs().clamp_min(1e-6))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_band_limit_applies_the_response(family: str) -> None:
-    level = response_db(recipe(filter=FAMILIES.index(family) * len(ORDERS) + 3))  # order 5
+    level = response_db(params(filter=FAMILIES.index(family) * len(ORDERS) + 3))  # order 5
     hz = torch.tensor([500, 2000, 3000, 5000, 6000, 8000])
     expected = magnitude_db(family, 5, hz.double() / 4000).float().clamp_min(-110)
     torch.testing.assert_close(level[hz // 2].clamp_min(-110), expected, atol=0.5, rtol=0)
 
 
 def test_plain_is_flat_and_then_nothing() -> None:
-    level = response_db(recipe(plain=True, roll_off=0.1, cutoff=4000.0))
+    level = response_db(params(resampler=True, roll_off=0.1, cutoff=4000.0))
     assert level[: 3600 // 2].abs().max() < 1e-3
     assert level[3800 // 2] == pytest.approx(-6.02, abs=0.1)
     assert level[4000 // 2 :].max() < -100
@@ -73,33 +73,39 @@ def test_plain_is_flat_and_then_nothing() -> None:
 def test_folding_aliases_as_decimation_does() -> None:
     time = torch.arange(LENGTH) / RATE
     wave = torch.sin(2 * torch.pi * 5000 * time)[None]
-    soft = recipe(filter=0, folded=True)  # Butterworth, order 2, 4 kHz: 5 kHz is down 5.4 dB
+    soft = params(filter=0, aliased=True)  # Butterworth, order 2, 4 kHz: 5 kHz is down 5.4 dB
     spectrum = torch.fft.rfft(band_limit(wave, soft, RATE))[0].abs() / (LENGTH / 2)
     assert int(spectrum.argmax()) * 2 == 3000
     assert 20 * torch.log10(spectrum[1500]) == pytest.approx(at("butterworth", 2, 1.25), abs=0.1)
     assert spectrum[2500] < 1e-4
 
 
-def test_shelf_turns_down_what_lies_below_the_cutoff() -> None:
-    level = response_db(recipe(plain=True, cutoff=8000.0, shelf_db=-30.0, shelf_from=0.5))
+def test_a_shelf_attenuates_below_the_cutoff() -> None:
+    level = response_db(params(resampler=True, cutoff=8000.0, shelf_db=-30.0, shelf_start=0.5))
     assert level[: 4000 // 2].abs().max() < 1e-3
     torch.testing.assert_close(level[5000 // 2 : 7600 // 2], torch.full((1300,), -30.0), atol=0.01, rtol=0)
 
 
-def test_draws_what_was_asked_for() -> None:
-    settings = Degradation(cutoff_hz=(1000.0, 16000.0), usual_hz=(4000.0,), usual=0.3, plain=0.5, shelf=0.2)
-    made = bandlimit.draw(settings, 4000, generator())
-    assert set(made) == set(bandlimit.KEYS)
-    assert made["cutoff"].min() >= 1000
-    assert made["cutoff"].max() <= 16000
-    assert float((made["cutoff"] == 4000).float().mean()) == pytest.approx(0.3, abs=0.03)
-    assert float((made["cutoff"] < 4000).float().mean()) == pytest.approx(0.35, abs=0.03)  # log-uniform
-    assert float(made["plain"].float().mean()) == pytest.approx(0.5, abs=0.03)
-    assert float((made["shelf_db"] < 0).float().mean()) == pytest.approx(0.2, abs=0.03)
-    assert len(made["filter"].unique()) == len(FAMILIES) * len(ORDERS)
-    assert not (made["folded"] & made["plain"]).any()
+def test_drawn_parameters_follow_the_config() -> None:
+    settings = Degradation(
+        cutoff_hz=(1000.0, 16000.0),
+        common_cutoffs_hz=(4000.0,),
+        common_cutoff_prob=0.3,
+        resampler_prob=0.5,
+        shelf_prob=0.2,
+    )
+    drawn = bandlimit.draw(settings, 4000, generator())
+    assert set(drawn) == set(bandlimit.KEYS)
+    assert drawn["cutoff"].min() >= 1000
+    assert drawn["cutoff"].max() <= 16000
+    assert float((drawn["cutoff"] == 4000).float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float((drawn["cutoff"] < 4000).float().mean()) == pytest.approx(0.35, abs=0.03)  # log-uniform
+    assert float(drawn["resampler"].float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((drawn["shelf_db"] < 0).float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert len(drawn["filter"].unique()) == len(FAMILIES) * len(ORDERS)
+    assert not (drawn["aliased"] & drawn["resampler"]).any()
 
 
 def test_silence_stays_silent() -> None:
-    made = bandlimit.draw(Degradation(), 32, generator())
-    assert band_limit(torch.zeros(32, 4800), made, RATE).abs().max() == 0
+    drawn = bandlimit.draw(Degradation(), 32, generator())
+    assert band_limit(torch.zeros(32, 4800), drawn, RATE).abs().max() == 0

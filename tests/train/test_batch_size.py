@@ -32,9 +32,9 @@ def test_the_fastest_size_wins_and_the_smaller_of_equals(
     speeds: dict[int, float], first: int, best: int, tried: list[int]
 ) -> None:
     asked = []
-    found, known = best_batch_size(lambda size: asked.append(size) or speeds.get(size), first)
-    assert (found, asked) == (best, tried)
-    assert known == {size: speeds[size] for size in asked if size in speeds}
+    size, measured = best_batch_size(lambda size: asked.append(size) or speeds.get(size), first)
+    assert (size, asked) == (best, tried)
+    assert measured == {size: speeds[size] for size in asked if size in speeds}
 
 
 def test_a_limit_ends_the_search() -> None:
@@ -65,9 +65,9 @@ def speed_of(curve: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> list[i
 def test_a_run_measures_and_takes_the_best(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = speed_of({2: 1.0, 4: 1.0, 8: 1.5}, monkeypatch)  # 16 does not fit
     _, rows = run(speakers, STEPS, batch_size=0)
-    found = next(row for row in rows if row["event"] == "batch_size")
-    assert found["batch_size"] == 8
-    assert found["hours_per_minute"] == {
+    event = next(row for row in rows if row["event"] == "batch_size")
+    assert event["batch_size"] == 8
+    assert event["audio_hours_per_minute"] == {
         2: pytest.approx(2 * 0.256 / 60, abs=1e-3),
         4: pytest.approx(4 * 0.256 / 60, abs=1e-3),
         8: pytest.approx(8 * 0.256 / 90, abs=1e-3),
@@ -97,10 +97,10 @@ def test_a_second_sitting_remembers_on_the_same_machine(speakers: Path, monkeypa
 
 
 def test_cpu_memory_is_not_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    trials = object.__new__(batch_size.Trials)
-    object.__setattr__(trials, "device", torch.device("cpu"))
+    measure = object.__new__(batch_size.BatchSizeTrials)
+    object.__setattr__(measure, "device", torch.device("cpu"))
     monkeypatch.setattr(batch_size, "_available_bytes", lambda: 0)
-    assert (trials._fits(1), trials._fits(2)) == (True, False)
+    assert (measure._fits(1), measure._fits(2)) == (True, False)
 
 
 def test_one_process_measures(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,5 +109,5 @@ def test_one_process_measures(speakers: Path, monkeypatch: pytest.MonkeyPatch) -
     from audiosr_cli.train.run import _find_batch_size
     from audiosr_cli.train.session import Session
 
-    with pytest.raises(UsageError, match="under torchrun give a number"):
+    with pytest.raises(UsageError, match="use a number with torchrun"):
         _find_batch_size(None, Session(), speakers, Log(lambda _: None), Ranks(0, 2))  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_flipped_bytes_never_load_and_never_crash(newer: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "longer", "empty", "garbage", "zeros", "a zip file's beginning"])
-def test_a_file_that_is_no_whole_state_gives_way_to_the_older_one(newer: Path, kind: str) -> None:
+def test_the_older_state_replaces_an_incomplete_one(newer: Path, kind: str) -> None:
     whole = newer.read_bytes()
     contents = {
         "truncated": [whole[:size] for size in range(0, len(whole), 97)],
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_whole_state_gives_way_to_the_older_one(newer: Path, k
         assert turn == 1  # the next state replaces the damaged one
         (warning,) = warnings
         assert f"{newer}: the newer of two states is damaged" in warning
-        assert "goes on from the older one, state-0.pt, at step 6" in warning
+        assert "continues from the older one, state-0.pt, at step 6" in warning
         assert "\n" not in warning
 
 
@@ -102,23 +102,23 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
         assert checkpoint.load(tmp_path)[0]["step"] == 6
 
 
-def test_damage_to_the_older_state_is_said_too(newer: Path) -> None:
+def test_damage_to_the_older_state_is_also_reported(newer: Path) -> None:
     write(newer.with_name("state-0.pt"), b"", 6)
     warnings: list[str] = []
     state, turn = checkpoint.load(newer.parent, warnings.append)
     assert (state["step"], turn) == (7, 2)
     assert "the older of two states is damaged" in warnings[0]
-    assert "goes on from the newer one, state-1.pt, at step 7" in warnings[0]
+    assert "continues from the newer one, state-1.pt, at step 7" in warnings[0]
 
 
 def test_two_damaged_states_are_an_error_that_names_both(newer: Path) -> None:
     write(newer, newer.read_bytes()[:100], 7)
     write(newer.with_name("state-0.pt"), b"", 6)
-    with pytest.raises(TrainingError, match=r"no state can be read: .*state-0\.pt: .*state-1\.pt: .*new --out"):
+    with pytest.raises(TrainingError, match=r"no state can be read: .*state-0\.pt: .*state-1\.pt: .*another --out"):
         checkpoint.load(newer.parent)
 
 
-def test_a_state_that_cannot_be_written_leaves_both_as_they_were(newer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_both_states(newer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill_the_disk(stream: checkpoint._HashedStream, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 

@@ -67,7 +67,7 @@ def test_silent_sources_and_silent_mixtures_cost_nothing() -> None:
     assert abs(float(whitened_kmeans(alike, assignment[1:2], weight[1:2]))) < 0.02  # one source: alike is perfect
 
 
-def test_the_loss_in_float32_is_that_in_float64_whatever_the_embeddings() -> None:
+def test_the_loss_in_float32_equals_that_in_float64() -> None:
     embeddings, assignment, weight = mixtures(1, 5000, 20, 2)
     narrow = F.normalize(embeddings * torch.logspace(0, -4, 20).double(), dim=2)  # hardly more than one direction
     for v in (embeddings, narrow, torch.ones_like(embeddings) / 20**0.5):

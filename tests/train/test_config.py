@@ -9,39 +9,40 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import EXAMPLES
-from corpora import generator, voices
+from corpora import RUN, generator, run, voices
 
 from audiosr_cli.checkpoints import store
+from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build
 from audiosr_cli.train.config import DataConfig, read_config
 from audiosr_cli.train.data import folder_paths
-from audiosr_cli.train.measured_rooms import MeasuredRooms
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.reverb import MeasuredRirs
 from audiosr_cli.train.tasks import Recordings
 
 CONFIGS = sorted((EXAMPLES / "train").glob("*.toml"))
 
 
 @cache
-def measured_rooms(rate: int) -> MeasuredRooms:
+def measured_rirs(rate: int) -> MeasuredRirs:
     """One room with a single reflection."""
     response = torch.zeros(1, rate // 4)
     response[0, [0, rate // 10]] = torch.tensor([1.0, 0.5])
-    return MeasuredRooms(rate, (response,))
+    return MeasuredRirs(rate, (response,))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
+def test_every_example_makes_batches_for_its_network(path: Path) -> None:
     config = read_config(path)
     spec = config.training_model.spec
     corpus = voices(128 if spec.task == "embed" else 4, 4.0, spec.out_rate)
     noise = voices(1, 4.0, spec.out_rate) if config.data.noise else None
-    rooms = measured_rooms(spec.out_rate) if config.data.rir else None
-    batch = config.task.batch(Recordings(corpus, corpus, noise, rooms), generator(), Ranks())
+    rirs = measured_rirs(spec.out_rate) if config.data.rir else None
+    batch = config.task.batch(Recordings(corpus, corpus, noise, rirs), generator(), Ranks())
     torch.manual_seed(0)
     model = build(config.architecture, config.training_model)
     with torch.no_grad():
-        few = 2 if spec.task == "embed" else 1  # voices are told from each other
+        few = 2 if spec.task == "embed" else 1  # the loss compares speakers
         terms = config.task.losses(model, {key: value[:few] for key, value in batch.items()}).terms
     assert all(torch.isfinite(term) for term in terms.values())
     with torch.device("meta"):
@@ -50,7 +51,7 @@ def test_every_example_makes_batches_that_its_network_takes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["spectral2", "spectral2_narrow", "spectral_bwe", "audiosr_small", "audio_unet"])
-def test_the_bundled_models_are_what_their_examples_describe(name: str) -> None:
+def test_bundled_models_match_their_example_configs(name: str) -> None:
     described = [config for path in CONFIGS if (config := read_config(path)).model.spec.name == name]
     assert len(described) == 1
     assert store.load_model(name).config == described[0].model
@@ -58,17 +59,17 @@ def test_the_bundled_models_are_what_their_examples_describe(name: str) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_folders_of_every_example_exist(path: Path, data: Path) -> None:
-    wanted = read_config(path).data
+    settings = read_config(path).data
     root = data if path.stem != "tutorial" else EXAMPLES
-    assert folder_paths(root, wanted.train + wanted.valid + wanted.noise + wanted.rir + wanted.valid_noise)
-    assert (root / wanted.table).exists()
+    assert folder_paths(root, settings.train + settings.valid + settings.noise + settings.rir + settings.valid_noise)
+    assert (root / settings.table).exists()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_examples_that_list_shares_list_one_for_each_folder(path: Path) -> None:
-    wanted = read_config(path).data
-    assert len(wanted.shares) in (0, len(wanted.train))
-    assert wanted.table or len(wanted.train) == 1  # a speaker of two folders is one speaker
+    settings = read_config(path).data
+    assert len(settings.shares) in (0, len(settings.train))
+    assert settings.table or len(settings.train) == 1  # a speaker of two folders is one speaker
 
 
 def test_the_page_on_data_names_every_field() -> None:
@@ -76,3 +77,52 @@ def test_the_page_on_data_names_every_field() -> None:
     section = page.split("## The `[data]` section")[1].split("\n## ")[0]
     for field in fields(DataConfig):
         assert f"`{field.name}`" in section
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (("batch_size = 2", "batch_sise = 2"), UsageError, "did you mean 'batch_size'"),
+        (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
+        (("[loop]", "[loops]"), UsageError, "unknown section"),
+        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, audiosr, band_masks"),
+        (('name = "separate"', 'name = "x"'), UsageError, "known: audiosr, embed, separate, separate-sr, upsample"),
+        (("batch_size = 2", ""), UsageError, "the key 'batch_size' is missing"),
+        (("batch_size = 2", "batch_size = 2.5"), UsageError, "expected an integer"),
+        (("level_db = [0.0, 0.0]", "level_db = [0.0]"), UsageError, "expected 2 values"),
+        (("level_db = [0.0, 0.0]", "level_db = 3"), UsageError, "expected a list"),
+        (('precision = "fp32"', 'precision = "fp8"'), UsageError, "must be one of bf16, fp32"),
+        (("minutes = 0.05", "minutes = 0"), UsageError, "above 0"),
+        (("batch_size = 2", "batch_size = 0"), UsageError, "batch_size = 0: must be above 0"),
+        (("level_db", "turns_prob = 1.5\nlevel_db"), UsageError, "turns_prob = 1.5: must be between 0 and 1"),
+        (("level_db", "overlap = [1.0, 0.5]\nlevel_db"), UsageError, "the lower value first"),
+        (("level_db", "noise_prob = 0.5\nlevel_db"), UsageError, r"noise_prob = 0.5: needs recordings of noise"),
+        (
+            ("level_db", "reverb_prob = 0.5\nmeasured_rir_share = 0.5\nlevel_db"),
+            UsageError,
+            r"measured_rir_share = 0.5: needs measured responses",
+        ),
+        (('train = ["train"]', 'train = ["train"]\nrir = ["rir"]'), TrainingError, "rir: no such folder; set --data"),
+        (('train = ["train"]', 'train = ["train"]\nbalance = 2'), UsageError, "balance = 2.0: must be between 0 and 1"),
+        (('train = ["train"]', 'train = ["train"]\nmin_seconds = 9.0'), TrainingError, "every recording is shorter"),
+        (("minutes = 0.05", "minutes = true"), UsageError, "expected a number"),
+        (("warmup_steps = 5", "betas = [0.9, 1.0]"), UsageError, "below 1"),
+        (("filters = 8", "filters = 8.0"), UsageError, "expected an integer"),
+        (('output = "linear"', 'output = "liner"'), UsageError, "must be one of tanh, clip, linear"),
+        (('name = "tiny"', 'name = "a/b"'), UsageError, "letters, digits"),
+        (("norm = true", "norm = true\nchannels = 2"), UsageError, "channels = 2: must be 1"),
+        (('name = "separate"', 'name = "upsample"'), UsageError, "is a model for the task 'separate'"),
+        (("valid = false", "valid = false\nsources = 3"), UsageError, "changes the shapes"),
+        (('valid = ["valid"]', 'valid = ["valid/d"]'), TrainingError, "1 speaker"),
+        (("crop_s = 0.256", "crop_s = 0.2561"), UsageError, "do not fit this network"),
+        (('train = ["train"]', 'train = ["no"]'), TrainingError, "no such folder"),
+        (('train = ["train"]', 'train = ["train/a"]'), TrainingError, "1 speaker"),
+        (("[model]", "[model"), TrainingError, "cannot be read as TOML"),
+    ],
+)
+def test_unusable_configs_and_data_are_named_in_the_error(
+    change: tuple[str, str], kind: type[Exception], message: str, speakers: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        run(speakers, RUN.replace(*change))
+    assert not (speakers / "out" / "tiny.safetensors").exists()

@@ -1,4 +1,4 @@
-"""train/heads.py and train/aids.py: heads that only training has, switched on and off while a run goes on."""
+"""train/heads.py and auxiliary.py: auxiliary heads, switched on and off when a run is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train import checkpoint
-from audiosr_cli.train.heads import Assisted, Clustering, Heads
+from audiosr_cli.train.heads import ClusteringConfig, Heads, ModelWithHeads
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.loop_config import LoopConfig
@@ -39,7 +39,7 @@ CONFIG = SpectralUNetConfig(
     core=1024,
     overlap=0,
 )
-BOTH = {"clustering": Clustering(10.0, 4), "half_resolution_weight": 0.5}
+BOTH = {"clustering": ClusteringConfig(10.0, 4), "half_resolution_weight": 0.5}
 RECORDINGS = Recordings(voices(4, 1.0), voices(3, 1.0))
 
 
@@ -49,13 +49,13 @@ def network(seed: int = 0, config: SpectralUNetConfig = CONFIG) -> SpectralUNet:
 
 
 def heads_of(model: SpectralUNet, loss: Any = None) -> Heads:
-    return Heads(model, Clustering(10.0, 4), 0.5, loss or (lambda a, b: (a - b).abs().mean()))
+    return Heads(model, ClusteringConfig(10.0, 4), 0.5, loss or (lambda a, b: (a - b).abs().mean()))
 
 
-def test_heads_do_not_change_what_the_network_answers() -> None:
+def test_heads_do_not_change_the_networks_output() -> None:
     model = network()
     x = torch.randn(2, 1, 2048, generator=generator())
-    output, extra = Assisted(model, heads_of(model))(x)
+    output, extra = ModelWithHeads(model, heads_of(model))(x)
     assert torch.equal(output, model(x))
     assert extra["clustering"].shape == (2, 33, 24, 4)
     torch.testing.assert_close(extra["clustering"].norm(dim=-1), torch.ones(2, 33, 24))
@@ -84,16 +84,16 @@ def test_an_answer_at_half_resolution_has_a_mask_for_every_two_bins_and_frames(g
     with torch.no_grad():
         head.weight[channel, 0] = 1.0  # source 0, the real part
     x = torch.randn(1, 1, 2048, generator=generator())
-    made = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
+    estimate = heads(x, [half, torch.zeros(1, 8, 34, config.rows)])["half_resolution"]
     spectrum = heads.stft.analyse(x[:, 0])
     alone = torch.zeros_like(spectrum)
     pair = slice(bin_of - bin_of % 2, bin_of - bin_of % 2 + 2)
     alone[:, 10:12, pair] = spectrum[:, 10:12, pair]
-    torch.testing.assert_close(made[:, 0], heads.stft.synthesise(alone, 2048))
-    assert not made[:, 1].any()
+    torch.testing.assert_close(estimate[:, 0], heads.stft.synthesise(alone, 2048))
+    assert not estimate[:, 1].any()
 
 
-def test_targets_of_clustering_are_who_dominates_each_row() -> None:
+def test_targets_of_clustering_are_the_dominant_sources() -> None:
     """A low tone and a high one: rows below are the first source's, groups above the second's, by their mean power."""
     heads = heads_of(network())
     time = torch.arange(2048) / 8000
@@ -123,8 +123,10 @@ def test_losses_are_weighted_and_named() -> None:
 
 
 def test_networks_without_such_maps_are_refused() -> None:
-    task = Separation(CONFIG.spec, 2, 0.256, clustering=Clustering(10.0))
-    with pytest.raises(UsageError, match=r"\[task.clustering\] weight = 10: only the architecture spectral_unet"):
+    task = Separation(CONFIG.spec, 2, 0.256, clustering=ClusteringConfig(10.0))
+    with pytest.raises(
+        UsageError, match=r"\[task.clustering\] weight = 10: auxiliary heads need \[model\] architecture"
+    ):
         task.heads(build("wave_u_net", make_config("wave_u_net", {})))
     with pytest.raises(UsageError, match=r"context = 0, not 256"):
         task.heads(network(config=replace(CONFIG, context=256)))
@@ -132,7 +134,7 @@ def test_networks_without_such_maps_are_refused() -> None:
         heads_of(network(config=replace(CONFIG, fine=17, group=1, n_fft=128, widths=(8, 8), time_strides=(2,))))
 
 
-def trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Trainer:
+def make_trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Trainer:
     model, rows = network(), list[Any]()
     task = Separation(CONFIG.spec, 2, 0.256, **((BOTH | values) if heads else {}))
     loop = LoopConfig(precision="fp32", warmup_steps=1, optimizer=optimizer, learning_rate=3e-3)
@@ -140,87 +142,87 @@ def trainer(out: Path, optimizer: str, heads: bool, **values: Any) -> Trainer:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_run_goes_on_with_heads_and_without_them_again(optimizer: str, tmp_path: Path) -> None:
+def test_a_run_resumes_with_heads_and_without_them(optimizer: str, tmp_path: Path) -> None:
     """What the optimizer knows of the network stays with the network; what a head knows comes back with that head."""
 
-    def steps(made: Trainer, count: int = 3) -> dict[str, float]:
-        terms = [made.train_step(made.batch(RECORDINGS)) for _ in range(count)]
-        made.save()
+    def steps(trainer: Trainer, count: int = 3) -> dict[str, float]:
+        terms = [trainer.train_step(trainer.batch(RECORDINGS)) for _ in range(count)]
+        trainer.save()
         return terms[-1]
 
-    def known(made: Trainer) -> list[dict[str, Tensor]]:
-        return [{k: v.clone() for k, v in made.optimizer.state[p].items()} for p in made.model.parameters()]
+    def optimizer_states(trainer: Trainer) -> list[dict[str, Tensor]]:
+        return [{k: v.clone() for k, v in trainer.optimizer.state[p].items()} for p in trainer.model.parameters()]
 
-    plain = trainer(tmp_path, optimizer, heads=False)
+    plain = make_trainer(tmp_path, optimizer, heads=False)
     assert set(steps(plain)) == {"si_snr_and_level"}
-    assisted = trainer(tmp_path, optimizer, heads=True)
-    assisted.load()
-    for own, theirs in zip(known(assisted), known(plain), strict=True):
+    with_heads = make_trainer(tmp_path, optimizer, heads=True)
+    with_heads.load()
+    for own, theirs in zip(optimizer_states(with_heads), optimizer_states(plain), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
-    assert assisted.aids.heads is not None
-    assert not any(assisted.optimizer.state[p] for p in assisted.aids.parameters())
-    before = [p.clone() for p in assisted.aids.parameters()]
-    terms = steps(assisted)
+    assert with_heads.auxiliary.heads is not None
+    assert not any(with_heads.optimizer.state[p] for p in with_heads.auxiliary.parameters())
+    before = [p.clone() for p in with_heads.auxiliary.parameters()]
+    terms = steps(with_heads)
     assert set(terms) == {"si_snr_and_level", "clustering", "half_resolution"}
-    assert all(not torch.equal(a, b) for a, b in zip(before, assisted.aids.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, with_heads.auxiliary.parameters(), strict=True))
 
-    again = trainer(tmp_path, optimizer, heads=True)
+    again = make_trainer(tmp_path, optimizer, heads=True)
     again.load()
-    for own, theirs in zip(again.aids.parameters(), assisted.aids.parameters(), strict=True):
+    for own, theirs in zip(again.auxiliary.parameters(), with_heads.auxiliary.parameters(), strict=True):
         assert torch.equal(own, theirs)
-        states = again.optimizer.state[own], assisted.optimizer.state[theirs]
+        states = again.optimizer.state[own], with_heads.optimizer.state[theirs]
         assert states[0] and all(torch.equal(states[0][key], states[1][key]) for key in states[1])
 
-    wider = trainer(tmp_path, optimizer, heads=True, clustering=Clustering(10.0, 6))
+    wider = make_trainer(tmp_path, optimizer, heads=True, clustering=ClusteringConfig(10.0, 6))
     wider.load()
-    assert wider.aids.heads is not None and wider.aids.heads.clustering is not None
-    assert not wider.optimizer.state[wider.aids.heads.clustering.weight]
-    assert wider.optimizer.state[next(wider.aids.heads.half_resolution.parameters())]
+    assert wider.auxiliary.heads is not None and wider.auxiliary.heads.clustering is not None
+    assert not wider.optimizer.state[wider.auxiliary.heads.clustering.weight]
+    assert wider.optimizer.state[next(wider.auxiliary.heads.half_resolution.parameters())]
     wider.train_step(wider.batch(RECORDINGS))
 
-    without = trainer(tmp_path, optimizer, heads=False)
+    without = make_trainer(tmp_path, optimizer, heads=False)
     without.load()
-    for own, theirs in zip(known(without), known(assisted), strict=True):
+    for own, theirs in zip(optimizer_states(without), optimizer_states(with_heads), strict=True):
         assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
     steps(without)
     state = checkpoint.load(tmp_path)[0]
-    assert not state["aids"]["heads"]
+    assert not state["auxiliary"]["heads"]
     assert len(state["optimizer"]["state"]) == len(list(without.model.parameters()))
 
 
 def test_states_of_versions_without_aids_can_be_resumed(tmp_path: Path) -> None:
-    plain = trainer(tmp_path, "muon", heads=False)
+    plain = make_trainer(tmp_path, "muon", heads=False)
     plain.train_step(plain.batch(RECORDINGS))
     plain.save()
     state, turn = checkpoint.load(tmp_path)
-    del state["aids"]
+    del state["auxiliary"]
     checkpoint.save(tmp_path, state, turn)
-    made = trainer(tmp_path, "muon", heads=True)
-    made.load()
-    assert made.progress.step == 1
-    made.train_step(made.batch(RECORDINGS))
+    trainer = make_trainer(tmp_path, "muon", heads=True)
+    trainer.load()
+    assert trainer.progress.step == 1
+    trainer.train_step(trainer.batch(RECORDINGS))
 
 
 def test_a_head_learns_with_the_network(tmp_path: Path) -> None:
-    made = trainer(tmp_path, "muon", heads=True)
-    batch = made.batch(RECORDINGS)
-    seen = [made.train_step(batch) for _ in range(60)]
+    trainer = make_trainer(tmp_path, "muon", heads=True)
+    batch = trainer.batch(RECORDINGS)
+    seen = [trainer.train_step(batch) for _ in range(60)]
     assert seen[-1]["clustering"] < 0.8 * seen[0]["clustering"]
     assert seen[-1]["half_resolution"] < seen[0]["half_resolution"] - 1
     assert seen[-1]["si_snr_and_level"] < seen[0]["si_snr_and_level"] - 2
 
 
-def test_a_silent_batch_leaves_everything_finite(tmp_path: Path) -> None:
-    made = trainer(tmp_path, "adamw", heads=True)
-    batch = made.batch(RECORDINGS)
+def test_a_silent_batch_keeps_everything_finite(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, "adamw", heads=True)
+    batch = trainer.batch(RECORDINGS)
     batch["input"][0], batch["target"][0] = 0, 0
-    terms = made.train_step(batch)
+    terms = trainer.train_step(batch)
     assert all(abs(value) < 1e3 for value in terms.values())
-    assert made._nonfinite == 0
-    assert all(torch.isfinite(p).all() for p in (*made.model.parameters(), *made.aids.parameters()))
+    assert trainer.gradient_check.consecutive == 0
+    assert all(torch.isfinite(p).all() for p in (*trainer.model.parameters(), *trainer.auxiliary.parameters()))
 
 
-AIDED = """
+AUXILIARY = """
 [model]
 architecture = "spectral_unet"
 name = "tiny"
@@ -248,7 +250,7 @@ crop_s = 0.256
 half_resolution_weight = 0.5
 [task.clustering]
 weight = 10.0
-[task.pairs]
+[task.pair_sampling]
 candidates = 2
 [loop]
 steps = 12
@@ -259,44 +261,46 @@ optimizer = "muon"
 """
 
 
-def test_an_interrupted_run_with_every_aid_ends_where_an_uninterrupted_one_does(
+def test_an_interrupted_run_with_all_auxiliary_losses_has_the_same_result(
     speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best, _ = run(speakers, AIDED, "whole")
-    names = {key.split(".")[0] for key in load_file(best)}  # AIDED has no groups
+    best, _ = run(speakers, AUXILIARY, "whole")
+    names = {key.split(".")[0] for key in load_file(best)}  # AUXILIARY has no groups
     assert names == {key for key, _ in network().named_children()} - {"stft", "enter_high", "head_high"}
     interrupt_at(7, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        run(speakers, AIDED, "parts")
-    run(speakers, AIDED, "parts", resume=True)
+        run(speakers, AUXILIARY, "parts")
+    run(speakers, AUXILIARY, "parts", resume=True)
     whole, parts = (checkpoint.load(speakers / name)[0] for name in ("whole", "parts"))
     for key, value in whole["model"].items():
         torch.testing.assert_close(parts["model"][key], value, atol=1e-4, rtol=0, msg=key)
-    for key, value in whole["aids"]["heads"].items():
-        torch.testing.assert_close(parts["aids"]["heads"][key], value, atol=1e-4, rtol=0, msg=key)
-    difficulty, other = (state["aids"]["difficulty"] for state in (whole, parts))
+    for key, value in whole["auxiliary"]["heads"].items():
+        torch.testing.assert_close(parts["auxiliary"]["heads"][key], value, atol=1e-4, rtol=0, msg=key)
+    difficulty, other = (state["auxiliary"]["difficulty"] for state in (whole, parts))
     assert difficulty["steps"] == 12 and torch.equal(difficulty["pairs"], other["pairs"])
     assert len(difficulty["pairs"]) == 3
     torch.testing.assert_close(other["difficulty"], difficulty["difficulty"], atol=1e-2, rtol=0)
 
 
 def test_every_aid_can_be_switched_off_and_on_by_the_config_of_a_resume(speakers: Path) -> None:
-    plain = AIDED[: AIDED.index("half_resolution_weight")] + AIDED[AIDED.index("[loop]") :]
+    plain = AUXILIARY[: AUXILIARY.index("half_resolution_weight")] + AUXILIARY[AUXILIARY.index("[loop]") :]
     run(speakers, plain.replace("steps = 12", "steps = 2"))
-    run(speakers, AIDED.replace("steps = 12", "steps = 4"), resume=True)
-    assert checkpoint.load(speakers / "out")[0]["aids"]["difficulty"]["steps"] == 2
+    run(speakers, AUXILIARY.replace("steps = 12", "steps = 4"), resume=True)
+    assert checkpoint.load(speakers / "out")[0]["auxiliary"]["difficulty"]["steps"] == 2
     run(speakers, plain.replace("steps = 12", "steps = 5"), resume=True)
     assert checkpoint.load(speakers / "out")[0]["step"] == 5
 
 
-def test_what_a_config_cannot_ask_for_is_refused_before_anything_is_written(speakers: Path) -> None:
+def test_impossible_configs_are_refused_before_anything_is_written(speakers: Path) -> None:
     rows: Rows = []
     with pytest.raises(UsageError, match="context = 0, not 512"):
-        run(speakers, AIDED.replace("[model.training]\ncontext = 0", ""))
+        run(speakers, AUXILIARY.replace("[model.training]\ncontext = 0", ""))
     with pytest.raises(UsageError, match="features = 1"):
-        run(speakers, AIDED.replace("weight = 10.0", "weight = 10.0\nfeatures = 1"))
+        run(speakers, AUXILIARY.replace("weight = 10.0", "weight = 10.0\nfeatures = 1"))
     with pytest.raises(UsageError, match="half_resolution_weight = -1"):
-        run(speakers, AIDED.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
-    with pytest.raises(UsageError, match="turns, short and absent must be below 1"):
-        run(speakers, AIDED.replace("[task.pairs]", "[task.mixing]\nturns = 1.0\n[task.pairs]"))
+        run(speakers, AUXILIARY.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
+    with pytest.raises(UsageError, match="turns_prob, padded_prob and silent_source_prob must be below 1"):
+        run(
+            speakers, AUXILIARY.replace("[task.pair_sampling]", "[task.mixing]\nturns_prob = 1.0\n[task.pair_sampling]")
+        )
     assert not rows and not (speakers / "out").exists()

@@ -45,7 +45,7 @@ valid_every_min = 5.0
 """
 
 
-def test_a_separator_that_learns_beside_its_restorer_is_kept_and_goes_on(
+def test_a_jointly_trained_separator_is_saved_and_resumed(
     speakers: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best, _ = run(speakers, JOINT, "whole")
@@ -53,9 +53,9 @@ def test_a_separator_that_learns_beside_its_restorer_is_kept_and_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run(speakers, JOINT, "parts")
     run(speakers, JOINT, "parts", resume=True)
-    whole, parts = (checkpoint.load(speakers / name)[0]["partner"] for name in ("whole", "parts"))
-    begun = store.load_model("wave_u_net").state_dict()
+    whole, parts = (checkpoint.load(speakers / name)[0]["joint_model"] for name in ("whole", "parts"))
+    initial = store.load_model("wave_u_net").state_dict()
     assert all(torch.allclose(parts[key], whole[key], atol=1e-4) for key in whole)
-    assert any(not torch.allclose(parts[key], begun[key], atol=1e-4) for key in whole)
+    assert any(not torch.allclose(parts[key], initial[key], atol=1e-4) for key in whole)
     learned = store.load_model(str(best.parent / "wave_u_net.safetensors"))
     assert (learned.spec, store.load_model(str(best)).spec.inputs) == (store.load_model("wave_u_net").spec, 3)

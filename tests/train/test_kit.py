@@ -57,15 +57,15 @@ def stop_at(steps: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_runs_share_the_time_and_a_second_call_goes_on(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_share_the_time_and_a_second_call_continues(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets = []
     real = run_kit.__globals__["process_age"]
     monkeypatch.setattr("audiosr_cli.train.kit.process_age", lambda: 100.0)
     calls = stop_at(5, monkeypatch)
-    begun = Trainer.__init__
+    init = Trainer.__init__
 
     def noting(self: Trainer, *arguments: Any, **more: Any) -> None:
-        begun(self, *arguments, **more)
+        init(self, *arguments, **more)
         assert self.session.deadline is not None
         budgets.append(self.session.deadline.left() + real())
 
@@ -91,7 +91,7 @@ def test_the_table_says_speed_and_scores(kit: Path, monkeypatch: pytest.MonkeyPa
     rows = run_kit(call(kit, names=("one",)), lambda _: None)
     assert rows == json.loads((kit / "out" / "report.json").read_text())
     assert rows[0]["steps_per_s"] > 0
-    assert rows[0]["hours_per_minute"] > 0
+    assert rows[0]["audio_hours_per_minute"] > 0
     assert {"first", "last", "best"} <= set(rows[0])
     lines = table(rows).splitlines()
     assert lines[0].split() == ["run", "batch", "steps/s", "hours/min", "steps", "hours", "minutes"]
@@ -122,7 +122,7 @@ def test_no_kind_of_failure_ends_the_others(kit: Path, monkeypatch: pytest.Monke
     assert runs == ["one", "two"]
 
 
-def test_kits_that_are_not_whole(kit: Path) -> None:
+def test_incomplete_kits_are_refused(kit: Path) -> None:
     with pytest.raises(UsageError, match="no run 'three' in this kit; it has: one, two"):
         read_kit(kit, ["three"])
     path = next((kit / "data").rglob("*.flac"))
@@ -148,7 +148,7 @@ def shell(kit: Path, *arguments: str, python: str = sys.executable, **more: str)
     )
 
 
-def test_run_sh_trains_is_killed_and_goes_on(kit: Path) -> None:
+def test_run_sh_continues_after_a_kill(kit: Path) -> None:
     """The kit's own code, from another folder, with nothing but PATH."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "OUT": str(kit / "to")}
     command = ["bash", kit / "run.sh", "one", "--minutes", "10", "--batch-size", "2", "--export-every", "1"]
@@ -184,7 +184,7 @@ sys.meta_path.insert(0, Hide())
     return str(folder / "hidden")
 
 
-def test_run_sh_installs_wheels_only_where_something_is_missing(kit: Path, tmp_path: Path) -> None:
+def test_run_sh_installs_wheels_only_if_packages_are_missing(kit: Path, tmp_path: Path) -> None:
     hidden = fake_python(tmp_path, "typer")
     done = shell(kit, "--help", PYTHONPATH=hidden)
     assert done.returncode == 1

@@ -27,7 +27,7 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     log = Log(lambda row: None)
     log.open(tmp_path, 0, tensorboard=True)
     for step in range(1, 101):
-        log.step({"step": step, "minutes": step / 60, "hours_heard": step / 100, "lr": 1e-3}, {"a": float(step)}, 0.5)
+        log.step({"step": step, "minutes": step / 60, "audio_hours": step / 100, "lr": 1e-3}, {"a": float(step)}, 0.5)
     board = reading.EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert [(row.step, row.value) for row in board.Scalars("train/a")] == [(50, 25.5), (100, 75.5)]

@@ -21,7 +21,7 @@ from audiosr_cli.train.tasks import Recordings, Separation
 RECORDINGS = Recordings(voices(3, 1.0), voices(2, 1.0))
 
 
-def trainer(out: Path, rows: Rows, **loop: Any) -> Trainer:
+def make_trainer(out: Path, rows: Rows, **loop: Any) -> Trainer:
     torch.manual_seed(0)
     config = make_config("wave_u_net", SMALL["wave_u_net"])
     model, deployed = build("wave_u_net", config), build("wave_u_net", config)
@@ -31,41 +31,41 @@ def trainer(out: Path, rows: Rows, **loop: Any) -> Trainer:
     )
 
 
-def exported(made: Trainer, score: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+def exported(trainer: Trainer, score: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """The weights that a validation with this score leaves."""
     monkeypatch.setattr(Separation, "score", lambda *_: score)
-    made.validate(RECORDINGS)
-    return store.load_model(str(made.out / f"{made.model.spec.name}.safetensors")).state_dict()
+    trainer.validate(RECORDINGS)
+    return store.load_model(str(trainer.out / f"{trainer.model.spec.name}.safetensors")).state_dict()
 
 
-def are(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+def are(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
     """Whether weights are the expected ones, as far as half precision holds them."""
-    return all(torch.allclose(value, expected[name], atol=1e-3) for name, value in found.items())
+    return all(torch.allclose(value, expected[name], atol=1e-3) for name, value in actual.items())
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_averaged_weights_are_exported_where_there_are_any(
+def test_averaged_weights_are_exported_if_there_are_any(
     ema: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = trainer(tmp_path, [], ema=ema)
+    trainer = make_trainer(tmp_path, [], ema=ema)
     for _ in range(10):
-        made.train_step(made.batch(RECORDINGS))
-    found = exported(made, 1.0, monkeypatch)
-    assert are(found, made.model.state_dict()) == (not ema)
-    assert are(found, made.average or made.model.state_dict())
+        trainer.train_step(trainer.batch(RECORDINGS))
+    weights = exported(trainer, 1.0, monkeypatch)
+    assert are(weights, trainer.model.state_dict()) == (not ema)
+    assert are(weights, trainer.average or trainer.model.state_dict())
 
 
 def test_only_better_weights_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trainer(tmp_path, [])
-    first = exported(made, 2.0, monkeypatch)
-    made.train_step(made.batch(RECORDINGS))
-    assert are(exported(made, 1.0, monkeypatch), first)
-    assert are(exported(made, 3.0, monkeypatch), made.model.state_dict())
+    trainer = make_trainer(tmp_path, [])
+    first = exported(trainer, 2.0, monkeypatch)
+    trainer.train_step(trainer.batch(RECORDINGS))
+    assert are(exported(trainer, 1.0, monkeypatch), first)
+    assert are(exported(trainer, 3.0, monkeypatch), trainer.model.state_dict())
 
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 1e6])
 def test_gradients_are_clipped_to_their_norm(clip_norm: float, tmp_path: Path) -> None:
-    made = trainer(tmp_path, [], clip_norm=clip_norm)
-    made.train_step(made.batch(RECORDINGS))
-    norm = float(torch.cat([weight.grad.flatten() for weight in made.model.parameters()]).norm())
+    trainer = make_trainer(tmp_path, [], clip_norm=clip_norm)
+    trainer.train_step(trainer.batch(RECORDINGS))
+    norm = float(torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()]).norm())
     assert norm == pytest.approx(1e-3, rel=1e-2) if clip_norm < 1 else 1e-2 < norm < clip_norm

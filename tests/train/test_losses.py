@@ -11,7 +11,7 @@ from corpora import generator
 from audiosr_cli.dsp.metrics import lsd, si_sdr, snr
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.train.losses import (
-    best_assignment,
+    best_permutation,
     complex_stft,
     hungarian,
     log_mel,
@@ -38,7 +38,7 @@ def test_pit_finds_the_order(sources: int) -> None:
     estimate = reference[:, order] + 0.1 * randn(4, sources, 1000, seed=1)
     assert float(pit(estimate, reference, snr)) == pytest.approx(-20, abs=0.5)
     assert float(pit(estimate, reference, snr, best_db=5.0)) == -5.0
-    assert torch.equal(best_assignment(torch.eye(sources)[order][None])[0], order.argsort())
+    assert torch.equal(best_permutation(torch.eye(sources)[order][None])[0], order.argsort())
 
 
 def test_hungarian_is_as_cheap_as_the_best_of_all_orders() -> None:
@@ -47,10 +47,10 @@ def test_hungarian_is_as_cheap_as_the_best_of_all_orders() -> None:
             cost = randn(size, size, seed=seed).double()
             if seed % 3 == 0:
                 cost = cost.round()  # ties
-            found = hungarian(cost.tolist())
-            assert sorted(found) == list(range(size))
+            assignment = hungarian(cost.tolist())
+            assert sorted(assignment) == list(range(size))
             best = min(sum(float(cost[i, j]) for i, j in enumerate(order)) for order in permutations(range(size)))
-            assert sum(float(cost[i, j]) for i, j in enumerate(found)) == pytest.approx(best, abs=1e-9)
+            assert sum(float(cost[i, j]) for i, j in enumerate(assignment)) == pytest.approx(best, abs=1e-9)
 
 
 def test_pit_passes_gradients_to_the_chosen_pairs() -> None:
@@ -61,7 +61,7 @@ def test_pit_passes_gradients_to_the_chosen_pairs() -> None:
     assert (estimate.grad.abs().amax(-1) > 0).all()
 
 
-def test_a_silent_source_wants_silence() -> None:
+def test_a_silent_source_rewards_a_silent_estimate() -> None:
     reference = randn(1, 2, 1000)
     reference[:, 1] = 0
     quiet = torch.stack([reference[:, 0], 0.001 * randn(1, 1000, seed=1)], 1)
@@ -110,8 +110,8 @@ def test_thresholds_saturate() -> None:
 
 def test_stages_are_averaged() -> None:
     reference = randn(1, 2, 100)
-    made = multi_stage([reference, 0 * reference], [reference, reference], lambda a, b: (a - b).abs().mean())
-    assert float(made) == pytest.approx(float(reference.abs().mean()) / 2)
+    loss = multi_stage([reference, 0 * reference], [reference, reference], lambda a, b: (a - b).abs().mean())
+    assert float(loss) == pytest.approx(float(reference.abs().mean()) / 2)
 
 
 @pytest.mark.parametrize("distance", SPECTRAL)

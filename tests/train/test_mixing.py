@@ -16,8 +16,8 @@ VOICES = voices(5)
 
 
 def mixed(settings: Mixing, sources: int = 2, **more: object) -> tuple[torch.Tensor, torch.Tensor]:
-    recipe = mixing.draw(settings, VOICES, sources, COUNT, LENGTH, generator(), **more)
-    return mixing.render(recipe, VOICES, LENGTH, CPU, **more)
+    params = mixing.draw(settings, VOICES, sources, COUNT, LENGTH, generator(), **more)
+    return mixing.render(params, VOICES, LENGTH, CPU, **more)
 
 
 def level_db(waves: torch.Tensor) -> torch.Tensor:
@@ -25,8 +25,8 @@ def level_db(waves: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sources", [2, 3])
-def test_levels_are_those_asked_for_and_sources_sum_to_the_mixture(sources: int) -> None:
-    mix, parts = mixed(Mixing(spread_db=5.0, level_db=(-30.0, -10.0)), sources)
+def test_levels_follow_the_config_and_sources_sum_to_the_mixture(sources: int) -> None:
+    mix, parts = mixed(Mixing(level_spread_db=5.0, level_db=(-30.0, -10.0)), sources)
     assert parts.shape == (COUNT, sources, LENGTH)
     torch.testing.assert_close(parts.sum(1), mix, atol=1e-6, rtol=0)
     level = level_db(parts)
@@ -38,13 +38,13 @@ def test_levels_are_those_asked_for_and_sources_sum_to_the_mixture(sources: int)
     assert whole.max() - whole.min() > 15
 
 
-def test_every_source_has_a_polarity_of_its_own() -> None:
+def test_every_source_has_its_own_random_polarity() -> None:
     """Recordings that lie above zero throughout: their signs tell."""
     corpus = corpus_of(
         [np.full(8000, 0.1) + 0.05 * np.random.default_rng(i).random(8000) for i in range(5)], [*range(5)]
     )
-    recipe = mixing.draw(Mixing(), corpus, 2, COUNT, LENGTH, generator())
-    _, parts = mixing.render(recipe, corpus, LENGTH, CPU)
+    params = mixing.draw(Mixing(), corpus, 2, COUNT, LENGTH, generator())
+    _, parts = mixing.render(params, corpus, LENGTH, CPU)
     inverted = parts.mean(-1) < 0  # (B, S)
     assert 0.3 < float(inverted.float().mean()) < 0.7
     assert 0.3 < float((inverted[:, 0] == inverted[:, 1]).float().mean()) < 0.7  # nor is it the other's
@@ -59,8 +59,8 @@ def test_every_batch_is_another_and_every_seed_the_same() -> None:
 
 
 @pytest.mark.parametrize(("overlap", "shared"), [(1.0, 1.0), (0.5, 1 / 3), (0.0, 0.0), (-0.5, 0.0)])
-def test_turns_overlap_as_asked(overlap: float, shared: float) -> None:
-    _, parts = mixed(Mixing(turns=1.0, overlap=(overlap, overlap)))
+def test_turns_overlap_by_the_configured_share(overlap: float, shared: float) -> None:
+    _, parts = mixed(Mixing(turns_prob=1.0, overlap=(overlap, overlap)))
     speaks = parts != 0
     both = speaks.all(1).float().mean(-1)
     assert float(both.mean()) == pytest.approx(shared, abs=0.03)
@@ -74,7 +74,7 @@ def test_turns_overlap_as_asked(overlap: float, shared: float) -> None:
 
 
 def test_shifted_turns_are_of_any_length_and_leave_no_end_silent() -> None:
-    _, parts = mixed(Mixing(turns=1.0, overlap=(0.3, 0.3), shift=0.5))
+    _, parts = mixed(Mixing(turns_prob=1.0, overlap=(0.3, 0.3), turn_shift=0.5))
     speaks = parts != 0
     assert float(speaks.all(1).float().mean()) == pytest.approx(0.3 / 1.7, abs=0.03)  # as without
     assert speaks.any(1)[:, [1, -2]].all()
@@ -84,7 +84,7 @@ def test_shifted_turns_are_of_any_length_and_leave_no_end_silent() -> None:
 
 
 def test_short_mixtures_lie_in_silence() -> None:
-    mix, parts = mixed(Mixing(short=0.5))
+    mix, parts = mixed(Mixing(padded_prob=0.5))
     speaks = (mix != 0).float()
     share = speaks.mean(-1)
     whole = share > 0.95
@@ -97,25 +97,25 @@ def test_short_mixtures_lie_in_silence() -> None:
 
 
 def test_absent_sources_are_exactly_silent_and_never_all() -> None:
-    _, parts = mixed(Mixing(absent=0.5), 3)
+    _, parts = mixed(Mixing(silent_source_prob=0.5), 3)
     silent = (parts == 0).all(-1)
     assert 0.2 < float(silent.float().mean()) < 0.5
     assert not silent.all(1).any()
 
 
 def test_rooms_change_sources_and_keep_the_sum() -> None:
-    rooms = impulse_responses(4, 4, 8000, generator())
-    dry, _ = mixed(Mixing(reverberation=0.0), rooms=rooms)
-    wet, parts = mixed(Mixing(reverberation=1.0), rooms=rooms)
-    half, _ = mixed(Mixing(reverberation=0.5), rooms=rooms)
+    rirs = impulse_responses(4, 4, 8000, generator())
+    dry, _ = mixed(Mixing(reverb_prob=0.0), rirs=rirs)
+    wet, parts = mixed(Mixing(reverb_prob=1.0), rirs=rirs)
+    half, _ = mixed(Mixing(reverb_prob=0.5), rirs=rirs)
     torch.testing.assert_close(parts.sum(1), wet, atol=1e-5, rtol=0)
     assert ((dry - wet).abs().amax(-1) > 0.01).all()
     same = torch.isclose(dry, half, atol=1e-5).all(-1)
     assert 10 < int(same.sum()) < 54
 
 
-def test_noise_has_the_snr_asked_for() -> None:
-    settings = Mixing(noisy=0.5, snr_db=(10.0, 10.0), level_db=(-20.0, -20.0))
+def test_noise_has_the_configured_snr() -> None:
+    settings = Mixing(noise_prob=0.5, snr_db=(10.0, 10.0), level_db=(-20.0, -20.0))
     mix, parts = mixed(settings, noise=voices(2))
     rest = mix - parts.sum(1)
     clean = rest.abs().amax(-1) < 1e-6
@@ -126,7 +126,7 @@ def test_noise_has_the_snr_asked_for() -> None:
 
 
 def test_a_part_of_a_recipe_renders_to_a_part_of_the_batch() -> None:
-    recipe = mixing.draw(Mixing(), VOICES, 2, 8, LENGTH, generator())
-    mix, _ = mixing.render(recipe, VOICES, LENGTH, CPU)
-    half, _ = mixing.render({key: value[4:] for key, value in recipe.items()}, VOICES, LENGTH, CPU)
+    params = mixing.draw(Mixing(), VOICES, 2, 8, LENGTH, generator())
+    mix, _ = mixing.render(params, VOICES, LENGTH, CPU)
+    half, _ = mixing.render({key: value[4:] for key, value in params.items()}, VOICES, LENGTH, CPU)
     torch.testing.assert_close(half, mix[4:], atol=1e-6, rtol=0)

@@ -17,9 +17,9 @@ def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -
     matrix = torch.randn(shape, generator=generator()) * torch.logspace(-1, 1, shape[1])
     before = torch.linalg.svdvals(matrix)
     assert before.max() / before.min() > 4
-    made = torch.linalg.svdvals(orthogonalise(matrix))
-    assert made.max() < 1.3
-    assert made.median() > 0.6
+    result = torch.linalg.svdvals(orthogonalise(matrix))
+    assert result.max() < 1.3
+    assert result.median() > 0.6
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     assert float(nn.functional.cosine_similarity((u @ vh).flatten(), orthogonalise(matrix).flatten(), dim=0)) > 0.95
 
@@ -31,7 +31,7 @@ def test_an_update_has_the_size_of_adamws() -> None:
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.15)
 
 
-def test_what_does_not_mix_channels_gets_adamws_update() -> None:
+def test_weights_that_are_no_matrices_get_adamws_update() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 16, (1, 5)), nn.Conv2d(16, 16, (1, 5)), nn.Conv2d(16, 2, 1))
     optimizer = make_optimizer("muon", model, 0.01, 0.1, (0.9, 0.98))
@@ -49,7 +49,7 @@ def test_what_does_not_mix_channels_gets_adamws_update() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_resumed_optimizer_goes_on_the_same(name: str) -> None:
+def test_a_resumed_optimizer_continues_identically(name: str) -> None:
     def steps(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
         for seed in seeds:
             for p in model.parameters():
@@ -68,14 +68,14 @@ def test_a_resumed_optimizer_goes_on_the_same(name: str) -> None:
     torch.testing.assert_close(second.weight, whole.weight, atol=1e-6, rtol=1e-6)
 
 
-def off(made: Tensor, matrix: Tensor) -> float:
-    """How far ``made`` is from the iteration's polynomial on the exact singular values, relative."""
+def off(result: Tensor, matrix: Tensor) -> float:
+    """How far ``result`` is from the iteration's polynomial on the exact singular values, relative."""
     u, values, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     values = values / values.norm()
     for _ in range(5):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
     exact = (u * values) @ vh
-    return float((made - exact).norm() / exact.norm())
+    return float((result - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize(("shape", "most"), [((64, 576), 1e-3), ((576, 64), 1e-3), ((256, 256), 0.05)])
@@ -89,7 +89,7 @@ def test_only_large_matrices_are_orthogonalised_in_bf16(shape: tuple[int, int], 
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("shape", [(24, 200), (200, 24), (200, 210)])
-def test_a_stack_is_orthogonalised_as_its_matrices_are(shape: tuple[int, int], bf16: bool) -> None:
+def test_a_stack_is_orthogonalised_like_single_matrices(shape: tuple[int, int], bf16: bool) -> None:
     stack = torch.randn(3, *shape, generator=generator())
     each = torch.stack([orthogonalise(matrix, bf16) for matrix in stack])
     torch.testing.assert_close(orthogonalise(stack, bf16), each, atol=2e-3 if bf16 else 1e-5, rtol=0)
@@ -122,7 +122,7 @@ def muon(model: nn.Module, stacked: bool) -> Muon:
     return optimizer
 
 
-def test_stacked_updates_are_those_of_each_matrix() -> None:
+def test_stacked_updates_equal_single_updates() -> None:
     models = [Mixed(), Mixed()]
     optimizers = [muon(model, stacked) for model, stacked in zip(models, (False, True), strict=True)]
     start = [p.detach().clone() for p in models[0].parameters()]
@@ -171,17 +171,17 @@ def test_a_state_of_the_first_versions_can_be_resumed() -> None:
     restore(optimizer, state)
     pass_gradients(model, 0)
     optimizer.step()
-    found = optimizer.state_dict()["state"]
-    assert len(found) == count
-    assert {frozenset(one) for one in found.values()} == {
+    state = optimizer.state_dict()["state"]
+    assert len(state) == count
+    assert {frozenset(one) for one in state.values()} == {
         frozenset({"momentum"}),
         frozenset({"mean", "square", "step"}),
     }
-    assert float(found[count - 1]["step"]) == 10
-    torch.testing.assert_close(found[0]["momentum"], 0.5 * 0.95 + 0.05 * parameters[0].grad)
+    assert float(state[count - 1]["step"]) == 10
+    torch.testing.assert_close(state[0]["momentum"], 0.5 * 0.95 + 0.05 * parameters[0].grad)
 
 
-def test_settings_are_those_of_the_run_that_goes_on() -> None:
+def test_a_resumed_optimizer_has_the_settings_of_the_new_call() -> None:
     model = Mixed()
     before = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0, foreach=True)
     pass_gradients(model, 0)
@@ -194,7 +194,7 @@ def test_settings_are_those_of_the_run_that_goes_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_resumed_optimizer_goes_on_the_same_in_another_layout(name: str) -> None:
+def test_a_resumed_optimizer_continues_identically_in_another_layout(name: str) -> None:
     """Of weights that were trained channels-last, say, and go on without."""
     x = torch.randn(2, 3, 8, 8, generator=generator(1))
 

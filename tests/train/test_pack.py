@@ -10,14 +10,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import SMALL, noise
 from typer.testing import CliRunner
 
-from audiosr_cli.audio.encode import Codec, bandwidth, encode, probe
+from audiosr_cli.audio.encode import encode, probe
 from audiosr_cli.checkpoints import parts, store
 from audiosr_cli.cli.main import app
 from audiosr_cli.errors import ModelError, UsageError
@@ -28,7 +27,6 @@ from audiosr_cli.train.config import read_config
 from audiosr_cli.train.data import load_corpus, read_table
 from audiosr_cli.train.kit_folder import wheels
 from audiosr_cli.train.pack import pack
-from audiosr_cli.train.pack_audio import Source, in_order
 
 RUN = """
 [model]
@@ -63,7 +61,7 @@ name = "separate"
 batch_size = 2
 crop_s = 0.2
 [task.mixing]
-noisy = 0.5
+noise_prob = 0.5
 """
 MIB = 1 << 20
 LITTLE = 0.24  # mebibytes for recordings, of which 12 speakers do not all fit
@@ -99,15 +97,15 @@ def speakers_of(count: int, folder: Path, seconds: tuple[float, ...] = (0.8, 0.4
     return folder
 
 
-def test_a_kit_has_all_that_the_runs_need(speakers: Path) -> None:
+def test_a_kit_has_everything_that_its_runs_need(speakers: Path) -> None:
     kit, row = packed(speakers)
-    known = json.loads((kit / "MANIFEST.json").read_text())
-    assert known["runs"] == [{"name": "run", "config": "configs/run.toml", "init": None}]
-    assert set(known["files"]) == names(kit) - {"MANIFEST.json"}
-    assert all(sha256(kit / name) == digest for name, digest in known["files"].items())
+    manifest = json.loads((kit / "MANIFEST.json").read_text())
+    assert manifest["runs"] == [{"name": "run", "config": "configs/run.toml", "init": None}]
+    assert set(manifest["files"]) == names(kit) - {"MANIFEST.json"}
+    assert all(sha256(kit / name) == digest for name, digest in manifest["files"].items())
     assert {"run.sh", "wheels.txt", "code/audiosr_cli/train/loop.py", "code/weights/catalogue.json"} <= names(kit)
     assert not [name for name in names(kit) if name.endswith((".pyc", ".safetensors"))]
-    assert {f"data/train/{who}/{take}.flac" for who in "abc" for take in (0, 1)} <= names(kit)
+    assert {f"data/train/{speaker}/{take}.flac" for speaker in "abc" for take in (0, 1)} <= names(kit)
     assert (row["speakers"], row["recordings"], row["quality"]) == (3, 6, "unchanged")
     assert row["mib"] * MIB >= tar_size(kit) - 10240
     assert not (speakers / "kit-rest").exists()
@@ -125,7 +123,7 @@ def test_a_config_without_a_table_gets_one(speakers: Path) -> None:
     assert torch.equal(before.samples, after.samples)
 
 
-def test_what_does_not_fit_is_encoded_then_left_out(tmp_path: Path) -> None:
+def test_recordings_that_do_not_fit_are_encoded_then_left_out(tmp_path: Path) -> None:
     speakers_of(12, tmp_path)  # 0.9 MiB as WAV, 0.1 at 24 kbit/s, and 0.15 to validate on
     limit = 0.35 + size_of_code()
     kit, row = packed(tmp_path, limit)
@@ -165,9 +163,9 @@ def test_the_rest_completes_the_kit(tmp_path: Path) -> None:
     few = len(read_table(kit / "data" / "kit.csv").bandwidth)
     shutil.copytree(tmp_path / "kit-rest", kit, dirs_exist_ok=True)
     assert len(read_table(kit / "data" / "kit.csv").bandwidth) == 42 > few
-    known = json.loads((kit / "MANIFEST.json").read_text())["files"]
-    assert set(known) == names(kit) - {"MANIFEST.json"}
-    assert all(sha256(kit / name) == digest for name, digest in known.items())
+    files = json.loads((kit / "MANIFEST.json").read_text())["files"]
+    assert set(files) == names(kit) - {"MANIFEST.json"}
+    assert all(sha256(kit / name) == digest for name, digest in files.items())
 
 
 def size_of_code() -> float:
@@ -179,10 +177,28 @@ def size_of_code() -> float:
     return sum(-(-p.stat().st_size // 512) * 512 + 700 for p in files) / MIB
 
 
-def test_a_size_that_cannot_hold_what_has_to_be_in(speakers: Path) -> None:
-    with pytest.raises(UsageError, match=r"--pack-mib 0\.1: .*code [\d.]+, weights and configs [\d.]+, recordings"):
+def test_a_limit_below_the_required_files_is_refused(speakers: Path) -> None:
+    with pytest.raises(UsageError, match=r"--pack-mib 0\.1: .*code [\d.]+, weights and configs [\d.]+, validation"):
         packed(speakers, 0.1)
-    assert not (speakers / "kit").exists()
+    assert not list(speakers.glob("*kit*"))
+
+
+def test_a_refused_pack_leaves_no_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if some recordings are encoded already, and if an interrupted call left its folder."""
+    speakers_of(3, tmp_path)
+    stage = tmp_path / ".kit.packing"
+    (stage / "encoded").mkdir(parents=True)
+    monkeypatch.setattr("audiosr_cli.train.pack.choose_rung", lambda *_: 0)
+
+    def too_small(*_: Any) -> None:
+        assert list((stage / "encoded").iterdir())
+        raise UsageError("too small")
+
+    monkeypatch.setattr("audiosr_cli.train.pack._check_folders", too_small)
+    with pytest.raises(UsageError, match="too small"):
+        packed(tmp_path)
+    assert not stage.exists()
+    assert not (tmp_path / "kit").exists()
 
 
 def test_tables_rates_and_noise(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,19 +212,19 @@ def test_tables_rates_and_noise(speakers: Path, monkeypatch: pytest.MonkeyPatch)
     kit, row = packed(speakers, text=NOISY)
     assert row["speakers"] == 4  # carol, and who says the rest of a, b and c
     with (kit / "data" / "lists" / "table.csv").open() as stream:
-        known = {line["path"]: line for line in csv.DictReader(stream)}
-    assert known["../train/a/0.opus"]["speaker"] == "carol"
-    assert float(known["../train/a/0.opus"]["bandwidth_hz"]) == 3000
-    assert float(known["../train/a/1.opus"]["bandwidth_hz"]) == 4000  # the run is at 8 kHz
-    assert not [name for name in known if name.startswith("../train/c/1")]  # of no band
+        rows = {line["path"]: line for line in csv.DictReader(stream)}
+    assert rows["../train/a/0.opus"]["speaker"] == "carol"
+    assert float(rows["../train/a/0.opus"]["bandwidth_hz"]) == 3000
+    assert float(rows["../train/a/1.opus"]["bandwidth_hz"]) == 4000  # the run is at 8 kHz
+    assert not [name for name in rows if name.startswith("../train/c/1")]  # of no band
     assert probe(kit / "data" / "noise" / "wind.opus") == (8000, 1.0)
     corpus = load_corpus(
         [kit / "data" / "train"], 8000, speakers / "cache", read_table(kit / "data" / "lists" / "table.csv")
     )
-    assert len(corpus.chance) == 4
+    assert len(corpus.speaker_probs) == 4
 
 
-def test_noise_may_be_all_that_is_validated_with(speakers: Path) -> None:
+def test_a_folder_of_noise_may_also_be_the_validation_noise(speakers: Path) -> None:
     (speakers / "noise").mkdir()
     soundfile.write(speakers / "noise" / "wind.wav", noise(8000)[0], 8000)
     text = NOISY.replace('noise = ["noise"]', 'noise = ["./noise"]\nvalid_noise = ["noise"]')
@@ -218,22 +234,22 @@ def test_noise_may_be_all_that_is_validated_with(speakers: Path) -> None:
 
 @pytest.mark.parametrize("place", ["../elsewhere", "/elsewhere"])
 @pytest.mark.parametrize("key", ["train", "valid", "table"])
-def test_what_does_not_lie_below_the_data_folder_is_refused(speakers: Path, place: str, key: str) -> None:
+def test_paths_outside_the_data_folder_are_refused(speakers: Path, place: str, key: str) -> None:
     value = f'"{place}"' if key == "table" else f'["{place}"]'
     lines = [line for line in RUN.splitlines() if not line.startswith(key)]
     lines.insert(lines.index("[data]") + 1, f"{key} = {value}")
-    with pytest.raises(UsageError, match="has to lie below --data"):
+    with pytest.raises(UsageError, match="must be a path below --data"):
         packed(speakers, text="\n".join(lines))
 
 
-def test_initial_weights_go_along(speakers: Path, small_weights: Path) -> None:
+def test_initial_weights_are_packed(speakers: Path, small_weights: Path) -> None:
     torch.manual_seed(0)
     model = build("speaker_encoder", make_config("speaker_encoder", SMALL["speaker_encoder"]))
     files = parts.write(speakers / "my.safetensors", store.serialise(model, {}), 1000, 7)
     kit, _ = packed(speakers, init=(str(files[2]),))
-    known = json.loads((kit / "MANIFEST.json").read_text())["runs"][0]
-    assert known["init"] == "init/run.safetensors"
-    store.load_model(str(kit / known["init"]))
+    described = json.loads((kit / "MANIFEST.json").read_text())["runs"][0]
+    assert described["init"] == "init/run.safetensors"
+    store.load_model(str(kit / described["init"]))
     shutil.rmtree(kit)
     kit, _ = packed(speakers, init=("speaker_encoder",))
     assert json.loads((kit / "MANIFEST.json").read_text())["runs"][0]["init"] == "speaker_encoder"
@@ -244,10 +260,10 @@ def test_initial_weights_go_along(speakers: Path, small_weights: Path) -> None:
     ]
 
 
-def test_what_is_refused(speakers: Path, small_weights: Path) -> None:
+def test_packs_that_are_refused(speakers: Path, small_weights: Path) -> None:
     with pytest.raises(ModelError, match=r"do not fit.* a wave_u_net and not a speaker_encoder"):
         packed(speakers, init=("wave_u_net",))
-    with pytest.raises(UsageError, match="2 times for 1 configs"):
+    with pytest.raises(UsageError, match="given 2 times for 1 configs"):
         packed(speakers, init=("speaker_encoder", "speaker_encoder"))
     (speakers / "run.toml").write_text(RUN)
     (speakers / "b.toml").write_text(RUN)
@@ -261,15 +277,15 @@ def test_what_is_refused(speakers: Path, small_weights: Path) -> None:
         packed(speakers)
 
 
-def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speakers_of(12, tmp_path)
     calls: list[Path] = []
 
-    def stopping(path: Path, *more: Any) -> int:
+    def stopping(path: Path, *arguments: Any) -> int:
         calls.append(path)
         if len(calls) == 30:
             raise KeyboardInterrupt
-        return encode(path, *more)
+        return encode(path, *arguments)
 
     monkeypatch.setattr(pack_audio, "encode", stopping)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
@@ -281,44 +297,6 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "kit").is_dir()
     encoded = [path for path in calls if path.name.startswith(".audiosr")]
     assert len(encoded) <= 36 + 1
-
-
-def one(name: str, size: int, speaker: str, is_noise: bool = False) -> Source:
-    return Source(Path(name), name, size, 1.0, 16000, 16000, 8e3, 0.0, speaker, name[0], is_noise)
-
-
-def order_of(sources: list[Source], room: float) -> list[str]:
-    return [source.relative for source in in_order(sources, {s: float(s.size) for s in sources}, room)]
-
-
-def test_many_short_recordings_of_one_do_not_come_before_other_speakers() -> None:
-    sources = [one(f"va{k}", 1 + k, "a") for k in range(4)] + [one(f"vb{k}", 100, "b") for k in range(2)]
-    sources += [one(f"vc{k}", 50, "c") for k in range(3)]
-    assert order_of(sources, 1e6) == ["va0", "vc0", "vb0", "va1", "va2", "va3", "vc1", "vc2", "vb1"]
-
-
-def test_noise_gets_its_share() -> None:
-    voices = [one(f"v{i}{k}", 10 + k, f"p{i}") for i in range(5) for k in range(3)]
-    order = order_of(voices + [one(f"n{i}", 10, "n", is_noise=True) for i in range(5)], 500)
-    assert set(order[:2]) == {"v00", "n0"}
-    assert order[2:7] == ["n1", "v10", "v20", "v30", "v40"]
-    assert order[7:12] == ["v01", "v11", "v21", "v31", "v41"]
-    assert order[-3:] == ["n2", "n3", "n4"]
-
-
-def test_codecs_and_what_they_leave_of_the_band(tmp_path: Path) -> None:
-    assert bandwidth(Codec("opus", 24_000), 16000) > 7800
-    assert 15_000 < bandwidth(Codec("vorbis", 0.3), 48000) < 19_000 < bandwidth(Codec("vorbis", 0.5), 48000)
-    wave = np.ones(70_000, np.float32) * 1.5
-    assert encode(tmp_path / "a.ogg", wave, 48000, Codec("vorbis", 0.3)) == (tmp_path / "a.ogg").stat().st_size
-    assert probe(tmp_path / "a.ogg") == (48000, 70_000 / 48000)
-
-
-def test_a_band_that_a_config_wants_is_not_encoded_away() -> None:
-    source = Source(Path("a"), "a", 1, 1.0, 48000, 48000, 22_000.0, 20_000.0, "p", "a")
-    codec = pack_audio.codec_for(source, len(pack_audio.LADDER) - 1)
-    assert codec.name == "vorbis"
-    assert bandwidth(codec, 48000) >= 20_000
 
 
 def test_wheels_are_all_but_torch_and_numpy() -> None:
@@ -333,11 +311,11 @@ def test_the_command(speakers: Path) -> None:
     runs = [str(speakers / "run.toml")] * 2
     done = CliRunner().invoke(app, ["train", runs[0], "--data", str(speakers), "--pack", str(speakers / "kit")])
     assert (done.exit_code, done.stdout) == (0, f"{speakers / 'kit'}\n")
-    for arguments, said in (
+    for arguments, message in (
         (runs, "several are for --pack"),
-        ([runs[0], "--batch-size", "0"], "whole number of at least 1, or auto"),
-        ([runs[0], "--batch-size", "many"], "whole number of at least 1, or auto"),
+        ([runs[0], "--batch-size", "0"], "whole number of at least 1, auto or config"),
+        ([runs[0], "--batch-size", "many"], "whole number of at least 1, auto or config"),
     ):
         error = CliRunner().invoke(app, ["train", *arguments]).exception
         assert isinstance(error, UsageError)
-        assert said in str(error)
+        assert message in str(error)

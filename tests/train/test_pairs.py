@@ -17,12 +17,12 @@ from audiosr_cli.models import make_config
 from audiosr_cli.train import mixing
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.mixing import Mixing
-from audiosr_cli.train.pairs import PairDifficulty, Pairs
+from audiosr_cli.train.pairs import PairDifficulty, PairSampling
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks import Recordings, Separation
 
 SPEC = make_config("dual_path", {"context": 0}).spec
-COLD = Pairs(candidates=8, temperature_db=(1.0, 1.0), memory=0.5)
+COLD = PairSampling(candidates=8, temperature_db=(1.0, 1.0), ema_decay=0.5)
 
 
 def observe(pairs: PairDifficulty, rows: list[tuple[list[int], float]], counts: bool = True) -> None:
@@ -31,7 +31,7 @@ def observe(pairs: PairDifficulty, rows: list[tuple[list[int], float]], counts: 
     pairs.observe(speakers, torch.full((len(rows),), counts), torch.tensor([loss for _, loss in rows]), Ranks())
 
 
-def settled(rows: list[tuple[list[int], float]], config: Pairs = COLD, times: int = 30) -> PairDifficulty:
+def settled(rows: list[tuple[list[int], float]], config: PairSampling = COLD, times: int = 30) -> PairDifficulty:
     pairs = PairDifficulty(config)
     for _ in range(times):
         observe(pairs, rows)
@@ -52,10 +52,10 @@ def test_without_observations_partners_are_drawn_by_chance() -> None:
 
 
 def test_anchors_stay_as_likely_as_the_corpus_has_them() -> None:
-    corpus = replace(voices(4, 0.1), chance=torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    corpus = replace(voices(4, 0.1), speaker_probs=torch.tensor([0.1, 0.2, 0.3, 0.4]))
     pairs = settled([([0, 1], 8.0), ([2, 3], -8.0)])
     share = pairs.choose(corpus, 8000, 2, generator())[:, 0].bincount() / 8000
-    torch.testing.assert_close(share, corpus.chance, atol=0.02, rtol=0)
+    torch.testing.assert_close(share, corpus.speaker_probs, atol=0.02, rtol=0)
 
 
 def test_partners_are_drawn_by_the_softmax_of_difficulty() -> None:
@@ -64,15 +64,15 @@ def test_partners_are_drawn_by_the_softmax_of_difficulty() -> None:
     level = [pairs.difficulty(0, other) for other in (1, 2, 3)]
     assert (level[0] - level[1], level[1] - level[2]) == pytest.approx((1.0, 1.0), abs=0.1)
     counts = partners(pairs, corpus, 0)
-    wanted = torch.tensor(level).softmax(0)
+    expected = torch.tensor(level).softmax(0)
     share = torch.tensor([counts[other] for other in (1, 2, 3)]) / sum(counts.values())
-    torch.testing.assert_close(share, wanted, atol=0.05, rtol=0)
+    torch.testing.assert_close(share, expected, atol=0.05, rtol=0)
 
 
 def test_a_hard_partner_comes_back_among_many_speakers() -> None:
     """By chance it would come once in 200 times; its candidates are few, but it was seen."""
     corpus = voices(200, 0.02)
-    pairs = PairDifficulty(Pairs(candidates=4, temperature_db=(1.0, 1.0), memory=0.0))
+    pairs = PairDifficulty(PairSampling(candidates=4, temperature_db=(1.0, 1.0), ema_decay=0.0))
     for step in range(100):
         observe(pairs, [([7, 8], 6.0), ([2 * step % 200, (2 * step + 1) % 200], 0.0)])
     counts = partners(pairs, corpus, 7)
@@ -90,7 +90,7 @@ def test_pairs_never_seen_are_judged_by_their_speakers() -> None:
     assert pairs.difficulty(0, 2) == pytest.approx(0.5 * before + 0.5 * (10.0 - pairs.level))
 
 
-def test_what_everybody_got_better_at_does_not_stay_hard() -> None:
+def test_difficulty_is_relative_to_the_current_loss() -> None:
     pairs = settled([([0, 1], 20.0), ([2, 3], 20.0)])
     for _ in range(500):
         observe(pairs, [([2, 3], -5.0), ([4, 5], -5.0)])
@@ -98,7 +98,7 @@ def test_what_everybody_got_better_at_does_not_stay_hard() -> None:
 
 
 def test_the_temperature_falls_geometrically() -> None:
-    pairs = PairDifficulty(Pairs(4, (20.0, 5.0), fall_steps=10))
+    pairs = PairDifficulty(PairSampling(4, (20.0, 5.0), anneal_steps=10))
     seen = []
     for _ in range(13):
         seen.append(pairs.temperature_db)
@@ -107,7 +107,7 @@ def test_the_temperature_falls_geometrically() -> None:
     assert seen[5] == pytest.approx(10.0)
 
 
-def test_what_a_step_showed_counts_from_the_step_after_the_next_on() -> None:
+def test_observations_count_two_steps_later() -> None:
     pairs = PairDifficulty(COLD)
     observe(pairs, [([0, 1], 3.0), ([0, 2], 1.0)])
     assert not pairs.partners
@@ -139,7 +139,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def test_a_resumed_difficulty_goes_on_the_same() -> None:
+def test_a_resumed_difficulty_continues_identically() -> None:
     """Even what was still on its way comes along; a draw depends on its generator and on that alone."""
     corpus = voices(12, 0.1)
     rows = [([i, (i * 5 + 1) % 12], float(i)) for i in range(12) if (i * 5 + 1) % 12 != i]
@@ -170,10 +170,10 @@ def test_other_speakers_are_met_without_prejudice() -> None:
 
 
 def test_only_mixtures_in_which_all_speak_all_the_time_are_judged() -> None:
-    diet = Mixing(turns=0.5, absent=0.3, short=0.2, overlap=(0.0, 0.5), speed=0.0)
-    recipe = mixing.draw(diet, voices(4), 2, 200, 8000, generator())
-    always = mixing.fully_overlapped(recipe, 8000)
-    _, sources = mixing.render(recipe, voices(4), 8000, torch.device("cpu"))
+    diet = Mixing(turns_prob=0.5, silent_source_prob=0.3, padded_prob=0.2, overlap=(0.0, 0.5), speed_perturbation=0.0)
+    params = mixing.draw(diet, voices(4), 2, 200, 8000, generator())
+    always = mixing.fully_overlapped(params, 8000)
+    _, sources = mixing.render(params, voices(4), 8000, torch.device("cpu"))
     silent = (sources.unflatten(-1, (400, 20)).square().mean(-1) < 1e-12).any(-1).any(-1)
     assert 20 < int(always.sum()) < 100
     assert torch.equal(always, ~silent)
@@ -181,7 +181,7 @@ def test_only_mixtures_in_which_all_speak_all_the_time_are_judged() -> None:
 
 def test_batches_with_pairs_name_their_speakers_and_losses_their_items() -> None:
     recordings = Recordings(voices(4), voices(3))
-    task = Separation(SPEC, 3, 0.5, pairs=Pairs(candidates=2))
+    task = Separation(SPEC, 3, 0.5, pair_sampling=PairSampling(candidates=2))
     batch = task.batch(recordings, generator(), Ranks())
     assert batch["speakers"].shape == (3, 2) and batch["overlapped"].all()
     losses = task.losses(lambda _: batch["target"].flip(1).unsqueeze(2) + 0.1 * batch["input"].unsqueeze(1), batch)
@@ -195,11 +195,11 @@ def test_batches_with_pairs_name_their_speakers_and_losses_their_items() -> None
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    for values, said in (
-        ({"temperature_db": (2.0, 20.0)}, "the higher value comes first"),
-        ({"memory": 1.0}, "memory"),
+    for values, message in (
+        ({"temperature_db": (2.0, 20.0)}, "the higher value first"),
+        ({"ema_decay": 1.0}, "ema_decay"),
         ({"candidates": -1}, "candidates"),
-        ({"fall_steps": 0}, "fall_steps"),
+        ({"anneal_steps": 0}, "anneal_steps"),
     ):
-        with pytest.raises(UsageError, match=said):
-            Pairs(**values)
+        with pytest.raises(UsageError, match=message):
+            PairSampling(**values)

@@ -27,8 +27,8 @@ def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_ranks_have_the_gradients_of_one_with_twice_the_batch(tmp_path: Path) -> None:
-    made = torchrun(str(Path(__file__).parents[1] / "ddp_gradients.py"), str(tmp_path / "gradients.pt"))
-    assert made.returncode == 0, made.stderr
+    process = torchrun(str(Path(__file__).parents[1] / "ddp_gradients.py"), str(tmp_path / "gradients.pt"))
+    assert process.returncode == 0, process.stderr
     of_two = torch.load(tmp_path / "gradients.pt", weights_only=True)
     of_one = gradients(Ranks(), 4)
     assert set(of_two) == set(of_one)
@@ -43,14 +43,14 @@ def test_the_command_trains_under_torchrun(speakers: Path) -> None:
     (speakers / "run.toml").write_text(text + 'optimizer = "muon"\n')
     out = speakers / "out"
     arguments = ["train", str(speakers / "run.toml"), "--data", str(speakers), "--out", str(out)]
-    made = torchrun("-m", "audiosr_cli", *arguments, "--device", "cpu")
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.splitlines() == [str(out / "tiny.safetensors")]
-    rows = [json.loads(line) for line in made.stderr.splitlines() if line.startswith("{")]
+    process = torchrun("-m", "audiosr_cli", *arguments, "--device", "cpu")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == [str(out / "tiny.safetensors")]
+    rows = [json.loads(line) for line in process.stderr.splitlines() if line.startswith("{")]
     steps = [row["step"] for row in rows if row["event"] == "valid"]
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, 12)
     state, _ = checkpoint.load(out)
     assert state["step"] == 12
-    assert abs(state["heard_s"] - 12 * 2 * 0.256) < 1e-6
+    assert abs(state["audio_s"] - 12 * 2 * 0.256) < 1e-6
     assert store.load_model(str(out / "tiny.safetensors")).spec.name == "tiny"

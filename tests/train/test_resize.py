@@ -15,7 +15,7 @@ from audiosr_cli.checkpoints import store
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train import resize
-from audiosr_cli.train.losses import FIGURES, pit
+from audiosr_cli.train.losses import METRICS, pit
 from audiosr_cli.train.resize import cut_bins, grow, importance, narrow, speech_and_rest
 from audiosr_cli.train.tasks import Recordings, Separation
 
@@ -75,7 +75,7 @@ def test_a_grown_network_computes_the_same(changes: dict[str, Any]) -> None:
         assert difference(old, new, training) < 2e-6
 
 
-def test_wider_layers_compute_the_same_where_eps_counts() -> None:
+def test_wider_layers_keep_the_output_for_quiet_input() -> None:
     """A stream of features so quiet that the norms' eps decides their output."""
     old = trained()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_new_sources_are_silent() -> None:
 
 
 @pytest.mark.parametrize("changes", LARGER, ids=str)
-def test_every_new_weight_learns(changes: dict[str, Any]) -> None:
+def test_every_new_weight_gets_a_gradient(changes: dict[str, Any]) -> None:
     new = grow(trained(), replace(CONFIG, **changes)).train()
     optimizer = torch.optim.SGD(new.parameters(), 1e-3)
     for _ in range(2):  # what starts at zero hides the weights behind it for one step
@@ -126,15 +126,15 @@ def test_new_features_of_the_stream_learn_at_once_and_differently() -> None:
 
 
 @pytest.mark.parametrize("consistency", ["use", "always"])
-@pytest.mark.parametrize("loss", sorted(FIGURES))
-def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consistency: Any) -> None:
+@pytest.mark.parametrize("loss", sorted(METRICS))
+def test_new_silent_sources_get_gradients_from_every_allowed_loss(loss: str, consistency: Any) -> None:
     from audiosr_cli.train.warm_start import check_silent_sources
 
     config = replace(CONFIG, sources=3, consistency=consistency)
     new = grow(trained(), config).train()
     target = 0.1 * torch.randn(2, 3, 1024, generator=torch.Generator().manual_seed(3))
     estimate = new(torch.nn.functional.pad(target.sum(1, keepdim=True), (64, 64))).flatten(2)
-    pit(estimate, target, FIGURES[loss]).backward()
+    pit(estimate, target, METRICS[loss]).backward()
     assert new.head.weight.grad is not None
     gradient = new.head.weight.grad[4:].norm()
     task = Separation(config.spec, 2, 0.2, loss=loss)  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ def test_a_silent_source_learns_wherever_training_is_allowed(loss: str, consiste
     ],
     ids=str,
 )
-def test_what_cannot_grow_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_impossible_growth_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         grow(trained(), replace(CONFIG, **changes))
 
@@ -236,7 +236,7 @@ def test_a_lower_rate_keeps_the_lowest_bins() -> None:
 
 
 @pytest.mark.parametrize("sources", [2, 3])
-def test_speech_is_the_sum_of_the_speakers_and_the_rest_what_is_left(sources: int) -> None:
+def test_speech_is_the_sum_of_the_speakers_and_the_rest_the_residual(sources: int) -> None:
     old = trained(replace(CONFIG, sources=sources))
     new, x = speech_and_rest(old), mixtures(CONFIG)
     with torch.no_grad():
@@ -244,12 +244,12 @@ def test_speech_is_the_sum_of_the_speakers_and_the_rest_what_is_left(sources: in
         spectrum[..., -200:] = 0  # the Nyquist bin has no mask
         x = torch.fft.irfft(spectrum, x.shape[-1])
         speakers, parts = old.train()(x), new.train()(x)
-        heard = x[..., 64:-64]
+        inner = x[..., 64:-64]
         scale = speakers.abs().max()
         assert (parts[:, 0] - speakers.sum(1)).abs().max() < 1e-6 * scale
-        assert (parts[:, 1] - (heard - speakers.sum(1))).abs().max() < 1e-2 * scale
+        assert (parts[:, 1] - (inner - speakers.sum(1))).abs().max() < 1e-2 * scale
         used = new.eval()(x)
-        assert (used.sum(1) - heard).abs().max() < 1e-6
+        assert (used.sum(1) - inner).abs().max() < 1e-6
         assert (used - parts).abs().max() < 1e-2 * scale
 
 
@@ -282,17 +282,17 @@ precision = "fp32"
 """
 
 
-def test_training_grows_what_it_starts_from(speakers: Path) -> None:
+def test_training_grows_its_initial_weights(speakers: Path) -> None:
     best, rows = run(speakers, RUN)
     score = max(row["SI-SDRi (dB)"] for row in rows if row["event"] == "valid")
     assert not [row for row in rows if row["event"] == "grown"]
     larger = RUN.replace("[8, 16]", "[16, 24]").replace("layers = 1", "layers = 2").replace("steps = 2", "steps = 1")
-    made, rows = run(speakers, larger, "larger", init=str(best))
+    grown, rows = run(speakers, larger, "larger", init=str(best))
     event = next(row for row in rows if row["event"] == "grown")
     assert event["init"] == str(best)
-    sizes = [sum(w.numel() for w in store.load_model(str(path)).parameters()) for path in (best, made)]
+    sizes = [sum(w.numel() for w in store.load_model(str(path)).parameters()) for path in (best, grown)]
     assert [event["parameters_before"], event["parameters"]] == sizes
     first = next(row for row in rows if row["event"] == "valid")
     assert first["SI-SDRi (dB)"] == pytest.approx(score, abs=1e-3)
     with pytest.raises(ModelError, match=r"--init .*narrower than the trained network.*tools/narrow.py"):
-        run(speakers, RUN, "third", init=str(made))
+        run(speakers, RUN, "third", init=str(grown))

@@ -1,4 +1,4 @@
-"""train/resuming.py: what a resume changes is said, and done."""
+"""train/resuming.py: changed settings are named in a warning and applied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from corpora import RUN, Rows, run
 
 from audiosr_cli.train import checkpoint
 from audiosr_cli.train.loop import Trainer
-from audiosr_cli.train.resuming import changed_settings
+from audiosr_cli.train.resuming import changed_settings, current_names
 
 STEPS = RUN.replace("minutes = 0.05", "steps = 2\nlearning_rate = 1e-3")
 
@@ -27,7 +27,7 @@ def longer(text: str = STEPS) -> str:
     return text.replace("steps = 2", "steps = 4").replace("valid_every_min = 0.02", "valid_every_min = 0.03")
 
 
-def test_another_budget_and_another_folder_resume_without_a_word(speakers: Path) -> None:
+def test_another_budget_or_folder_resumes_without_a_warning(speakers: Path) -> None:
     run(speakers, STEPS)
     (speakers / "train").rename(speakers / "moved")
     (speakers / "train").symlink_to(speakers / "moved")
@@ -36,7 +36,7 @@ def test_another_budget_and_another_folder_resume_without_a_word(speakers: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("learning_rate = 1e-3", "learning_rate = 3e-3"), "[loop] learning_rate = 0.003 (before: 0.001)"),
         (("batch_size = 2", "batch_size = 3"), "[task] batch_size = 3 (before: 2)"),
@@ -45,11 +45,11 @@ def test_another_budget_and_another_folder_resume_without_a_word(speakers: Path)
         (('train = ["train"]', 'train = ["train", "valid"]'), '[data] train = ["train", "valid"] (before: ["train"])'),
     ],
 )
-def test_each_changed_setting_is_named_with_both_values(change: tuple[str, str], said: str, speakers: Path) -> None:
+def test_each_changed_setting_is_named_with_both_values(change: tuple[str, str], message: str, speakers: Path) -> None:
     run(speakers, STEPS)
     _, rows = run(speakers, longer(STEPS.replace(*change)), resume=True)
     (warning,) = warnings_of(rows)
-    assert said in warning
+    assert message in warning
     assert warning.count("(before: ") == 1 + ("train =" in change[0])  # of other folders the content, too
     logged = [json.loads(line) for line in (speakers / "out" / "metrics.jsonl").read_text().splitlines()]
     assert warnings_of(logged) == [warning]
@@ -57,7 +57,7 @@ def test_each_changed_setting_is_named_with_both_values(change: tuple[str, str],
     assert warnings_of(again) == []
 
 
-def test_other_recordings_under_the_same_names_are_told(speakers: Path) -> None:
+def test_other_recordings_under_the_same_names_are_named_in_a_warning(speakers: Path) -> None:
     run(speakers, STEPS)
     soundfile.write(speakers / "train/a/0.flac", noise(32000)[0], 16000)
     _, rows = run(speakers, longer(), resume=True)
@@ -66,7 +66,7 @@ def test_other_recordings_under_the_same_names_are_told(speakers: Path) -> None:
     assert "validation" not in warning
 
 
-def test_training_goes_on_with_the_new_settings(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_with_the_new_settings(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(speakers, STEPS)
     used: list[tuple[int, float, float]] = []
     real = Trainer.train_step
@@ -98,10 +98,10 @@ def test_a_state_of_an_earlier_version_resumes_without_a_word(speakers: Path) ->
     assert checkpoint.load(speakers / "out")[0]["settings"]["[loop] learning_rate"] == 3e-3
 
 
-def test_a_damaged_state_is_told_of_and_the_older_one_taken(speakers: Path) -> None:
+def test_a_damaged_state_is_named_and_the_older_one_is_used(speakers: Path) -> None:
     run(speakers, STEPS + "save_every_min = 1e-6\n")
-    state, turn = checkpoint.load(speakers / "out")
-    newest = speakers / "out" / f"state-{(turn + 1) % 2}.pt"
+    state, slot = checkpoint.load(speakers / "out")
+    newest = speakers / "out" / f"state-{(slot + 1) % 2}.pt"
     newest.write_bytes(newest.read_bytes()[:-1])
     _, rows = run(speakers, longer(), resume=True)
     (warning,) = warnings_of(rows)
@@ -110,7 +110,7 @@ def test_a_damaged_state_is_told_of_and_the_older_one_taken(speakers: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "message"),
     [
         ({}, {"[loop] ema": 0.9}, ""),  # of an earlier version
         ({"[loop] ema": 0.9}, {}, ""),
@@ -118,6 +118,25 @@ def test_a_damaged_state_is_told_of_and_the_older_one_taken(speakers: Path) -> N
         ({"[loop] ema": 0.9, "n": 1}, {"[loop] ema": 0.0, "n": 2}, "[loop] ema = 0.0 (before: 0.9), n = 2 (before: 1)"),
     ],
 )
-def test_only_what_both_know_and_differs_is_a_change(before: dict[str, Any], now: dict[str, Any], said: str) -> None:
-    assert changed_settings(before, now).endswith(said)
-    assert bool(changed_settings(before, now)) == bool(said)
+def test_only_settings_on_both_sides_can_change(before: dict[str, Any], now: dict[str, Any], message: str) -> None:
+    assert changed_settings(before, now).endswith(message)
+    assert bool(changed_settings(before, now)) == bool(message)
+
+
+def test_a_state_of_version_0_1_is_resumed(speakers: Path) -> None:
+    """Its entries have other names."""
+    run(speakers, STEPS)
+    state, _ = checkpoint.load(speakers / "out")
+    former = {"audio_s": "heard_s", "stale_validations": "stale", "next_slot": "turn", "discriminators": "opponent"}
+    former |= {"joint_model": "partner", "auxiliary": "aids"}
+    for slot in (0, 1):
+        checkpoint.save(speakers / "out", {former.get(key, key): value for key, value in state.items()}, slot)
+    run(speakers, longer(), resume=True)
+    resumed, _ = checkpoint.load(speakers / "out")
+    assert (resumed["step"], resumed["audio_s"]) == (4, pytest.approx(2 * state["audio_s"]))
+    assert set(resumed) == set(state)
+
+
+def test_discriminators_of_version_0_1_are_resumed() -> None:
+    state = current_names({"opponent": {"critics": {"w": 1}, "optimizer": {}}, "heard_s": 2.0})
+    assert state == {"discriminators": {"discriminators": {"w": 1}, "optimizer": {}}, "audio_s": 2.0}

@@ -21,15 +21,16 @@ from audiosr_cli.train.config import read_config
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.run import Call
+from audiosr_cli.train.run import TrainCall
 from audiosr_cli.train.session import Deadline, Session
+from audiosr_cli.train.stepping import GradientCheck
 from audiosr_cli.train.tasks import Separation
 
 FOREVER = RUN.replace("minutes = 0.05", "minutes = 1000.0\nema = 0.9").replace("valid_every_min = 0.02", "")
 
 
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that is advanced by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -58,7 +59,7 @@ def test_process_age_counts_from_the_start_of_the_process() -> None:
     assert later >= 0.19
 
 
-def test_a_deadline_keeps_time_for_what_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadline_reserves_time_for_the_last_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     deadline = Deadline(65.0)
     assert deadline.left() == 60.0
@@ -82,8 +83,8 @@ def test_everything_is_done_before_the_deadline(resumed: bool, speakers: Path, m
     clock.slow(monkeypatch, Trainer, "train_step", 2.0)
     _, rows = run(speakers, FOREVER, until=105.0, export=speakers / "to", export_every=10.0, resume=resumed)
     assert 180 < clock.now <= 200  # from 100 on, and 5 of 105 seconds were over then
-    figures = [row for row in rows if row["event"] == "valid"]
-    assert figures[-1]["step"] == checkpoint.load(speakers / "out")[0]["step"] > 10
+    metrics = [row for row in rows if row["event"] == "valid"]
+    assert metrics[-1]["step"] == checkpoint.load(speakers / "out")[0]["step"] > 10
 
 
 def test_the_rate_falls_towards_the_deadline(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def test_the_rate_falls_towards_the_deadline(speakers: Path, monkeypatch: pytest
     assert seen[-1] < 1e-4
 
 
-def test_too_little_time_still_leaves_weights(speakers: Path) -> None:
+def test_weights_are_exported_even_with_too_little_time(speakers: Path) -> None:
     run(speakers, FOREVER, until=1e-3, export=speakers / "to", export_every=60.0)
     assert store.load_model(str(speakers / "to" / "tiny.safetensors")).spec.name == "tiny"
     assert checkpoint.load(speakers / "out")[0]["step"] == 0
@@ -130,7 +131,7 @@ def test_averaged_weights_are_exported_while_training(speakers: Path, monkeypatc
     assert "SI-SDRi (dB)" in note
 
 
-def test_an_interruption_exports_too(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_also_exports(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(speakers, FOREVER, export=speakers / "to", export_every=1000.0)
@@ -142,7 +143,7 @@ def test_an_export_that_fails_is_a_warning(speakers: Path) -> None:
     _, rows = run(
         speakers, FOREVER.replace("minutes = 1000.0", "steps = 2"), export=speakers / "to" / "here", export_every=60.0
     )
-    assert any("cannot be made" in row.get("text", "") for row in rows)
+    assert any("cannot be created" in row.get("text", "") for row in rows)
 
 
 def memory_for(most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -168,8 +169,8 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     )
     _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 3"), batch_size=8)
     assert sizes == [8, 4, 2, 2, 2]
-    said = [row["text"] for row in rows if row["event"] == "warning"]
-    assert said == [f"not enough memory for a batch of {n}; training goes on with {n // 2}" for n in (8, 4)]
+    warnings = [row["text"] for row in rows if row["event"] == "warning"]
+    assert warnings == [f"not enough memory for a batch of {n}; training continues with {n // 2}" for n in (8, 4)]
     assert [state["step"] for state in saved][:3] == [0, 0, 0]  # after the validation, and twice for want of memory
     assert checkpoint.load(speakers / "out")[0]["step"] == 3
 
@@ -178,15 +179,15 @@ def no_memory(*_: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
-def test_a_rehearsal_for_which_memory_runs_out_says_what_helps(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_the_rehearsal_is_an_error_with_a_hint(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Separation, "losses", no_memory)
     with pytest.raises(TrainingError, match="batch of 4; use a smaller --batch-size"):
         run(speakers, FOREVER, batch_size=4)
 
 
-def test_on_cuda_smaller_batches_are_tried_where_memory_runs_out_in_the_rehearsal(
-    speakers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_in_the_rehearsal_on_cuda_is_ignored(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Separation, "losses", no_memory)
     freed: list[torch.device] = []
     monkeypatch.setattr(run_module, "free_memory", freed.append)
@@ -206,12 +207,12 @@ def test_a_run_without_validated_weights_does_not_claim_to_have_some(speakers: P
         run(speakers, FOREVER, until=1e-3)
 
 
-def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
+def test_the_state_is_saved_after_ten_steps_that_are_not_finite(
     speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On CUDA it is known only when training is over."""
+    """On CUDA the metrics of the last step are read after training."""
 
-    def failing(self: Trainer, report: Any) -> None:
+    def failing(self: GradientCheck, metrics: Any) -> None:
         raise TrainingError("10 in a row")
 
     real = Trainer._run
@@ -219,7 +220,7 @@ def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
     def quiet_until_the_end(self: Trainer, *args: Any) -> None:
         real(self, *args)
         self.progress.step = 77  # further than what was saved on the way
-        monkeypatch.setattr(Trainer, "_settle", failing)
+        monkeypatch.setattr(GradientCheck, "__call__", failing)
 
     monkeypatch.setattr(Trainer, "_run", quiet_until_the_end)
     with pytest.raises(TrainingError, match="in a row"):
@@ -227,7 +228,9 @@ def test_the_last_of_ten_steps_that_are_not_finite_leaves_a_state(
     assert checkpoint.load(speakers / "out")[0]["step"] == 77
 
 
-def test_no_memory_for_one_is_an_error_with_the_state_saved(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_for_one_item_is_an_error_with_the_state_saved(
+    speakers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory_for(0, monkeypatch)
     with pytest.raises(TrainingError, match="not enough memory for a batch of 1; lower"):
         run(speakers, FOREVER)
@@ -244,7 +247,7 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         ({"until": 10.0, "minutes": 1.0}, "use one of them"),
         ({"export_every": 60.0}, "needs --export with a folder"),
@@ -254,9 +257,9 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
         ({"export": Path(__file__), "export_every": 60.0}, "is a file"),
     ],
 )
-def test_calls_that_contradict_themselves(call: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        Call(**call)
+def test_calls_that_contradict_themselves(call: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainCall(**call)
 
 
 def test_without_a_deadline_the_budget_is_the_configs() -> None:

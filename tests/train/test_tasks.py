@@ -16,23 +16,23 @@ from audiosr_cli.dsp.metrics import si_sdr
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build, make_config
-from audiosr_cli.train.losses import pair_figures
-from audiosr_cli.train.measured_rooms import MeasuredRooms
+from audiosr_cli.train.losses import pairwise_metric
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.reverb import MeasuredRirs
 from audiosr_cli.train.tasks import Embedding, Recordings, Restoration, Separation, Upsampling
-from audiosr_cli.train.tasks.restoration import Shares
-from audiosr_cli.train.tasks.upsampling import Weights
+from audiosr_cli.train.tasks.restoration import RestorationLossWeights
+from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 
 SPEC = make_config("dual_path", {"context": 0}).spec
 RECORDINGS = Recordings(voices(4), voices(3))
 
 
-def test_stages_aim_at_rising_bandwidths() -> None:
-    task = Separation(SPEC, 2, 0.5, stage_hz=(1000.0, 2000.0, 4000.0))
+def test_targets_of_stages_are_band_limited() -> None:
+    task = Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(1000.0, 2000.0, 4000.0))
     batch = task.batch(RECORDINGS, generator(), Ranks())
     seen: list[Tensor] = []
-    goals = task._goals(batch["target"], 3)
+    goals = task._stage_targets(batch["target"], 3)
     for goal, cutoff in zip(goals, (1000, 2000, 4000), strict=True):
         spectrum = torch.fft.rfft(goal).abs()
         above = spectrum[..., cutoff // 2 + 1 :]  # bins of 2 Hz
@@ -48,19 +48,19 @@ def test_stages_aim_at_rising_bandwidths() -> None:
 
 
 def test_stages_and_bandwidths_must_be_as_many() -> None:
-    task = Separation(SPEC, 2, 0.5, stage_hz=(1000.0, 4000.0))
+    task = Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(1000.0, 4000.0))
     batch = task.batch(RECORDINGS, generator(), Ranks())
     with pytest.raises(UsageError, match="answers 1 times"):
         task.losses(lambda _: batch["target"].unsqueeze(2), batch)
     with pytest.raises(UsageError, match="above 0"):
-        Separation(SPEC, 2, 0.5, stage_hz=(0.0,))
+        Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(0.0,))
 
 
 def test_voices_are_two_crops_of_each_speaker() -> None:
     """The leak is another speaker's crop, as far below as asked for."""
     spec = make_config("speaker_encoder", {}).spec
-    quiet = Embedding(spec, 3, 0.5, leak_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
-    leaky = Embedding(spec, 3, 0.5, leak_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    quiet = Embedding(spec, 3, 0.5, leakage_db=(200.0, 200.0)).batch(RECORDINGS, generator(), Ranks())["input"]
+    leaky = Embedding(spec, 3, 0.5, leakage_db=(10.0, 10.0)).batch(RECORDINGS, generator(), Ranks())["input"]
     assert quiet.shape == (6, 1, 4000)
     level = 10 * torch.log10((leaky - quiet).square().mean(-1) / quiet.square().mean(-1))
     torch.testing.assert_close(level, torch.full_like(level, -10.0), rtol=0, atol=0.5)
@@ -71,11 +71,11 @@ def test_voices_are_two_crops_of_each_speaker() -> None:
 def test_voices_loss_and_score_of_a_network_that_knows() -> None:
     task = Embedding(make_config("speaker_encoder", {}).spec, 3, 0.5)
     batch = task.batch(RECORDINGS, generator(), Ranks())
-    known, unknown = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
-    right, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (known, unknown))
-    assert right < 1e-3 < 10 < wrong
+    matching, mixed = torch.eye(3).repeat(2, 1), torch.eye(3)[[0, 1, 2, 1, 2, 0]]
+    correct, wrong = (float(task.losses(lambda _, v=v: v, batch).terms["prototypes"]) for v in (matching, mixed))
+    assert correct < 1e-3 < 10 < wrong
     network = build("speaker_encoder", make_config("speaker_encoder", {}))
-    for vectors, score in ((known, 100.0), (unknown, 0.0)):
+    for vectors, score in ((matching, 100.0), (mixed, 0.0)):
         network.forward = lambda _, v=vectors: v  # type: ignore[method-assign,misc]
         assert task.score(network, RECORDINGS.valid) == score
     with pytest.raises(TrainingError, match="two speakers"):
@@ -87,47 +87,47 @@ def restoration(**values: Any) -> Restoration:
     return Restoration(spec, 2, 0.512, "wave_u_net", **values)
 
 
-def test_restoring_starts_from_what_the_separator_makes(small_weights: Path) -> None:
+def test_restoration_inputs_are_the_separators_estimates(small_weights: Path) -> None:
     """Estimates lie behind the mixture and end at the separator's cutoff; targets are in their order."""
     task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
     mix, sources = batch["input"][:, 0], batch["target"]
     torch.testing.assert_close(sources.sum(1), mix, rtol=0, atol=1e-5)
-    for given in (sources, sources.flip(1)):
-        heard, ordered = task.part(mix, given)
-        assert heard.shape == (2, 3, 8192) and torch.equal(heard[:, 0], mix)
-        own = pair_figures(ordered, heard[:, 1:], si_sdr)
+    for order in (sources, sources.flip(1)):
+        inputs, ordered = task.separate(mix, order)
+        assert inputs.shape == (2, 3, 8192) and torch.equal(inputs[:, 0], mix)
+        own = pairwise_metric(ordered, inputs[:, 1:], si_sdr)
         straight, crossed = (own.diagonal(dim1=1, dim2=2), own.flip(1).diagonal(dim1=1, dim2=2))
         assert (straight.sum(1) >= crossed.sum(1)).all()
-        spectrum = torch.fft.rfft(heard[:, 1:]).abs()
+        spectrum = torch.fft.rfft(inputs[:, 1:]).abs()
         assert spectrum[..., 4097 // 2 + 1 :].max() < 1e-3 * spectrum.max()
 
 
-def test_restoring_teaches_no_highs_that_one_speaker_lacks(small_weights: Path) -> None:
+def test_restoration_targets_have_the_common_bandwidth_only(small_weights: Path) -> None:
     """Of four recordings two end at 2 kHz; a mixture has what its narrower one has, and is the sum of its sources."""
     recordings = Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     recordings.train.bandwidth[:2] = 2000.0
-    found = set()
+    seen = set()
     for seed in range(8):
         batch = restoration().batch(recordings, torch.Generator().manual_seed(seed), Ranks())
         torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
         power = torch.fft.rfft(batch["input"][:, 0]).abs().square()
         high = power[:, 2300 * 8192 // 16000 :].sum(1) / power.sum(1)
         assert ((high < 1e-6) | (high > 0.3)).all()
-        found |= set((high > 0.3).tolist())
-    assert found == {True, False}
+        seen |= set((high > 0.3).tolist())
+    assert seen == {True, False}
 
 
 def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     task, recordings = restoration(), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
-    _, ordered = task.part(batch["input"][:, 0], batch["target"])
+    _, ordered = task.separate(batch["input"][:, 0], batch["target"])
     perfect = task.losses(lambda _: ordered.unsqueeze(2), batch).terms
     swapped = task.losses(lambda _: ordered.flip(1).unsqueeze(2), batch).terms
     assert float(perfect["si_snr"]) == pytest.approx(-3.0) and float(perfect["stft"]) < 1e-3
     assert float(swapped["si_snr"]) > -0.5 and float(swapped["stft"]) > 0.1
     batch["target"][:, 1] = 0
-    silenced = task.losses(lambda heard: heard[:, 1:, None], batch).terms
+    silenced = task.losses(lambda inputs: inputs[:, 1:, None], batch).terms
     assert float(silenced["stft"]) < 5  # not thousands, as by the energy of what is silent
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
     model.forward = lambda x: x[:, :1, None].expand(-1, 2, 1, -1)  # type: ignore[method-assign]
@@ -137,40 +137,40 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_the_separator_learns_where_it_is_asked_to(small_weights: Path, joint: bool) -> None:
+def test_the_separator_is_trained_only_if_joint(small_weights: Path, joint: bool) -> None:
     task, recordings = restoration(joint=joint), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
     batch = task.batch(recordings, generator(), Ranks())
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0}))
     sum(task.losses(model, batch).terms.values()).backward()  # type: ignore[union-attr]
-    assert (task.partner is not None) == joint
-    assert all((weight.grad is not None) == joint for weight in task.parting.parameters())
+    assert (task.joint_model is not None) == joint
+    assert all((weight.grad is not None) == joint for weight in task.separator_model.parameters())
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
 
 
-def test_restoring_wants_a_separator_of_as_many_speakers(small_weights: Path) -> None:
-    with pytest.raises(UsageError, match="does not part 2 speakers"):
+def test_restoration_rejects_a_separator_that_does_not_fit(small_weights: Path) -> None:
+    with pytest.raises(UsageError, match="must be a separator of 2 speakers"):
         Restoration(restoration().spec, 2, 0.5, "audio_unet")
-    with pytest.raises(UsageError, match="sources end at 4000 Hz"):
+    with pytest.raises(UsageError, match="must be between 3200 and 4000"):
         Restoration(replace(restoration().spec, cutoff_hz=7000.0), 2, 0.5, "wave_u_net")
-    with pytest.raises(UsageError, match="is the separator's"):
+    with pytest.raises(UsageError, match="is the name of the separator"):
         Restoration(replace(restoration().spec, name="wave_u_net"), 2, 0.5, "wave_u_net", joint=True)
     with pytest.raises(UsageError, match="one of si_snr, stft and lsd"):
-        Shares(0.0, 0.0)
+        RestorationLossWeights(0.0, 0.0)
     task, recordings = restoration(joint=True), Recordings(voices(4, 4.0, 16000), voices(3, 5.0, 16000))
-    with pytest.raises(UsageError, match="one process"):
+    with pytest.raises(UsageError, match="single process"):
         task.batch(recordings, generator(), Ranks(0, 2))
 
 
-def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weights: Path) -> None:
+def test_restoration_is_scored_up_to_the_bandwidth_of_the_narrowest_recording(small_weights: Path) -> None:
     task, valid = restoration(), voices(3, 5.0, 16000)
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
     truth: list[Tensor] = []
-    part = Restoration.part
+    separate = Restoration.separate
 
     def keep(self: Restoration, mix: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-        heard, ordered = part(self, mix, sources)
+        inputs, ordered = separate(self, mix, sources)
         truth.append(ordered)
-        return heard, ordered
+        return inputs, ordered
 
     def perfect_below_5_khz(_: Tensor) -> Tensor:
         cutoff = torch.full((truth[-1][:, 0].numel() // truth[-1].shape[-1],), 5000.0)
@@ -180,7 +180,7 @@ def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weigh
 
     model.forward = perfect_below_5_khz  # type: ignore[method-assign,assignment]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Restoration, "part", keep)
+        patch.setattr(Restoration, "separate", keep)
         whole = task.score(model, valid)
         valid.bandwidth[:] = 4800.0
         narrow = task.score(model, valid)
@@ -188,18 +188,18 @@ def test_restoring_is_scored_up_to_where_the_narrower_recording_ends(small_weigh
 
 
 @pytest.mark.parametrize("task", ["separate", "separate-sr"])
-def test_rooms_reach_the_batches_of_both_tasks_that_mix(task: str, small_weights: Path) -> None:
+def test_rooms_are_used_by_both_mixing_tasks(task: str, small_weights: Path) -> None:
     response = torch.zeros(1, 4000)
     response[0, [0, 800]] = torch.tensor([1.0, 0.7])
     recordings = Recordings(
-        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rooms=MeasuredRooms(16000, (response,))
+        voices(4, 4.0, 16000), voices(3, 4.0, 16000), measured_rirs=MeasuredRirs(16000, (response,))
     )
     spec = make_config("dual_path", {"context": 0, "sample_rate": 16000}).spec
     inputs = []
     for reverberation in (0.0, 1.0):
-        mixing = Mixing(reverberation=reverberation, real_rooms=1.0)
-        made = Separation(spec, 2, 0.512, mixing) if task == "separate" else restoration(mixing=mixing)
-        batch = made.batch(recordings, generator(), Ranks())
+        mixing = Mixing(reverb_prob=reverberation, measured_rir_share=1.0)
+        trained = Separation(spec, 2, 0.512, mixing) if task == "separate" else restoration(mixing=mixing)
+        batch = trained.batch(recordings, generator(), Ranks())
         torch.testing.assert_close(batch["target"].sum(1), batch["input"][:, 0], rtol=0, atol=1e-5)
         inputs.append(batch["input"][:, 0])
     own = [torch.fft.irfft(torch.fft.rfft(wave, 16384).abs().square())[:, 740:861].amax(1) for wave in inputs]
@@ -213,7 +213,7 @@ def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:
         corpus_of([noise(96000, seed=k)[0] for k in range(3)], [0, 1, 2], 48000, 20727.0), voices(1)
     )
     task = Upsampling(make_config("audio_unet", {"sample_rate": 48000, "ratio": 1}).spec, 2, 0.5)
-    task = replace(task, weights=Weights(lsd=1.0, stft=1.0, complex=1.0, mel=1.0))
+    task = replace(task, loss_weights=UpsamplingLossWeights(lsd=1.0, stft=1.0, complex=1.0, mel=1.0))
     batch = task.batch(recordings, generator(), Ranks())
     assert (batch["band"] <= 1.06 * 20727).all()
     target, hiss = batch["target"], 0.1 * torch.randn(batch["target"].shape, generator=generator(1))

@@ -18,15 +18,22 @@ from audiosr_cli.train.data import load_corpus, read_table
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.reverb import impulse_responses
 from audiosr_cli.train.tasks import Recordings, Separation, valid_sets
-from audiosr_cli.train.tasks.valid_sets import SETS, ValidSet, clip_length, improvement, render_set, separated
+from audiosr_cli.train.tasks.valid_sets import (
+    SETS,
+    ValidSet,
+    clip_length,
+    render_set,
+    separate_mixtures,
+    si_sdr_improvement,
+)
 
 CPU, RATE = torch.device("cpu"), 8000
 VALID, NOISE = voices(3, 7.0), voices(2, 3.0)
 
 
-def test_what_runs_are_chosen_by_stays_what_it_was() -> None:
+def test_the_selecting_score_does_not_change() -> None:
     """Scores of months are compared: 40 mixtures, this seed, no turns, noise or rooms."""
-    assert SETS["plain"] == ValidSet(40, 20261120, Mixing(speed=0.0, level_db=(-20.0, -20.0)))
+    assert SETS["plain"] == ValidSet(40, 20261120, Mixing(speed_perturbation=0.0, level_db=(-20.0, -20.0)))
     model = halves()
     task = Separation(model.spec, 2, 0.5)
     assert task.score(model, VALID) == valid_sets.set_improvement("plain", model, VALID)
@@ -36,13 +43,13 @@ def test_what_runs_are_chosen_by_stays_what_it_was() -> None:
 def test_mixtures_improve_by_nothing_and_sources_by_all(name: str) -> None:
     mix, parts = render_set(name, VALID, 2, 8192, CPU, NOISE)
     assert mix.shape == (SETS[name].count, 8192)
-    assert improvement(torch.stack([mix, mix], 1), mix, parts) == pytest.approx(0.0, abs=1e-3)
-    assert improvement(parts.flip(1), mix, parts) > 50
+    assert si_sdr_improvement(torch.stack([mix, mix], 1), mix, parts) == pytest.approx(0.0, abs=1e-3)
+    assert si_sdr_improvement(parts.flip(1), mix, parts) > 50
     again, _ = render_set(name, VALID, 2, 8192, CPU, NOISE)
     assert torch.equal(again, mix)
 
 
-def test_each_set_has_what_its_name_says() -> None:
+def test_each_set_matches_its_name() -> None:
     mix, parts = {}, {}
     for name in SETS:
         mix[name], parts[name] = render_set(name, VALID, 2, 40960, CPU, NOISE)
@@ -99,7 +106,7 @@ def test_valid_rooms_are_the_same_at_every_rate_and_not_those_of_training() -> N
     assert (training[:, :1, :800] - at_16[0, :1, :800]).norm(dim=-1).min() > 0.1
 
 
-def test_a_run_reports_hard_mixtures_beside_its_score() -> None:
+def test_a_run_logs_scores_on_hard_mixtures() -> None:
     model = halves()
     task = Separation(model.spec, 2, 0.5)
     names = {"SI-SDRi turns (dB)", "SI-SDRi noise (dB)", "SI-SDRi rooms (dB)"}
@@ -117,7 +124,7 @@ def test_models_without_context_get_whole_windows() -> None:
     model.spec = replace(model.spec, context=0, window=3000)
     model.forward = lambda x: (seen.append(x.shape[-1]), x.unsqueeze(1).expand(-1, 2, -1, -1))[1]  # type: ignore
     mix = torch.randn(5, 4000, generator=generator())
-    assert torch.equal(separated(model, mix), torch.stack([mix, mix], 1))
+    assert torch.equal(separate_mixtures(model, mix), torch.stack([mix, mix], 1))
     assert set(seen) == {6000}
 
 

@@ -1,10 +1,10 @@
-"""The tasks that a model can be trained for: one file each, one line here."""
+"""The tasks that a model can be trained for: one file each, registered in TASKS."""
 
 from __future__ import annotations
 
-from audiosr_cli.train.tasks.base import Adversary, Batch, Losses, Recordings, Task
+from audiosr_cli.train.tasks.audiosr import AudioSRTraining
+from audiosr_cli.train.tasks.base import Batch, Losses, Recordings, TrainingTask
 from audiosr_cli.train.tasks.embedding import Embedding
-from audiosr_cli.train.tasks.latent import Latents
 from audiosr_cli.train.tasks.restoration import Restoration
 from audiosr_cli.train.tasks.separation import Separation
 from audiosr_cli.train.tasks.upsampling import Upsampling
@@ -12,21 +12,20 @@ from audiosr_cli.train.tasks.upsampling import Upsampling
 __all__ = [
     "Embedding",
     "TASKS",
-    "Adversary",
     "Batch",
-    "Latents",
+    "AudioSRTraining",
     "Losses",
     "Recordings",
     "Restoration",
     "Separation",
-    "Task",
+    "TrainingTask",
     "Upsampling",
 ]
 
-TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[Latents] | type[Embedding]] = {
+TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[AudioSRTraining] | type[Embedding]] = {
     "separate": Separation,
     "separate-sr": Restoration,
     "upsample": Upsampling,
-    "audiosr": Latents,
+    "audiosr": AudioSRTraining,
     "embed": Embedding,
 }

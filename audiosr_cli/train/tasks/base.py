@@ -1,4 +1,4 @@
-"""What a task adds to the loop: how batches are made, what the loss is, how good the model is."""
+"""What a training task adds to the loop: batches, losses and scores."""
 
 from __future__ import annotations
 
@@ -11,33 +11,47 @@ from torch import Tensor
 
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.discriminators import Critics
+from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.heads import Heads
-from audiosr_cli.train.measured_rooms import MeasuredRooms
 from audiosr_cli.train.pairs import PairDifficulty
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.reverb import MeasuredRirs
 
-Batch = dict[str, Tensor]  # "input" is what the network hears, the rest is the task's own
-Forward = Callable[..., Tensor]
+# "input" is the network's input; the other entries are the task's own.
+Batch = dict[str, Tensor]
+# Runs the network in training: its inputs → its float32 output.
+ForwardFn = Callable[..., Tensor]
 
 VALID_SEED = 20261120
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """What a run draws from; ``noise``, ``measured_rooms`` and ``valid_noise`` where the config names some."""
+    """The recordings of a run.
+
+    Attributes:
+        train: Training recordings.
+        valid: Validation recordings.
+        noise: Noise for training, if the config names some.
+        measured_rirs: Measured room impulse responses, if the config names some.
+        valid_noise: Noise for validation scores, if the config names some.
+    """
 
     train: Corpus
     valid: Corpus
     noise: Corpus | None = None
-    measured_rooms: MeasuredRooms | None = None
+    measured_rirs: MeasuredRirs | None = None
     valid_noise: Corpus | None = None
 
 
 class Losses(NamedTuple):
-    """The weighted terms whose sum is minimised, and the waveforms (B, T) that discriminators compare.
+    """The losses of a batch.
 
-    ``items`` (B,): how hard each item was, in dB, where the task's ``difficulty`` learns from that.
+    Attributes:
+        terms: Weighted losses by name; their sum is minimised.
+        estimate: Waveforms (B, T) for discriminators.
+        reference: Their targets (B, T).
+        items: Loss of each item (B,) in dB, if the task samples hard pairs.
     """
 
     terms: dict[str, Tensor]
@@ -46,53 +60,52 @@ class Losses(NamedTuple):
     items: Tensor | None = None
 
 
-class Adversary(NamedTuple):
-    """Discriminators, and what the generator pays for being told from the truth."""
+class TrainingTask(Protocol):
+    """The interface of a training task: a dataclass with these members, registered in TASKS.
 
-    critics: Critics
-    adversarial: float
-    features: float
+    Attributes:
+        spec: Spec of the network in training.
+        metric: Name of the score, for logs and tables.
+        crop_s: Length of a crop in seconds.
+        batch_size: Items in the batch of each process.
+    """
 
-
-class Task(Protocol):
-    """A new kind of training is a class with these members, and a line in TASKS."""
-
-    spec: ModelSpec  # of the network in training
-    figure: str  # what ``score`` returns, for tables
+    spec: ModelSpec
+    metric: str
     crop_s: float
-    batch_size: int  # of each rank
+    batch_size: int
 
     @property
-    def adversary(self) -> Adversary | None:
+    def adversarial(self) -> AdversarialConfig | None:
         """Discriminators to train against, if any."""
         ...
 
     @property
-    def partner(self) -> Model | None:
-        """A second network that learns, too, if any."""
+    def joint_model(self) -> Model | None:
+        """A second network that is trained jointly, if any."""
         ...
 
     @property
     def difficulty(self) -> PairDifficulty | None:
-        """How hard speakers are together, where batches depend on it."""
+        """The difficulty of pairs of speakers, if the task samples hard pairs."""
         ...
 
     def heads(self, model: Model) -> Heads | None:
-        """Fresh heads for ``model`` that only training has, if any. Raises UsageError where it cannot have them."""
+        """Create untrained auxiliary heads for ``model``, if any. Raises UsageError if it cannot have them."""
         ...
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """What this rank gets of a batch, on its device; ``generator`` stands alike on all ranks."""
+        """Make this process's share of a batch, on its device; ``generator`` is the same in all processes."""
         ...
 
-    def losses(self, forward: Forward, batch: Batch) -> Losses:
-        """What is minimised, from the network's float32 output for ``batch``."""
+    def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
+        """Compute the losses of ``batch``; ``forward`` runs the network."""
         ...
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """The held-out figure; higher is better."""
+        """Score ``model`` on held-out recordings; higher is better. The best weights are chosen by this."""
         ...
 
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
-        """Further held-out figures by name, to be read beside ``score``; nothing is chosen by them."""
+        """Compute further scores on held-out recordings by name, for information only."""
         ...

@@ -1,4 +1,4 @@
-"""Voices: vectors that lie close for one speaker and apart for two."""
+"""Training of speaker encoders: embeddings that are close for the same speaker and distant for different ones."""
 
 from __future__ import annotations
 
@@ -11,94 +11,102 @@ from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks.base import VALID_SEED, Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, Recordings
 from audiosr_cli.train.transfer import upload
 
-_DRAWS = 8  # of two crops of every valid speaker
+# Rounds of two crops of every validation speaker.
+_VALID_ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Two crops of each of ``batch_size`` speakers, each of one recording, as tracking meets them.
+    """Two crops of each of ``batch_size`` speakers, both from one recording.
 
-    Another voice is heard behind each crop, ``leak_db`` below it: what separators leave. Speed and pitch change within
-    1 ± ``speed``, which makes more voices of few. ``sharpness`` is the factor of the cosines in the loss.
+    Each crop contains another speaker at a lower level, like the leakage of a separator.
+
+    Attributes:
+        batch_size: Speakers in the batch of each process.
+        crop_s: Length of a crop in seconds.
+        leakage_db: Range of the leakage below the speaker's level, in dB.
+        similarity_scale: Factor of the cosine similarities in the loss.
+        speed_perturbation: Speed and pitch are multiplied by a factor within 1 ± this, which adds voices.
     """
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
-    leak_db: tuple[float, float] = (5.0, 30.0)
-    sharpness: float = 12.0
-    speed: float = 0.1
-    figure: str = "pairs told apart (%)"
+    leakage_db: tuple[float, float] = (5.0, 30.0)
+    similarity_scale: float = 12.0
+    speed_perturbation: float = 0.1
+    metric: str = "speaker pairs identified (%)"
 
     def __post_init__(self) -> None:
-        positive(self, "batch_size", "crop_s", "sharpness")
+        positive(self, "batch_size", "crop_s", "similarity_scale")
         within(self, 2, 1e6, "batch_size")
-        within(self, 0, 0.5, "speed")
+        within(self, 0, 0.5, "speed_perturbation")
 
     @property
-    def adversary(self) -> Adversary | None:
-        """None."""
+    def adversarial(self) -> AdversarialConfig | None:
+        """None: no discriminators."""
         return None
 
     @property
-    def partner(self) -> Model | None:
-        """None."""
+    def joint_model(self) -> Model | None:
+        """None: no second network."""
         return None
 
     @property
     def difficulty(self) -> None:
-        """None."""
+        """None: pairs are drawn at random."""
         return None
 
     def heads(self, model: Model) -> None:
-        """None."""
+        """Return None: no auxiliary heads."""
         del model
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """``input`` (2 · speakers, 1, T): first crops, then second ones."""
-        length, count, people = round(self.crop_s * self.spec.in_rate), self.batch_size, recordings.valid.chance > 0
-        if int(people.sum()) < 2:
-            raise TrainingError("[data] valid: two speakers or more are wanted, to be told apart")
-        for _ in range(ranks.rank + 1):  # every rank draws the speakers of those before it, too
-            recipe = recordings.train.draw(1, 2 * length, generator, count, self.speed)
+        """Make ``input`` (2 · speakers, 1, T): all first crops, then all second crops."""
+        length, count = round(self.crop_s * self.spec.in_rate), self.batch_size
+        if int((recordings.valid.speaker_probs > 0).sum()) < 2:
+            raise TrainingError("[data] valid: needs recordings of at least two speakers")
+        for _ in range(ranks.rank + 1):  # every process also draws the speakers of those before it
+            params = recordings.train.draw(1, 2 * length, generator, count, self.speed_perturbation)
             share = torch.rand(count, generator=generator)
-        low, high = self.leak_db
+        low, high = self.leakage_db
         gain = upload(torch.pow(10, -(low + (high - low) * share) / 20), ranks.device)
-        waves = recordings.train.render(recipe, 2 * length, ranks.device)[0]  # (speakers, 2T)
+        waves = recordings.train.render(params, 2 * length, ranks.device)[0]  # (speakers, 2T)
         waves = waves / waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
-        crops = torch.split(waves, length, 1)  # each with somebody else behind it, or the leak would tell who it is
+        crops = torch.split(waves, length, 1)  # with different leakage, or it would identify the speaker
         mixed = [crop + gain[:, None] * crop.roll(shift, 0) for crop, shift in zip(crops, (1, -1), strict=True)]
         return {"input": torch.cat(mixed).unsqueeze(1)}
 
-    def losses(self, forward: Forward, batch: Batch) -> Losses:
-        """Cross-entropy of each crop's own speaker among this rank's (angular prototypical loss, Chung et al. 2020)."""
+    def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
+        """Compute the angular prototypical loss among this process's speakers (Chung et al. 2020)."""
         first, second = forward(batch["input"]).chunk(2)
-        likeness = self.sharpness * first @ second.T
+        similarity = self.similarity_scale * first @ second.T
         own = torch.arange(len(first), device=first.device)
-        loss = (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+        loss = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
         return Losses({"prototypes": loss}, first, second)
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """Of all pairs of valid speakers: how many have their two crops each assigned rightly, in percent."""
-        length, right, total = round(self.crop_s * self.spec.in_rate), 0, 0
+        """Compute the share of pairs of validation speakers whose two crops each are assigned correctly, in percent."""
+        length, correct, total = round(self.crop_s * self.spec.in_rate), 0, 0
         generator = torch.Generator().manual_seed(VALID_SEED)
         device = next(model.parameters()).device
-        for _ in range(_DRAWS):
-            recipe = valid.draw(1, 2 * length, generator, int((valid.chance > 0).sum()))
-            waves = valid.render(recipe, 2 * length, device)[0]  # (speakers, 2T)
+        for _ in range(_VALID_ROUNDS):
+            params = valid.draw(1, 2 * length, generator, int((valid.speaker_probs > 0).sum()))
+            waves = valid.render(params, 2 * length, device)[0]  # (speakers, 2T)
             with torch.no_grad():
                 first, second = model(torch.cat(torch.split(waves, length, 1)).unsqueeze(1)).chunk(2)
-            likeness = first @ second.T
-            own = likeness.diagonal()
-            margin = own.unsqueeze(0) + own.unsqueeze(1) - likeness - likeness.T
+            similarity = first @ second.T
+            own = similarity.diagonal()
+            margin = own.unsqueeze(0) + own.unsqueeze(1) - similarity - similarity.T
             above = torch.ones_like(margin, dtype=torch.bool).triu(1)
-            right, total = right + int((margin[above] > 0).sum()), total + int(above.sum())
-        return 100 * right / total
+            correct, total = correct + int((margin[above] > 0).sum()), total + int(above.sum())
+        return 100 * correct / total
 
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
-        """None."""
+        """Return an empty dict: no further scores."""
         return {}

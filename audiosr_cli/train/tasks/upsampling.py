@@ -1,4 +1,4 @@
-"""Upsampling: band-limited recordings, spectral losses, discriminators."""
+"""Training of upsamplers: band-limited recordings, spectral losses, discriminators."""
 
 from __future__ import annotations
 
@@ -18,107 +18,132 @@ from audiosr_cli.train import bandlimit
 from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus
-from audiosr_cli.train.discriminators import Critics
+from audiosr_cli.train.gan import AdversarialConfig, DiscriminatorConfig
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks.base import Adversary, Batch, Forward, Losses, Recordings
+from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, Recordings
 from audiosr_cli.train.transfer import upload
 
-_SPEED = 0.05
+# Speed and pitch are multiplied by a factor within 1 ± this.
+_SPEED_PERTURBATION = 0.05
+# Range of the gain in dB.
 _GAIN_DB = (-18.0, 6.0)
-_VALID_CUTOFFS = (4000.0, 8000.0)
+# Cutoffs in Hz and relative roll-off of the validation inputs.
+_VALID_CUTOFFS_HZ = (4000.0, 8000.0)
 _VALID_ROLL_OFF = 0.09
-_MISJUDGED = 0.02  # how far off the cutoff may be that a network is told, as a share of it
-_FFT_SIZES = (128, 256, 512, 1024, 2048)  # of the losses; short ones hear pulses that long ones take for noise
-_LONGEST_FFT = 2048  # of the losses and the score
+# Largest relative error of the cutoff that a network with a cutoff input gets, as detection is not exact.
+_CUTOFF_ERROR = 0.02
+# FFT sizes of the STFT loss; short ones resolve pulses, which are noise to long ones.
+_FFT_SIZES = (128, 256, 512, 1024, 2048)
+# Longest FFT of the losses and the score.
+_LONGEST_FFT = 2048
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What each term of the loss counts; 0 leaves it out. The last two train discriminators beside the model."""
+class UpsamplingLossWeights:
+    """Weights of the losses; 0 leaves out a loss. The last two need discriminators, which are trained beside the model.
+
+    Attributes:
+        lsd: Log-spectral distance.
+        stft: Multi-resolution STFT loss.
+        complex: L1 of the complex spectrum.
+        mel: L1 of log mel magnitudes.
+        adversarial: Adversarial loss.
+        feature_matching: Feature matching loss.
+    """
 
     lsd: float = 1.0
     stft: float = 1.0
     complex: float = 0.1
     mel: float = 0.0
     adversarial: float = 0.0
-    features: float = 0.0
+    feature_matching: float = 0.0
 
     def __post_init__(self) -> None:
         within(self, 0, float("inf"), *vars(self))
         if not any((self.lsd, self.stft, self.complex, self.mel)):
-            raise UsageError("weights: one of lsd, stft, complex and mel must be above 0")
+            raise UsageError("loss_weights: one of lsd, stft, complex and mel must be above 0")
 
 
 @dataclass(frozen=True)
 class Upsampling:
-    """Recordings as ``degradation`` has them. What lies above a recording's own band is never a target."""
+    """Band-limited recordings; nothing above the bandwidth of the original recording is a target.
+
+    Attributes:
+        batch_size: Recordings in the batch of each process.
+        crop_s: Length of a crop in seconds.
+    """
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
     degradation: Degradation = field(default_factory=Degradation)
-    weights: Weights = field(default_factory=Weights)
-    critics: Critics = field(default_factory=Critics)
-    figure: str = "-LSD"
+    loss_weights: UpsamplingLossWeights = field(default_factory=UpsamplingLossWeights)
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    metric: str = "-LSD"
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
         if self.spec.uses_position:
-            raise UsageError(f"[task] name = 'upsample': {self.spec.name} learns by the task 'audiosr'")
+            raise UsageError(f"[task] name = 'upsample': {self.spec.name} is trained with name = 'audiosr'")
 
     @property
-    def adversary(self) -> Adversary | None:
-        """Discriminators where their terms count."""
-        w = self.weights
-        return Adversary(self.critics, w.adversarial, w.features) if w.adversarial or w.features else None
+    def adversarial(self) -> AdversarialConfig | None:
+        """The discriminators, if their losses have a weight."""
+        w = self.loss_weights
+        return (
+            AdversarialConfig(self.discriminators, w.adversarial, w.feature_matching)
+            if w.adversarial or w.feature_matching
+            else None
+        )
 
     @property
-    def partner(self) -> Model | None:
-        """None."""
+    def joint_model(self) -> Model | None:
+        """None: no second network."""
         return None
 
     @property
     def difficulty(self) -> None:
-        """None."""
+        """None: pairs are drawn at random."""
         return None
 
     def heads(self, model: Model) -> None:
-        """None."""
+        """Return None: no auxiliary heads."""
         del model
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
-        """The target is as long as what the model returns for the crop.
+        """Make ``input`` (B, 1, T) and ``target`` (B, T'), as long as the model's output for the crop.
 
-        ``band`` (B,) is where it ends, unless full, and ``cutoff`` (B,) where the input does, if the model asks.
+        ``band`` (B,) is the bandwidth of the targets in Hz, unless all are full-band; ``cutoff`` (B,) is that of the
+        inputs, if the model uses it.
         """
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
-        recipe = corpus.draw(count, length, generator, speed=_SPEED) | bandlimit.draw(
+        params = corpus.draw(count, length, generator, speed=_SPEED_PERTURBATION) | bandlimit.draw(
             self.degradation, count, generator
         )
         low, high = _GAIN_DB
         gain = torch.pow(10, (low + (high - low) * torch.rand(count, generator=generator)) / 20)
-        recipe["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
-        recipe["misjudged"] = 1 + _MISJUDGED * (2 * torch.rand(count, generator=generator) - 1)
-        recipe = ranks.share(recipe, self.batch_size)
-        waves = corpus.render(recipe, length, ranks.device)[:, 0] * upload(recipe["gain"], ranks.device).unsqueeze(1)
-        recipe["cutoff"] = recipe["cutoff"].clamp_max(spec.in_rate / 2)
-        narrow = bandlimit.band_limit(waves, {key: recipe[key] for key in bandlimit.KEYS}, spec.out_rate)
-        band = corpus.bandwidth[recipe["recording"][:, 0]] * recipe["rate"][:, 0].float()
+        params["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
+        params["cutoff_error"] = 1 + _CUTOFF_ERROR * (2 * torch.rand(count, generator=generator) - 1)
+        params = ranks.share(params, self.batch_size)
+        waves = corpus.render(params, length, ranks.device)[:, 0] * upload(params["gain"], ranks.device).unsqueeze(1)
+        params["cutoff"] = params["cutoff"].clamp_max(spec.in_rate / 2)
+        narrow = bandlimit.band_limit(waves, {key: params[key] for key in bandlimit.KEYS}, spec.out_rate)
+        band = corpus.bandwidth[params["recording"][:, 0]] * params["rate"][:, 0].float()
         cut = spec.context * spec.ratio
         batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
         if spec.uses_cutoff:
-            judged = bandlimit.where_content_ends(recipe) * recipe["misjudged"]
-            batch["cutoff"] = upload(torch.minimum(judged, band), ranks.device)
+            detected = bandlimit.content_bandwidth(params) * params["cutoff_error"]
+            batch["cutoff"] = upload(torch.minimum(detected, band), ranks.device)
         if bool((band < spec.out_rate / 2).any()):
             batch["band"] = upload(band, ranks.device)
         return batch
 
-    def losses(self, forward: Forward, batch: Batch) -> Losses:
-        """LSD, multi-resolution magnitudes, complex spectrum and mels, each below the recording's band."""
+    def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
+        """Compute the losses, each up to the bandwidth of the recording."""
         estimate, target = forward(batch["input"], **self._arguments(batch)).flatten(1), batch["target"]  # (B, T)
-        rate, w = self.spec.out_rate, self.weights
+        rate, w = self.spec.out_rate, self.loss_weights
         band = batch.get("band")
         distances: dict[str, tuple[float, Callable[..., Tensor]]] = {
             "lsd": (w.lsd, log_spectral),
@@ -131,38 +156,44 @@ class Upsampling:
             for name, (weight, distance) in distances.items()
             if weight
         }
-        if band is not None and self.adversary:  # nor may discriminators see what the truth cannot have
+        if band is not None and self.adversarial:  # discriminators must not see highs that the target lacks
             estimate, target = (low_pass(x, band, torch.full_like(band, 0.02), rate) for x in (estimate, target))
         return Losses(terms, estimate, target)
 
     def _arguments(self, batch: Batch) -> dict[str, Tensor]:
-        """What the network is given of a batch beside its input."""
+        """Return the network's arguments besides its input."""
         return {"cutoff_hz": batch["cutoff"]} if self.spec.uses_cutoff else {}
 
     def score(self, model: Model, valid: Corpus) -> float:
-        """Negative LSD (AP-BWE definition), mean of 4 and 8 kHz cutoffs over up to 20 valid recordings of up to 4 s.
+        """Compute the mean negative LSD for cutoffs of 4 and 8 kHz over up to 20 validation recordings of up to 4 s.
 
-        Only the band of each recording counts. Raises TrainingError where none is longer than 0.1 s.
+        The LSD is defined as in AP-BWE; only the bandwidth of each recording counts. Raises TrainingError if no
+        recording has at least 0.1 s.
         """
-        spec, device, found = model.spec, next(model.parameters()).device, []
+        spec, device = model.spec, next(model.parameters()).device
+        distances: list[float] = []
         unit = spec.ratio * 16
         long = (valid.lengths >= max(0.1 * spec.out_rate, 2 * _LONGEST_FFT)).nonzero()[:, 0]
         if not len(long):
-            raise TrainingError("none of the valid recordings is long enough to be scored (0.1 s)")
+            raise TrainingError("[data] valid: no recording is long enough for scoring (0.1 s)")
         for k in long[torch.linspace(0, len(long) - 1, min(20, len(long))).long()].tolist():
             start, length = int(valid.starts[k]), min(int(valid.lengths[k]), 4 * spec.out_rate) // unit * unit
             wave = valid.samples[start : start + length].to(device).float()[None] / 32768
-            for cutoff in sorted({min(cutoff, spec.in_rate / 2) for cutoff in _VALID_CUTOFFS}):
+            for cutoff in sorted({min(cutoff, spec.in_rate / 2) for cutoff in _VALID_CUTOFFS_HZ}):
                 cut, roll_off = (torch.tensor([value], device=device) for value in (cutoff, _VALID_ROLL_OFF))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
-                known = {"cutoff": cut, "roll_off": roll_off, "plain": torch.ones(1, dtype=torch.bool, device=device)}
-                arguments = {"cutoff_hz": bandlimit.where_content_ends(known)} if spec.uses_cutoff else {}
+                params = {
+                    "cutoff": cut,
+                    "roll_off": roll_off,
+                    "resampler": torch.ones(1, dtype=torch.bool, device=device),
+                }
+                arguments = {"cutoff_hz": bandlimit.content_bandwidth(params)} if spec.uses_cutoff else {}
                 with torch.no_grad():
                     estimate = model(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)), **arguments)
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
-                found.append(float(lsd(estimate.flatten(), wave[0], high=band)))
-        return -sum(found) / len(found)
+                distances.append(float(lsd(estimate.flatten(), wave[0], high=band)))
+        return -sum(distances) / len(distances)
 
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
-        """None."""
+        """Return an empty dict: no further scores."""
         return {}

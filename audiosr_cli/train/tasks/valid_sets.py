@@ -1,9 +1,9 @@
-"""Fixed sets of mixtures of the valid speakers, the same for every run and model.
+"""Fixed sets of mixtures of the validation speakers, the same for every run and model.
 
-All choices are drawn from fixed seeds as shares of what there is, so corpora of the same files at two rates give the
-same speakers, the same places in their recordings (to a sample of the lower rate), the same turns and rooms. What
-differs: levels and SNRs are those of the band that the rate has. ``render_set`` with a ``rate`` renders at the corpus's
-rate and resamples: then a model at 8 kHz hears exactly what one at 16 kHz does, less what lies above 4 kHz.
+All random choices come from fixed seeds and are relative to the length of recordings. So corpora of the same files at
+two sample rates give the same speakers, positions in recordings (to a sample of the lower rate), turns and rooms. Only
+levels and SNRs differ, as they are those of the bandwidth at that rate. ``render_set`` with a ``rate`` renders at the
+corpus's rate and resamples: then a model at 8 kHz gets exactly the mixtures of one at 16 kHz, band-limited to 4 kHz.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.reverb import impulse_responses
 from audiosr_cli.train.tasks.base import VALID_SEED
 
+# Length of a mixture in seconds.
 CLIP_S = 5.12
-_AT_ONCE = 4  # clips
-_ROOMS_RATE = 48000  # of the valid rooms, from which every other rate is made
-_BEFORE = 480  # samples, 10 ms: where the ringing of that before the direct path goes
+# Mixtures separated at once.
+_BATCH_SIZE = 4
+# Sample rate in Hz at which the validation rooms are simulated; for other rates they are resampled.
+_ROOMS_RATE = 48000
+# Samples of padding (10 ms) for the resampler's ringing before the direct path.
+_PADDING = 480
 
 
 @dataclass(frozen=True)
 class ValidSet:
-    """``count`` mixtures as ``mixing`` has them, drawn from ``seed``; no speed changes, each at -20 dBFS."""
+    """A set of ``count`` mixtures drawn with ``seed``; at -20 dBFS, without speed perturbation."""
 
     count: int
     seed: int
@@ -41,21 +45,21 @@ class ValidSet:
 
 
 def _set(number: int, count: int, **values: float | tuple[float, float]) -> ValidSet:
-    return ValidSet(count, VALID_SEED + number, Mixing(speed=0.0, level_db=(-20.0, -20.0), **values))  # type: ignore[arg-type]
+    return ValidSet(count, VALID_SEED + number, Mixing(speed_perturbation=0.0, level_db=(-20.0, -20.0), **values))  # type: ignore[arg-type]
 
 
-# Plain mixtures are fully overlapped, ± 2.5 dB. Turns overlap as in training, from pauses to nearly all at once, but
-# move less: either speaker has 1.5 s or more of the clip, as SI-SDR means nothing for one who is silent.
+# Plain mixtures are fully overlapped, ± 2.5 dB. Turns overlap as in training, from pauses to nearly full overlap, but
+# are shifted less: each speaker is active for at least 1.5 s of the clip, as SI-SDR is undefined for a silent one.
 SETS = {
     "plain": _set(0, 40),
-    "turns": _set(1, 24, turns=1.0, overlap=(-0.3, 0.9), shift=0.3),
-    "noise": _set(2, 24, noisy=1.0, snr_db=(5.0, 20.0)),
-    "rooms": _set(3, 24, reverberation=1.0),
+    "turns": _set(1, 24, turns_prob=1.0, overlap=(-0.3, 0.9), turn_shift=0.3),
+    "noise": _set(2, 24, noise_prob=1.0, snr_db=(5.0, 20.0)),
+    "rooms": _set(3, 24, reverb_prob=1.0),
 }
 
 
 def clip_length(spec: ModelSpec) -> int:
-    """Return the samples of a clip at the model's rate: 5.12 s, or the whole windows in it without context."""
+    """Return the samples of a clip at the model's rate: 5.12 s, or whole windows for a model without context."""
     length = round(CLIP_S * spec.in_rate)
     return length if spec.context else max(length // spec.core, 1) * spec.core
 
@@ -73,58 +77,57 @@ def render_set(
 
     Args:
         name: plain, turns, noise or rooms.
-        valid: Speakers, at any rate.
+        valid: Validation speakers, at any rate.
         sources: Speakers of a mixture.
         length: Samples of a clip at the rate of ``valid``.
         device: Where to render.
         noise: Noise at the rate of ``valid``, for the set of that name.
-        rate: Hz of what is returned; that of ``valid`` where None.
+        rate: Sample rate of the result in Hz; None for that of ``valid``.
 
     Returns:
         Mixtures (B, T) and sources (B, S, T). In a room the sources are reverberant; noise belongs to no source.
-
     """
     chosen, generator = SETS[name], torch.Generator().manual_seed(SETS[name].seed)
-    noise = noise if chosen.mixing.noisy else None
-    rooms = _rooms(chosen.count, sources, valid.sample_rate) if chosen.mixing.reverberation else None
-    recipe = mixing.draw(chosen.mixing, valid, sources, chosen.count, length, generator, noise, rooms)
-    mix, parts = mixing.render(recipe, valid, length, device, noise, rooms)
+    noise = noise if chosen.mixing.noise_prob else None
+    rirs = _rirs(chosen.count, sources, valid.sample_rate) if chosen.mixing.reverb_prob else None
+    params = mixing.draw(chosen.mixing, valid, sources, chosen.count, length, generator, noise, rirs)
+    mix, references = mixing.render(params, valid, length, device, noise, rirs)
     if rate is None or rate == valid.sample_rate:
-        return mix, parts
-    return change_rate(mix, valid.sample_rate, rate), change_rate(parts, valid.sample_rate, rate)
+        return mix, references
+    return change_rate(mix, valid.sample_rate, rate), change_rate(references, valid.sample_rate, rate)
 
 
 @lru_cache(maxsize=4)
-def _rooms(count: int, positions: int, sample_rate: int) -> Tensor:
-    """Synthetic rooms that no training has, the same ones at every rate: (rooms, positions, T)."""
+def _rirs(count: int, positions: int, sample_rate: int) -> Tensor:
+    """Simulate rooms that training does not use, the same ones at every rate: (rooms, positions, T)."""
     generator = torch.Generator().manual_seed(SETS["rooms"].seed)
     responses = impulse_responses(count, positions, _ROOMS_RATE, generator)
     length = round(responses.shape[-1] * sample_rate / _ROOMS_RATE)
-    padded = F.pad(responses, (0, _BEFORE))  # ringing before the direct path wraps around to there, and is cut off
+    padded = F.pad(responses, (0, _PADDING))  # ringing before the direct path wraps around into the padding
     resampled = change_rate(padded, _ROOMS_RATE, sample_rate)[..., :length]
     return resampled / resampled.norm(dim=-1, keepdim=True)  # type: ignore[no-any-return]
 
 
-def separated(model: Model, mix: Tensor) -> Tensor:
-    """Separate mixtures; a model without context gets whole windows.
+def separate_mixtures(model: Model, mix: Tensor) -> Tensor:
+    """Separate mixtures, padded to whole windows for a model without context.
 
     Args:
         model: A separator.
-        mix: (B, T) at its rate, on its device.
+        mix: (B, T) at the model's rate, on its device.
 
     Returns:
         Estimates (B, S, T).
     """
     spec, length = model.spec, mix.shape[-1]
-    behind = 0 if spec.context else -length % spec.core
-    sides = (spec.context, spec.context + behind)
+    padding = 0 if spec.context else -length % spec.core
+    sides = (spec.context, spec.context + padding)
     with torch.no_grad():
-        estimates = [model(F.pad(part.unsqueeze(1), sides)) for part in torch.split(mix, _AT_ONCE)]
+        estimates = [model(F.pad(mixes.unsqueeze(1), sides)) for mixes in torch.split(mix, _BATCH_SIZE)]
     return torch.cat(estimates).flatten(2)[..., :length]
 
 
-def improvement(estimates: Tensor, mix: Tensor, sources: Tensor) -> float:
-    """Compute the mean SI-SDR improvement over whole clips, in the best order of the sources.
+def si_sdr_improvement(estimates: Tensor, mix: Tensor, sources: Tensor) -> float:
+    """Compute the mean SI-SDR improvement over whole clips, for the best permutation of the sources.
 
     Args:
         estimates: (B, S, T).
@@ -144,7 +147,7 @@ def set_improvement(name: str, model: Model, valid: Corpus, noise: Corpus | None
     Args:
         name: plain, turns, noise or rooms.
         model: A separator.
-        valid: Speakers, at the model's rate.
+        valid: Validation speakers, at the model's rate.
         noise: Noise at that rate, for the set of that name.
 
     Returns:
@@ -152,4 +155,4 @@ def set_improvement(name: str, model: Model, valid: Corpus, noise: Corpus | None
     """
     spec, device = model.spec, next(model.parameters()).device
     mix, sources = render_set(name, valid, spec.sources, clip_length(spec), device, noise)
-    return improvement(separated(model, mix), mix, sources)
+    return si_sdr_improvement(separate_mixtures(model, mix), mix, sources)
