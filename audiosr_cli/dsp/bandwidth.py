@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 # Seconds of a frame, rounded to a power of two samples: bins are about 12 Hz wide.
 _FRAME_S = 0.085
-# Frames that are skipped between two that are measured: a quarter of them has about the same mean, at a quarter of the cost.
+# Frames that are skipped between two that are measured: a quarter of them has about the same mean.
 _SKIPPED_FRAMES = 3
 # Cells in an octave of the coarse grid.
 _CELLS = 24
