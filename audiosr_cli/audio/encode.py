@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audiosr_cli.audio.read import AudioReader
 
-OPUS_RATES = (8000, 12000, 16000)  # Hz; Opus also has 24 and 48 kHz, but ends at 20 kHz there
+OPUS_RATES = (8000, 12000, 16000)  # Hz; Opus also takes 24 and 48 kHz, but its band ends at 20 kHz
 _OPUS_LOWEST, _OPUS_SPAN = 6000, 250_000  # bit/s; libsndfile's compression levels 1 to 0 are linear between them
 _BLOCK = 1 << 16  # frames; one very long Vorbis write overflows libsndfile's stack
 _PASSES_DB = -6.0  # the band of a codec ends where it passes less of white noise than this

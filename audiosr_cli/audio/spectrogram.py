@@ -13,7 +13,7 @@ from audiosr_cli.errors import OutputError, UsageError
 from audiosr_cli.files.atomic import atomic_path
 
 _COLUMNS = 1000  # of a picture, however long the recording is
-_FRAME_S = 0.043  # 2048 samples at 48 kHz
+_FRAME_S = 0.043  # bins of 23 Hz
 _RANGE_DB = 100.0  # from the loudest bin of all recordings down to black
 
 

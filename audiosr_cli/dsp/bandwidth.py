@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 # Seconds of a frame, rounded to a power of two samples: bins are about 12 Hz wide.
 _FRAME_S = 0.085
-# Frames that are skipped between two that are measured: a quarter of them has the same mean at a quarter of the cost.
+# Frames that are skipped between two that are measured: a quarter of them has about the same mean.
 _SKIPPED_FRAMES = 3
 # Cells in an octave of the coarse grid.
 _CELLS = 24
@@ -29,7 +29,7 @@ _CELLS = 24
 _LOWEST_HZ = 700.0
 # Below this many Hz there is no content but direct current and rumble.
 _SUBSONIC_HZ = 40.0
-# RMS in dBFS below which a recording counts as silent: half a bit of 16 bits is -101.
+# RMS in dBFS below which a recording counts as silent; the quantisation noise of 16 bits is -101.
 _SILENT_DB = -100.0
 # Least fall of a wall in dB.
 _WALL_DB = 14.0

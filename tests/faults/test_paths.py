@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -240,7 +241,7 @@ def test_067_a_disk_that_fills_up_at_the_end(missing: int, tmp_path: Path) -> No
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=HANG_S)
     assert done.returncode == 1, done.stderr
-    assert b"out/a_16000.flac: c" in done.stderr
+    assert re.search(rb"out/a_16000\.flac: (cannot be|was not) written", done.stderr), done.stderr
     assert contents(tmp_path / "out") == {"a_16000.flac": b"old"}
 
 
