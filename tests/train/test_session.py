@@ -23,7 +23,7 @@ from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.run import TrainCall
 from audiosr_cli.train.session import Deadline, Session
-from audiosr_cli.train.stepping import GradientCheck
+from audiosr_cli.train.stepping import MetricsReadback
 from audiosr_cli.train.tasks import Separation
 
 FOREVER = RUN.replace("minutes = 0.05", "minutes = 1000.0\nema = 0.9").replace("valid_every_min = 0.02", "")
@@ -212,7 +212,7 @@ def test_the_state_is_saved_after_ten_steps_that_are_not_finite(
 ) -> None:
     """On CUDA the metrics of the last step are read after training."""
 
-    def failing(self: GradientCheck, metrics: Any) -> None:
+    def failing(self: MetricsReadback) -> None:
         raise TrainingError("10 in a row")
 
     real = Trainer._run
@@ -220,7 +220,7 @@ def test_the_state_is_saved_after_ten_steps_that_are_not_finite(
     def quiet_until_the_end(self: Trainer, *args: Any) -> None:
         real(self, *args)
         self.progress.step = 77  # further than what was saved on the way
-        monkeypatch.setattr(GradientCheck, "__call__", failing)
+        monkeypatch.setattr(MetricsReadback, "flush", failing)
 
     monkeypatch.setattr(Trainer, "_run", quiet_until_the_end)
     with pytest.raises(TrainingError, match="in a row"):

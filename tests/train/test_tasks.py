@@ -50,7 +50,7 @@ def test_targets_of_stages_are_band_limited() -> None:
 def test_stages_and_bandwidths_must_be_as_many() -> None:
     task = Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(1000.0, 4000.0))
     batch = task.batch(RECORDINGS, generator(), Ranks())
-    with pytest.raises(UsageError, match="answers 1 times"):
+    with pytest.raises(UsageError, match="needs one value for each of 1 stages"):
         task.losses(lambda _: batch["target"].unsqueeze(2), batch)
     with pytest.raises(UsageError, match="above 0"):
         Separation(SPEC, 2, 0.5, stage_bandwidths_hz=(0.0,))
