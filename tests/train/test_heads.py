@@ -296,7 +296,7 @@ def test_impossible_configs_are_refused_before_anything_is_written(speakers: Pat
     with pytest.raises(UsageError, match="context = 0, not 512"):
         run(speakers, AUXILIARY.replace("[model.training]\ncontext = 0", ""))
     with pytest.raises(UsageError, match="embedding_dim = 1"):
-        run(speakers, AUXILIARY.replace("weight = 10.0", "weight = 10.0\nfeatures = 1"))
+        run(speakers, AUXILIARY.replace("weight = 10.0", "weight = 10.0\nembedding_dim = 1"))
     with pytest.raises(UsageError, match="half_resolution_weight = -1"):
         run(speakers, AUXILIARY.replace("half_resolution_weight = 0.5", "half_resolution_weight = -1.0"))
     with pytest.raises(UsageError, match="turns_prob, padded_prob and silent_source_prob must be below 1"):
