@@ -227,7 +227,7 @@ def test_adversarial_terms_join_the_loss(tmp_path: Path) -> None:
     terms = trainer.train_step(trainer.batch(recordings))
     assert set(terms) == {"lsd", "stft", "complex", "mel", "adversarial", "feature_matching"}
     trainer.save()
-    assert checkpoint.load(tmp_path)[0]["discriminators"]["critics"]
+    assert checkpoint.load(tmp_path)[0]["discriminators"]["discriminators"]
 
 
 def test_schedules() -> None:

@@ -249,10 +249,10 @@ def test_other_errors_of_torch_are_no_want_of_memory(speakers: Path, monkeypatch
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"until": 10.0, "minutes": 1.0}, "use one of them"),
+        ({"until": 10.0, "minutes": 1.0}, "use only one of them"),
         ({"export_every": 60.0}, "needs --export with a folder"),
         ({"export_every": 60.0, "export": Path("a.safetensors")}, "needs --export with a folder"),
-        ({"until": float("inf")}, "must be a number of seconds"),
+        ({"until": float("inf")}, "must be a finite number of seconds"),
         ({"export": Path(__file__)}, "is a file"),
         ({"export": Path(__file__), "export_every": 60.0}, "is a file"),
     ],
