@@ -100,10 +100,10 @@ _ENDLESS_WINDOWS = """
 import pathlib, sys, threading
 from audiosr_cli.cli.main import main
 from audiosr_cli.models.spectral_bwe import SpectralBWE
-begun = pathlib.Path(sys.argv.pop(1))
+started = pathlib.Path(sys.argv.pop(1))
 
-def forward(*_):
-    begun.touch()
+def forward(*_, **__):
+    started.touch()
     threading.Event().wait()
 
 SpectralBWE.forward = forward
