@@ -1,4 +1,4 @@
-"""The command in a process of its own, its workers, and recordings that never end."""
+"""Run the command in a separate process, find its workers, and create recordings that never end."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RATE = 8000
 
 
 def audiosr(*arguments: object, before: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run the command to its end, behind the command ``before``, without a traceback.
+    """Run the command to its end, and check that it prints no traceback.
 
-    ``options`` are subprocess.run's.
+    ``before`` is a command that runs it; ``options`` are those of ``subprocess.run``.
     """
     command = [*before, *COMMAND, *(part if isinstance(part, bytes) else str(part) for part in arguments)]
     done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": HANG_S} | options))
@@ -36,19 +36,19 @@ def audiosr(*arguments: object, before: Sequence[str] = (), **options: Any) -> s
 
 
 def inside(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    """The same in this process, which is quicker, where nothing depends on a process of its own."""
+    """Run the command in this process, which is quicker."""
     with chdir(cwd or "."):
         done = CliRunner().invoke(app, [str(part) for part in arguments], input=b"")
-    if isinstance(error := done.exception, AudioSRError):  # main() makes a line and a code of it
-        said = done.stderr_bytes + f"audiosr: {error}\n".encode()
-        return subprocess.CompletedProcess(arguments, error.exit_code, done.stdout_bytes, said)
+    if isinstance(error := done.exception, AudioSRError):  # main() prints it and exits with its code
+        stderr = done.stderr_bytes + f"audiosr: {error}\n".encode()
+        return subprocess.CompletedProcess(arguments, error.exit_code, done.stdout_bytes, stderr)
     if error is not None and not isinstance(error, SystemExit):
         raise error
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes)
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """Run the command beside the test."""
+    """Start the command, and do not wait for it."""
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
@@ -56,14 +56,14 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def recording(path: str | bytes | Path, frames: int = 800, seed: int = 0) -> None:
-    """White noise at 8 kHz, WAV whatever the name says."""
+    """Write white noise at 8 kHz, as WAV whatever the suffix."""
     wave = np.random.default_rng(seed).standard_normal(frames) / 10
     with open(path, "wb") as stream:
         soundfile.write(stream, wave, RATE, format="WAV")
 
 
 def recordings(folder: Path, count: int, frames: int = 800) -> Path:
-    """``count`` of them in a new folder."""
+    """Write ``count`` recordings into a new folder."""
     folder.mkdir()
     for i in range(count):
         recording(folder / f"{i:03}.wav", frames, i)
@@ -71,7 +71,7 @@ def recordings(folder: Path, count: int, frames: int = 800) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below ``folder`` by its name; one that goes away meanwhile is left out."""
+    """Read every file below ``folder``; files that disappear meanwhile are left out."""
     files = {}
     for path in sorted(folder.rglob("*")):
         with suppress(FileNotFoundError, IsADirectoryError):
@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def endless(path: Path) -> Iterator[None]:
-    """A FIFO that holds the beginning of a recording, so that whoever reads it is in the middle for certain."""
+    """Create a FIFO with the beginning of a recording, whose reader waits in the middle of it."""
     os.mkfifo(path)
     recording(path.with_suffix(".head"), 200_000)
     head = bytearray(path.with_suffix(".head").read_bytes())
@@ -90,7 +90,7 @@ def endless(path: Path) -> Iterator[None]:
     held: list[int] = []
 
     def feed() -> None:
-        held.append(os.open(path, os.O_RDWR))  # opens without a reader, and keeps the pipe open for the next one
+        held.append(os.open(path, os.O_RDWR))  # opens without a reader, and keeps the pipe open
         view = memoryview(head)
         try:
             while view:
@@ -106,13 +106,13 @@ def endless(path: Path) -> Iterator[None]:
 
 
 def workers(process: int) -> list[int]:
-    """The worker processes of a command, oldest first."""
+    """List the worker processes of a command, oldest first."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def parts(folder: Path) -> list[Path]:
-    """Temporary files with sound in them; one that goes away meanwhile is left out."""
+    """List temporary files that contain audio; files that disappear meanwhile are left out."""
     found = []
     for path in folder.rglob("*.part"):
         with suppress(FileNotFoundError):

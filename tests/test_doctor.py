@@ -24,7 +24,7 @@ def test_a_healthy_installation_has_no_problems() -> None:
 
 
 def test_device_and_format_problems_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On their device, whatever torch says of it; and of formats."""
+    """Errors of torch on the default device, and formats that cannot be written."""
     devices: list[str] = []
 
     def fail(self: SeparateOptions, options: Options) -> Pipeline:

@@ -27,7 +27,7 @@ from audiosr_cli.streaming.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class Scarce:
-    """A pipeline that there is no memory for in the first process that makes it; others have it when that is gone."""
+    """A command whose first worker has too little memory; the others wait until it is gone."""
 
     command: ClassVar[str] = "scarce"
     taken: Path
@@ -68,7 +68,7 @@ def test_workers_without_memory_are_left_out_and_others_report_outcomes(
 
 
 def test_temporary_files_of_killed_workers_are_removed(tmp_path: Path) -> None:
-    """One that does not end when it is asked to."""
+    """Even of a worker that ignores SIGTERM."""
 
     class Stubborn:
         def __init__(self) -> None:

@@ -34,7 +34,7 @@ cluster.shutdown()
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """The address of two raylets with a CPU each."""
+    """Start two raylets with a CPU each; return their address."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'audiosr-cli[ray]'", exc_type=ImportError)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, **pipes) as process:
@@ -51,14 +51,14 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def frail() -> Iterator[str]:
-    """A cluster that may lose a node."""
+    """Start a cluster that may lose a node."""
     with cluster() as place:
         yield place
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six recordings in ``in``, which is beside the current place."""
+    """Write six recordings into ``in`` in the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     for i in range(6):
@@ -73,7 +73,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 
 def held(path: Path, data: bytes) -> int:
-    """The descriptor of a new FIFO at ``path`` with the first half of ``data``, in whose middle its reader will be."""
+    """Create a FIFO at ``path`` with the first half of ``data``, so that its reader waits; return its descriptor."""
     fifo = path.with_suffix(".fifo")
     os.mkfifo(fifo)
     descriptor = os.open(fifo, os.O_RDWR)
@@ -83,7 +83,7 @@ def held(path: Path, data: bytes) -> int:
 
 
 def parts(folder: Path, count: int) -> list[int]:
-    """The processes of temporary files, as soon as there are so many and nothing of other recordings."""
+    """List the processes of ``count`` temporary files, once all other recordings are done; otherwise nothing."""
     found = [int(path.name.split("-")[1]) for path in sorted(folder.glob(".*.part"))]
     return found if len(found) == count and len(list(folder.glob("*.wav"))) == 6 - count else []
 
@@ -124,7 +124,7 @@ def test_a_recording_whose_worker_is_killed_is_processed_by_another(folder: Path
 
 
 def holds(process: int, path: Path) -> bool:
-    """Whether the process has the file open."""
+    """Check whether the process has the file open."""
     return any(link.exists() and link.samefile(path) for link in Path(f"/proc/{process}/fd").iterdir())
 
 

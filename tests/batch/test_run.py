@@ -1,4 +1,4 @@
-"""batch/run.py: what becomes of many recordings."""
+"""batch/run.py: outcomes, existing outputs, events and dry runs."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def test_existing_outputs_fail_are_skipped_or_replaced(small_weights: Path, reco
     assert process("overwrite").report is not None
     assert (tmp_path / "a_speaker1.wav").stat().st_size > 3
     (tmp_path / "a_speaker1.wav").unlink()
-    assert process("skip").report is not None  # one is missing: both are made anew
+    assert process("skip").report is not None  # one is missing: both are written again
 
 
 def test_an_output_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    """Another run makes the output after the first look at it."""
+    """Another run writes the output after its existence was checked."""
     soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
     target, pipeline = tmp_path / "out" / "a.wav", UpsampleOptions(16000, "none").pipeline()
 
     def meddle(event: run.RecordingStarted | run.RecordingProgress) -> None:
-        target.write_bytes(b"of somebody else")
+        target.write_bytes(b"of another program")
 
     def process(plan: run.OutputPlan) -> run.Outcome:
         target.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def test_an_output_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
     plan = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"))
     assert "was created while processing" in str(process(plan).error)
-    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"of somebody else"]
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"of another program"]
     for allowed in (replace(plan, existing="overwrite"), replace(plan, own_outputs=frozenset({str(target)}))):
         assert process(allowed).report is not None
         assert soundfile.info(target).frames == 2000

@@ -30,7 +30,7 @@ class Counted(nn.Module):
 
 
 def test_flops_of_a_convolution() -> None:
-    """Two a weight and frame: 4 channels, 3 taps, 1998 frames, in two seconds."""
+    """Two FLOPs per weight and frame: 4 channels, 3 taps, 1998 frames, in two seconds."""
     assert flops.peer_gflop(Counted(), 1000, seconds=2.0) == pytest.approx(2 * 4 * 3 * 1998 / 2 / 1e9)
 
 
@@ -40,7 +40,7 @@ def test_flops_that_cannot_be_counted_are_none() -> None:
 
 
 def test_later_models_of_a_chain_run_once_per_source() -> None:
-    """Two sources go through the second model one by one; overlap counts as often as it is computed."""
+    """Two sources pass the second model one after the other; overlapping windows count each time."""
     parting, widening = halves(), build("audio_unet", make_config("audio_unet", SMALL["audio_unet"])).eval()
     first, second = (flops.chain_gflop([model]) for model in (parting, widening))
     assert first and second

@@ -21,7 +21,7 @@ def python(code: str) -> list[str]:
 
 
 def test_peak_memory_is_of_the_process_alone() -> None:
-    """Neither torch, which this process has loaded, nor what an earlier child took counts."""
+    """It counts neither torch, which this process has loaded, nor earlier children."""
     assert measure_process(python("x = bytearray(300_000_000)")).peak_mb > 300
     assert measure_process(python("pass")).peak_mb < PYTHON_MB
 

@@ -57,7 +57,7 @@ def test_half_amplitude_is_minus_six_decibels() -> None:
 
 
 def test_improvement_is_relative_to_the_mixture() -> None:
-    """Of two equal voices the mixture has 0 dB; with a tenth of the other one left there are 20."""
+    """A mixture of two equal speakers has 0 dB; with a tenth of the other one left it is 20 dB."""
     sources = torch.stack([wave(seed=1), wave(seed=2)])
     mix = sources.sum(0)
     nothing = quality.separation_scores(mix.expand_as(sources), sources, mix, RATE)
@@ -94,7 +94,7 @@ def test_stoi_and_pesq_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def voices(tmp_path: Path) -> Path:
-    """The example's two voices in the layout of LibriMix."""
+    """Write the example's two speakers in the layout of LibriMix."""
     folder = tmp_path / "voices"
     names = {"s1": "two_speakers_reference1.flac", "s2": "two_speakers_reference2.flac", "mix": "two_speakers.wav"}
     for place, name in names.items():
@@ -106,7 +106,7 @@ def voices(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def references(tmp_path: Path) -> Path:
-    """A tone that every rate keeps, one that is lost, in stereo."""
+    """Write two stereo references: a tone below the cutoff, and one above it."""
     folder = tmp_path / "references"
     folder.mkdir()
     for name, hz in (("low", 1000), ("high", 6000)):

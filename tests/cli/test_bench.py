@@ -1,4 +1,4 @@
-"""`audiosr bench` as the shell sees it."""
+"""`audiosr bench` from a shell."""
 
 from __future__ import annotations
 

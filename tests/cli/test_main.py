@@ -1,4 +1,4 @@
-"""The commands as the shell sees them: exit codes, messages, pipes, kills, and the files read back."""
+"""The commands from a shell: exit codes, messages, pipes, signals, and the files that they write."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> No
 
 
 def test_closed_streams_and_full_devices(tmp_path: Path) -> None:
-    """Standard output that is full is fault 77."""
+    """A full standard output is fault 77."""
     soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
     for device, code in (("/dev/full", 1), ("/dev/null", 0)):
         assert inside("upsample", tmp_path / "a.wav", "--overwrite", "-o", device).returncode == code

@@ -30,7 +30,7 @@ def audiosr(*arguments: object) -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three recordings and one that is none, in ``in``, which is beside the current place."""
+    """Write three recordings and a broken one into ``in`` in the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     for name in "abc":
@@ -85,7 +85,7 @@ def test_a_summary_keeps_the_first_failures() -> None:
 
 
 class Full(io.StringIO):
-    """As standard output to a full disk."""
+    """A standard output whose disk is full."""
 
     def flush(self) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

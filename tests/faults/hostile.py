@@ -1,4 +1,4 @@
-"""What the command left, and files that mean it no good."""
+"""Run the command on files that are made to break it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE = 16000
 WAV_FORMS = [(16, False), (24, False), (32, False), (32, True)]  # bits, float
 ENVIRONMENT = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
 
-# Linux hands the peak of the process that starts another one on to it: a small one stands between.
+# On Linux a process inherits the peak memory of the one that starts it, so a small process stands between.
 _MEASURED = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[2:]).returncode
@@ -34,7 +34,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the command left: exit code, standard output, what it said, peak memory (MiB)."""
+    """Result of a run: exit code, standard output, standard error, peak memory (MiB)."""
 
     code: int
     stdout: bytes
@@ -42,19 +42,19 @@ class Run:
     peak: float = 0.0
 
     def message_about(self, name: object) -> str:
-        """The one line about a file, which is all that was said of it."""
+        """Return the only line of standard error about a file."""
         lines = [line for line in self.stderr.splitlines() if re.search(rf"(^|[ /]){re.escape(str(name))}: ", line)]
         assert len(lines) == 1, (name, self.stderr)
         return lines[0]
 
 
 def audiosr(*arguments: object, environment: dict[str, str] | None = None, **options: Any) -> Run:
-    """running.py's, as a Run."""
+    """Run the command in a separate process."""
     return _run(running.audiosr(*arguments, env=ENVIRONMENT | (environment or {}), **options))
 
 
 def inside(*arguments: object) -> Run:
-    """The same in this process."""
+    """Run the command in this process."""
     return _run(running.inside(*arguments))
 
 
@@ -63,44 +63,44 @@ def _run(done: subprocess.CompletedProcess[bytes]) -> Run:
 
 
 def measured(folder: Path, *arguments: object, timeout: float = 3000) -> Run:
-    """The same, with the peak of its memory."""
-    made = audiosr(
+    """Run the command in a separate process, and measure its peak memory."""
+    result = audiosr(
         *arguments,
         before=(sys.executable, "-S", "-c", _MEASURED, str(folder / "used")),
         timeout=timeout,
     )
     peak = (folder / "used").read_text().split()[0]
-    return Run(made.code, made.stdout, made.stderr, int(peak) / 1024)
+    return Run(result.code, result.stdout, result.stderr, int(peak) / 1024)
 
 
 def fmt(codec: int = 1, channels: int = 1, rate: int = RATE, bits: int = 16, block: int | None = None) -> bytes:
-    """The content of a WAV format chunk."""
+    """Build the content of a WAV format chunk."""
     width = channels * bits // 8 if block is None else block
     return struct.pack("<HHIIHH", codec, channels, rate, rate * width & 0xFFFFFFFF, width & 0xFFFF, bits)
 
 
 def chunk(tag: bytes, content: bytes, size: int | None = None) -> bytes:
-    """A chunk, whose size may lie."""
+    """Build a chunk, whose stated size may be wrong."""
     return tag + struct.pack("<I", len(content) if size is None else size) + content
 
 
 def riff(*chunks: bytes, size: int = 0) -> bytes:
-    """A WAV file of these chunks."""
+    """Build a WAV file of these chunks."""
     return b"RIFF" + struct.pack("<I", size) + b"WAVE" + b"".join(chunks)
 
 
 def samples(frames: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """Noise (C, T) of 16 bits."""
+    """Generate 16-bit noise (C, T)."""
     return np.rint(noise(frames, channels, 0.2, seed) * 32768).clip(-32768, 32767).astype(np.int16)
 
 
 def content(path: Path) -> np.ndarray:
-    """The samples (C, T) of a 16-bit file."""
+    """Read the samples (C, T) of a 16-bit file."""
     return soundfile.read(path, dtype="int16", always_2d=True)[0].T
 
 
 def sparse(path: Path, head: bytes, size: int, tail: bytes = b"") -> Path:
-    """A file of ``size`` bytes from ``head`` to ``tail``, zeros between that take no room on the disk."""
+    """Write a sparse file of ``size`` bytes: ``head``, zeros that take no space on the disk, ``tail``."""
     with path.open("wb") as stream:
         stream.write(head)
         stream.seek(size - len(tail))
@@ -110,10 +110,10 @@ def sparse(path: Path, head: bytes, size: int, tail: bytes = b"") -> Path:
 
 
 def need(*command: str) -> None:
-    """Skip the test where this machine does not allow ``command``."""
+    """Skip the test if this machine does not allow ``command``."""
     try:
         done = subprocess.run(command, capture_output=True)
     except FileNotFoundError:
-        pytest.skip(f"{command[0]} is not here")
+        pytest.skip(f"{command[0]} is not installed")
     if done.returncode:
         pytest.skip(f"{command[0]} is not allowed here")

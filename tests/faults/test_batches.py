@@ -15,7 +15,7 @@ from running import PLAIN, audiosr, contents, endless, inside, parts, recording,
 
 
 def statuses(manifest: Path) -> list[tuple[str, str]]:
-    """What the manifest says was done, in order."""
+    """List inputs and their final statuses in the order of the manifest."""
     rows = [json.loads(line) for line in manifest.read_text().splitlines() if line.endswith("}")]
     return [(Path(row["input"]).name, row["status"]) for row in rows if row["status"] != "started"]
 
@@ -77,7 +77,7 @@ def test_087_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs still."""
+    """Check whether a process is running."""
     try:
         return " Z " not in Path(f"/proc/{process}/stat").read_text()
     except OSError:
@@ -131,7 +131,7 @@ def test_089_a_touched_input_with_the_same_content_is_complete(tmp_path: Path) -
 
 
 def test_089_outputs_that_the_manifest_does_not_know_are_not_replaced(tmp_path: Path) -> None:
-    """Nothing in the manifest says that they are ours."""
+    """The manifest does not list them."""
     folder = recordings(tmp_path / "in", 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "000_16000.wav").write_bytes(b"of somebody else")
@@ -154,7 +154,7 @@ def test_090_another_option_is_processed_again(tmp_path: Path) -> None:
 
 
 def test_090_another_model_is_processed_again(tmp_path: Path) -> None:
-    """Under the same name and path, too."""
+    """Even under the same name and path."""
     recording(tmp_path / "a.wav", 4000)
     weights = EXAMPLES.parent / "weights"
     arguments = ("upsample", tmp_path / "a.wav", "--model", tmp_path / "m.safetensors", "--cutoff", 3000)
@@ -168,7 +168,7 @@ def test_090_another_model_is_processed_again(tmp_path: Path) -> None:
 
 
 def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
-    """And any number of threads, as an operator has one whatever there could be."""
+    """And any number of threads, as each operator uses one."""
     folder, outputs = recordings(tmp_path / "in", 3, 24_000), []
     for number, how in enumerate([("--threads", 1), ("--jobs", 2), ("--threads", 3)]):
         out, environment = tmp_path / str(number), os.environ | {"OMP_NUM_THREADS": "3"}

@@ -20,7 +20,7 @@ NOBODY = 65534
 
 
 def in_a_namespace(script: str) -> subprocess.CompletedProcess[bytes]:
-    """A script that may mount, which nothing outside of it sees."""
+    """Run a script that may mount file systems in its own namespace."""
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespaces here (unshare -rm)")
     command = ["unshare", "-rm", "bash", "-c", script]
@@ -30,7 +30,7 @@ def in_a_namespace(script: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def one_line(done: subprocess.CompletedProcess[bytes], *messages: str) -> None:
-    """An error is one line that has every one of ``said``."""
+    """Check that the error is one line that contains all ``messages``."""
     line = done.stderr.decode()
     assert line.count("\n") == 1, line
     assert all(word in line for word in messages), line
@@ -204,7 +204,7 @@ def test_065_a_disk_that_is_read_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
 def test_066_a_disk_that_fills_up(ending: str, tmp_path: Path) -> None:
-    """At once, long before the end; the old file stays and the batch goes on."""
+    """It fails long before the end, the old file stays, and the batch continues."""
     out = tmp_path / "out"
     out.mkdir()
     recording(tmp_path / "a.wav", 200_000)
@@ -337,6 +337,6 @@ def test_072_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
         names = sorted(contents(tmp_path / "out"))
         alive.terminate()
         alive.communicate(timeout=HANG_S)
-    assert len(names) == 2  # of the one alive, and what was made
+    assert len(names) == 2  # of the process that is alive, and the output
     assert "a_16000.wav" in names
     assert left.name not in names

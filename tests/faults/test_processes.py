@@ -37,7 +37,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def endless(rate: int = 8000) -> bytes:
-    """The beginning of a WAV that is as long as its pipe."""
+    """Build the beginning of a WAV of unknown length."""
     return riff(chunk(b"fmt ", fmt(rate=rate)), chunk(b"data", b"", 0xFFFFFFFF))
 
 
@@ -47,7 +47,7 @@ def started(*arguments: object, **streams: object) -> subprocess.Popen[bytes]:
 
 
 def wait_for(there: object, process: subprocess.Popen[bytes]) -> None:
-    """Until ``there()`` is true, the process has ended, or too long has gone by."""
+    """Wait until ``there()`` is true or the process has exited; fail after a while."""
     deadline = time.monotonic() + HANG_S
     while not there() and process.poll() is None:
         assert time.monotonic() < deadline
@@ -56,7 +56,7 @@ def wait_for(there: object, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow  # 40 kills
 def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
-    """Two recordings in turn become one file, and each time the process is killed at some moment of its work."""
+    """Two recordings are written to one file in turn, and each process is killed at a random moment."""
     target, names = tmp_path / "out" / "a.wav", [tmp_path / f"{i}.wav" for i in range(2)]
     whole = []
     for i, name in enumerate(names):
@@ -79,7 +79,7 @@ def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp_path: Path) -> None:
-    """The input is a pipe that never ends, so that the middle is certain; an older file stays as it was."""
+    """The input is a pipe that never ends; an existing output is not changed."""
     (tmp_path / "a.wav").write_bytes(b"old")
     options = ("--cutoff", 4000, "--overwrite", "-o", tmp_path / "a.wav")
     process = started("upsample", "-", *options, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -100,10 +100,10 @@ _ENDLESS_WINDOWS = """
 import pathlib, sys, threading
 from audiosr_cli.cli.main import main
 from audiosr_cli.models.spectral_bwe import SpectralBWE
-begun = pathlib.Path(sys.argv.pop(1))
+started = pathlib.Path(sys.argv.pop(1))
 
-def forward(*_):
-    begun.touch()
+def forward(*_, **__):
+    started.touch()
     threading.Event().wait()
 
 SpectralBWE.forward = forward
@@ -114,7 +114,7 @@ main()
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code: int, tmp_path: Path) -> None:
-    """Which never end here."""
+    """Here the windows never end."""
     soundfile.write(tmp_path / "a.wav", samples(10 * RATE).T, RATE)
     options = ("--cutoff", 3000, "--threads", threads, "-o", tmp_path / "out")
     command = [sys.executable, "-c", _ENDLESS_WINDOWS, tmp_path / "started", "upsample", tmp_path / "a.wav", *options]
@@ -137,7 +137,7 @@ def test_076_a_reader_that_goes_away(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", ["-", "{folder}/b.wav"])
 def test_077_standard_output_is_full(output: str, recording: Path) -> None:
-    """Audio, and the name of a file, which is there all the same."""
+    """Audio to standard output, and the name of a file, which exists nevertheless."""
     target = output.format(folder=recording.parent)
     with open("/dev/full", "wb") as full:
         process = started("upsample", recording, "--model", "none", "-o", target, stdout=full)
@@ -185,7 +185,7 @@ def test_080_standard_input_closed_or_empty(stream: str, message: str, tmp_path:
 
 
 def activity(process: subprocess.Popen[bytes]) -> list[str]:
-    """How often each thread of a process was given a core, and how much CPU time it took: still while all wait."""
+    """Read the context switches and CPU time of each thread, which do not change while all wait."""
     lines = []
     for thread in sorted(Path(f"/proc/{process.pid}/task").iterdir()):
         lines += [line for line in (thread / "status").read_text().splitlines() if "ctxt_switches" in line]
@@ -195,7 +195,7 @@ def activity(process: subprocess.Popen[bytes]) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="what threads do is read from /proc")
 def test_081_a_slow_producer(tmp_path: Path) -> None:
-    """Output flows while the input stands still, and no thread wakes up to look for more."""
+    """Output is written while the input pauses, and no thread polls for more."""
     process = started("upsample", "-", "--model", "none", "-o", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
@@ -291,7 +291,7 @@ def test_084_too_little_address_space_to_begin(mib: int, recording: Path) -> Non
 
 
 def test_084_too_little_address_space_for_one_of_two(recording: Path) -> None:
-    """64 windows at once are too many; the recording that has one window goes on."""
+    """64 windows need too much memory; the recording with one window is processed."""
     need("prlimit", "--version")
     long = recording.with_name("long.wav")
     soundfile.write(long, samples(400 * RATE).T, RATE)
@@ -335,7 +335,7 @@ def test_086_cuda_hidden(recording: Path) -> None:
 
 
 def test_091_block_size_never_changes_a_sample(tmp_path: Path) -> None:
-    """A file, and the same through a pipe that brings it in odd pieces."""
+    """A file, and the same bytes through a pipe in odd pieces."""
     rate = 44100
     soundfile.write(tmp_path / "a.wav", tone(3 * rate, 300, rate, 2).T, rate, "FLOAT")
     options = ("upsample", "--cutoff", 3000, "-o", "-")
