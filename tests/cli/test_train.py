@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from audiosr_cli.cli.main import app
 from audiosr_cli.train import run
-from audiosr_cli.train.run import Call
+from audiosr_cli.train.run import TrainCall
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ from audiosr_cli.train.run import Call
 def test_data_is_the_option_or_the_variable_or_the_current_folder(
     monkeypatch: pytest.MonkeyPatch, variable: str | None, arguments: list[str], expected: str
 ) -> None:
-    calls: list[Call] = []
+    calls: list[TrainCall] = []
 
-    def train(config: Path, out: Path, report: object, call: Call) -> Path:
+    def train(config: Path, out: Path, on_event: object, call: TrainCall) -> Path:
         calls.append(call)
         return out
 

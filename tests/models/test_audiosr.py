@@ -146,11 +146,11 @@ def test_the_same_seed_draws_the_same() -> None:
     assert np.abs(run(model, Sampling(steps=2, seed=3, guidance=2.0), x) - output).max() > 1e-4
 
 
-@pytest.mark.parametrize("part", ["expected", "vae", "vocoder", "diffusion"])
-def test_each_part_learns_and_no_other(part: Any) -> None:
+@pytest.mark.parametrize("stage", ["expected", "vae", "vocoder", "diffusion"])
+def test_each_stage_trains_its_network_only(stage: Any) -> None:
     model = small().requires_grad_(True).train()
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    task = AudioSRTraining(replace(model.spec, context=0), 2, 0.64, part=part)
+    task = AudioSRTraining(replace(model.spec, context=0), 2, 0.64, stage=stage)
     corpus = voices(2, 2.0, 48000)
     batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -163,15 +163,15 @@ def test_each_part_learns_and_no_other(part: Any) -> None:
         found.append(float(loss.detach()))
     assert found[-1] < 0.98 * found[0]
     moved = {name.split(".")[0] for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
-    assert moved == {{"diffusion": "unet"}.get(part, part)}
-    assert (part == "vae") == (float(model.spread) != 1)
+    assert moved == {{"diffusion": "unet"}.get(stage, stage)}
+    assert (stage == "vae") == (float(model.spread) != 1)
 
 
 def test_bands_that_recordings_lack_teach_nothing() -> None:
     corpus = replace(voices(2, 2.0, 48000), bandwidth=torch.full((2,), 9000.0))
     model = small()
     degradation = Degradation((4000.0, 4000.0), ())
-    task = AudioSRTraining(replace(model.spec, context=0), 2, 0.64, degradation, part="expected")
+    task = AudioSRTraining(replace(model.spec, context=0), 2, 0.64, degradation, stage="expected")
     batch = task.batch(Recordings(corpus, corpus), generator(), Ranks())
     loss = float(task.losses(model, batch).terms["mels"])
     spectra = torch.fft.rfft(batch["target"])
@@ -184,7 +184,7 @@ def test_bands_that_recordings_lack_teach_nothing() -> None:
 def test_only_an_audiosr_learns_so() -> None:
     spec = build("spectral_bwe", make_config("spectral_bwe", BWE)).spec
     with pytest.raises(UsageError, match="is no AudioSR"):
-        AudioSRTraining(spec, 2, 0.64, part="vae")
+        AudioSRTraining(spec, 2, 0.64, stage="vae")
     with pytest.raises(UsageError, match="learns by the task 'audiosr'"):
         Upsampling(small().spec, 2, 0.64)
 

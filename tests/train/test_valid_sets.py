@@ -97,7 +97,7 @@ def test_mixtures_are_the_same_at_two_rates(name: str) -> None:
 
 
 def test_valid_rooms_are_the_same_at_every_rate_and_not_those_of_training() -> None:
-    at_16, at_8 = (valid_sets._rooms(4, 2, rate) for rate in (16000, 8000))
+    at_16, at_8 = (valid_sets._rirs(4, 2, rate) for rate in (16000, 8000))
     assert (at_16.shape[-1], at_8.shape[-1]) == (8000, 4000)
     assert (at_16.abs().argmax(-1) == 0).any()
     lower = change_rate(at_16, 16000, 8000)
