@@ -167,7 +167,7 @@ def test_each_stage_trains_its_network_only(stage: Any) -> None:
     assert (stage == "vae") == (float(model.spread) != 1)
 
 
-def test_bands_that_recordings_lack_teach_nothing() -> None:
+def test_nothing_above_a_recordings_bandwidth_is_a_target() -> None:
     corpus = replace(voices(2, 2.0, 48000), bandwidth=torch.full((2,), 9000.0))
     model = small()
     degradation = Degradation((4000.0, 4000.0), ())
@@ -181,11 +181,11 @@ def test_bands_that_recordings_lack_teach_nothing() -> None:
     )
 
 
-def test_only_an_audiosr_learns_so() -> None:
+def test_the_task_audiosr_needs_an_audiosr() -> None:
     spec = build("spectral_bwe", make_config("spectral_bwe", BWE)).spec
-    with pytest.raises(UsageError, match="is no AudioSR"):
+    with pytest.raises(UsageError, match=r"needs \[model\] architecture = 'audiosr'"):
         AudioSRTraining(spec, 2, 0.64, stage="vae")
-    with pytest.raises(UsageError, match="learns by the task 'audiosr'"):
+    with pytest.raises(UsageError, match="is trained with name = 'audiosr'"):
         Upsampling(small().spec, 2, 0.64)
 
 
