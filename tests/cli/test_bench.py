@@ -82,7 +82,7 @@ def test_failures_are_printed_and_change_the_exit_code(known_machine: None, tmp_
         (["--memory", "--lengths", "inf"], "--lengths inf: expected numbers above 0"),
         (["--synthetic", 1, "--models", "speaker_encoder"], "cannot process recordings on its own"),
         (["--synthetic", 1, "--against", "nobody"], "unknown peer"),
-        (["--synthetic", 1, "--picture", "a.jpg"], "--picture a.jpg: a name that ends in .png"),
+        (["--synthetic", 1, "--picture", "a.jpg"], "--picture a.jpg: expected a name that ends in .png"),
     ],
 )
 def test_invalid_calls_are_refused(arguments: list[object], message: str) -> None:
