@@ -39,6 +39,7 @@ def python(folder: Path, *arguments: str) -> str:
     """Run Python in ``folder``, where the package is, and return what it prints."""
     environment = {
         "AUDIOSR_CACHE": str(folder / "cache"),
+        "AUDIOSR_NUMBA": "0",  # no loops are compiled for seconds of training
         "HOME": str(folder),
         "OMP_NUM_THREADS": "1",
         "PATH": "/usr/bin:/bin",

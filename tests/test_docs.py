@@ -70,6 +70,7 @@ def test_the_tutorial_trains_and_its_model_separates(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(EXAMPLES)
     for command in ([*train[1:], "--minutes", "0.05"], separate[1:]):
         environment = {"AUDIOSR_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        environment["AUDIOSR_NUMBA"] = "0"  # compiling its loops for a few seconds of training does not pay
         done = subprocess.run(
             [sys.executable, "-m", "audiosr_cli", *command],
             cwd=tmp_path,

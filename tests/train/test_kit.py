@@ -25,6 +25,8 @@ from audiosr_cli.train.kit import KitCall, read_kit, run_kit, table
 from audiosr_cli.train.loop import Trainer
 from audiosr_cli.train.pack import pack
 
+# Compiling loops for a second of training does not pay.
+BARE = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "AUDIOSR_NUMBA": "0"}
 TINY = RUN.replace("minutes = 0.05", "minutes = 1000.0\nsave_every_min = 1e-6\nema = 0.9").replace("0.02", "1e3")
 
 
@@ -142,7 +144,7 @@ def test_incomplete_kits_are_refused(kit: Path) -> None:
 
 def shell(kit: Path, *arguments: str, python: str = sys.executable, **more: str) -> subprocess.CompletedProcess[str]:
     """``run.sh`` with next to no environment."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHON": python, "OMP_NUM_THREADS": "1"} | more
+    environment = BARE | {"HOME": "/nowhere", "PYTHON": python} | more
     return subprocess.run(
         ["bash", kit / "run.sh", *arguments], cwd="/", env=environment, capture_output=True, text=True, timeout=300
     )
@@ -150,7 +152,7 @@ def shell(kit: Path, *arguments: str, python: str = sys.executable, **more: str)
 
 def test_run_sh_continues_after_a_kill(kit: Path) -> None:
     """The kit's own code, from another folder, with nothing but PATH."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "OUT": str(kit / "to")}
+    environment = BARE | {"PYTHON": sys.executable, "OUT": str(kit / "to")}
     command = ["bash", kit / "run.sh", "one", "--minutes", "10", "--batch-size", "2", "--export-every", "1"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
