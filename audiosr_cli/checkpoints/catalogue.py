@@ -60,8 +60,14 @@ def find(model: str) -> tuple[Path, str | None]:
     if model in bundled:
         return folder() / bundled[model]["file"], bundled[model]["sha256"]
     path = Path(model)
-    if path.suffix != ".safetensors" and not path.exists() and not parts.exists(path):
-        raise ModelError(f"no model {model!r}; bundled: {', '.join(bundled)}; or give the path of a .safetensors file")
+    try:
+        exists = path.suffix == ".safetensors" or path.exists() or parts.exists(path)
+    except (OSError, ValueError):  # too long for a path, or a NUL byte
+        exists = False
+    if not exists:
+        raise ModelError(
+            f"no model {model[:100]!r}; bundled: {', '.join(bundled)}; or give the path of a .safetensors file"
+        )
     return path, None
 
 

@@ -258,7 +258,10 @@ class GroupedCommand(TyperCommand):
         grouped = any(getattr(parameter, "rich_help_panel", None) for parameter in parameters)
         for parameter in parameters:
             record = parameter.get_help_record(ctx)
-            default = "Arguments" if parameter.param_type_name == "argument" else MESSAGES if grouped else "Options"
+            is_argument = parameter.param_type_name == "argument"
+            if record is not None and is_argument:
+                record = (str(parameter.metavar or parameter.name), record[1])  # the name alone, not its Python type
+            default = "Arguments" if is_argument else MESSAGES if grouped else "Options"
             if record is not None:
                 sections.setdefault(getattr(parameter, "rich_help_panel", None) or default, []).append(record)
         for title in sorted(sections, key=lambda title: GROUPS.index(title) if title in GROUPS else -1):

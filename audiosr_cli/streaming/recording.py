@@ -129,7 +129,7 @@ def process_file(
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-    complete_report(report, reader, stages, energy, sources)
+    complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
     return report
 

@@ -166,3 +166,9 @@ def test_checkpoints_of_format_1_are_read_with_todays_names() -> None:
     assert metadata["spectral_bwe"]["spec"]["uses_cutoff"]
     assert metadata["band_masks"]["spec"]["cutoff_hz"] > 0
     assert not [key for entry in metadata.values() for key in entry["spec"] if "edge" in key or key == "placed"]
+
+
+@pytest.mark.parametrize("model", ["nobody", "a" * 5000, "a\0b"])
+def test_a_name_that_is_no_model_is_a_model_error(model: str) -> None:
+    with pytest.raises(ModelError, match="no model"):
+        catalogue.find(model)

@@ -161,6 +161,27 @@ def test_046_above_full_scale(folder: Path, floats: Run, ints: Run) -> None:
     assert f"over.wav: {FRAMES} samples clipped; use --clip rescale or --subtype float" in ints.stderr
 
 
+def test_046_levels_are_those_of_the_attenuated_outputs(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "over.wav", 2 * np.ones(FRAMES), RATE, "FLOAT")
+    options = (
+        "--model",
+        "none",
+        "--rate",
+        RATE,
+        "--clip",
+        "rescale",
+        "--subtype",
+        16,
+        "--json",
+        "-o",
+        tmp_path / "out.wav",
+    )
+    done = audiosr("upsample", tmp_path / "over.wav", *options)
+    (report,) = (json.loads(line) for line in done.stdout.splitlines() if b'"done"' in line)
+    assert report["gain"] == pytest.approx(0.5)
+    assert report["levels_db"][0] == pytest.approx(0.0, abs=0.01)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("command", [("upsample", "--cutoff", 4000), ("separate", "--model", "spectral2_narrow")])
 def test_047_models_compute_with_zeros_instead_of_denormals(
