@@ -253,13 +253,13 @@ def test_help_lists_options_in_groups(command: str) -> None:
     text = inside(command, "--help").stdout.decode()
     titles = [line.removesuffix(":") for line in text.splitlines() if line[:1].isalpha() and line.endswith(":")]
     assert titles == ["Input", "Output", "Model", "Batch", "Messages"]
-    assert text.index("INPUTS <") < text.index("Output:") < text.index("--overwrite") < text.index("Model:")
+    assert text.index("  INPUTS  ") < text.index("Output:") < text.index("--overwrite") < text.index("Model:")
     assert text.index("Batch:") < text.index("--resume") < text.index("Messages:") < text.index("--help")
 
 
 def test_help_without_groups_lists_arguments_and_options() -> None:
     text = inside("models", "verify", "--help").stdout.decode()
-    assert text.index("Arguments:") < text.index("MODELS <") < text.index("Options:") < text.index("--help")
+    assert text.index("Arguments:") < text.index("  MODELS  ") < text.index("Options:") < text.index("--help")
 
 
 def test_the_list_of_commands_shows_whole_descriptions() -> None:
