@@ -293,23 +293,35 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def processing(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the parameter ``shared: Shared`` of a command by all options of ``Shared``."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "shared"]
-    hints = get_type_hints(Shared, include_extras=True)
-    added = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(Shared)
-    ]
+def expand(parameter: str, kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that replaces one parameter of a command by one option for each field of a dataclass.
 
-    def run(**values: Any) -> None:
-        shared = Shared(**{parameter.name: values.pop(parameter.name) for parameter in added})
-        command(**values, shared=shared)
+    Args:
+        parameter: The keyword parameter that is replaced.
+        kind: The dataclass; its fields are annotated with typer options and have defaults.
+    """
 
-    run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-    run.__annotations__ = {}
-    run.__doc__, run.__name__ = command.__doc__, command.__name__
-    return run
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [known for name, known in signature.parameters.items() if name != parameter]
+        hints = get_type_hints(kind, include_extras=True)
+        added = [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            )
+            for field in fields(kind)
+        ]
+
+        def run(**values: Any) -> None:
+            options = kind(**{option.name: values.pop(option.name) for option in added})
+            command(**values, **{parameter: options})
+
+        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {}
+        run.__doc__, run.__name__ = command.__doc__, command.__name__
+        return run
+
+    return decorate
+
+
+processing = expand("shared", Shared)  # the decorator of every processing command

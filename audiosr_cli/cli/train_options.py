@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import typer
 
+from audiosr_cli.cli.options import expand
 from audiosr_cli.errors import UsageError
 
 DATA, MODEL, SCHEDULE, OUTPUT, RESUME, PACKING = "Data", "Model", "Schedule", "Output", "Resume", "Packing"
@@ -153,26 +153,7 @@ class TrainOptions:
     ] = 55.0
 
 
-def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's parameter ``options: TrainOptions`` by one parameter for each of its fields."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
-    hints = get_type_hints(TrainOptions, include_extras=True)
-    expanded = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(TrainOptions)
-    ]
-
-    def run(**values: Any) -> None:
-        options = TrainOptions(**{parameter.name: values.pop(parameter.name) for parameter in expanded})
-        command(**values, options=options)
-
-    run.__signature__ = signature.replace(parameters=[*own, *expanded])  # type: ignore[attr-defined]
-    run.__annotations__ = {}
-    run.__doc__, run.__name__ = command.__doc__, command.__name__
-    return run
+with_train_options = expand("options", TrainOptions)
 
 
 def parse_batch_size(text: str) -> int | None:
