@@ -21,7 +21,7 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.contract import Task
-from audiosr_cli.errors import AudioSRError, AudioSRWarning, UsageError
+from audiosr_cli.errors import AudioSRWarning, UsageError, error_of_system
 from audiosr_cli.models import Model
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision, pick_device
@@ -342,5 +342,4 @@ def _errors_of(name: str) -> Iterator[None]:
         with explain_out_of_memory(name):
             yield
     except OSError as error:
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        raise AudioSRError(f"{where}{error.strerror or error}") from error
+        raise error_of_system(error) from error

@@ -11,6 +11,8 @@ AudioSRError            what is wrong, with the value, and what to do
 AudioSRWarning          a result that is usable, with something to know about it (Python API)
 """
 
+import os
+
 __all__ = [
     "AudioSRError",
     "AudioSRWarning",
@@ -21,6 +23,7 @@ __all__ = [
     "SampleError",
     "TrainingError",
     "UsageError",
+    "error_of_system",
 ]
 
 
@@ -66,3 +69,9 @@ class AudioSRWarning(UserWarning):
     ``warnings.simplefilter("error", AudioSRWarning)`` turns these warnings into exceptions. They are in
     ``result.report.warnings``, too.
     """
+
+
+def error_of_system(error: OSError) -> AudioSRError:
+    """Return what a user is told where the operating system refuses something: the file, and its reason."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return AudioSRError(f"{where}{error.strerror or error}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from audiosr_cli.errors import AudioSRError, UsageError
+from audiosr_cli.errors import UsageError, error_of_system
 from audiosr_cli.runtime.memory import check_memory_limit, explain_out_of_memory
 
 INPUT, OUTPUT, MODEL, BATCH, MESSAGES = GROUPS = ("Input", "Output", "Model", "Batch", "Messages")
@@ -287,8 +287,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError as error:
             raise typer.Exit(141) from error
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise AudioSRError(f"{where}{error.strerror or error}") from error
+            raise error_of_system(error) from error
 
     return run
 
