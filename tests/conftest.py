@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,16 @@ def write_small_weights(place: Path) -> None:
         digest = sha256(place / f"{name}.safetensors")
         entries[name] = {"file": f"{name}.safetensors", "sha256": digest, "tasks": [model.spec.task]}
     (place / "catalogue.json").write_text(json.dumps(entries))
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The catalogue of ``small_weights``, once for all tests of a module: none may change it."""
+    place = tmp_path_factory.mktemp("models") / "weights"
+    write_small_weights(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "_FOLDERS", (place,))
+        yield
 
 
 @pytest.fixture
