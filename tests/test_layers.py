@@ -29,6 +29,7 @@ ROWS = [  # a unit imports from the rows above its own only
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}
 ONLY_IN = {  # where a third-party package may be imported
     "soundfile": ("audio/",),
+    "av": ("audio/",),
     "soxr": ("audio/resample.py",),
     "ray": ("batch/ray.py",),
     "typer": ("cli/",),
