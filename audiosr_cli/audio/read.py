@@ -19,7 +19,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.resample import Resampler
-from audiosr_cli.audio.wav import CodecError, WavReader, check_shape
+from audiosr_cli.audio.wav import check_shape
+from audiosr_cli.audio.wav_read import CodecError, WavReader
 from audiosr_cli.errors import InputError
 
 __all__ = ["SUFFIXES", "AudioReader", "codecs", "read_channels", "read_mono"]

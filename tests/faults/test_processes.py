@@ -22,7 +22,8 @@ from hostile import ENVIRONMENT, RATE, audiosr, chunk, fmt, measured, need, riff
 from running import COMMAND
 
 from audiosr_cli.audio.resample import resampled_length
-from audiosr_cli.audio.wav import WavFormat, WavReader, header
+from audiosr_cli.audio.wav import WavFormat, header
+from audiosr_cli.audio.wav_read import WavReader
 from audiosr_cli.audio.write import Gate, OutputFormat
 from audiosr_cli.errors import SampleError
 
