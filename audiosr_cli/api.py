@@ -58,6 +58,7 @@ def separate(
     model: str | os.PathLike[str] | None = None,
     residual: bool = False,
     channels: Channels = "each",
+    audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
@@ -80,11 +81,11 @@ def separate(
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         residual: Return one more output, the input minus all separated speakers.
         channels: "each" processes every channel by itself, "mix" their mean; a number, counted from 1, only that one.
+        audio_stream: Which stream of sound of a video or the like is read, counted from 1; None for the default one.
         clip: What to do if samples of the output exceed full scale: "warn" keeps them and warns, "rescale" turns all
             outputs down by the same gain, "error" raises SampleError.
         strict: Raise InputError for damage in a recording, in place of a warning.
-        nonfinite: What to do about samples that are NaN or infinite: "error" raises InputError, "zero" replaces them
-            and warns.
+        nonfinite: What to do about NaN and infinite samples: "error" raises InputError, "zero" replaces them and warns.
         device: "auto", "cpu" or "cuda"; "auto" is CUDA if there is a device.
         precision: "auto", "float32" or "bf16"; "auto" is bf16 where that is faster.
         batch: Number of windows that pass through the model at once, 1 to 256.
@@ -117,7 +118,7 @@ def separate(
         >>> audiosr_cli.separate(mixture, sample_rate, residual=True).audio.shape
         (3, 1, 16000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite)
+    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream)
     command = SeparateOptions(
         arguments.integer("speakers", speakers, 1),
         arguments.model_name("model", model),
@@ -137,6 +138,7 @@ def upsample(
     guidance: float | None = None,
     seed: int | None = None,
     channels: Channels = "each",
+    audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
@@ -158,6 +160,7 @@ def upsample(
         guidance: Classifier-free guidance scale of audiosr_small; None is 1.
         seed: Seed of the noise of audiosr_small; None is 0.
         channels: As in ``separate``.
+        audio_stream: As in ``separate``.
         clip: As in ``separate``.
         strict: As in ``separate``.
         nonfinite: As in ``separate``.
@@ -184,7 +187,7 @@ def upsample(
         >>> result.audio.shape, result.sample_rate
         ((1, 234714), 48000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite)
+    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream)
     command = UpsampleOptions(
         arguments.rate("rate", rate),
         arguments.model_name("model", model),
@@ -205,6 +208,7 @@ def separate_sr(
     restorer: str | os.PathLike[str] | None = None,
     upsampler: str | os.PathLike[str] | None = None,
     channels: Channels = "each",
+    audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
@@ -227,6 +231,7 @@ def separate_sr(
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
             given or there is no restorer.
         channels: As in ``separate``.
+        audio_stream: As in ``separate``.
         clip: As in ``separate``.
         strict: As in ``separate``.
         nonfinite: As in ``separate``.
@@ -252,7 +257,7 @@ def separate_sr(
         >>> result.audio.shape, result.sample_rate
         ((2, 1, 80371), 16000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite)
+    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream)
     command = SeparateSROptions(
         arguments.integer("speakers", speakers, 1),
         None if rate is None else arguments.rate("rate", rate),
@@ -318,7 +323,7 @@ def _run(source: Source, sample_rate: int | None, config: PipelineConfig, progre
     """Process ``source``; warnings point at the caller's caller, which is the user's code."""
     if progress is not None and not callable(progress):
         raise UsageError(f"progress = {arguments.shortened(progress)}: expected a function of two arguments, or None")
-    with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate) as reader:
+    with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate, config.options) as reader:
         audio, report = config.build().in_memory(reader, _progress_of_frames(reader, progress) if progress else None)
     for line in report.warnings:
         warnings.warn(line, AudioSRWarning, stacklevel=3)

@@ -30,7 +30,9 @@ _MAX_PARALLEL = 256  # windows at once, and threads, as in the command
 
 
 @contextmanager
-def open_source(source: Source, sample_rate: int | None) -> Iterator[AudioReader | ArrayReader]:
+def open_source(
+    source: Source, sample_rate: int | None, options: Options | None = None
+) -> Iterator[AudioReader | ArrayReader]:
     """Open an array or a recording. Raises UsageError or InputError."""
     if isinstance(source, np.ndarray | torch.Tensor):
         if sample_rate is None:
@@ -46,7 +48,7 @@ def open_source(source: Source, sample_rate: int | None) -> Iterator[AudioReader
         )
     if sample_rate is not None:
         raise UsageError("sample_rate is for arrays; a recording states its own, leave it out")
-    with AudioReader(source) as reader:
+    with AudioReader(source, None if options is None else options.audio_stream) as reader:
         yield reader
 
 
@@ -70,6 +72,7 @@ def options(
     clip: str,
     strict: bool,
     nonfinite: str,
+    audio_stream: int | None = None,
 ) -> Options:
     """Check the options that all functions share. Raises UsageError."""
     device = pick_device(choice("device", device, ("auto", "cpu", "cuda")))
@@ -86,6 +89,7 @@ def options(
         cast("Literal['error', 'zero']", choice("nonfinite", nonfinite, ("error", "zero"))),
         pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
         pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
+        None if audio_stream is None else integer("audio_stream", audio_stream, 1),
     )
 
 

@@ -95,6 +95,7 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         shared.nonfinite,
         pick_bf16(shared.precision, device),
         threads,
+        shared.audio_stream,
     )
 
 

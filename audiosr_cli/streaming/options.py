@@ -28,6 +28,7 @@ class Options:
         nonfinite: Whether NaN and infinite samples are an error or replaced by zeros.
         bf16: Compute matrix products and convolutions in bfloat16; else in float32 (on CUDA without TF32).
         threads: Batches that are computed at the same time on the CPU.
+        audio_stream: Which stream of sound of a video or the like is read, counted from 1; None for the default one.
 
     Raises:
         UsageError: If a number is below 1.
@@ -41,12 +42,13 @@ class Options:
     nonfinite: Literal["error", "zero"] = "error"
     bf16: bool = False
     threads: int = 1
+    audio_stream: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "threads", "channels"):
+        for name in ("batch", "threads", "channels", "audio_stream"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
-                raise UsageError(f"--{name} {value}: must be at least 1")
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
 
     def count_channels(self, channels: int, name: str) -> int:
         """Return how many of the ``channels`` of the recording called ``name`` are processed.

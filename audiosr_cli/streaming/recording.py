@@ -204,6 +204,7 @@ def complete_report(
     """
     _add_levels(report, energy)
     _add_confidence(report, stages)
+    report.notes += reader.notes
     report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
     report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
 
