@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from audiosr_cli.audio.conform import Piece, silence
 from audiosr_cli.audio.libav import (
@@ -20,6 +20,7 @@ from audiosr_cli.audio.libav import (
 from audiosr_cli.audio.ogg import Link
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
 
@@ -184,7 +185,7 @@ class Track:
         else:
             yield from silence(0, len(last.wave), last.rate, "lost")
 
-    def _packets(self) -> Iterator[Packet[Any]]:
+    def _packets(self) -> Iterator[Packet[AudioStream]]:
         """Yield the packets of the stream, and an empty one at the end."""
         failures = 0
         while failures < _MAX_FAILURES:
@@ -195,7 +196,7 @@ class Track:
                         self._end_s = max(self._end_s, float(packet.pts * packet.time_base) + _duration_of(packet))
                     if packet.stream_index == self._stream.index:
                         self._cut = packet.is_corrupt
-                        yield packet
+                        yield cast("Packet[AudioStream]", packet)
                 return
             except errors():
                 failures += 1
