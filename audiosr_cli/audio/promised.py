@@ -41,7 +41,7 @@ def _promised(stream: BinaryIO, head: bytes) -> int:
 
 def _promised_caf(stream: BinaryIO) -> int:
     """Return where the data chunk of a CAF file ends."""
-    at = 8
+    at, size_of_file = 8, stream.seek(0, 2)
     for _ in range(_MAX_CHUNKS):
         stream.seek(at)
         head = stream.read(12)
@@ -51,6 +51,8 @@ def _promised_caf(stream: BinaryIO) -> int:
         if head[:4] == b"data" or size < 0:
             return _plausible(at + 12 + size)
         at += 12 + size
+        if at > size_of_file:
+            break
     return 0
 
 
@@ -70,8 +72,8 @@ def lacks_index(stream: BinaryIO) -> bool:
             return False
         step = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
         at = size if step == 0 else at + step  # 0: up to the end
-        if step < 8 and step != 0:
-            return False
+        if 0 < step < 8 or at > size:
+            return at > size
     return False
 
 
