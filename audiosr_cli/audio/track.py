@@ -205,7 +205,7 @@ class Track:
                     failures = 0
                     if packet.size and packet.pts is not None and packet.time_base:
                         self._end_s = max(self._end_s, float(packet.pts * packet.time_base) + _duration_of(packet))
-                    if packet.pos is not None:
+                    if packet.pos is not None and self.format == "matroska":
                         self._hole = self._hole or packet.pos > end + _HOLE_BYTES > _HOLE_BYTES
                         end = max(end, packet.pos + packet.size)
                     if packet.stream_index == self._stream.index:
