@@ -74,14 +74,14 @@ def test_the_default_audio_stream_is_read_and_said_and_another_can_be_picked(tmp
 def test_the_option_reaches_the_reader_from_the_command_and_from_python(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     mux(path, signal(16000, 1, 0.5), 16000, "flac", streams=2)
-    plain = ("upsample", path, "--model", "none", "--rate", 16000, "-o")
+    plain = ("upsample", path, "--model", "none", "--rate", 24000, "-o")
     default = inside(*plain, tmp_path / "1.wav")
     other = inside(*plain, tmp_path / "2.wav", "--audio-stream", 2)
     assert b"has 2 audio streams" in default.stderr
     assert b"audio streams" not in other.stderr
     first, second = (read(tmp_path / f"{i}.wav")[1] for i in (1, 2))
     np.testing.assert_allclose(second, first / 2, atol=1e-4)
-    result = audiosr_cli.upsample(path, rate=16000, model="none", audio_stream=2)
+    result = audiosr_cli.upsample(path, rate=24000, model="none", audio_stream=2)
     np.testing.assert_allclose(result.audio, second, atol=1e-4)
     failed = inside(*plain, tmp_path / "3.wav", "--audio-stream", 3)
     assert (failed.returncode, b"--audio-stream 3: it has only 2" in failed.stderr) == (1, True)
