@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media_files import format_table, mux, signal
+from encoded_files import format_table, mux, signal
 
 from audiosr_cli.audio.elementary import FrameReader, find_kind, parse_header, parse_info
 from audiosr_cli.audio.read import AudioReader

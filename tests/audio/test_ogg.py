@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import noise
-from media_files import mux, signal
+from encoded_files import mux, signal
 
 from audiosr_cli.audio.ogg import PageReader, checksum
 from audiosr_cli.audio.read import AudioReader, read_mono

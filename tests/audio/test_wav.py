@@ -238,7 +238,7 @@ def test_another_file_of_another_format_is_told() -> None:
 
 
 def test_bw64_is_read_like_rf64(tmp_path: Path) -> None:
-    from media_files import format_table
+    from encoded_files import format_table
 
     samples = noise(500, 2)
     format_table.bw64(tmp_path / "a.wav", samples, 48000)

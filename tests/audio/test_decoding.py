@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media_files import FORMATS, format_table, fuzz_media, mux, signal
+from encoded_files import FORMATS, format_table, fuzz_media, mux, signal
 from running import inside
 
 import audiosr_cli
