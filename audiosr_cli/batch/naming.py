@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiosr_cli.audio.write import FORMATS, container_of
+from audiosr_cli.audio.formats import FORMATS, container_of
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.errors import OutputError, UsageError
 from audiosr_cli.files.fingerprint import absolute

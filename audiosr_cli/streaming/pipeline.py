@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
+from audiosr_cli.audio.formats import OutputFormat, choose_format, container_of
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import OutputFormat, choose_format, container_of
 from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model

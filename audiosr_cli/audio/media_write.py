@@ -1,0 +1,237 @@
+"""Encoders of FFmpeg's libraries: lossy formats, FLAC and the containers of videos, with tags and cover art."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiosr_cli.audio.cover import Picture
+from audiosr_cli.audio.disk_file import DiskFile
+from audiosr_cli.audio.formats import BITS, OutputFormat, default_bitrate
+from audiosr_cli.audio.tags import Metadata
+from audiosr_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    import av
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+
+_MUXERS = {  # FFmpeg's names
+    "flac": "flac",
+    "opus": "opus",
+    "mp3": "mp3",
+    "m4a": "mp4",  # the one called ipod takes no cover art
+    "mp4": "mp4",
+    "mov": "mov",
+    "mkv": "matroska",
+    "webm": "webm",
+}
+_CODECS = {
+    ("flac", "PCM_16"): ("flac", "s16"),
+    ("flac", "PCM_24"): ("flac", "s32"),
+    ("mkv", "PCM_16"): ("flac", "s16"),
+    ("mkv", "PCM_24"): ("flac", "s32"),
+    ("mov", "PCM_16"): ("pcm_s16le", "s16"),
+    ("mov", "PCM_24"): ("pcm_s24le", "s32"),
+}
+_LOSSY_CODECS = {"MPEG_LAYER_III": ("libmp3lame", "fltp"), "AAC": ("aac", "fltp"), "OPUS": ("libopus", "flt")}
+# Speakers of channels whose positions are unknown. None of them is an LFE channel, of which lossy encoders keep the
+# lowest frequencies only.
+_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "hexagonal", "7.0", "octagonal")
+_OPUS_DISCRETE = "255"  # the mapping family of channels without positions
+_BITEXACT = 0x400  # AVFMT_FLAG_BITEXACT: neither dates nor versions nor random numbers
+_BITEXACT_CODEC = 1 << 23  # AV_CODEC_FLAG_BITEXACT
+_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+_BUFFER_BYTES = 1 << 18
+_FRAMES = 1 << 14  # samples a call of the encoder
+_MP4 = ("m4a", "mp4", "mov")
+_NO_COVER = ("mov", "webm")
+# Tags that FFmpeg writes to MP4 and QuickTime files.
+_MOV_TAGS = {"title", "artist", "album", "date", "comment", "genre", "copyright", "description"}
+_MP4_TAGS = _MOV_TAGS | {"album_artist", "composer", "disc", "episode_id", "grouping", "keywords", "lyrics", "network"}
+_MP4_TAGS |= {"show", "synopsis", "track"}
+
+
+def has_encoder(output_format: OutputFormat) -> bool:
+    """Return whether the installed FFmpeg libraries write a format."""
+    import av
+
+    codec = codec_of(output_format)
+    muxer = _MUXERS.get(output_format.container)
+    return codec is not None and codec[0] in av.codecs_available and muxer in av.formats_available
+
+
+def codec_of(output_format: OutputFormat) -> tuple[str, str] | None:
+    """Return FFmpeg's names of the encoder and of its sample format; None if libsndfile or our own code writes it."""
+    container, subtype = output_format.container, output_format.subtype
+    if container not in _MUXERS:
+        return None
+    return _CODECS.get((container, subtype)) or _LOSSY_CODECS.get(subtype)
+
+
+class MediaEncoder:
+    """Write one file by FFmpeg's libraries.
+
+    Args:
+        path: The file, which must not exist.
+        output_format: Its format, one for which ``codec_of`` is not None.
+        metadata: Its tags, cover art and channel layout.
+        name: What the file is called in messages.
+
+    Attributes:
+        notes: What of the metadata the format cannot hold, one sentence each.
+
+    Raises:
+        OSError: If the file cannot be created.
+        OutputError: If the encoder refuses the format.
+    """
+
+    def __init__(self, path: Path, output_format: OutputFormat, metadata: Metadata, name: str) -> None:
+        import av
+
+        self._format, self._name, self.notes = output_format, name, list[str]()
+        self._bits = BITS.get(output_format.subtype, 0)
+        codec = codec_of(output_format)
+        assert codec is not None
+        self._codec, self._sample_format = codec
+        self._done = 0
+        self._disk = DiskFile(path)
+        try:
+            with self._translated_errors("cannot be written as " + output_format.container):
+                self._container = av.open(
+                    self._disk,
+                    "w",
+                    format=_MUXERS[output_format.container],
+                    container_options=self._muxer_options(),
+                    metadata_errors="replace",
+                    buffer_size=_BUFFER_BYTES,
+                )
+                self._container.flags |= _BITEXACT
+                self._stream = self._add_sound(metadata)
+                cover = self._add_metadata(metadata)
+                self._container.start_encoding()
+                if cover is not None:
+                    self._container.mux(cover)
+        except BaseException:
+            self._disk.close()
+            raise
+
+    def _muxer_options(self) -> dict[str, str]:
+        if self._format.container in _MP4:  # the time scale makes lengths exact to the sample
+            brand = {"brand": "M4A "} if self._format.container == "m4a" else {}
+            return {"movflags": "+faststart", "movie_timescale": str(self._format.sample_rate), **brand}
+        return {"id3v2_version": "3"} if self._format.container == "mp3" else {}
+
+    def _add_sound(self, metadata: Metadata) -> AudioStream:
+        output_format = self._format
+        stream: Any = self._container.add_stream(self._codec, rate=output_format.sample_rate)
+        layout = _layout(output_format.channels, metadata.channel_mask)
+        if self._codec == "libopus" and layout in _LAYOUTS[5:]:
+            stream.codec_context.options["mapping_family"] = _OPUS_DISCRETE
+        stream.codec_context.layout = layout
+        stream.codec_context.format = self._sample_format
+        stream.codec_context.flags |= _BITEXACT_CODEC
+        if bitrate := output_format.bitrate or default_bitrate(output_format):
+            stream.codec_context.bit_rate = bitrate
+        result: AudioStream = stream
+        return result
+
+    def _add_metadata(self, metadata: Metadata) -> av.Packet[Any] | None:
+        """Add tags and cover art before the header is written; return the packet of the picture if there is one."""
+        container = self._format.container
+        tags = {key: value for key, value in metadata.tags.items() if value}
+        known = _MOV_TAGS if container == "mov" else _MP4_TAGS if container in _MP4 else tags.keys()
+        if lost := sorted(tags.keys() - known):
+            self.notes.append(
+                f"{self._name}: {container} files have no place for the tags {', '.join(lost)}; they are left out"
+            )
+        self._container.metadata.update(tags)
+        if metadata.cover is None:
+            return None
+        picture = Picture.of(metadata.cover)
+        if picture is not None and container not in _NO_COVER:
+            return _add_picture(self._container, container, picture)
+        why = "is neither JPEG nor PNG" if picture is None else f"has no place in {container} files"
+        self.notes.append(f"{self._name}: the cover art {why}, and is left out")
+        return None
+
+    def write(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
+        """Append samples (C, T): floats, or integers in units of the last bit. Raises OutputError or OSError."""
+        for start in range(0, samples.shape[1], _FRAMES):
+            with self._translated_errors("cannot be written"):
+                self._container.mux(self._stream.encode(self._frame(samples[:, start : start + _FRAMES])))
+            self._disk.check()
+
+    def _frame(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> av.AudioFrame:
+        import av
+
+        if self._sample_format == "s32":  # encoders of 24 bits take the upper ones
+            samples = samples.astype(np.int32) << (32 - self._bits)
+        dtype = {"s16": np.int16, "s32": np.int32}.get(self._sample_format, np.float32)
+        planar = self._sample_format.endswith("p")
+        array = np.ascontiguousarray(samples if planar else samples.T, dtype)
+        frame = av.AudioFrame.from_ndarray(
+            array if planar else array.reshape(1, -1), self._sample_format, self._stream.layout.name
+        )
+        frame.sample_rate, frame.pts = self._format.sample_rate, self._done
+        frame.time_base = Fraction(1, self._format.sample_rate)
+        self._done += samples.shape[1]
+        return frame
+
+    def close(self) -> None:
+        """Complete the file. Raises OutputError or OSError."""
+        with self._translated_errors("cannot be written"):
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._disk.check()
+        self._disk.close()
+
+    def abort(self) -> None:
+        """Close the file as it is; after ``close`` do nothing."""
+        self._disk.abandon()
+        self._container.close()
+        self._disk.close()
+
+    @contextmanager
+    def _translated_errors(self, what: str) -> Iterator[None]:
+        """Turn FFmpeg's errors into those of the disk, or else into OutputErrors."""
+        from av.error import FFmpegError
+
+        try:
+            yield
+        except (FFmpegError, ValueError) as error:
+            self._disk.check()
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"{self._name}: {what}: {reason}") from error
+
+
+def _layout(channels: int, mask: int) -> str:
+    """Return FFmpeg's name of a channel layout: of WAVE's speaker positions if they fit, or else of none."""
+    if mask.bit_count() == channels:
+        return f"0x{mask:x}"
+    return _LAYOUTS[channels - 1]
+
+
+def _add_picture(output: OutputContainer, container: str, picture: Picture) -> av.Packet[Any] | None:
+    """Add cover art in the way of a container; return its packet if it is a stream."""
+    import av
+
+    if container == "opus":
+        output.metadata["METADATA_BLOCK_PICTURE"] = picture.base64_block()
+        return None
+    if container == "mkv":
+        output.add_attachment(picture.file_name, picture.mime_type, picture.data)
+        return None
+    stream: Any = output.add_mux_stream(picture.codec, width=picture.width, height=picture.height)
+    stream.disposition = _ATTACHED_PICTURE
+    stream.metadata["comment"] = "Cover (front)"
+    packet = av.Packet(picture.data)
+    packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, 0, 0, True
+    packet.time_base = Fraction(1, 1000)
+    return packet
