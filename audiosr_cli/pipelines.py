@@ -175,7 +175,7 @@ class PipelineConfig:
         Raises:
             AudioSRError: If the options are invalid or a model cannot be loaded.
         """
-        return self.command.pipeline(self.options)
+        return replace(self.command.pipeline(self.options), command=self.command.command)
 
 
 def default_options(device: str = "auto") -> Options:

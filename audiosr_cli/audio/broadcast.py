@@ -9,6 +9,13 @@ from fractions import Fraction
 
 _TIME_REFERENCE = 338  # its offset in bext: 64 bits, samples since midnight
 _CODING_HISTORY = 602
+_FIELDS = (  # name, offset and size of the texts
+    ("description", 0, 256),
+    ("originator", 256, 32),
+    ("originator_reference", 288, 32),
+    ("origination_date", 320, 10),
+    ("origination_time", 330, 8),
+)
 _MAX_COUNT = 2**64 - 1
 
 # Pairs of elements that hold the lower and the upper 32 bits of a count of samples since midnight.
@@ -39,6 +46,19 @@ def scale_bext(bext: bytes, scale: Fraction, offset: int = 0) -> bytes:
         return bext
     scaled = struct.pack("<Q", _scaled(reference + offset, scale))
     return bext[:_TIME_REFERENCE] + scaled + bext[_TIME_REFERENCE + 8 :]
+
+
+def bext_tags(bext: bytes) -> dict[str, str]:
+    """Return the fields of a bext chunk as text tags, under FFmpeg's names, for containers without that chunk."""
+    tags = {}
+    for name, start, size in _FIELDS:
+        text = bext[start : start + size].split(b"\0", 1)[0].decode("latin-1").strip()
+        if text:
+            tags[name] = text
+    reference = time_reference(bext)
+    if reference is not None:
+        tags["time_reference"] = str(reference)
+    return tags
 
 
 def add_coding_history(bext: bytes, sample_rate: int, bits: int, channels: int, tool: str) -> bytes:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from audiosr_cli.audio.cover import Picture
 from audiosr_cli.audio.disk_file import DiskFile
 from audiosr_cli.audio.formats import BITS, OutputFormat, default_bitrate
-from audiosr_cli.audio.tags import Metadata
+from audiosr_cli.audio.metadata import Marker, Metadata
 from audiosr_cli.errors import OutputError
 
 if TYPE_CHECKING:
     import av
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
+    from av.container.core import Chapter
 
 _MUXERS = {  # FFmpeg's names
     "flac": "flac",
@@ -152,6 +153,7 @@ class MediaEncoder:
                 f"{self._name}: {container} files have no place for the tags {', '.join(lost)}; they are left out"
             )
         self._container.metadata.update(tags)
+        self._container.set_chapters([_chapter(i, marker) for i, marker in enumerate(metadata.markers, 1)])
         if metadata.cover is None:
             return None
         picture = Picture.of(metadata.cover)
@@ -216,6 +218,13 @@ def _layout(channels: int, mask: int) -> str:
     if mask.bit_count() == channels:
         return f"0x{mask:x}"
     return _LAYOUTS[channels - 1]
+
+
+def _chapter(number: int, marker: Marker) -> Chapter:
+    """Return a marker as a chapter."""
+    start, end = (round(seconds * 1000) for seconds in (marker.start_s, marker.start_s + marker.length_s))
+    title = {"title": marker.label} if marker.label else {}
+    return {"id": number, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": title}
 
 
 def _add_picture(output: OutputContainer, container: str, picture: Picture) -> av.Packet[Any] | None:

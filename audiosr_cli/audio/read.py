@@ -19,6 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.resample import Resampler
+from audiosr_cli.audio.tags import Metadata, read_head, read_metadata
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.audio.wav_read import CodecError, WavReader
 from audiosr_cli.errors import InputError
@@ -124,6 +125,7 @@ class AudioReader:
             try:
                 self._wav = WavReader(cast(BinaryIO, recorded), self.name)
                 self._wav.stream = stream
+                self._wav_head = bytes(recorded.content)
             except CodecError:  # mu-law and the like, which libsndfile decodes
                 pass
         if self._wav is not None:
@@ -263,6 +265,12 @@ class AudioReader:
             self.warnings.append(f"{self.name}: damaged at {at:.1f} s ({reason}); everything after that is lost")
             return nothing
         return np.ascontiguousarray(block.T, np.float32)
+
+    def metadata(self) -> Metadata:
+        """Read tags, cover art and the like; of a pipe, what comes before its samples."""
+        if self.path is not None:
+            return read_metadata(self.path)
+        return read_head(self._wav_head) if self._wav is not None else Metadata()
 
     def check_unchanged(self) -> None:
         """Raise InputError if the file has been removed or modified since it was opened."""

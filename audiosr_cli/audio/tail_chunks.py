@@ -1,9 +1,10 @@
-"""Metadata of AIFF and CAF files, appended after the samples, as libsndfile writes little of it."""
+"""Metadata that are appended to complete files: AIFF, CAF and MP4, whose writers lack them."""
 
 from __future__ import annotations
 
 import os
 import struct
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ _CAF_KEYS = {"track": "track number", "date": "recorded date", "comment": "comme
 _CAF_BITMAP = 1 << 16  # a channel layout that is a mask
 _MAX_AIFF_MARKERS = 32767
 _MAX_CHUNKS = 4096
+_MP4_BOX = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/audiosr-cli/#provenance")
 
 
 def append_metadata(path: Path, container: str, metadata: Metadata, channels: int) -> None:
@@ -25,7 +27,7 @@ def append_metadata(path: Path, container: str, metadata: Metadata, channels: in
 
     Args:
         path: The file.
-        container: "aiff" or "caf"; other files stay as they are.
+        container: "aiff", "caf", "m4a", "mp4" or "mov"; other files stay as they are.
         metadata: Whose times are those of the file.
         channels: Number of channels.
 
@@ -132,4 +134,13 @@ def _append_caf(file: BinaryIO, metadata: Metadata, channels: int) -> None:
         file.write(b"info" + struct.pack(">q", len(body)) + body)
 
 
-_APPENDERS = {"aiff": _append_aiff, "caf": _append_caf}
+def _append_mp4(file: BinaryIO, metadata: Metadata, channels: int) -> None:
+    """Append provenance in a box of our own, as FFmpeg's muxer writes the tags that it knows and no others."""
+    del channels
+    if metadata.provenance:
+        body = _MP4_BOX.bytes + metadata.provenance.encode()
+        file.seek(0, os.SEEK_END)
+        file.write(struct.pack(">I", 8 + len(body)) + b"uuid" + body)
+
+
+_APPENDERS = {"aiff": _append_aiff, "caf": _append_caf, "m4a": _append_mp4, "mp4": _append_mp4, "mov": _append_mp4}

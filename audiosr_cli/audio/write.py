@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from audiosr_cli.audio.formats import BITS, FORMATS, OutputFormat
 from audiosr_cli.audio.media_write import MediaEncoder, codec_of, has_encoder
+from audiosr_cli.audio.metadata import Metadata
+from audiosr_cli.audio.riff import write_chunks, write_w64_chunks
 from audiosr_cli.audio.sound_write import SoundFileEncoder, can_write
-from audiosr_cli.audio.tags import Metadata
-from audiosr_cli.audio.wav import WavFormat, WavWriter
+from audiosr_cli.audio.tail_chunks import append_metadata
+from audiosr_cli.audio.wav import WavFormat, WavWriter, header, w64_header
 from audiosr_cli.errors import OutputError, SampleError
 from audiosr_cli.files.atomic import flush, place, temporary
 
@@ -142,7 +144,7 @@ class AudioWriter:
             if self.output_format.container != "wav":
                 raise OutputError(f"standard output must be wav, not {self.output_format.container}")
             with self._named_errors():
-                self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
+                self._sink = self._raw_writer(sys.stdout.buffer, seekable=False)
             return
         target = Path(self.target)
         with self._named_errors():
@@ -150,21 +152,29 @@ class AudioWriter:
                 if self.output_format.container != "wav":
                     raise OutputError(f"{self.name}: a pipe or device must be wav, not {self.output_format.container}")
                 stream = self._files.enter_context(open(target, "wb"))
-                self._sink = WavWriter(stream, self._wav_format(), seekable=False)
+                self._sink = self._raw_writer(stream, seekable=False)
                 return
             self._part = self._files.enter_context(temporary(target))
-            if self.output_format.container == "wav":
+            if self.output_format.container in ("wav", "w64"):
                 stream = self._files.enter_context(open(self._part, "xb"))
-                self._sink = WavWriter(stream, self._wav_format(), seekable=True)
+                self._sink = self._raw_writer(stream, seekable=True)
             else:
                 encoder = MediaEncoder if codec_of(self.output_format) else SoundFileEncoder
                 self._sink = encoder(self._part, self.output_format, self.metadata, self.name)
 
-    def _wav_format(self) -> WavFormat:
-        bits = BITS.get(self.output_format.subtype, 32)
-        return WavFormat(
-            self.output_format.sample_rate, self.output_format.channels, bits, self.output_format.subtype == "FLOAT"
+    def _raw_writer(self, stream: BinaryIO, seekable: bool) -> WavWriter:
+        form, wave64 = self.output_format, self.output_format.container == "w64"
+        bits = BITS.get(form.subtype, 32)
+        mask = self.metadata.channel_mask
+        wav_format = WavFormat(
+            form.sample_rate,
+            form.channels,
+            bits,
+            form.subtype == "FLOAT",
+            channel_mask=mask if mask.bit_count() <= form.channels else 0,
         )
+        chunks = (write_w64_chunks if wave64 else write_chunks)(self.metadata, form.sample_rate, bits, form.channels)
+        return WavWriter(stream, wav_format, seekable, chunks, w64_header if wave64 else header)
 
     def write(self, block: NDArray[np.float32]) -> None:
         """Append a block (C, T), full scale 1.0."""
@@ -202,6 +212,7 @@ class AudioWriter:
                 self._sink.close()
         if self._part is not None:
             with self._named_errors():
+                append_metadata(self._part, self.output_format.container, self.metadata, self.output_format.channels)
                 flush(self._part)
 
     def commit(self) -> None:

@@ -28,6 +28,7 @@ class Options:
         nonfinite: Whether NaN and infinite samples are an error or replaced by zeros.
         bf16: Compute matrix products and convolutions in bfloat16; else in float32 (on CUDA without TF32).
         threads: Batches that are computed at the same time on the CPU.
+        provenance: Whether outputs carry a tag that says how they were made.
 
     Raises:
         UsageError: If a number is below 1.
@@ -41,6 +42,7 @@ class Options:
     nonfinite: Literal["error", "zero"] = "error"
     bf16: bool = False
     threads: int = 1
+    provenance: bool = True
 
     def __post_init__(self) -> None:
         for name in ("batch", "threads", "channels"):

@@ -6,8 +6,9 @@ import math
 import os
 import time
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from audiosr_cli.models.runner import ModelCall, ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.runtime.threads import thread_pool
+from audiosr_cli.streaming.describe import describe
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.recording import ProgressCallback, Report, process_file
@@ -59,6 +61,7 @@ class Pipeline:
             the input's.
         cutoff_hz: Cutoff of all recordings in Hz; None detects that of each.
         sampling: How a diffusion model draws; None for its default.
+        command: Name of the command, for the outputs' provenance.
     """
 
     models: tuple[Model, ...]
@@ -68,6 +71,7 @@ class Pipeline:
     residual: bool = False
     cutoff_hz: float | None = None
     sampling: Sampling | None = None
+    command: str = ""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -276,6 +280,9 @@ class Pipeline:
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
+            metadata, notes = describe(
+                reader, output_format, self.options, self.outputs, self.command, models, self._settings()
+            )
             report = process_file(
                 targets,
                 reader,
@@ -286,9 +293,16 @@ class Pipeline:
                 self.speaker_encoder,
                 self.residual,
                 exclusive,
+                metadata,
             )
         self._complete(report, reader, models, cutoff_hz)
+        report.notes += notes
         return report
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the command was told, for provenance; None for defaults."""
+        sampling = None if self.sampling is None else asdict(self.sampling)
+        return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling, "residual": self.residual or None}
 
     def _complete(
         self,

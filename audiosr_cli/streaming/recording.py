@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.formats import OutputFormat
+from audiosr_cli.audio.metadata import Metadata
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import InputError
@@ -86,6 +87,7 @@ def process_file(
     speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
     exclusive: Container[str | Path] = (),
+    metadata: Sequence[Metadata] = (),
 ) -> Report:
     """Process an open recording into files, in constant memory.
 
@@ -101,6 +103,7 @@ def process_file(
         speaker_encoder: Helps to keep the speakers of a separator on their tracks.
         residual: Whether the last target gets what remains of the input when all sources are subtracted.
         exclusive: Targets that must not exist. Other existing files are replaced.
+        metadata: What each output says of itself; none by default.
 
     Returns:
         The report.
@@ -121,8 +124,8 @@ def process_file(
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
-            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive))
-            for target in targets
+            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive, tags))
+            for target, tags in zip(targets, metadata or [Metadata()] * len(targets), strict=True)
         ]
         energy = _write_blocks(outputs, writers, report)
         check_damage(reader, options)
@@ -130,6 +133,7 @@ def process_file(
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
+        report.notes += _notes(writers, reader.name)
     complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
     return report
@@ -176,6 +180,12 @@ def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], rep
             energy[i] += float(np.square(output, dtype=np.float64).sum())
             writer.write(output)
     return energy
+
+
+def _notes(writers: Sequence[AudioWriter], name: str) -> list[str]:
+    """Return what the writers note, once for the recording called ``name``."""
+    lines = [line.replace(f"{writer.name}: ", f"{name}: ", 1) for writer in writers for line in writer.notes]
+    return list(dict.fromkeys(lines))
 
 
 def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
