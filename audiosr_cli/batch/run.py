@@ -34,6 +34,7 @@ class OutputPlan:
         forecasts: Whether to estimate how long slow recordings take.
         own_outputs: Absolute paths that may be replaced whatever ``existing`` says.
         input_inodes: Device and inode of every input; these files are never replaced.
+        keep_time: Whether outputs get the modification time of their recording.
     """
 
     naming: Naming
@@ -43,6 +44,7 @@ class OutputPlan:
     forecasts: bool = False
     own_outputs: frozenset[str] = frozenset()
     input_inodes: frozenset[tuple[int, int]] = frozenset()
+    keep_time: bool = False
 
     def protecting(self, items: Iterable[Item]) -> OutputPlan:
         """Return a copy that never replaces ``items``."""
@@ -223,9 +225,25 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
             lambda frames: on_event(RecordingProgress(item, frames)),
             plan.must_be_new(targets),
         )
+        if plan.keep_time:
+            report.notes += _copy_time(reader, targets)
     paths = [Path(target) for target in targets if target != "-"] if plan.fingerprints else []
     fingerprints = [fingerprint(path) for path in paths if path.is_file()]
     return Outcome(item, report, input_fingerprint=input_fingerprint, output_fingerprints=fingerprints)
+
+
+def _copy_time(reader: AudioReader, targets: Sequence[str | Path]) -> list[str]:
+    """Give the outputs the modification time of the recording; return a note if it has none, or they take none."""
+    if reader.path is None:
+        return [f"{reader.name}: has no modification time to keep"]
+    status = reader.path.stat()
+    try:
+        for target in targets:
+            if target != "-":
+                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except OSError as error:  # of the file system; the outputs are complete
+        return [f"{reader.name}: the modification time of its outputs cannot be set: {error.strerror}"]
+    return []
 
 
 def _create_folders(targets: Sequence[str | Path]) -> None:

@@ -151,6 +151,20 @@ class Shared:
     skip: Annotated[
         bool, typer.Option("--skip", rich_help_panel=OUTPUT, help="Skip inputs whose outputs already exist.")
     ] = False
+    no_provenance: Annotated[
+        bool,
+        typer.Option(
+            "--no-provenance",
+            rich_help_panel=OUTPUT,
+            help="Do not tag outputs with the version, models and options that made them.",
+        ),
+    ] = False
+    keep_time: Annotated[
+        bool,
+        typer.Option(
+            "--keep-time", rich_help_panel=OUTPUT, help="Give outputs the modification time of their recording."
+        ),
+    ] = False
     spectrogram: Annotated[
         str | None,
         typer.Option(

@@ -58,7 +58,9 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
         config = PipelineConfig(command, _options(shared, cluster, len(items)))
         pipeline = config.build() if cluster is None else cluster.build_on_cpu(config)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
-        plan = run.OutputPlan(names, _existing(shared), shared.subtype, forecasts=not shared.quiet).protecting(items)
+        plan = run.OutputPlan(
+            names, _existing(shared), shared.subtype, forecasts=not shared.quiet, keep_time=shared.keep_time
+        ).protecting(items)
         if shared.shard is not None:
             items = select_shard(items, shared.shard)
         if shared.dry_run:
@@ -95,6 +97,7 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         shared.nonfinite,
         pick_bf16(shared.precision, device),
         threads,
+        not shared.no_provenance,
     )
 
 

@@ -63,7 +63,7 @@ def _details(options: Options, models: Sequence[ModelCall], settings: Mapping[st
     for name in ("channels", "clip", "nonfinite"):
         if getattr(options, name) != getattr(defaults, name):
             chosen[name] = getattr(options, name)
-    if options.bf16:
+    if options.bf16 and models:
         chosen["precision"] = "bf16"
     names = [f"{call.spec.name} {call.model.sha256[:_SHA_DIGITS]}".strip() for call in models]
     return {"models": names, "options": chosen}
