@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from audiosr_cli.audio.formats import (
-    FORMATS,
-    OutputFormat,
-    bitrate_range,
     choose_format,
-    container_of,
-    default_bitrate,
-    parse_bitrate,
 )
-from audiosr_cli.errors import OutputError, UsageError
+from audiosr_cli.errors import OutputError
 
 
 def test_subtype_follows_the_input() -> None:
@@ -36,5 +28,3 @@ def test_formats_that_cannot_hold_the_output_are_refused(
 ) -> None:
     with pytest.raises(OutputError):
         choose_format(container, subtype, "PCM_16", rate, channels)
-
-
