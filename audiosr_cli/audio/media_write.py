@@ -47,6 +47,10 @@ _LOSSY_CODECS = {"MPEG_LAYER_III": ("libmp3lame", "fltp"), "AAC": ("aac", "fltp"
 # Speakers of channels whose positions are unknown. None of them is an LFE channel, of which lossy encoders keep the
 # lowest frequencies only.
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "hexagonal", "7.0", "octagonal")
+_SAME_ORDER = {0x60F: 0x3F}  # 5.1 with speakers at the sides: lossy formats know the one with speakers at the back
+_AAC_MASKS = {0x7, 0xB, 0x33, 0x107, 0x37, 0x3F, 0x70F, 0x63F}
+# FFmpeg's encoder mixes up the channels of 5.0 and 6.1, whose order libopus reads differently.
+_OPUS_MASKS = {0x7, 0x33, 0x3F, 0x63F}
 _OPUS_DISCRETE = "255"  # the mapping family of channels without positions
 _BITEXACT = 0x400  # AVFMT_FLAG_BITEXACT: neither dates nor versions nor random numbers
 _BITEXACT_CODEC = 1 << 23  # AV_CODEC_FLAG_BITEXACT
@@ -58,8 +62,18 @@ _MP4 = ("m4a", "mp4", "mov")
 _MAX_TIME_SCALE = 1_000_000  # of an MP4 file: 32 bits of its units are more than an hour
 _NO_COVER = ("mov", "webm")
 # Tags that FFmpeg writes to MP4 and QuickTime files.
-_MOV_TAGS = {"title", "artist", "album", "date", "comment", "genre", "copyright", "description"}
-_MP4_TAGS = _MOV_TAGS | {"album_artist", "composer", "disc", "episode_id", "grouping", "keywords", "lyrics", "network"}
+_MOV_TAGS = {"title", "artist", "album", "date", "comment", "genre", "copyright"}
+_MP4_TAGS = _MOV_TAGS | {
+    "album_artist",
+    "description",
+    "composer",
+    "disc",
+    "episode_id",
+    "grouping",
+    "keywords",
+    "lyrics",
+    "network",
+}
 _MP4_TAGS |= {"show", "synopsis", "track"}
 
 
@@ -110,7 +124,8 @@ class MediaEncoder:
         self._done = 0 if video is None else round(video.start_s * rate)  # the time of the next sample
         self._disk = DiskFile(path)
         try:
-            with self._translated_errors("cannot be written as " + output_format.container):
+            what = "" if video is None else f" with {' and '.join(video.codecs)} video"
+            with self._translated_errors(f"cannot be written as {output_format.container}{what}"):
                 self._open(metadata)
         except BaseException:
             self._disk.close()
@@ -150,8 +165,8 @@ class MediaEncoder:
     def _add_sound(self, metadata: Metadata) -> AudioStream:
         output_format = self._format
         stream: Any = self._container.add_stream(self._codec, rate=output_format.sample_rate)
-        layout = _layout(output_format.channels, metadata.channel_mask)
-        if self._codec == "libopus" and layout in _LAYOUTS[5:]:
+        layout, discrete = _layout(self._codec, output_format.channels, metadata.channel_mask)
+        if discrete:
             stream.codec_context.options["mapping_family"] = _OPUS_DISCRETE
         stream.codec_context.layout = layout
         stream.codec_context.format = self._sample_format
@@ -194,7 +209,11 @@ class MediaEncoder:
     def _mux(self, packets: Iterable[Any]) -> None:
         """Write packets of the sound, between those of the video."""
         for packet in packets:
-            if self._format.container == "mkv" and 0 < packet.duration < self._stream.frame_size:
+            if (
+                self._format.container == "mkv"
+                and self._codec == "aac"
+                and 0 < packet.duration < self._stream.frame_size
+            ):
                 _trim(packet, self._stream.frame_size - packet.duration)
             if self._video is not None:
                 self._video.copy_until(float(packet.dts * packet.time_base))
@@ -205,12 +224,11 @@ class MediaEncoder:
 
         if self._sample_format == "s32":  # encoders of 24 bits take the upper ones
             samples = samples.astype(np.int32) << (32 - self._bits)
-        dtype = {"s16": np.int16, "s32": np.int32}.get(self._sample_format, np.float32)
-        planar = self._sample_format.endswith("p")
-        array = np.ascontiguousarray(samples if planar else samples.T, dtype)
-        frame = av.AudioFrame.from_ndarray(
-            array if planar else array.reshape(1, -1), self._sample_format, self._stream.layout.name
-        )
+        # Interleaved for all encoders, which reorder them: PyAV crashes on the planes of eight channels.
+        packed = self._sample_format.rstrip("p")
+        dtype = {"s16": np.int16, "s32": np.int32}.get(packed, np.float32)
+        array = np.ascontiguousarray(samples.T, dtype).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(array, packed, self._stream.layout.name)
         frame.sample_rate, frame.pts = self._format.sample_rate, self._done
         frame.time_base = Fraction(1, self._format.sample_rate)
         self._done += samples.shape[1]
@@ -256,11 +274,14 @@ def _trim(packet: Any, samples: int) -> None:
     packet.set_sidedata(padding)
 
 
-def _layout(channels: int, mask: int) -> str:
-    """Return FFmpeg's name of a channel layout: of WAVE's speaker positions if they fit, or else of none."""
-    if mask.bit_count() == channels:
-        return f"0x{mask:x}"
-    return _LAYOUTS[channels - 1]
+def _layout(codec: str, channels: int, mask: int) -> tuple[str, bool]:
+    """Return FFmpeg's name of a channel layout, that of WAVE's ``mask`` if possible; and whether Opus has none."""
+    mask = _SAME_ORDER.get(mask, mask) if codec in ("aac", "libopus") else mask
+    if codec == "libopus" and channels > 2:
+        return (f"0x{mask:x}", False) if mask in _OPUS_MASKS else (_LAYOUTS[channels - 1], True)
+    if channels <= 2 or mask.bit_count() != channels or (codec == "aac" and mask not in _AAC_MASKS):
+        return _LAYOUTS[channels - 1], False
+    return f"0x{mask:x}", False
 
 
 def _add_picture(output: OutputContainer, container: str, picture: Picture) -> av.Packet[Any] | None:

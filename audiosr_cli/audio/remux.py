@@ -17,6 +17,12 @@ _TIMED_THUMBNAILS = 0x800
 _DISCARD_ALL = 48  # AVDISCARD_ALL, of the text track that carries an MP4 file's chapters
 _VOLATILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of a file, not its content
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut"}
+_SUBTITLES = {  # that a container can hold as they are
+    "mp4": {"mov_text"},
+    "mov": {"mov_text"},
+    "mkv": {"subrip", "ass", "webvtt", "text", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"},
+    "webm": {"webvtt"},
+}
 _APPLE_HEVC = "hvc1"  # the only one of HEVC's two tags in MP4 that Apple's players accept
 
 
@@ -34,6 +40,7 @@ class VideoSource:
         sound_disposition: FFmpeg's flags of it.
         tags: Tags of the file.
         time_scale: A common multiple of the units of time of its video streams, in 1/s.
+        codecs: Names of the codecs of its video streams.
 
     Raises:
         OSError: If the file cannot be read.
@@ -48,7 +55,10 @@ class VideoSource:
         self.sound_tags = _lasting(self._sound.metadata)
         self.sound_disposition = self._sound.disposition
         self.tags = _lasting(self._input.metadata)
-        self.time_scale = lcm(*(stream.time_base.denominator for stream in self._input.streams.video if stream.time_base))
+        self.time_scale = lcm(
+            *(stream.time_base.denominator for stream in self._input.streams.video if stream.time_base)
+        )
+        self.codecs = [_codec(stream) for stream in self._input.streams.video if not _is_picture(stream)]
         self._streams: dict[int, Any] = {}  # of the output, by the index of the input's
         self._output: OutputContainer | None = None
         self._packets: Iterator[Any] = iter(())
@@ -65,13 +75,12 @@ class VideoSource:
         for stream in self._input.streams:
             if stream.index == self._sound.index or _is_picture(stream) or int(stream.discard) == _DISCARD_ALL:
                 continue
-            if stream.type not in ("video", "subtitle", "attachment") or not self._add(stream, output):
+            if not _fits(stream, container) or not self._add(stream, output):
                 if stream.type == "video":
-                    codec = stream.codec_context.name if stream.codec_context else "unknown"
-                    raise OutputError(f"{self._name}: {container} cannot hold {codec} video; use mkv")
+                    raise OutputError(f"{self._name}: {container} cannot hold {_codec(stream)} video; use mkv")
                 left_out.append(_describe(stream))
         if left_out:
-            self.notes.append(f"{self._name}: {container} output leaves out {', '.join(left_out)}")
+            self.notes.append(f"{self._name}: {container} output is without {', '.join(left_out)}")
         output.set_chapters(self._input.chapters())
         copied = [self._input.streams[index] for index in self._streams]
         streams: list[Any] = list(self._input.streams)
@@ -138,11 +147,22 @@ def _is_picture(stream: Any) -> bool:
     return bool(int(stream.disposition) & (_ATTACHED_PICTURE | _TIMED_THUMBNAILS))
 
 
+def _fits(stream: Any, container: str) -> bool:
+    """Return whether a container has a place for this kind of stream; FFmpeg answers for the codecs of videos."""
+    if stream.type == "subtitle":
+        return _codec(stream) in _SUBTITLES[container]
+    return stream.type == "video" or (stream.type == "attachment" and container == "mkv")
+
+
+def _codec(stream: Any) -> str:
+    return "unknown" if stream.codec_context is None else str(stream.codec_context.codec.canonical_name)
+
+
 def _describe(stream: Any) -> str:
     """Name a stream in a note."""
-    codec = stream.codec_context.name if stream.codec_context is not None else getattr(stream, "name", None)
     language = f", {stream.language}" if stream.language not in (None, "und") else ""
-    return f"stream {stream.index} ({codec or 'unknown'} {stream.type}{language})"
+    codec = "" if stream.codec_context is None else f"{_codec(stream)} "
+    return f"stream {stream.index} ({codec}{stream.type}{language})"
 
 
 def _time_s(packet: Any) -> float:
