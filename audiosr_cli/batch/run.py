@@ -12,7 +12,7 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import AudioSRError, OutputError
-from audiosr_cli.files.atomic import sweep
+from audiosr_cli.files.atomic import file_of, sweep
 from audiosr_cli.files.fingerprint import Fingerprint, absolute, fingerprint
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -75,7 +75,11 @@ class OutputPlan:
         protected = [path for path in existing if absolute(path) not in self.own_outputs]
         if protected and self.existing == "fail":
             raise OutputError(f"{protected[0]}: already exists; use --overwrite or --skip")
-        return [] if protected and len(existing) == len(targets) and self.existing == "skip" else targets
+        if protected and len(existing) == len(targets) and self.existing == "skip":
+            return []
+        for path in existing:
+            self.naming.check_link(path)
+        return targets
 
     def must_be_new(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
         """Return those of ``targets`` that must still not exist when they are written."""
@@ -185,7 +189,7 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
 def remove_leftovers(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
     """Remove temporary files that killed runs left in the output folders of ``items``."""
     targets = [target for item in items for target in naming.targets(item, outputs, rate) if target != "-"]
-    for folder in {Path(target).parent for target in targets}:
+    for folder in {file_of(Path(target)).parent for target in targets}:
         sweep(folder)
 
 
