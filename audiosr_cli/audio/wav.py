@@ -39,6 +39,7 @@ class WavFormat:
         is_float: Whether samples are IEEE floats.
         big_endian: Whether the file is RIFX.
         channel_mask: The speaker position of each channel, one bit each; 0 leaves them open.
+        sample_bytes: Bytes that a sample occupies, where they are more than it has bits; 0: no more.
     """
 
     sample_rate: int
@@ -47,11 +48,12 @@ class WavFormat:
     is_float: bool = False
     big_endian: bool = False
     channel_mask: int = 0
+    sample_bytes: int = 0
 
     @property
     def frame_bytes(self) -> int:
         """The bytes of one frame: one sample of every channel."""
-        return self.channels * self.bits // 8
+        return self.channels * (self.sample_bytes or self.bits // 8)
 
     @property
     def subtype(self) -> str:
