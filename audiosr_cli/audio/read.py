@@ -19,6 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.resample import Resampler
+from audiosr_cli.audio.trim import Trim
 from audiosr_cli.audio.wav import CodecError, WavReader, check_shape
 from audiosr_cli.errors import InputError
 
@@ -107,6 +108,7 @@ class AudioReader:
         except BaseException:
             self._stack.close()
             raise
+        self.trim(None, None)
 
     def _open(self, source: EncodedSource) -> None:
         stream = self._raw(source)
@@ -202,20 +204,24 @@ class AudioReader:
         self.frames = self._sound.frames if 0 <= self._sound.frames < 2**48 else None
         check_shape(self.sample_rate, self.channels, self.name)
 
+    def trim(self, start_s: float | None, end_s: float | None) -> None:
+        """Restrict ``blocks`` and ``peek`` to the part between two times in seconds; None is the beginning or end."""
+        self._trim = Trim(start_s, end_s, self.sample_rate, self.name)
+
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in blocks (C, T) of at most ``frames`` frames; iterate only once.
 
         Raises:
-            InputError: If the recording cannot be read.
+            InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
         """
         while self._peeked:
             yield self._peeked.popleft()
-        yield from self._blocks(frames)
+        yield from self._trim.cut(self._blocks(frames))
 
     def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
         """Yield the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too."""
-        frames = seconds * self.sample_rate
-        for block in self._blocks(BLOCK):
+        frames = seconds * self.sample_rate + self._trim.first
+        for block in self._trim.cut(self._blocks(BLOCK)):
             self._peeked.append(block)
             yield block
             if self._done >= frames:

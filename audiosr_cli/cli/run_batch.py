@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -90,11 +90,13 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         device,
         shared.batch,
         shared.clip,
-        _channels(shared.channels),
+        cast("Channels", shared.channels if shared.channels in ("each", "mix") else int(shared.channels)),
         shared.strict,
         shared.nonfinite,
         pick_bf16(shared.precision, device),
         threads,
+        shared.start,
+        shared.end,
     )
 
 
@@ -121,14 +123,6 @@ def _check_workers(shared: Shared, items: Sequence[Item]) -> None:
 
 def _existing(shared: Shared) -> Existing:
     return "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
-
-
-def _channels(text: str) -> Channels:
-    if text in ("each", "mix"):
-        return "mix" if text == "mix" else "each"
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--channels {text}: expected each, mix, or the number of a channel (from 1 on)")
-    return int(text)
 
 
 def _run(
