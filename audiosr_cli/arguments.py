@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any, BinaryIO, Literal, SupportsIndex, cast, get_args
@@ -70,9 +70,13 @@ def options(
     clip: str,
     strict: bool,
     nonfinite: str,
+    start_s: float | None,
+    end_s: float | None,
 ) -> Options:
     """Check the options that all functions share. Raises UsageError."""
-    device = pick_device(choice("device", device, ("auto", "cpu", "cuda")))
+    if not isinstance(device, str):
+        raise UsageError(f"device = {shortened(device)}: expected the name of a device, such as 'cpu' or 'cuda:1'")
+    device = pick_device(device)
     if isinstance(channels, str):
         choice("channels", channels, ("each", "mix"))
     else:
@@ -86,7 +90,20 @@ def options(
         cast("Literal['error', 'zero']", choice("nonfinite", nonfinite, ("error", "zero"))),
         pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
         pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
+        seconds("start_s", start_s),
+        seconds("end_s", end_s),
     )
+
+
+def progress(callback: object, reader: AudioReader | ArrayReader, options: Options) -> Callable[[int], None] | None:
+    """Convert the frames that the engine counts to the seconds that ``callback`` is called with. Raises UsageError."""
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise UsageError(f"progress = {shortened(callback)}: expected a function of two arguments, or None")
+    frames = options.count_frames(reader.frames, reader.sample_rate)
+    total_s = None if frames is None else frames / reader.sample_rate
+    return lambda done: callback(done / reader.sample_rate, total_s)
 
 
 def sampling(steps: int | None, guidance: float | None, seed: int | None) -> Sampling | None:
@@ -130,6 +147,14 @@ def number(name: str, value: object) -> float | None:
     if not math.isfinite(number):
         raise UsageError(f"{name} = {shortened(value)}: expected a finite number")
     return number
+
+
+def seconds(name: str, value: object) -> float | None:
+    """Return ``value`` if it is a time in seconds from 0 on, or None. Raises UsageError."""
+    time_s = number(name, value)
+    if time_s is not None and time_s < 0:
+        raise UsageError(f"{name} = {time_s:g}: must be at least 0")
+    return time_s
 
 
 def flag(name: str, value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.checkpoints.catalogue import default_model
 from audiosr_cli.checkpoints.store import load_model
-from audiosr_cli.errors import ModelError, UsageError
+from audiosr_cli.errors import ModelChoiceError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
@@ -194,13 +194,15 @@ def load_speaker_encoder() -> SpeakerEncoder:
 def _load(task: str, model: str | None, options: Options) -> Model:
     network = load_model(model or default_model(task), options.device)
     if network.spec.task != task:
-        raise ModelError(f"{network.spec.name}: expected a model for {task}; this one is for {network.spec.task}")
+        message = f"{network.spec.name}: expected a model for {task}; this one is for {network.spec.task}"
+        raise ModelChoiceError(message, f"models for {task}: {', '.join(catalogue.names(task))}")
     return network
 
 
 def _check_rate(rate: int) -> None:
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
-        raise UsageError(f"--rate {rate}: must be between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz")
+        hint = f"did you mean {rate}k?" if MIN_RATE_HZ <= 1000 * rate <= MAX_RATE_HZ else None
+        raise UsageError(f"--rate {rate}: must be between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz", hint)
 
 
 def _separation(speakers: int, model: str, options: Options, residual: bool = False) -> Pipeline:

@@ -40,7 +40,8 @@ def inside(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
     with chdir(cwd or "."):
         done = CliRunner().invoke(app, [str(part) for part in arguments], input=b"")
     if isinstance(error := done.exception, AudioSRError):  # main() prints it and exits with its code
-        stderr = done.stderr_bytes + f"audiosr: {error}\n".encode()
+        hint = "" if error.hint is None else f"hint: {error.hint}\n"
+        stderr = done.stderr_bytes + f"audiosr: {error}\n{hint}".encode()
         return subprocess.CompletedProcess(arguments, error.exit_code, done.stdout_bytes, stderr)
     if error is not None and not isinstance(error, SystemExit):
         raise error

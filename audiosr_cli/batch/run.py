@@ -101,7 +101,7 @@ class RecordingStarted:
     Attributes:
         item: The recording.
         targets: Paths of its outputs, or ``-``.
-        frames: Length in samples as its header states it; None if it does not.
+        frames: Samples to read according to its header; None if it does not say how long it is.
         sample_rate: In Hz.
         forecast_s: Estimated processing time; None if it is short or unknown.
     """
@@ -220,7 +220,8 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
         _create_folders(targets)
         input_fingerprint = fingerprint(reader.path) if plan.fingerprints and reader.path else None
         forecast_s = pipeline.forecast(reader) if plan.forecasts else None
-        on_event(RecordingStarted(item, targets, reader.frames, reader.sample_rate, forecast_s))
+        frames = pipeline.options.count_frames(reader.frames, reader.sample_rate)
+        on_event(RecordingStarted(item, targets, frames, reader.sample_rate, forecast_s))
         report = pipeline.file(
             reader,
             targets,

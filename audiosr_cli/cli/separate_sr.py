@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import options, run_batch
+from audiosr_cli.cli import options, run_batch, values
+from audiosr_cli.cli.commands import MODEL, OUTPUT
 
 
 @options.processing
@@ -17,9 +18,11 @@ def separate_sr(
         int | None,
         typer.Option(
             "--rate",
+            "-r",
             metavar="HZ",
-            rich_help_panel=options.OUTPUT,
-            help="Sample rate of the outputs. [default: the input's]",
+            parser=values.parse_rate,
+            rich_help_panel=OUTPUT,
+            help="Sample rate of the outputs, such as 48000 or 48k. [default: the input's]",
         ),
     ] = None,
     model: options.Model = None,
@@ -28,7 +31,7 @@ def separate_sr(
         typer.Option(
             "--restorer",
             metavar="MODEL",
-            rich_help_panel=options.MODEL,
+            rich_help_panel=MODEL,
             help="Model that restores each speaker's highs from the mixture, or none.",
         ),
     ] = None,

@@ -149,6 +149,10 @@ def read_blocks(
         if progress is not None:
             progress(report.frames_in)
         yield block
+    expected = options.count_frames(2**62, reader.sample_rate) or 0
+    if options.end_s is not None and report.frames_in < expected:
+        end_s = (options.start_s or 0.0) + report.frames_in / reader.sample_rate
+        report.notes.append(f"{report.input}: ends at {end_s:.3f} s, before --end {options.end_s:g} s")
 
 
 def check_damage(reader: AudioReader | ArrayReader, options: Options) -> None:

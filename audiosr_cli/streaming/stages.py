@@ -15,6 +15,7 @@ from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models.runner import ModelRunner, Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
+from audiosr_cli.runtime.device_names import device_type
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.speakers import Embed, Tracker
 from audiosr_cli.streaming.tracking_config import TRACKING
@@ -82,7 +83,7 @@ class Stage:
             )
         device = model.device.type
         # For lack of CUDA memory the model may have moved to a CPU, where bfloat16 may be slow.
-        bf16 = options.bf16 and (device == options.device or computes_bf16(device))
+        bf16 = options.bf16 and (device == device_type(options.device) or computes_bf16(device))
         self.runner = ModelRunner(model, options.batch, bf16)
         executor = executor if device == "cpu" else None  # CUDA needs no threads
         # A model of one channel turns each window into as many signals as there are channels.
