@@ -100,7 +100,8 @@ def _exit(code: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 141
     except OSError as error:
-        console.print_message(f"standard output: {error.strerror or error}")
+        if code != 1:  # an error has been printed already
+            console.print_message(f"standard output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     if code > _SIGNAL_CODES:
