@@ -22,7 +22,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import Precision, pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Channels, Options
+from audiosr_cli.streaming.options import Channels, HumPolicy, Options
 
 Source = NDArray[np.floating] | torch.Tensor | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
@@ -87,6 +87,11 @@ def options(
         pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
         pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
     )
+
+
+def hum_policy(value: object) -> HumPolicy:
+    """Return ``value`` if it says what happens to hum. Raises UsageError."""
+    return cast("HumPolicy", choice("hum", value, get_args(HumPolicy)))
 
 
 def sampling(steps: int | None, guidance: float | None, seed: int | None) -> Sampling | None:
