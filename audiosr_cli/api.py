@@ -24,7 +24,7 @@ from audiosr_cli.models import Model
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision, pick_device
 from audiosr_cli.runtime.memory import explain_out_of_memory
-from audiosr_cli.streaming.options import Channels, Samples
+from audiosr_cli.streaming.options import Channels, HumPolicy, Samples
 from audiosr_cli.streaming.recording import Report
 
 __all__ = ["Report", "Result", "list_models", "load_model", "separate", "separate_sr", "upsample"]
@@ -55,6 +55,7 @@ def separate(
     speakers: int = 2,
     model: str | os.PathLike[str] | None = None,
     residual: bool = False,
+    hum: HumPolicy = "remove",
     channels: Channels = "each",
     clip: ClipPolicy = "warn",
     strict: bool = False,
@@ -79,6 +80,8 @@ def separate(
         speakers: Number of speakers.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         residual: Return one more output, the input minus all separated speakers.
+        hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
+            equal shares to them, "keep" leaves them to the model.
         channels: "each" processes every channel by itself, "mix" their mean; a number, counted from 1, only that one.
         clip: What to do if samples of the output exceed full scale: "warn" keeps them and warns, "rescale" turns all
             outputs down by the same gain, "error" raises SampleError.
@@ -126,6 +129,7 @@ def separate(
         arguments.integer("speakers", speakers, 1),
         arguments.model_name("model", model),
         arguments.flag("residual", residual),
+        arguments.hum_policy(hum),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
@@ -212,6 +216,7 @@ def separate_sr(
     model: str | os.PathLike[str] | None = None,
     restorer: str | os.PathLike[str] | None = None,
     upsampler: str | os.PathLike[str] | None = None,
+    hum: HumPolicy = "remove",
     channels: Channels = "each",
     clip: ClipPolicy = "warn",
     strict: bool = False,
@@ -236,6 +241,7 @@ def separate_sr(
             upsampler, None picks a bundled model if one fits.
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
             given or there is no restorer.
+        hum: As in ``separate``.
         channels: As in ``separate``.
         clip: As in ``separate``.
         strict: As in ``separate``.
@@ -271,6 +277,7 @@ def separate_sr(
         arguments.model_name("model", model),
         arguments.model_name("restorer", restorer),
         arguments.model_name("upsampler", upsampler),
+        arguments.hum_policy(hum),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 

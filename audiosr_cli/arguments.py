@@ -22,7 +22,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import Precision, pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Channels, Options
+from audiosr_cli.streaming.options import Channels, HumPolicy, Options
 
 Source = NDArray[np.floating] | torch.Tensor | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
@@ -104,6 +104,11 @@ def progress(callback: object, reader: AudioReader | ArrayReader, options: Optio
     frames = options.count_frames(reader.frames, reader.sample_rate)
     total_s = None if frames is None else frames / reader.sample_rate
     return lambda done: callback(done / reader.sample_rate, total_s)
+
+
+def hum_policy(value: object) -> HumPolicy:
+    """Return ``value`` if it says what happens to hum. Raises UsageError."""
+    return cast("HumPolicy", choice("hum", value, get_args(HumPolicy)))
 
 
 def sampling(steps: int | None, guidance: float | None, seed: int | None) -> Sampling | None:

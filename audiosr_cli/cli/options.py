@@ -37,6 +37,15 @@ Residual = Annotated[
         help="Also write the residual: the input minus all separated speakers.",
     ),
 ]
+Hum = Annotated[
+    Literal["remove", "share", "keep"],
+    typer.Option(
+        "--hum",
+        rich_help_panel=OUTPUT,
+        help="DC, rumble below 65 Hz and mains hum: remove them from the speakers (--residual holds them), share them "
+        "equally among the speakers, or leave them to the model.",
+    ),
+]
 Upsampler = Annotated[
     str | None,
     typer.Option(

@@ -36,6 +36,7 @@ def separate_sr(
         ),
     ] = None,
     upsampler: options.Upsampler = None,
+    hum: options.Hum = "remove",
     *,
     shared: options.Shared,
 ) -> None:
@@ -46,5 +47,5 @@ def separate_sr(
     """
     from audiosr_cli.pipelines import SeparateSROptions
 
-    command = SeparateSROptions(speakers, rate, model, restorer, upsampler)
+    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

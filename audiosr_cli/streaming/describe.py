@@ -40,7 +40,9 @@ def describe(
     """
     channels, rate = output_format.channels, output_format.sample_rate
     source = reader.metadata()
-    metadata = source.for_output(rate, same_channels=options.channels == "each")
+    start_s = options.start_s or 0.0
+    length_s = None if options.end_s is None else options.end_s - start_s
+    metadata = source.for_output(rate, start_s, length_s, same_channels=options.channels == "each")
     lost: list[str] = []
     described = []
     for output in outputs:

@@ -15,6 +15,8 @@ from audiosr_cli.errors import UsageError
 Samples = NDArray[np.float32]
 Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, or one of them (counted from 1)
 
+HumPolicy = Literal["remove", "share", "keep"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,6 +30,8 @@ class Options:
         strict: Whether damaged input is an error rather than a warning.
         nonfinite: Whether NaN and infinite samples are an error or replaced by zeros.
         bf16: Compute matrix products and convolutions in bfloat16; else in float32 (on CUDA without TF32).
+        hum: What happens to DC, rumble and hum in the input of a separator: "remove" keeps them from all outputs but
+            the residual, "share" adds equal shares to the outputs, "keep" leaves them to the model.
         threads: Batches that are computed at the same time on the CPU.
         provenance: Whether outputs carry a tag that says how they were made.
         start_s: Where the part of a recording begins that is processed, in seconds; None for the beginning.
@@ -48,6 +52,7 @@ class Options:
     provenance: bool = True
     start_s: float | None = None
     end_s: float | None = None
+    hum: HumPolicy = "keep"
 
     def __post_init__(self) -> None:
         for name in ("batch", "threads", "channels"):
