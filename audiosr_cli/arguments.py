@@ -82,16 +82,16 @@ def options(
     else:
         channels = integer("channels", channels, 1)
     return Options(
-        device,
-        integer("batch", batch, 1, _MAX_PARALLEL),
-        cast("ClipPolicy", choice("clip", clip, get_args(ClipPolicy))),
-        channels,
-        flag("strict", strict),
-        cast("Literal['error', 'zero']", choice("nonfinite", nonfinite, ("error", "zero"))),
-        pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
-        pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
-        seconds("start_s", start_s),
-        seconds("end_s", end_s),
+        device=device,
+        batch=integer("batch", batch, 1, _MAX_PARALLEL),
+        clip=cast("ClipPolicy", choice("clip", clip, get_args(ClipPolicy))),
+        channels=channels,
+        strict=flag("strict", strict),
+        nonfinite=cast("Literal['error', 'zero']", choice("nonfinite", nonfinite, ("error", "zero"))),
+        bf16=pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
+        threads=pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
+        start_s=seconds("start_s", start_s),
+        end_s=seconds("end_s", end_s),
     )
 
 

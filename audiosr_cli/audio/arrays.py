@@ -36,6 +36,7 @@ class ArrayReader:
         self.sample_rate = sample_rate
         self.channels, self.frames = self._audio.shape
         self._first, self._last = 0, self.frames
+        self.notes = list[str]()
         self.warnings = [] if self.frames else [f"{self.name}: holds no samples"]
 
     def trim(self, start_s: float | None, end_s: float | None) -> None:

@@ -58,7 +58,7 @@ def parse_subtype(value: object) -> str:
         return f"PCM_{match[3]}"
     if text in _SUBTYPES:
         return _SUBTYPES[text]
-    from audiosr_cli.audio.write import FORMATS
+    from audiosr_cli.audio.formats import FORMATS
 
     encoded = sorted({name for names in FORMATS.values() for name in names})
     if text.upper() in encoded:
