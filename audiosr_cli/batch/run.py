@@ -176,7 +176,7 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
     def check() -> Outcome:
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
-            with AudioReader(item.source) as reader:
+            with AudioReader(item.source, pipeline.options.audio_stream) as reader:
                 rate = pipeline.output_format(reader, plan.naming.output_container, plan.subtype).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
@@ -213,7 +213,7 @@ def _without_traceback(error: AudioSRError) -> AudioSRError:
 
 
 def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHandler) -> Outcome:
-    with AudioReader(item.source) as reader:
+    with AudioReader(item.source, pipeline.options.audio_stream) as reader:
         targets = plan.targets(item, pipeline.outputs, pipeline.rate or reader.sample_rate)
         if not targets:
             return Outcome(item)

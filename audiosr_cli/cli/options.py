@@ -71,6 +71,17 @@ class Shared:
             help="Process each channel, their mean (one output channel), or only channel N (from 1 on).",
         ),
     ] = "each"
+    audio_stream: Annotated[
+        int | None,
+        typer.Option(
+            "--audio-stream",
+            metavar="N",
+            min=1,
+            show_default=False,
+            rich_help_panel=INPUT,
+            help="Audio stream of a video or the like, from 1 on. [default: the one that the file marks]",
+        ),
+    ] = None
     start: Annotated[
         float | None,
         typer.Option(

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from audiosr_cli.batch.ray import Cluster
     from audiosr_cli.batch.run import Event, Existing, Outcome, OutputPlan
     from audiosr_cli.pipelines import CommandOptions, PipelineConfig
-    from audiosr_cli.streaming.options import Channels, Options
+    from audiosr_cli.streaming.options import Options
     from audiosr_cli.streaming.pipeline import Pipeline
 
 _PROCESS_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # such a name is another file, or none, in a worker
@@ -92,7 +92,7 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         device=device,
         batch=shared.batch,
         clip=shared.clip,
-        channels=cast("Channels", shared.channels if shared.channels in ("each", "mix") else int(shared.channels)),
+        channels=_channels(shared.channels),
         strict=shared.strict,
         nonfinite=shared.nonfinite,
         bf16=pick_bf16(shared.precision, device),
@@ -100,6 +100,7 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         provenance=not shared.no_provenance,
         start_s=shared.start,
         end_s=shared.end,
+        audio_stream=shared.audio_stream,
     )
 
 

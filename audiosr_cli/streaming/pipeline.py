@@ -187,7 +187,7 @@ class Pipeline:
         """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from its first 30 s."""
         if reader.path is None or self.cutoff_hz is not None:
             return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
-        with AudioReader(reader.path) as again:
+        with AudioReader(reader.path, reader.audio_stream) as again:
             again.trim(self.options.start_s, self.options.end_s)
             return self.find_cutoff(again.blocks(), again.sample_rate)
 
@@ -226,7 +226,7 @@ class Pipeline:
         """
         if len(targets) != len(self.outputs):
             raise UsageError(f"{len(targets)} targets for {len(self.outputs)} outputs; give one for each output")
-        with AudioReader(source) as reader:
+        with AudioReader(source, self.options.audio_stream) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
     def output_format(
