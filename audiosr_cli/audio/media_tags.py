@@ -88,7 +88,7 @@ def container_metadata(container: InputContainer, has_cover: bool = True) -> Met
         cover=_cover(container, dropped) if has_cover else None,
         markers=_chapters(container),
         channel_mask=_mask(streams[0]) if streams else 0,
-        sample_rate=(streams[0].rate or 0) if streams else 0,
+        sample_rate=(getattr(streams[0], "rate", None) or 0) if streams else 0,
         provenance=provenance,
         dropped=tuple(dropped),
     )
@@ -148,7 +148,8 @@ def _chapters(container: InputContainer) -> tuple[Marker, ...]:
 
 def _mask(stream: Any) -> int:
     """Return the WAVE channel mask of an audio stream; 0 if its layout has other positions or another order."""
-    names = [channel.name for channel in stream.layout.channels]
+    layout = getattr(stream, "layout", None)  # missing where there is no decoder
+    names = [channel.name for channel in layout.channels] if layout is not None else []
     if not all(name in _POSITIONS for name in names):
         return 0
     bits = [_POSITIONS.index(name) for name in names]

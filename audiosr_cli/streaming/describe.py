@@ -41,6 +41,7 @@ def describe(
     channels, rate = output_format.channels, output_format.sample_rate
     source = reader.metadata()
     metadata = source.for_output(rate, same_channels=options.channels == "each")
+    length_s = None if reader.frames is None else reader.frames / reader.sample_rate
     lost: list[str] = []
     described = []
     for output in outputs:
@@ -49,7 +50,8 @@ def describe(
             details = _details(options, models, settings) | ({"output": output} if len(outputs) > 1 else {})
             provenance = provenance_text(__version__, command, details)
         tags = {"encoder": f"{TOOL} {__version__}", **metadata.tags} if options.provenance else metadata.tags
-        fitted, lost = fit(replace(metadata, tags=tags, provenance=provenance), output_format.container, channels)
+        metadata = replace(metadata, tags=tags, provenance=provenance)
+        fitted, lost = fit(metadata, output_format.container, channels, length_s)
         described.append(fitted)
     if not lost:
         return described, []
