@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
-from audiosr_cli.audio.formats import OutputFormat
+from audiosr_cli.audio.formats import VIDEO_CONTAINERS, OutputFormat
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import InputError
@@ -121,7 +121,16 @@ def process_file(
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
-            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive))
+            stack.enter_context(
+                AudioWriter(
+                    target,
+                    output_format,
+                    options.clip,
+                    target in exclusive,
+                    source=reader.path,
+                    audio_stream=getattr(reader, "audio_stream", None),
+                )
+            )
             for target in targets
         ]
         energy = _write_blocks(outputs, writers, report)
@@ -130,6 +139,7 @@ def process_file(
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
+        report.notes += _writers_notes(writers, reader)
     complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
     return report
@@ -176,6 +186,14 @@ def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], rep
             energy[i] += float(np.square(output, dtype=np.float64).sum())
             writer.write(output)
     return energy
+
+
+def _writers_notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
+    """Return what the writers note, once for all outputs of a recording."""
+    lines = [line.replace(f"{writer.name}: ", f"{reader.name}: ", 1) for writer in writers for line in writer.notes]
+    if reader.path is None and writers[0].output_format.container in VIDEO_CONTAINERS:
+        lines.append(f"{reader.name}: only its sound is kept; to keep a video, give the path of its file")
+    return list(dict.fromkeys(lines))
 
 
 def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
