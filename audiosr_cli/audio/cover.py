@@ -38,7 +38,7 @@ class Picture:
         try:
             with av.open(io.BytesIO(data), format="png_pipe" if codec == "png" else "jpeg_pipe") as image:
                 size = image.streams.video[0].codec_context
-                return cls(data, codec, size.width, size.height)
+                return cls(data, codec, size.width, size.height) if size.width and size.height else None
         except (av.error.FFmpegError, IndexError, ValueError):
             return None
 

@@ -13,9 +13,10 @@ from typing import BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.formats import BITS, FORMATS, OutputFormat
+from audiosr_cli.audio.formats import BITS, FORMATS, VIDEO_CONTAINERS, OutputFormat
 from audiosr_cli.audio.media_write import MediaEncoder, codec_of, has_encoder
 from audiosr_cli.audio.metadata import Metadata
+from audiosr_cli.audio.remux import VideoSource, has_video
 from audiosr_cli.audio.riff import write_chunks, write_w64_chunks
 from audiosr_cli.audio.sound_write import SoundFileEncoder, can_write
 from audiosr_cli.audio.tail_chunks import append_metadata
@@ -90,9 +91,11 @@ class AudioWriter:
         clip: What happens to samples above full scale.
         exclusive: Fail if ``target`` exists at ``commit``; otherwise replace it.
         metadata: What the output says of itself.
+        source: A recording; if it has a video and the format can hold one, the output takes it along.
+        audio_stream: Which audio stream of ``source`` the samples replace, counted from 1; None for the default one.
 
     Attributes:
-        notes: What of the metadata the format cannot hold, one sentence each.
+        notes: What of metadata and video the format cannot hold, one sentence each.
 
     Raises:
         OutputError: If the target cannot be written.
@@ -106,8 +109,11 @@ class AudioWriter:
         clip: ClipPolicy = "warn",
         exclusive: bool = False,
         metadata: Metadata | None = None,
+        source: Path | None = None,
+        audio_stream: int | None = None,
     ) -> None:
         self.target, self.output_format, self.exclusive = target, output_format, exclusive
+        self.source, self.audio_stream = source, audio_stream
         self.metadata = metadata or Metadata()
         self.name = "standard output" if str(target) == "-" else str(target)
         self.gate = Gate(output_format, clip, self.name)
@@ -132,7 +138,7 @@ class AudioWriter:
 
     @property
     def notes(self) -> list[str]:
-        """What of the metadata the format cannot hold."""
+        """What of metadata and video the format cannot hold."""
         return [] if self._sink is None or isinstance(self._sink, WavWriter) else self._sink.notes
 
     def _open(self) -> None:
@@ -159,8 +165,20 @@ class AudioWriter:
                 stream = self._files.enter_context(open(self._part, "xb"))
                 self._sink = self._raw_writer(stream, seekable=True)
             else:
-                encoder = MediaEncoder if codec_of(self.output_format) else SoundFileEncoder
-                self._sink = encoder(self._part, self.output_format, self.metadata, self.name)
+                self._sink = self._encoder(self._part)
+
+    def _encoder(self, part: Path) -> SoundFileEncoder | MediaEncoder:
+        if codec_of(self.output_format) is None:
+            return SoundFileEncoder(part, self.output_format, self.metadata, self.name)
+        holds_video = self.output_format.container in VIDEO_CONTAINERS
+        if not holds_video or self.source is None or not has_video(self.source):
+            return MediaEncoder(part, self.output_format, self.metadata, self.name)
+        video = VideoSource(self.source, self.audio_stream)
+        try:
+            return MediaEncoder(part, self.output_format, self.metadata, self.name, video)
+        except BaseException:
+            video.close()
+            raise
 
     def _raw_writer(self, stream: BinaryIO, seekable: bool) -> WavWriter:
         form, wave64 = self.output_format, self.output_format.container == "w64"

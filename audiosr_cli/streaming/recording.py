@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
-from audiosr_cli.audio.formats import OutputFormat
+from audiosr_cli.audio.formats import VIDEO_CONTAINERS, OutputFormat
 from audiosr_cli.audio.metadata import Metadata
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import AudioWriter
@@ -124,7 +124,17 @@ def process_file(
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
-            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive, tags))
+            stack.enter_context(
+                AudioWriter(
+                    target,
+                    output_format,
+                    options.clip,
+                    target in exclusive,
+                    tags,
+                    source=reader.path,
+                    audio_stream=getattr(reader, "audio_stream", None),
+                )
+            )
             for target, tags in zip(targets, metadata or [Metadata()] * len(targets), strict=True)
         ]
         energy = _write_blocks(outputs, writers, report)
@@ -133,7 +143,7 @@ def process_file(
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-        report.notes += _notes(writers, reader.name)
+        report.notes += _writers_notes(writers, reader)
     complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
     return report
@@ -182,9 +192,11 @@ def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], rep
     return energy
 
 
-def _notes(writers: Sequence[AudioWriter], name: str) -> list[str]:
-    """Return what the writers note, once for the recording called ``name``."""
-    lines = [line.replace(f"{writer.name}: ", f"{name}: ", 1) for writer in writers for line in writer.notes]
+def _writers_notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
+    """Return what the writers note, once for all outputs of a recording."""
+    lines = [line.replace(f"{writer.name}: ", f"{reader.name}: ", 1) for writer in writers for line in writer.notes]
+    if reader.path is None and writers[0].output_format.container in VIDEO_CONTAINERS:
+        lines.append(f"{reader.name}: only its sound is kept; to keep a video, give the path of its file")
     return list(dict.fromkeys(lines))
 
 

@@ -127,7 +127,7 @@ def test_vorbis_takes_one_very_long_block(tmp_path: Path) -> None:
     assert soundfile.info(tmp_path / "a.ogg").frames == 3_000_000
 
 
-@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "caf"])
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "caf", "m4a", "mp3", "opus", "mkv"])
 @pytest.mark.parametrize("missing", [1, 500, 3000])
 def test_a_disk_that_fills_up_keeps_the_old_file(container: str, missing: int, tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands in for a full disk."""
