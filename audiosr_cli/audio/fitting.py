@@ -20,7 +20,8 @@ class Capacity:
         broadcast: The chunks bext and iXML: "both", "bext", as "tags" of bext's fields, or "none".
         markers: "regions" with lengths and notes, "points", "chapters" or "contiguous chapters" by the muxer, chapters
             as "tags", or "none".
-        layout: "any" channel mask, the "default" one of each number of channels, or "none".
+        layout: "any" channel mask, "many" for any one of more than two channels, the "default" one of each number of
+            channels, or "none".
         provenance: As a "tag" among the others, or "apart".
     """
 
@@ -36,14 +37,14 @@ CAPACITIES = {
     "w64": Capacity(False, "bext", "none", "any", "apart"),
     "aiff": Capacity(True, "tags", "points", "none", "apart"),
     "caf": Capacity(False, "tags", "none", "any", "apart"),
-    "flac": Capacity(True, "tags", "tags", "any", "tag"),
+    "flac": Capacity(True, "tags", "tags", "many", "tag"),
     "ogg": Capacity(True, "tags", "tags", "default", "tag"),
     "opus": Capacity(True, "tags", "tags", "default", "tag"),
     "mp3": Capacity(True, "tags", "chapters", "default", "tag"),
-    "m4a": Capacity(True, "none", "contiguous chapters", "any", "apart"),
-    "mp4": Capacity(True, "none", "contiguous chapters", "any", "apart"),
-    "mov": Capacity(False, "none", "contiguous chapters", "any", "apart"),
-    "mkv": Capacity(True, "tags", "chapters", "any", "tag"),
+    "m4a": Capacity(True, "none", "contiguous chapters", "many", "apart"),
+    "mp4": Capacity(True, "none", "contiguous chapters", "many", "apart"),
+    "mov": Capacity(False, "none", "contiguous chapters", "many", "apart"),
+    "mkv": Capacity(True, "tags", "chapters", "many", "tag"),
     "webm": Capacity(False, "tags", "chapters", "default", "tag"),
 }
 _DEFAULT_MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
@@ -75,7 +76,7 @@ def fit(metadata: Metadata, container: str, channels: int, length_s: float | Non
     changes |= _fit_markers(metadata, capacity, tags, lost, length_s)
     if not _holds_layout(capacity, metadata.channel_mask, channels):
         changes["channel_mask"] = 0
-        if channels > 2:
+        if channels > 2 or metadata.channel_mask != _DEFAULT_MASKS.get(channels):
             lost.append("the channel layout")
     if capacity.provenance == "tag" and metadata.provenance:
         tags = {TAG: metadata.provenance, **tags}
@@ -155,6 +156,6 @@ def _chapters(markers: tuple[Marker, ...], contiguous: bool, length_s: float | N
 
 
 def _holds_layout(capacity: Capacity, mask: int, channels: int) -> bool:
-    if mask == 0 or capacity.layout == "any":
+    if mask == 0 or capacity.layout == "any" or (capacity.layout == "many" and channels > 2):
         return True
-    return capacity.layout == "default" and mask == _DEFAULT_MASKS.get(channels)
+    return capacity.layout != "none" and mask == _DEFAULT_MASKS.get(channels)

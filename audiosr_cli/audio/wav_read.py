@@ -5,8 +5,10 @@ libsndfile refuses pipes and trusts wrong sizes. A WAV file is a header and samp
 
 from __future__ import annotations
 
+import re
 import struct
-from typing import BinaryIO
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +32,34 @@ _CHUNKS_AFTER_DATA = {
     b"PEAK",
     b"_PMX",
 }
+MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+_JOINT = re.compile(rb"(?:RIFF|RIFX|RF64|BW64)....WAVE(?:fmt |JUNK|junk|ds64|bext|LIST|fact)", re.DOTALL)
+_JOINT_BYTES = 15  # of a joint, less one
 _MAX_FMT_BYTES = 4096
 _SKIP_BYTES = 1 << 16
 
 
+class ByteStream(Protocol):
+    """What is read from."""
+
+    def read(self, count: int, /) -> bytes:
+        """Return up to ``count`` bytes; none at the end."""
+
+
 class CodecError(InputError):
-    """A WAV file whose samples are neither PCM nor IEEE float; libsndfile may be able to read it."""
+    """A WAV file whose samples are neither PCM nor IEEE float; other decoders may be able to read it.
+
+    Attributes:
+        codec: The format tag.
+    """
+
+    def __init__(self, message: str, codec: int) -> None:
+        super().__init__(message)
+        self.codec = codec
 
 
 class WavReader:
-    """Read a WAV stream in blocks.
+    """Read a WAV stream in blocks. Where files were joined, one after the other, all of them are read.
 
     Args:
         stream: At its first byte; it need not be seekable.
@@ -47,7 +67,7 @@ class WavReader:
 
     Attributes:
         format: The sample format.
-        frames: Samples of each channel according to the header; None if the header leaves that open.
+        frames: Samples of each channel according to the first header; None if it leaves that open.
         warnings: What is wrong with the file; complete at its end.
 
     Raises:
@@ -55,38 +75,126 @@ class WavReader:
         CodecError: If the samples are neither PCM nor float.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: ByteStream, name: str) -> None:
         self.stream, self.name, self.warnings = stream, name, list[str]()
-        self._ahead = b""  # bytes of samples that have been read already
-        self.format, size = self._header()
+        self._ahead = b""  # bytes after the header that have been read already
+        self.format, size = self._header(self._exact(12))
         self._padded = (size or 0) % 2  # a padding byte follows an odd size
         self._remaining = size  # bytes that remain of the data chunk; None: up to the end of the stream
         self.frames = None if size is None else size // self.format.frame_bytes
-        self._read_any = False
+        self._done = 0  # frames read
+        self._ended = False
+        self._low_bits: bool | None = None  # where the bits of samples are in wider containers; None: not known yet
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Read up to ``frames`` frames: (C, T) float32, full scale 1.0; T is 0 at the end."""
+        block = self._block(frames)
+        while not block.shape[1] and not self._ended:
+            block = self._block(frames)
+        self._done += block.shape[1]
+        if not block.shape[1] and not self._done and not any("no samples" in line for line in self.warnings):
+            self.warnings.append(f"{self.name}: holds no samples")
+        return block
+
+    def close(self) -> None:
+        """Do nothing: the stream is the caller's."""
+
+    def _block(self, frames: int) -> NDArray[np.float32]:
+        """Read up to ``frames`` frames of one data chunk; at its end go on to the next, if there is one."""
+        width = self.format.frame_bytes
+        size = frames * width if self._remaining is None else min(frames * width, self._remaining)
+        data = self._take(size)
+        if self._remaining is None:
+            data, joined = self._split(data)
+            self._ended = not joined and len(data) < size
+            if joined:
+                self._join()
+        else:
+            self._remaining -= len(data)
+            if len(data) < size:
+                missing = self._remaining / width
+                self.warnings.append(f"{self.name}: ends {missing:.0f} frames earlier than its header says")
+                self._remaining, self._ended = 0, True
+            elif not self._remaining:
+                self._after_data()
+        if len(data) % width:
+            self.warnings.append(f"{self.name}: ends within a frame; the last {len(data) % width} bytes are ignored")
+            data = data[: len(data) - len(data) % width]
+        return self._decode(data)
+
+    def _take(self, count: int) -> bytes:
+        """Read ``count`` bytes, fewer only at the end."""
+        data, self._ahead = self._ahead[:count], self._ahead[count:]
+        return data + _read_fully(self.stream, count - len(data))
+
+    def _split(self, data: bytes) -> tuple[bytes, bool]:
+        """Cut ``data``, of a data chunk of unknown size, where another WAV file begins."""
+        self._ahead = self._take(_JOINT_BYTES) if data else b""
+        found = _JOINT.search(data + self._ahead)
+        if found is None or found.start() >= len(data):
+            return data, False
+        self._ahead = data[found.start() :] + self._ahead
+        return data[: found.start()], True
+
+    def _after_data(self) -> None:
+        """Go on after a data chunk: chunks are skipped, another file is read, anything else is told."""
+        self._take(self._padded)
+        self._ended = True
+        while len(head := self._take(8)) == 8:
+            if head[:4] in MAGIC:
+                self._ahead = head + self._ahead
+                self._join()
+                return
+            if head[:4] not in _CHUNKS_AFTER_DATA and not head[:4].isalnum():
+                if any(head):
+                    self.warnings.append(f"{self.name}: more data follow than its header says; they are ignored")
+                return
+            size = int.from_bytes(head[4:], "big" if self.format.big_endian else "little")
+            try:
+                self._skip(size + size % 2)
+            except InputError:  # the samples are there
+                return
+
+    def _join(self) -> None:
+        """Go on with the samples of another WAV file that begins here, if its format is the same."""
+        self._ended = True
+        at = self._done / self.format.sample_rate
+        try:
+            wav_format, size = self._header(self._take(12))
+        except InputError:
+            self.warnings.append(f"{self.name}: what follows its samples is a damaged WAV header; it is ignored")
+            return
+        if wav_format != self.format:
+            kind = f"{wav_format.channels} channels of {wav_format.subtype} at {wav_format.sample_rate} Hz"
+            self.warnings.append(
+                f"{self.name}: another WAV file of another format ({kind}) follows its first, which ends at {at:.1f} s "
+                "or later; only the first is read"
+            )
+            return
+        self._remaining, self._padded, self._ended = size, (size or 0) % 2, False
 
     def _exact(self, count: int) -> bytes:
-        data = self.stream.read(count)
+        data = self._take(count)
         if len(data) < count:
             raise InputError(f"{self.name}: the WAV header ends after {len(data)} of {count} bytes of a field")
         return data
 
     def _skip(self, count: int) -> None:
         while count > 0:
-            skipped = len(self.stream.read(min(count, _SKIP_BYTES)))
+            skipped = len(self._take(min(count, _SKIP_BYTES)))
             if not skipped:
                 raise InputError(f"{self.name}: a WAV chunk claims {count} bytes more than the file has")
             count -= skipped
 
-    def _header(self) -> tuple[WavFormat, int | None]:
-        """Read up to the first sample; returns the format, and the size of the data chunk in bytes if it is known."""
-        magic = self._exact(12)
-        if magic[:4] not in (b"RIFF", b"RIFX", b"RF64") or magic[8:] != b"WAVE":
+    def _header(self, magic: bytes) -> tuple[WavFormat, int | None]:
+        """Read from the first 12 bytes up to the first sample; return the format and the data's bytes, if known."""
+        if magic[:4] not in MAGIC or magic[8:] != b"WAVE":
             raise InputError(f"{self.name}: not a WAV file (it starts with {magic[:4]!r})")
         order = ">" if magic[:4] == b"RIFX" else "<"
         wav_format: WavFormat | None = None
         size_64: int | None = None
         while True:
-            head = self.stream.read(8)
+            head = self._take(8)
             if len(head) < 8:
                 missing = "data" if wav_format else "fmt"
                 raise InputError(f"{self.name}: a WAV file without a {missing!r} chunk")
@@ -102,51 +210,34 @@ class WavReader:
             self._skip(size - body + size % 2)
         if wav_format is None:
             raise InputError(f"{self.name}: a WAV file without a 'fmt' chunk before its samples")
+        return wav_format, self._data_bytes(size, size_64, wav_format)
+
+    def _data_bytes(self, size: int, size_64: int | None, wav_format: WavFormat) -> int | None:
+        """Return the size of the data chunk, or None if the header leaves it open."""
         if size == 0xFFFFFFFF:
-            return wav_format, size_64 or None
+            return size_64 or None
         if _STREAMING_BYTES - wav_format.frame_bytes < size <= _STREAMING_BYTES:
-            return wav_format, None
+            return None
         if size == 0:  # the writer was interrupted, or there are no samples
-            self._ahead = self.stream.read(4)
-            if self._ahead and self._ahead not in _CHUNKS_AFTER_DATA:
+            self._ahead = self._take(4)
+            if self._ahead and self._ahead not in _CHUNKS_AFTER_DATA and self._ahead not in MAGIC:
                 self.warnings.append(f"{self.name}: there are samples, but none according to the header; all are read")
-                return wav_format, None
-        return wav_format, size
+                return None
+        return size
 
-    def read(self, frames: int) -> NDArray[np.float32]:
-        """Read up to ``frames`` frames: (C, T) float32, full scale 1.0; T is 0 at the end."""
-        width = self.format.frame_bytes
-        size = frames * width if self._remaining is None else min(frames * width, self._remaining)
-        data = self._ahead + _read_fully(self.stream, size - len(self._ahead)) if size else b""
-        self._ahead = b""
-        if self._remaining is not None:
-            self._remaining -= len(data)
-            if size and not self._remaining and len(data) == size:
-                self._check_after_data()
-            if len(data) < size:
-                self.warnings.append(
-                    f"{self.name}: ends {self._remaining / width:.0f} frames earlier than its header says"
-                )
-                self._remaining = 0
-        if len(data) % width:
-            self.warnings.append(f"{self.name}: ends within a frame; the last {len(data) % width} bytes are ignored")
-            data = data[: len(data) - len(data) % width]
-        if not data and not self._read_any:
-            self.warnings.append(f"{self.name}: holds no samples")
-        self._read_any = True
-        return _decode(data, self.format)
-
-    def _check_after_data(self) -> None:
-        """Warn if more samples seem to follow than the header says; not for pipes, as this reads on."""
-        if not self.stream.seekable():
-            return
-        self.stream.read(self._padded)
-        head = self.stream.read(8)
-        if len(head) == 8 and head[:4] not in _CHUNKS_AFTER_DATA and not head[:4].isalnum():
-            self.warnings.append(f"{self.name}: more data follow than its header says; they are ignored")
+    def _decode(self, data: bytes) -> NDArray[np.float32]:
+        """Decode the samples of whole frames."""
+        if not self.format.sample_bytes:
+            return _decode(data, self.format)
+        wide = replace(self.format, bits=8 * self.format.sample_bytes, sample_bytes=0)
+        if self._low_bits is None and any(data):
+            self._low_bits = _has_low_bits(data, self.format)
+        samples = _decode(data, wide)
+        # Exact: a power of two.
+        return samples * np.float32(2 ** (wide.bits - self.format.bits)) if self._low_bits else samples
 
 
-def _read_fully(stream: BinaryIO, count: int) -> bytes:
+def _read_fully(stream: ByteStream, count: int) -> bytes:
     """Read ``count`` bytes, fewer only at the end: one read of a pipe may return fewer."""
     pieces = []
     while count > 0 and (piece := stream.read(count)):
@@ -158,18 +249,40 @@ def _read_fully(stream: BinaryIO, count: int) -> bytes:
 def _parse_format(content: bytes, order: str, name: str) -> WavFormat:
     if len(content) < 16:
         raise InputError(f"{name}: the WAV format chunk has {len(content)} bytes; it must have at least 16")
-    codec, channels, rate, _, _, bits = struct.unpack(order + "HHIIHH", content[:16])
+    codec, channels, rate, byte_rate, block, bits = struct.unpack(order + "HHIIHH", content[:16])
     if codec == EXTENSIBLE and len(content) >= 40 and content[26:40] == GUID_TAIL:
         codec = struct.unpack(order + "H", content[24:26])[0]
     check_shape(rate, channels, name)
     if codec not in (PCM, FLOAT):
-        raise CodecError(f"{name}: WAV codec {codec:#06x} is neither PCM nor float")
+        raise CodecError(f"{name}: WAV codec {codec:#06x} is neither PCM nor float", codec)
     stored = -(-bits // 8) * 8  # 12 valid bits are left-justified in 16
     if stored not in ((32, 64) if codec == FLOAT else (8, 16, 24, 32)):
         raise InputError(
             f"{name}: {bits}-bit samples are not supported; expected PCM of 8 to 32 bits, or float of 32 or 64"
         )
-    return WavFormat(rate, channels, stored, codec == FLOAT, order == ">")
+    wider = _container_bytes(block, byte_rate, rate, channels) if codec == PCM else 0
+    return WavFormat(rate, channels, stored, codec == FLOAT, order == ">", wider if wider > stored // 8 else 0)
+
+
+def _container_bytes(block: int, byte_rate: int, sample_rate: int, channels: int) -> int:
+    """Return the bytes of a sample according to the block alignment; 0 if that is not to be believed."""
+    # nBlockAlign decides where a frame ends (RIFF 1.0, "WAVE Format": samples are in containers of whole bytes, the
+    # valid bits at the top, zeros below). Headers that lie in it, or leave it empty, contradict their own byte rate.
+    width = block // channels
+    consistent = block == width * channels and (not byte_rate or byte_rate == block * sample_rate)
+    return width if consistent and width in (2, 3, 4) else 0
+
+
+def _has_low_bits(data: bytes, wav_format: WavFormat) -> bool:
+    """Return whether samples are at the bottom of their containers, against the specification."""
+    # libsndfile ignores the alignment and reads noise, FFmpeg takes 24 bits in 32 for a float format of Cool Edit. We
+    # follow the specification, but some recorders extend the sign instead: then the lowest byte is in use, which is
+    # zero otherwise, and the highest only repeats the sign.
+    array = np.frombuffer(data, np.uint8).reshape(-1, wav_format.sample_bytes)
+    array = array[:, ::-1] if wav_format.big_endian else array
+    used = wav_format.bits // 8
+    sign = np.where(array[:, used - 1] & 0x80, 0xFF, 0)
+    return bool(array[:, 0].any() and (array[:, used:] == sign[:, None]).all())
 
 
 def _decode(data: bytes, wav_format: WavFormat) -> NDArray[np.float32]:
@@ -188,3 +301,19 @@ def _decode(data: bytes, wav_format: WavFormat) -> NDArray[np.float32]:
             2 ** (wav_format.bits - 1)
         )
     return np.ascontiguousarray(flat.reshape(-1, wav_format.channels).T)
+
+
+class WavDecoder(WavReader):
+    """Decode a WAV stream: a `WavReader` with the attributes of all decoders.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: Number of channels.
+        subtype: libsndfile's name of the sample type.
+        notes: Always empty.
+    """
+
+    def __init__(self, stream: ByteStream, name: str) -> None:
+        super().__init__(stream, name)
+        self.sample_rate, self.channels = self.format.sample_rate, self.format.channels
+        self.subtype, self.notes = self.format.subtype, list[str]()

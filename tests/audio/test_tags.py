@@ -134,7 +134,10 @@ def test_two_writers_write_the_same_bytes(tmp_path: Path, container: str) -> Non
 @pytest.mark.parametrize("container", ["wav", "flac", "w64", "caf"])
 @pytest.mark.parametrize(("mask", "channels"), [(LEFT | RIGHT | LFE, 3), (LEFT | LFE, 2), (LFE, 1), (0x63F, 8)])
 def test_unusual_channel_layouts_stay(tmp_path: Path, container: str, mask: int, channels: int) -> None:
-    write(tmp_path / "a", container, Metadata(channel_mask=mask), channels)
+    lost = write(tmp_path / "a", container, Metadata(channel_mask=mask), channels)
+    if container == "flac" and channels <= 2:
+        assert lost == ["the channel layout"]
+        return
     assert read_metadata(tmp_path / "a").channel_mask == mask
     assert soundfile.info(tmp_path / "a").frames == FRAMES
 

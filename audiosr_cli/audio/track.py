@@ -1,0 +1,197 @@
+"""One stream of sound in a container that FFmpeg's libraries demux, with silence in place of what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from audiosr_cli.audio.conform import Piece, silence
+from audiosr_cli.audio.libav import (
+    ByteInput,
+    choose_stream,
+    decoder_options,
+    errors,
+    open_container,
+    samples_of,
+    subtype_of,
+)
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+
+# Formats whose header says how long the sound is, with the seconds by which it may be off; in others FFmpeg estimates.
+_PRECISE = {
+    "mov": 0.1,
+    "matroska": 0.5,
+    "asf": 0.5,
+    "avi": 0.5,
+    "ape": 0.1,
+    "wv": 0.1,
+    "tta": 0.1,
+    "tak": 0.1,
+    "dsf": 0.1,
+    "iff": 0.1,
+    "nistsphere": 0.1,
+    "wav": 0.1,
+    "aiff": 0.1,
+    "caf": 0.1,
+    "mpc8": 0.1,
+}
+# Formats with timestamps of their own, so that a jump means that sound is missing.
+_TIMED = {"mov", "matroska", "asf", "mpegts", "flv", "ogg"}
+# Seconds from which a jump of the timestamps counts: Matroska's are rounded to ms, Ogg's are extrapolated by up to a
+# block. Set by hand, November 2026.
+_GAP_S = 0.1
+_MAX_GAP_S = 4 * 3600.0  # what all jumps of a file may add up to; beyond, its timestamps are not believed
+_MAX_FAILURES = 1000  # errors of a demuxer, one after the other, after which it is given up
+_HOPELESS_PACKETS = 20_000  # packets of which none can be decoded
+
+
+class Track:
+    """One stream of sound in a container.
+
+    Args:
+        source: The container, as a file or a pipe.
+        name: Of the recording.
+        number: Which of its streams of sound, counted from 1; None for the default one.
+        demuxer: FFmpeg's name of the format, where the content does not say it.
+        losses: Returns how often something was found missing so far before FFmpeg saw it.
+
+    Attributes:
+        format: FFmpeg's name of the format, of several the first.
+        note: What to say about the choice of the stream; empty if there was none.
+        truncated: What to say about a missing end, complete when all has been read.
+    """
+
+    def __init__(
+        self,
+        source: ByteInput,
+        name: str,
+        number: int | None = None,
+        demuxer: str | None = None,
+        losses: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.name, self._losses = name, losses
+        self._container: InputContainer = open_container(source, name, demuxer)
+        self.format = self._container.format.name.split(",")[0]
+        self._stream, self.note = choose_stream(self._container, name, number)
+        self._context = self._stream.codec_context
+        self._context.options = decoder_options()
+        self._silent_s = 0.0  # inserted so far
+        self._end_s = 0.0  # of the last packet of any stream
+        self._cut = False  # whether a packet was
+        self._decoded_s = 0.0
+        for other in self._container.streams:
+            if other is not self._stream and self.format != "matroska":
+                other.discard = "all"
+
+    @property
+    def is_only_stream(self) -> bool:
+        """Whether there is nothing but this stream of sound."""
+        return len(self._container.streams) == 1
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds according to the header; None if it does not say."""
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        return self._container.duration / 1e6 if self._container.duration else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sample rate in Hz and number of channels according to the header; 0 if it does not say."""
+        return self._context.sample_rate or 0, self._context.channels or 0
+
+    def subtype(self, first: Piece | None) -> str:
+        """Return the name of the sample type, from the header and the first piece."""
+        return subtype_of(self._context, None if first is None else first.wave)
+
+    def close(self) -> None:
+        """Release the container."""
+        self._container.close()
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield all sound, with silence in place of what is missing; iterate only once."""
+        last: Piece | None = None
+        expected: float | None = None  # seconds at which the next frame should start
+        failed_s, losses, packets = 0.0, 0, 0  # since the last frame
+        suspicious = False
+        for packet in self._packets():
+            packets += 1
+            suspicious |= self._losses() > losses or packet.is_corrupt
+            losses = self._losses()
+            try:
+                frames = packet.decode()
+                waves = [samples_of(frame) for frame in frames]
+            except errors():
+                frames, waves, suspicious = [], [], packet.size > 0 or suspicious
+                failed_s += _duration_of(packet)
+            if last is None and packets > _HOPELESS_PACKETS:
+                return
+            for frame, wave in zip(frames, waves, strict=True):
+                at = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+                if last is not None or (failed_s and self.format in _PRECISE):
+                    yield from self._missing(last or Piece(wave, frame.sample_rate), at, expected, failed_s, suspicious)
+                    suspicious = False
+                failed_s, packets = 0.0, 0
+                last = Piece(wave, frame.sample_rate)
+                start = at if at is not None else expected
+                expected = None if start is None else start + wave.shape[1] / frame.sample_rate
+                self._decoded_s += wave.shape[1] / frame.sample_rate
+                yield last
+        if last is not None and failed_s:
+            yield from self._missing(last, None, None, failed_s, True)
+
+    def _missing(
+        self, last: Piece, at: float | None, expected: float | None, failed_s: float, suspicious: bool
+    ) -> Iterator[Piece]:
+        """Yield silence for what lies between the last frame and the one that starts at ``at``."""
+        jump = at - expected if at is not None and expected is not None and self.format in _TIMED else 0.0
+        missing_s = jump if jump > (0.001 if failed_s else _GAP_S) else failed_s
+        if failed_s == 0 and missing_s == 0:
+            return
+        self._silent_s += missing_s
+        kind: Literal["lost", "gap"] = "lost" if failed_s or suspicious else "gap"
+        if self._silent_s <= _MAX_GAP_S:
+            self._decoded_s += missing_s
+            yield from silence(round(missing_s * last.rate), len(last.wave), last.rate, kind)
+        else:
+            yield from silence(0, len(last.wave), last.rate, "lost")
+
+    def _packets(self) -> Iterator[Packet[AudioStream]]:
+        """Yield the packets of the stream, and an empty one at the end."""
+        failures = 0
+        while failures < _MAX_FAILURES:
+            try:
+                for packet in self._container.demux():
+                    failures = 0
+                    if packet.size and packet.pts is not None and packet.time_base:
+                        self._end_s = max(self._end_s, float(packet.pts * packet.time_base) + _duration_of(packet))
+                    if packet.stream_index == self._stream.index:
+                        self._cut = packet.is_corrupt
+                        yield packet
+                return
+            except errors():
+                failures += 1
+        self._cut = True
+
+    def end_warnings(self, done_s: float) -> list[str]:
+        """Return what to say about a missing end, when ``done_s`` seconds have been read."""
+        tolerance, promised = _PRECISE.get(self.format), self.duration_s
+        if tolerance is not None and promised is not None:
+            # Matroska's is that of the longest stream, from the start of the file.
+            ends = self._end_s if self.format == "matroska" else self._decoded_s
+            if ends < promised - max(tolerance, 0.002 * promised):
+                return [f"{self.name}: ends after {ends:.1f} of the {promised:.1f} s in its header"]
+        if self._cut:
+            return [f"{self.name}: ends within a packet, after {done_s:.1f} s; the end of the file is missing"]
+        return []
+
+
+def _duration_of(packet: Packet[AudioStream]) -> float:
+    """Return the seconds of a packet; 0 if it does not say."""
+    if not packet.duration or packet.time_base is None:
+        return 0.0
+    return max(0.0, float(packet.duration * packet.time_base))
