@@ -35,6 +35,12 @@ os.environ.setdefault("AUDIOSR_NUMBA", "0")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Commands run as for somebody without options of their own; tests of these set what they need.
+for variable in [name for name in os.environ if name.startswith("AUDIOSR_")]:
+    if variable not in ("AUDIOSR_DATA", "AUDIOSR_NUMBA", "AUDIOSR_TEST_THREADS"):
+        del os.environ[variable]
+os.environ["AUDIOSR_NO_CONFIG"] = "1"
+
 HANG_S = 300.0  # deadline of whatever a test waits for, so that none hangs; a machine ten times slower keeps it
 
 # Taken out of the environment, so that the commands under test run as for somebody who has not set it.

@@ -16,6 +16,7 @@ from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.sndfile import codecs
 from audiosr_cli.audio.source import ByteSource, EncodedBytes, EncodedSource
 from audiosr_cli.audio.tags import Metadata, read_metadata
+from audiosr_cli.audio.trim import Trim
 
 __all__ = ["SUFFIXES", "AudioReader", "EncodedBytes", "EncodedSource", "codecs", "read_channels", "read_mono"]
 
@@ -58,29 +59,35 @@ class AudioReader:
         self.name, self.path, self.audio_stream = self._source.name, self._source.path, audio_stream
         try:
             self._decoder = open_decoder(self._source, audio_stream)
+            self._source.commit()
         except BaseException:
             self._source.close()
             raise
         decoder = self._decoder
         self.sample_rate, self.channels, self.subtype = decoder.sample_rate, decoder.channels, decoder.subtype
         self.frames, self.warnings, self.notes = decoder.frames, decoder.warnings, decoder.notes
+        self.trim(None, None)
         self._done = 0
         self._peeked = deque[NDArray[np.float32]]()
+
+    def trim(self, start_s: float | None, end_s: float | None) -> None:
+        """Restrict ``blocks`` and ``peek`` to the part between two times in seconds; None is the beginning or end."""
+        self._trim = Trim(start_s, end_s, self.sample_rate, self.name)
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in blocks (C, T) of at most ``frames`` frames; iterate only once.
 
         Raises:
-            InputError: If the recording cannot be read.
+            InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
         """
         while self._peeked:
             yield self._peeked.popleft()
-        yield from self._blocks(frames)
+        yield from self._trim.cut(self._blocks(frames))
 
     def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
         """Yield the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too."""
-        frames = seconds * self.sample_rate
-        for block in self._blocks(BLOCK):
+        frames = seconds * self.sample_rate + self._trim.first
+        for block in self._trim.cut(self._blocks(BLOCK)):
             self._peeked.append(block)
             yield block
             if self._done >= frames:

@@ -79,8 +79,9 @@ class ByteSource:
 
     def commit(self) -> None:
         """Keep no more of what is read: there is no way back from here on."""
+        if self._recording:
+            self._beginning = bytes(self._head[:_MAX_BEGINNING_BYTES])
         self._recording = False
-        self._beginning = bytes(self._head[:_MAX_BEGINNING_BYTES])
 
     def seekable(self) -> bool:
         """Return whether the bytes are those of a file, which `file` returns without a copy."""

@@ -38,8 +38,8 @@ class WavFormat:
         bits: Bits a sample: 8, 16, 24 or 32 (PCM), 32 or 64 (float).
         is_float: Whether samples are IEEE floats.
         big_endian: Whether the file is RIFX.
-        sample_bytes: Bytes that a sample occupies, where they are more than it has bits; 0: no more.
         channel_mask: The speaker position of each channel, one bit each; 0 leaves them open.
+        sample_bytes: Bytes that a sample occupies, where they are more than it has bits; 0: no more.
     """
 
     sample_rate: int
@@ -47,8 +47,8 @@ class WavFormat:
     bits: int
     is_float: bool = False
     big_endian: bool = False
-    sample_bytes: int = 0
     channel_mask: int = 0
+    sample_bytes: int = 0
 
     @property
     def frame_bytes(self) -> int:

@@ -16,6 +16,7 @@ from audiosr_cli import __version__
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import Outcome, OutputPlan, RecordingStarted
 from audiosr_cli.errors import OutputError
+from audiosr_cli.files.atomic import sync
 from audiosr_cli.files.fingerprint import Fingerprint, absolute
 from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -108,7 +109,7 @@ class Manifest:
     def _append(self, row: dict[str, Any]) -> None:
         try:
             self._write(json.dumps(row).encode() + b"\n")
-            os.fsync(self._stream.fileno())
+            sync(self._stream.fileno())
         except OSError as error:
             raise OutputError(f"{self.path}: the manifest cannot be written: {error.strerror}") from error
 

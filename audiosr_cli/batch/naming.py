@@ -132,11 +132,23 @@ class Naming:
         """
         if self.to_file:  # the user named this path itself
             return
-        folder = os.path.realpath(self.output or ".")
-        if not Path(os.path.realpath(target.parent)).is_relative_to(folder):
-            raise OutputError(f"{target}: a symlink leads out of the output folder {folder}; remove it")
+        self._check_in_folder(target, target.parent)
         if target.exists() and not target.is_file():
             raise OutputError(f"{target}: exists and is not a file; choose another name or folder")
+
+    def check_link(self, target: Path) -> None:
+        """Check a target that is going to be replaced: if it is a symlink, what it leads to is replaced.
+
+        Raises:
+            OutputError: If it leads out of the output folder. A file that the user named may lead anywhere.
+        """
+        if not self.to_file and target.is_symlink():
+            self._check_in_folder(target, target)
+
+    def _check_in_folder(self, target: Path, place: Path) -> None:
+        folder = os.path.realpath(self.output or ".")
+        if not Path(os.path.realpath(place)).is_relative_to(folder):
+            raise OutputError(f"{target}: a symlink leads out of the output folder {folder}; remove it")
 
 
 def _shorten(stem: str, max_bytes: int) -> str:

@@ -41,7 +41,7 @@ from audiosr_cli.batch.run import (
     process_item,
 )
 from audiosr_cli.errors import AudioSRError
-from audiosr_cli.files.atomic import owner, sweep
+from audiosr_cli.files.atomic import file_of, owner, sweep
 from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.runtime.memory import is_out_of_memory, keep_freed_memory
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -149,7 +149,7 @@ def handle_message(worker: Worker, message: object, waiting: deque[Item], on_eve
     if isinstance(message, Ready):
         assign_next(worker, waiting)
     elif isinstance(message, RecordingStarted):
-        worker.folders = {Path(target).parent for target in message.targets}
+        worker.folders = {file_of(Path(target)).parent for target in message.targets}
         on_event(message)
         _send(worker, True)
     elif isinstance(message, RecordingProgress):

@@ -80,6 +80,8 @@ def _check_reachable(address: str) -> None:
 
 def _allocate(address: str, jobs: int | None, device: str) -> Cluster:
     cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
+    if device.startswith("cuda:"):
+        raise UsageError(f"--device {device}: Ray gives each worker of --ray {address} its GPU; use --device cuda")
     if device == "cuda" and not gpus:
         raise UsageError(f"--device cuda: no node of --ray {address} has a GPU; use --device cpu or auto")
     device = "cuda" if gpus and device != "cpu" else "cpu"

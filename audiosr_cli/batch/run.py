@@ -12,7 +12,7 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import AudioSRError, OutputError
-from audiosr_cli.files.atomic import sweep
+from audiosr_cli.files.atomic import file_of, sweep
 from audiosr_cli.files.fingerprint import Fingerprint, absolute, fingerprint
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -77,7 +77,11 @@ class OutputPlan:
         protected = [path for path in existing if absolute(path) not in self.own_outputs]
         if protected and self.existing == "fail":
             raise OutputError(f"{protected[0]}: already exists; use --overwrite or --skip")
-        return [] if protected and len(existing) == len(targets) and self.existing == "skip" else targets
+        if protected and len(existing) == len(targets) and self.existing == "skip":
+            return []
+        for path in existing:
+            self.naming.check_link(path)
+        return targets
 
     def must_be_new(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
         """Return those of ``targets`` that must still not exist when they are written."""
@@ -99,7 +103,7 @@ class RecordingStarted:
     Attributes:
         item: The recording.
         targets: Paths of its outputs, or ``-``.
-        frames: Length in samples as its header states it; None if it does not.
+        frames: Samples to read according to its header; None if it does not say how long it is.
         sample_rate: In Hz.
         forecast_s: Estimated processing time; None if it is short or unknown.
     """
@@ -188,7 +192,7 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
 def remove_leftovers(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
     """Remove temporary files that killed runs left in the output folders of ``items``."""
     targets = [target for item in items for target in naming.targets(item, outputs, rate) if target != "-"]
-    for folder in {Path(target).parent for target in targets}:
+    for folder in {file_of(Path(target)).parent for target in targets}:
         sweep(folder)
 
 
@@ -219,7 +223,8 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
         _create_folders(targets)
         input_fingerprint = fingerprint(reader.path) if plan.fingerprints and reader.path else None
         forecast_s = pipeline.forecast(reader) if plan.forecasts else None
-        on_event(RecordingStarted(item, targets, reader.frames, reader.sample_rate, forecast_s))
+        frames = pipeline.options.count_frames(reader.frames, reader.sample_rate)
+        on_event(RecordingStarted(item, targets, frames, reader.sample_rate, forecast_s))
         report = pipeline.file(
             reader,
             targets,

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -95,15 +95,17 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
     processes = max(1, min(shared.jobs or 1, recordings))
     threads = shared.threads or (max(1, pick_threads() // processes) if cluster is None else 1)
     return Options(
-        device,
-        shared.batch,
-        shared.clip,
-        _channels(shared.channels),
-        shared.strict,
-        shared.nonfinite,
-        pick_bf16(shared.precision, device),
-        threads,
-        not shared.no_provenance,
+        device=device,
+        batch=shared.batch,
+        clip=shared.clip,
+        channels=cast("Channels", shared.channels if shared.channels in ("each", "mix") else int(shared.channels)),
+        strict=shared.strict,
+        nonfinite=shared.nonfinite,
+        bf16=pick_bf16(shared.precision, device),
+        threads=threads,
+        provenance=not shared.no_provenance,
+        start_s=shared.start,
+        end_s=shared.end,
     )
 
 
@@ -130,14 +132,6 @@ def _check_workers(shared: Shared, items: Sequence[Item]) -> None:
 
 def _existing(shared: Shared) -> Existing:
     return "overwrite" if shared.overwrite else "skip" if shared.skip else "fail"
-
-
-def _channels(text: str) -> Channels:
-    if text in ("each", "mix"):
-        return "mix" if text == "mix" else "each"
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--channels {text}: expected each, mix, or the number of a channel (from 1 on)")
-    return int(text)
 
 
 def _run(

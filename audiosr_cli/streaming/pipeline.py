@@ -173,6 +173,7 @@ class Pipeline:
             AudioSRError: If the recording cannot be read or processed.
         """
         rate = self.output_format(reader, subtype="FLOAT").sample_rate
+        reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.find_cutoff(reader.peek(math.inf), reader.sample_rate) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
@@ -187,6 +188,7 @@ class Pipeline:
         if reader.path is None or self.cutoff_hz is not None:
             return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
         with AudioReader(reader.path) as again:
+            again.trim(self.options.start_s, self.options.end_s)
             return self.find_cutoff(again.blocks(), again.sample_rate)
 
     def forecast(self, reader: AudioReader) -> float | None:
@@ -196,9 +198,10 @@ class Pipeline:
             None without a diffusion model, for a pipe, and for a few windows, which are done within seconds.
         """
         model = next((model for model in self.models if model.spec.uses_position), None)
-        if model is None or reader.frames is None:
+        frames = self.options.count_frames(reader.frames, reader.sample_rate)
+        if model is None or frames is None:
             return None
-        spec, seconds = model.spec, reader.frames / reader.sample_rate
+        spec, seconds = model.spec, frames / reader.sample_rate
         windows = self.options.count_channels(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
         if windows < _MIN_WINDOWS_TO_PREDICT:
             return None
@@ -285,6 +288,7 @@ class Pipeline:
             AudioSRError: If the recording cannot be read, processed or written.
         """
         output_format = self.output_format(reader, container, subtype, bitrate)
+        reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)

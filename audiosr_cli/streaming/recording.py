@@ -29,6 +29,9 @@ ProgressCallback = Callable[[int], None]  # frames read so far
 # Level of a track (dB below the loudest one) from which the report asks whether fewer people speak: residual leakage
 # lies about there, and so do people who hardly speak. Set by hand, November 2026.
 _EMPTY_TRACK_DB = 20.0
+# How far below its channels (dB) a mix may be before the report says that they cancel. Independent channels are 3 dB
+# apart from it, and speech that reaches two microphones differently a few more. Set by hand, November 2026.
+_CANCELLED_DB = 15.0
 # Posterior probability of the speaker order below which the report warns. Set by hand, November 2026.
 _UNCERTAIN = 0.75
 
@@ -153,12 +156,29 @@ def read_blocks(
     reader: AudioReader | ArrayReader, report: Report, options: Options, progress: ProgressCallback | None
 ) -> Iterator[Samples]:
     """Yield the channels that are processed, checked, and count their frames."""
-    for block in map(options.pick_channels, reader.blocks()):
+    energy = np.zeros(2)  # of the channels, mean, and of what is processed
+    for channels in reader.blocks():
+        block = options.pick_channels(channels)
         block = _check_finite(block, report, options)
+        if options.channels == "mix":
+            energy += [np.square(wave, dtype=np.float64).sum() / len(wave) for wave in (channels, block)]
         report.frames_in += block.shape[1]
         if progress is not None:
             progress(report.frames_in)
         yield block
+    _check_end(report, reader, options)
+    if energy[0] > 0 and energy[1] < energy[0] * 10 ** (-_CANCELLED_DB / 10):
+        report.warnings.append(
+            f"{report.input}: the channels cancel each other when they are mixed; use --channels each, or a number"
+        )
+
+
+def _check_end(report: Report, reader: AudioReader | ArrayReader, options: Options) -> None:
+    """Note that a recording ends before the end of the part that is processed."""
+    expected = options.count_frames(2**62, reader.sample_rate) or 0
+    if options.end_s is not None and report.frames_in < expected:
+        end_s = (options.start_s or 0.0) + report.frames_in / reader.sample_rate
+        report.notes.append(f"{report.input}: ends at {end_s:.3f} s, before --end {options.end_s:g} s")
 
 
 def check_damage(reader: AudioReader | ArrayReader, options: Options) -> None:
@@ -227,8 +247,12 @@ def complete_report(
     """
     _add_levels(report, energy)
     _add_confidence(report, stages)
-    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
+    report.notes += reader.notes
+    report.warnings += reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
     report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
+    mains = next((stage.filter.mains_hz for stage in stages if stage.filter), None)
+    if mains is not None:
+        report.notes.append(f"{report.input}: hum at multiples of {mains:g} Hz; see --hum")
 
 
 def _add_levels(report: Report, energy: NDArray[np.float64]) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 import soundfile
@@ -45,7 +46,7 @@ def endless(rate: int = 8000) -> bytes:
 
 def started(*arguments: object, **streams: object) -> subprocess.Popen[bytes]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, **({"stderr": subprocess.PIPE} | streams))
+    return fork_server.popen(command, env=ENVIRONMENT, **({"stderr": subprocess.PIPE} | streams))
 
 
 def wait_for(there: object, process: subprocess.Popen[bytes]) -> None:
@@ -120,7 +121,7 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
     soundfile.write(tmp_path / "a.wav", samples(10 * RATE).T, RATE)
     options = ("--cutoff", 3000, "--threads", threads, "-o", tmp_path / "out")
     command = [sys.executable, "-c", _ENDLESS_WINDOWS, tmp_path / "started", "upsample", tmp_path / "a.wav", *options]
-    process = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, stderr=subprocess.PIPE)
+    process = fork_server.popen(list(map(str, command)), env=ENVIRONMENT, stderr=subprocess.PIPE)
     wait_for((tmp_path / "started").exists, process)
     assert list((tmp_path / "out").glob("*.part"))
     process.send_signal(number)
