@@ -60,12 +60,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
         pipeline = config.build() if cluster is None else cluster.build_on_cpu(config)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
         plan = run.OutputPlan(
-            names,
-            _existing(shared),
-            shared.subtype,
-            bitrate,
-            forecasts=not shared.quiet,
-            keep_time=shared.keep_time,
+            names, _existing(shared), shared.subtype, bitrate, forecasts=not shared.quiet, keep_time=shared.keep_time
         ).protecting(items)
         if shared.shard is not None:
             items = select_shard(items, shared.shard)
