@@ -65,7 +65,7 @@ def make_video(
     seconds: float = 1.0,
     wave: np.ndarray | None = None,
 ) -> None:
-    """Write a video of noise, 25 frames a second, with a click 0.5 s after its start, or the sound ``wave`` (1, T)."""
+    """Write a video of noise, 25 frames a second, with a click, or the sound ``wave`` (1, T)."""
     rate = 48000
     with av.open(str(path), "w", format=container) as output:
         video: Any = output.add_stream(codec, rate=25)
@@ -74,12 +74,13 @@ def make_video(
             video.codec_context.options = {"bf": "2", "preset": "ultrafast"} if codec == "libx264" else {"bf": "2"}
         audio: Any = output.add_stream(sound, rate=rate)
         audio.codec_context.layout = "mono"
+        if sound == "libmp3lame":
+            audio.codec_context.format = "fltp"
         audio.metadata["language"] = "deu"
         output.metadata["title"] = "A talk"
         if wave is None:
             wave = np.zeros((1, int(seconds * rate)), np.float32)
-            start = int((0.5 - sound_at_s) * rate)
-            wave[0, start : start + 200] = 0.8 * np.sin(0.2 * np.arange(200))
+            wave[0, 4800:5000] = 0.8 * np.sin(0.2 * np.arange(200))
         packets = [*_picture_packets(video, int(25 * seconds)), *_sound_packets(audio, wave, int(sound_at_s * rate))]
         output.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
 

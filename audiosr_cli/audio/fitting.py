@@ -18,8 +18,10 @@ class Capacity:
     Attributes:
         cover: Cover art.
         broadcast: The chunks bext and iXML: "both", "bext", as "tags" of bext's fields, or "none".
-        markers: "regions" with lengths and notes, "points", "chapters" (by the muxer), chapters as "tags", or "none".
-        layout: "any" channel mask, the "default" one of each number of channels, or "none".
+        markers: "regions" with lengths and notes, "points", "chapters" or "contiguous chapters" by the muxer, chapters
+            as "tags", or "none".
+        layout: "any" channel mask, "many" for any one of more than two channels, the "default" one of each number of
+            channels, or "none".
         provenance: As a "tag" among the others, or "apart".
     """
 
@@ -35,28 +37,30 @@ CAPACITIES = {
     "w64": Capacity(False, "bext", "none", "any", "apart"),
     "aiff": Capacity(True, "tags", "points", "none", "apart"),
     "caf": Capacity(False, "tags", "none", "any", "apart"),
-    "flac": Capacity(True, "tags", "tags", "any", "tag"),
+    "flac": Capacity(True, "tags", "tags", "many", "tag"),
     "ogg": Capacity(True, "tags", "tags", "default", "tag"),
     "opus": Capacity(True, "tags", "tags", "default", "tag"),
     "mp3": Capacity(True, "tags", "chapters", "default", "tag"),
-    "m4a": Capacity(True, "none", "chapters", "any", "apart"),
-    "mp4": Capacity(True, "none", "chapters", "any", "apart"),
-    "mov": Capacity(False, "none", "chapters", "any", "apart"),
-    "mkv": Capacity(True, "tags", "chapters", "any", "tag"),
+    "m4a": Capacity(True, "none", "contiguous chapters", "many", "apart"),
+    "mp4": Capacity(True, "none", "contiguous chapters", "many", "apart"),
+    "mov": Capacity(False, "none", "contiguous chapters", "many", "apart"),
+    "mkv": Capacity(True, "tags", "chapters", "many", "tag"),
     "webm": Capacity(False, "tags", "chapters", "default", "tag"),
 }
 _DEFAULT_MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
-_LAST_CHAPTER_S = 1.0  # the length of the last chapter where its end is unknown
+_FIRST_CHAPTER = "Start"  # the title of what comes before the first marker
+_LAST_CHAPTER_S = 0.001  # the length of the last chapter where that of the recording is unknown
 _MAX_CHAPTER_TAGS = 999  # as their numbers have three digits
 
 
-def fit(metadata: Metadata, container: str, channels: int) -> tuple[Metadata, list[str]]:
+def fit(metadata: Metadata, container: str, channels: int, length_s: float | None = None) -> tuple[Metadata, list[str]]:
     """Return the metadata as a container holds them.
 
     Args:
         metadata: Of an output.
         container: A key of `CAPACITIES`.
         channels: Number of channels.
+        length_s: Seconds of the output, where the last chapter ends; None if that is unknown.
 
     Returns:
         The metadata, in which only what the container holds remains, and the names of what is lost.
@@ -69,15 +73,16 @@ def fit(metadata: Metadata, container: str, channels: int) -> tuple[Metadata, li
         changes["cover"] = None
         lost.append("cover art")
     changes |= _fit_broadcast(metadata, capacity, tags, lost)
-    changes |= _fit_markers(metadata, capacity, tags, lost)
+    changes |= _fit_markers(metadata, capacity, tags, lost, length_s)
     if not _holds_layout(capacity, metadata.channel_mask, channels):
         changes["channel_mask"] = 0
-        if channels > 2:
+        if channels > 2 or metadata.channel_mask != _DEFAULT_MASKS.get(channels):
             lost.append("the channel layout")
     if capacity.provenance == "tag" and metadata.provenance:
         tags = {TAG: metadata.provenance, **tags}
-    if container == "w64":
-        lost += [f"the tag {name}" for name in tags if info_id(name) is None]
+    if container == "w64" and (nameless := [name for name in tags if info_id(name) is None]):
+        lost.append(f"the tags {', '.join(nameless)}")
+        tags = {name: text for name, text in tags.items() if name not in nameless}
     if container in ("m4a", "mp4", "mov"):
         tags.pop("encoder", None)
     return replace(metadata, tags=tags, **changes), lost
@@ -88,8 +93,13 @@ def _fit_broadcast(metadata: Metadata, capacity: Capacity, tags: dict[str, str],
     if metadata.bext is not None and capacity.broadcast not in ("both", "bext"):
         changes["bext"] = None
         if capacity.broadcast == "tags":
-            for name, text in broadcast.bext_tags(metadata.bext).items():
-                tags.setdefault(name, text)
+            fields = broadcast.bext_tags(metadata.bext)
+            if (
+                "description" in fields and "comment" not in tags
+            ):  # FFmpeg's name; Vorbis comments know only one of them
+                tags["comment"] = fields.pop("description")
+            for name, text in fields.items():
+                tags.setdefault("bext_description" if name == "description" else name, text)
         else:
             lost.append("the broadcast chunk (bext)")
     if metadata.ixml is not None and capacity.broadcast != "both":
@@ -98,7 +108,9 @@ def _fit_broadcast(metadata: Metadata, capacity: Capacity, tags: dict[str, str],
     return changes
 
 
-def _fit_markers(metadata: Metadata, capacity: Capacity, tags: dict[str, str], lost: list[str]) -> dict[str, Any]:
+def _fit_markers(
+    metadata: Metadata, capacity: Capacity, tags: dict[str, str], lost: list[str], length_s: float | None
+) -> dict[str, Any]:
     if not metadata.markers or capacity.markers == "regions":
         return {}
     if capacity.markers == "none":
@@ -106,10 +118,14 @@ def _fit_markers(metadata: Metadata, capacity: Capacity, tags: dict[str, str], l
         return {"markers": ()}
     if any(marker.note for marker in metadata.markers):
         lost.append("notes on markers")
+    if not capacity.markers.endswith("chapters") and any(marker.length_s for marker in metadata.markers):
+        lost.append("the lengths of regions")
     if capacity.markers == "tags":
         tags.update(_chapter_tags(metadata.markers))
         return {"markers": ()}
-    return {"markers": _chapters(metadata.markers)} if capacity.markers == "chapters" else {}
+    if capacity.markers == "points":
+        return {"markers": tuple(replace(marker, length_s=0.0, note="") for marker in metadata.markers)}
+    return {"markers": _chapters(metadata.markers, capacity.markers == "contiguous chapters", length_s)}
 
 
 def _chapter_tags(markers: tuple[Marker, ...]) -> dict[str, str]:
@@ -123,16 +139,23 @@ def _chapter_tags(markers: tuple[Marker, ...]) -> dict[str, str]:
     return tags
 
 
-def _chapters(markers: tuple[Marker, ...]) -> tuple[Marker, ...]:
-    """Return markers as chapters, each of which ends where it says, or else where the next one starts."""
-    starts = [marker.start_s for marker in markers[1:]] + [markers[-1].start_s + _LAST_CHAPTER_S]
+def _chapters(markers: tuple[Marker, ...], contiguous: bool, length_s: float | None) -> tuple[Marker, ...]:
+    """Return markers as chapters, each of which ends where it says, or else where the next one starts.
+
+    Contiguous chapters, those of MP4, always end where the next one starts, begin with the recording and have titles.
+    """
+    if contiguous:
+        markers = tuple(replace(marker, label=marker.label or str(i)) for i, marker in enumerate(markers, 1))
+        markers = markers if markers[0].start_s == 0 else (Marker(0.0, label=_FIRST_CHAPTER), *markers)
+    end_s = markers[-1].start_s + _LAST_CHAPTER_S if length_s is None else length_s
+    starts = [marker.start_s for marker in markers[1:]] + [end_s]
     return tuple(
-        replace(marker, length_s=marker.length_s or max(0.0, following - marker.start_s))
+        replace(marker, length_s=(not contiguous and marker.length_s) or max(0.0, following - marker.start_s), note="")
         for marker, following in zip(markers, starts, strict=True)
     )
 
 
 def _holds_layout(capacity: Capacity, mask: int, channels: int) -> bool:
-    if mask == 0 or capacity.layout == "any":
+    if mask == 0 or capacity.layout == "any" or (capacity.layout == "many" and channels > 2):
         return True
-    return capacity.layout == "default" and mask == _DEFAULT_MASKS.get(channels)
+    return capacity.layout != "none" and mask == _DEFAULT_MASKS.get(channels)

@@ -169,19 +169,34 @@ def default_bitrate(output_format: OutputFormat) -> int:
 def _check_bitrate(output_format: OutputFormat) -> None:
     allowed, bitrate = bitrate_range(output_format), output_format.bitrate
     if not allowed:
-        lossy = ", ".join(name for name, subtypes in FORMATS.items() if {*subtypes} & {*_CODEC_NAMES})
-        raise UsageError(f"--bitrate {bitrate}: {output_format.container} has none; it is for {lossy}")
+        what = f"{output_format.container} with {output_format.subtype}"
+        raise UsageError(f"--bitrate {bitrate}: {_no_bitrate(what)}; see --subtype")
     if bitrate not in allowed:
         what = f"{output_format.container} at {output_format.sample_rate} Hz with {output_format.channels} channels"
         raise UsageError(f"--bitrate {bitrate}: {what} takes {allowed[0]} to {allowed[-1]}")
 
 
-def parse_bitrate(text: str) -> int:
-    """Return the bit/s that ``text`` stands for, such as "192k" or "192000". Raises UsageError."""
+def parse_bitrate(text: str, container: str) -> int:
+    """Return the bit/s that ``text`` stands for, such as "192k" or "192000".
+
+    Args:
+        text: As the user gives it.
+        container: The format that it is for.
+
+    Raises:
+        UsageError: If it is no number, or the format has no bitrate.
+    """
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([kK]?)", text.strip())
     if match is None:
         raise UsageError(f"--bitrate {text}: expected bits per second, such as 192k")
+    if not {*FORMATS.get(container, ())} & {*_CODEC_NAMES}:
+        raise UsageError(f"--bitrate {text}: {_no_bitrate(container)}")
     return round(float(match[1]) * (1000 if match[2] else 1))
+
+
+def _no_bitrate(container: str) -> str:
+    lossy = ", ".join(name for name, subtypes in FORMATS.items() if {*subtypes} & {*_CODEC_NAMES})
+    return f"{container} has none; it is for {lossy}"
 
 
 def container_of(path: Path) -> str | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from audiosr_cli.audio import libav
 from audiosr_cli.audio.metadata import MAX_BYTES, Marker, Metadata
 from audiosr_cli.audio.provenance import TAG
+from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
+_NAME = "the metadata"  # in errors, which nobody sees
 # WAVE's speaker positions, one bit each, by FFmpeg's names of channels.
 _NAMES = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR"
 _POSITIONS = tuple(_NAMES.split(" "))
@@ -58,37 +61,30 @@ def read_media(file: BinaryIO) -> Metadata:
     """Read tags, cover art, chapters and channel layout of a recording.
 
     Args:
-        file: A file object that can seek, at its start.
+        file: A file object that can seek.
 
     Raises:
-        OSError: If the recording cannot be read.
-        ValueError: If FFmpeg's libraries do not know it.
+        InputError: If FFmpeg's libraries do not know it, or are missing.
     """
-    import av
+    libav.require(_NAME)
+    with libav.open_container(libav.FileInput(file, _NAME), _NAME) as container:
+        try:
+            return _container_metadata(container)
+        except libav.errors() as error:
+            raise InputError(f"{_NAME}: {error}") from error
 
-    try:  # no protocol is allowed: a playlist must not open other files
-        with av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
-            return container_metadata(cast("InputContainer", container))
-    except av.error.FFmpegError as error:
-        raise ValueError(f"no metadata: {error}") from error
 
-
-def container_metadata(container: InputContainer, has_cover: bool = True) -> Metadata:
-    """Return what an open container says of its recording.
-
-    Args:
-        container: From ``av.open``.
-        has_cover: Whether to return cover art, which reads packets; not for a pipe whose samples are still to be read.
-    """
+def _container_metadata(container: InputContainer) -> Metadata:
+    """Return what an open container says of its recording."""
     tags, dropped = _tags(container), list[str]()
     provenance = next((text for name, text in tags.items() if name.upper() == TAG), "")
     streams = container.streams.audio
     return Metadata(
         tags=_within_limit({name: text for name, text in cleaned(tags).items() if name.upper() != TAG}, dropped),
-        cover=_cover(container, dropped) if has_cover else None,
+        cover=_cover(container, dropped),
         markers=_chapters(container),
         channel_mask=_mask(streams[0]) if streams else 0,
-        sample_rate=(streams[0].rate or 0) if streams else 0,
+        sample_rate=(getattr(streams[0], "rate", None) or 0) if streams else 0,
         provenance=provenance,
         dropped=tuple(dropped),
     )
@@ -148,7 +144,8 @@ def _chapters(container: InputContainer) -> tuple[Marker, ...]:
 
 def _mask(stream: Any) -> int:
     """Return the WAVE channel mask of an audio stream; 0 if its layout has other positions or another order."""
-    names = [channel.name for channel in stream.layout.channels]
+    layout = getattr(stream, "layout", None)  # missing where there is no decoder
+    names = [channel.name for channel in layout.channels] if layout is not None else []
     if not all(name in _POSITIONS for name in names):
         return 0
     bits = [_POSITIONS.index(name) for name in names]

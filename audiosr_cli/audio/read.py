@@ -16,7 +16,7 @@ from audiosr_cli.audio.ogg import encoded_rate
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.sndfile import codecs
 from audiosr_cli.audio.source import ByteSource, EncodedBytes, EncodedSource
-from audiosr_cli.audio.tags import Metadata, read_head, read_metadata
+from audiosr_cli.audio.tags import Metadata, read_metadata
 from audiosr_cli.audio.trim import Trim
 from audiosr_cli.audio.wav import RATES
 
@@ -107,7 +107,7 @@ class AudioReader:
 
     def metadata(self) -> Metadata:
         """Read tags, cover art and the like; of a pipe, what comes before its samples."""
-        return read_metadata(self.path) if self.path is not None else read_head(self._source.beginning)
+        return read_metadata(self._source.reopened())
 
     def check_unchanged(self) -> None:
         """Raise InputError if the file has been removed or modified since it was opened."""

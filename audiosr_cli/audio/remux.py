@@ -12,6 +12,7 @@ from audiosr_cli.errors import OutputError
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
+_DEFAULT = 1  # AV_DISPOSITION_DEFAULT
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _TIMED_THUMBNAILS = 0x800
 _DISCARD_ALL = 48  # AVDISCARD_ALL, of the text track that carries an MP4 file's chapters
@@ -31,7 +32,7 @@ class VideoSource:
 
     Args:
         path: The recording.
-        audio_stream: Which of its audio streams is replaced, counted from 0.
+        audio_stream: Which of its audio streams is replaced, counted from 1; None for the default one.
 
     Attributes:
         notes: What was left out, one sentence each.
@@ -46,12 +47,12 @@ class VideoSource:
         OSError: If the file cannot be read.
     """
 
-    def __init__(self, path: Path, audio_stream: int = 0) -> None:
+    def __init__(self, path: Path, audio_stream: int | None = None) -> None:
         self._name = str(path)
         self.notes: list[str] = []
         self.start_s = _start_of_sound(path, audio_stream)
         self._input = _open(path)
-        self._sound = self._input.streams.audio[audio_stream]
+        self._sound = _sound_stream(self._input, audio_stream)
         self.sound_tags = _lasting(self._sound.metadata)
         self.sound_disposition = self._sound.disposition
         self.tags = _lasting(self._input.metadata)
@@ -170,10 +171,30 @@ def _time_s(packet: Any) -> float:
     return -1.0 if time is None else float(time * packet.time_base)
 
 
-def _start_of_sound(path: Path, audio_stream: int) -> float:
+def _sound_stream(source: InputContainer, audio_stream: int | None) -> Any:
+    """Return the audio stream that the reader decodes."""
+    streams: list[Any] = list(source.streams.audio)
+    if audio_stream is not None:
+        return streams[audio_stream - 1]
+    usable = [stream for stream in streams if stream.codec_context is not None]
+    marked = [stream for stream in usable if int(stream.disposition) & _DEFAULT]
+    return (marked or usable or streams)[0]
+
+
+def _start_of_sound(path: Path, audio_stream: int | None) -> float:
     """Return when the first decoded sample of an audio stream is played, in seconds on the file's clock."""
+    import av
+
+    failed_s = 0.0  # of packets that cannot be decoded, for which the reader yields silence
     with _open(path) as source:
-        for frame in source.decode(audio=audio_stream):
-            if frame.samples and frame.time is not None:
-                return float(frame.time)
+        stream = _sound_stream(source, audio_stream)
+        for packet in source.demux(stream):
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError):
+                failed_s += float((packet.duration or 0) * packet.time_base)
+                continue
+            for frame in frames:
+                if frame.samples and frame.time is not None:
+                    return float(frame.time) - failed_s
     return 0.0

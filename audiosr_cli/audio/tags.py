@@ -13,6 +13,7 @@ from audiosr_cli.audio.media_tags import cleaned, read_media
 from audiosr_cli.audio.metadata import Marker, Metadata
 from audiosr_cli.audio.provenance import provenance_of
 from audiosr_cli.audio.tail_chunks import read_aiff_markers
+from audiosr_cli.errors import AudioSRError
 
 __all__ = ["Marker", "Metadata", "provenance_of", "read_metadata"]
 
@@ -33,13 +34,8 @@ def read_metadata(source: str | os.PathLike[str] | BinaryIO) -> Metadata:
             return Metadata()
         with open(source, "rb") as file:
             return _read(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AudioSRError):
         return Metadata()
-
-
-def read_head(head: bytes) -> Metadata:
-    """Read what the first bytes of a WAV file, up to its samples, say of it."""
-    return _read(io.BytesIO(head))
 
 
 def _read(file: BinaryIO) -> Metadata:
@@ -52,7 +48,7 @@ def _read(file: BinaryIO) -> Metadata:
             return replace(metadata, markers=metadata.markers or read_aiff_markers(file))
         metadata, id3 = riff.metadata_of(riff.read_chunks(file))
         metadata = replace(metadata, tags=cleaned(dict(metadata.tags)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AudioSRError):
         return Metadata()
     return metadata if id3 is None else _with_id3(metadata, id3)
 
@@ -61,7 +57,7 @@ def _with_id3(metadata: Metadata, tag: bytes) -> Metadata:
     """Add what an ID3 tag in a WAV file says; INFO, which is always there for others to read, goes first."""
     try:
         other = read_media(io.BytesIO(riff.head_only(tag)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AudioSRError):
         return metadata
     return replace(
         metadata,

@@ -92,7 +92,7 @@ class AudioWriter:
         exclusive: Fail if ``target`` exists at ``commit``; otherwise replace it.
         metadata: What the output says of itself.
         source: A recording; if it has a video and the format can hold one, the output takes it along.
-        audio_stream: Which audio stream of ``source`` the samples replace, counted from 0.
+        audio_stream: Which audio stream of ``source`` the samples replace, counted from 1; None for the default one.
 
     Attributes:
         notes: What of metadata and video the format cannot hold, one sentence each.
@@ -110,7 +110,7 @@ class AudioWriter:
         exclusive: bool = False,
         metadata: Metadata | None = None,
         source: Path | None = None,
-        audio_stream: int = 0,
+        audio_stream: int | None = None,
     ) -> None:
         self.target, self.output_format, self.exclusive = target, output_format, exclusive
         self.source, self.audio_stream = source, audio_stream

@@ -126,7 +126,9 @@ class Manifest:
 def settings_of(config: PipelineConfig, plan: OutputPlan) -> dict[str, Any]:
     """Collect what determines the outputs of a call: version, command, options and format."""
     options = {key: value for key, value in asdict(config.options).items() if key not in ("batch", "threads")}
-    output = {"format": plan.naming.output_container, "subtype": plan.subtype}
+    output: dict[str, Any] = {"format": plan.naming.output_container, "subtype": plan.subtype}
+    if plan.bitrate is not None:
+        output["bitrate"] = plan.bitrate
     return {
         "version": __version__,
         "command": config.command.command,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiosr_cli.audio.formats import FORMATS, container_of
+from audiosr_cli.audio.read import SUFFIXES
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.errors import OutputError, UsageError
 from audiosr_cli.files.fingerprint import absolute
@@ -180,6 +181,8 @@ def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: i
     folder = Path(naming.output or ".")
     if naming.output is not None and not naming.to_file and folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {naming.output}: exists and is not a folder; choose another name")
+    if naming.output is not None and not naming.to_file and not folder.exists() and folder.suffix.lower() in SUFFIXES:
+        raise UsageError(f"-o {naming.output}: {folder.suffix} files cannot be written; known: {', '.join(FORMATS)}")
     if len(outputs) > 1 and "speaker" not in naming.fields:
         raise UsageError(f"--template {naming.template!r}: {len(outputs)} outputs an input need the field {{speaker}}")
     _check_distinct_targets(items, naming, outputs, rate)

@@ -30,6 +30,7 @@ class OutputPlan:
         naming: Names of the outputs.
         existing: What to do if an output exists.
         subtype: Sample format of the outputs; None follows the input.
+        bitrate: Bit/s of lossy outputs; None for the default of their format.
         fingerprints: Whether to hash inputs and outputs, for a manifest.
         forecasts: Whether to estimate how long slow recordings take.
         own_outputs: Absolute paths that may be replaced whatever ``existing`` says.
@@ -40,6 +41,7 @@ class OutputPlan:
     naming: Naming
     existing: Existing = "fail"
     subtype: str | None = None
+    bitrate: int | None = None
     fingerprints: bool = False
     forecasts: bool = False
     own_outputs: frozenset[str] = frozenset()
@@ -177,7 +179,8 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
             with AudioReader(item.source, pipeline.options.audio_stream) as reader:
-                rate = pipeline.output_format(reader, plan.naming.output_container, plan.subtype).sample_rate
+                container = plan.naming.output_container
+                rate = pipeline.output_format(reader, container, plan.subtype, plan.bitrate).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
         targets.extend(plan.targets(item, pipeline.outputs, rate or 0))
@@ -229,6 +232,7 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
             plan.subtype,
             lambda frames: on_event(RecordingProgress(item, frames)),
             plan.must_be_new(targets),
+            plan.bitrate,
         )
         if plan.keep_time:
             report.notes += _copy_time(reader, targets)

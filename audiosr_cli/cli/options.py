@@ -157,7 +157,8 @@ class Shared:
             "--format",
             metavar="FORMAT",
             rich_help_panel=OUTPUT,
-            help="wav, flac, w64, aiff, caf, ogg, opus or mp3. [default: the output's suffix, or wav]",
+            help="wav, flac, w64, aiff, caf, m4a, mp3, opus, ogg; or mp4, mov, mkv, webm, which keep the video. "
+            "[default: the output's suffix, or wav]",
         ),
     ] = None
     subtype: Annotated[
@@ -168,6 +169,15 @@ class Shared:
             parser=values.parse_subtype,
             rich_help_panel=OUTPUT,
             help="Sample format. [default: the input's; 16 for lossy input]",
+        ),
+    ] = None
+    bitrate: Annotated[
+        str | None,
+        typer.Option(
+            "--bitrate",
+            metavar="BITS",
+            rich_help_panel=OUTPUT,
+            help="Bits per second of lossy outputs, such as 192k. [default: one that cannot be heard]",
         ),
     ] = None
     clip: Annotated[

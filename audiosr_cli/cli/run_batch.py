@@ -38,7 +38,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
     Raises:
         AudioSRError: If the call is invalid or the models cannot be loaded. Nothing is written then.
     """
-    from audiosr_cli.audio import spectrogram
+    from audiosr_cli.audio import formats, spectrogram
     from audiosr_cli.batch import naming, run
     from audiosr_cli.batch.inputs import collect, select_shard
     from audiosr_cli.pipelines import PipelineConfig
@@ -46,6 +46,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
 
     _check_call(shared)
     names = naming.Naming(shared.output, shared.template or template, shared.container)
+    bitrate = None if shared.bitrate is None else formats.parse_bitrate(shared.bitrate, names.output_container)
     items = collect(inputs or [], shared.files_from, shared.null)
     if shared.spectrogram is not None:
         spectrogram.check(Path(shared.spectrogram))
@@ -59,7 +60,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
         pipeline = config.build() if cluster is None else cluster.build_on_cpu(config)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
         plan = run.OutputPlan(
-            names, _existing(shared), shared.subtype, forecasts=not shared.quiet, keep_time=shared.keep_time
+            names, _existing(shared), shared.subtype, bitrate, forecasts=not shared.quiet, keep_time=shared.keep_time
         ).protecting(items)
         if shared.shard is not None:
             items = select_shard(items, shared.shard)
@@ -92,7 +93,7 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         device=device,
         batch=shared.batch,
         clip=shared.clip,
-        channels=_channels(shared.channels),
+        channels=cast("Channels", shared.channels if shared.channels in ("each", "mix") else int(shared.channels)),
         strict=shared.strict,
         nonfinite=shared.nonfinite,
         bf16=pick_bf16(shared.precision, device),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from audiosr_cli import __version__
@@ -16,6 +17,7 @@ from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming.options import Options
 
 _SHA_DIGITS = 12
+_NEUTRAL = {"device", "batch", "threads", "strict", "provenance", "bf16"}  # options that leave the samples as they are
 
 
 def describe(
@@ -40,9 +42,12 @@ def describe(
     """
     channels, rate = output_format.channels, output_format.sample_rate
     source = reader.metadata()
-    start_s = options.start_s or 0.0
-    length_s = None if options.end_s is None else options.end_s - start_s
-    metadata = source.for_output(rate, start_s, length_s, same_channels=options.channels == "each")
+    start_s, end_s = options.start_s or 0.0, options.end_s
+    cut_s = None if end_s is None else end_s - start_s
+    metadata = source.for_output(rate, start_s, cut_s, same_channels=options.channels == "each")
+    if reader.frames is not None:
+        end_s = min(end_s or math.inf, reader.frames / reader.sample_rate)
+    length_s = None if end_s is None else max(0.0, end_s - start_s)
     lost: list[str] = []
     described = []
     for output in outputs:
@@ -51,7 +56,8 @@ def describe(
             details = _details(options, models, settings) | ({"output": output} if len(outputs) > 1 else {})
             provenance = provenance_text(__version__, command, details)
         tags = {"encoder": f"{TOOL} {__version__}", **metadata.tags} if options.provenance else metadata.tags
-        fitted, lost = fit(replace(metadata, tags=tags, provenance=provenance), output_format.container, channels)
+        metadata = replace(metadata, tags=tags, provenance=provenance)
+        fitted, lost = fit(metadata, output_format.container, channels, length_s)
         described.append(fitted)
     if not lost:
         return described, []
@@ -62,7 +68,7 @@ def _details(options: Options, models: Sequence[ModelCall], settings: Mapping[st
     """Return what determines the samples: models by name and SHA-256, and options that are not the defaults."""
     defaults = Options()
     chosen = {name: value for name, value in settings.items() if value is not None}
-    for name in ("channels", "clip", "nonfinite"):
+    for name in (field.name for field in fields(Options) if field.name not in _NEUTRAL):
         if getattr(options, name) != getattr(defaults, name):
             chosen[name] = getattr(options, name)
     if options.bf16 and models:

@@ -230,7 +230,11 @@ class Pipeline:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
     def output_format(
-        self, reader: AudioReader | ArrayReader, container: str = "wav", subtype: str | None = None
+        self,
+        reader: AudioReader | ArrayReader,
+        container: str = "wav",
+        subtype: str | None = None,
+        bitrate: int | None = None,
     ) -> OutputFormat:
         """Choose the format of the outputs of an open recording.
 
@@ -238,12 +242,14 @@ class Pipeline:
             reader: The recording.
             container: The file format, such as "flac".
             subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
+            bitrate: Bit/s of a lossy format; None for its default.
 
         Returns:
             The format.
 
         Raises:
-            UsageError: If the recording cannot be processed at this rate or with these channels.
+            UsageError: If the recording cannot be processed at this rate or with these channels, or the format has no
+                such bitrate.
             OutputError: If the file format cannot hold the outputs.
         """
         rate = self.rate or reader.sample_rate
@@ -252,7 +258,7 @@ class Pipeline:
                 f"--rate {rate} is below the {reader.sample_rate} Hz of {reader.name}; to downsample use --model none"
             )
         channels = self.options.count_channels(reader.channels, reader.name)
-        return choose_format(container, subtype, reader.subtype, rate, channels)
+        return choose_format(container, subtype, reader.subtype, rate, channels, bitrate)
 
     def file(
         self,
@@ -262,6 +268,7 @@ class Pipeline:
         subtype: str | None = None,
         progress: ProgressCallback | None = None,
         exclusive: Container[str | Path] = (),
+        bitrate: int | None = None,
     ) -> Report:
         """Process an open recording into files.
 
@@ -272,6 +279,7 @@ class Pipeline:
             subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
             progress: Called with the number of frames read so far.
             exclusive: Targets that must not exist. Other existing files are replaced.
+            bitrate: Bit/s of lossy outputs; None for the default of their format.
 
         Returns:
             The report.
@@ -279,7 +287,7 @@ class Pipeline:
         Raises:
             AudioSRError: If the recording cannot be read, processed or written.
         """
-        output_format = self.output_format(reader, container, subtype)
+        output_format = self.output_format(reader, container, subtype, bitrate)
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
-from audiosr_cli.audio.formats import OutputFormat
+from audiosr_cli.audio.formats import VIDEO_CONTAINERS, OutputFormat
 from audiosr_cli.audio.metadata import Metadata
 from audiosr_cli.audio.read import AudioReader
+from audiosr_cli.audio.remux import has_video
 from audiosr_cli.audio.write import AudioWriter
-from audiosr_cli.errors import InputError
+from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
@@ -117,7 +118,7 @@ def process_file(
     started = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
     report.rate_out, report.channels = output_format.sample_rate, output_format.channels
-    sources = len(targets) - residual
+    sources, source = len(targets) - residual, _video_of(reader, output_format, options)
     with ExitStack() as stack:
         executor = stack.enter_context(thread_pool(options.threads))
         stages = make_stages(
@@ -127,7 +128,11 @@ def process_file(
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
-            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive, tags))
+            stack.enter_context(
+                AudioWriter(
+                    target, output_format, options.clip, target in exclusive, tags, source, reader.audio_stream
+                )
+            )
             for target, tags in zip(targets, metadata or [Metadata()] * len(targets), strict=True)
         ]
         energy = _write_blocks(outputs, writers, report)
@@ -136,7 +141,7 @@ def process_file(
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-        report.notes += _notes(writers, reader.name)
+        report.notes += _notes(writers, reader)
     complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
     return report
@@ -202,9 +207,23 @@ def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], rep
     return energy
 
 
-def _notes(writers: Sequence[AudioWriter], name: str) -> list[str]:
-    """Return what the writers note, once for the recording called ``name``."""
-    lines = [line.replace(f"{writer.name}: ", f"{name}: ", 1) for writer in writers for line in writer.notes]
+def _video_of(reader: AudioReader, output_format: OutputFormat, options: Options) -> Path | None:
+    """Return the file whose video the outputs take along, None if there is none. Raises UsageError if it is cut."""
+    if output_format.container not in VIDEO_CONTAINERS or reader.path is None or not has_video(reader.path):
+        return None
+    if options.start_s is not None or options.end_s is not None:
+        raise UsageError(
+            f"{reader.name}: --start and --end cut the sound only, as a video cannot be cut without encoding it again; "
+            "use an audio format such as m4a"
+        )
+    return reader.path
+
+
+def _notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
+    """Return what the writers note, once for all outputs of a recording."""
+    lines = [line.replace(f"{writer.name}: ", f"{reader.name}: ", 1) for writer in writers for line in writer.notes]
+    if reader.path is None and writers[0].output_format.container in VIDEO_CONTAINERS:
+        lines.append(f"{reader.name}: only its sound is kept; to keep a video, give the path of its file")
     return list(dict.fromkeys(lines))
 
 

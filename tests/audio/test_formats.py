@@ -71,11 +71,9 @@ def test_default_bitrates_are_possible(container: str, rate: int, channels: int,
 
 def test_bitrates_are_checked() -> None:
     assert choose_format("m4a", None, "", 48000, 2, 128_000).bitrate == 128_000
-    with pytest.raises(
-        UsageError, match="--bitrate 128000: flac has none; it is for opus, mp3, m4a, mp4, mov, mkv, webm"
-    ):
+    with pytest.raises(UsageError, match="--bitrate 128000: flac with PCM_16 has none; it is for opus, mp3"):
         choose_format("flac", None, "PCM_16", 48000, 2, 128_000)
-    with pytest.raises(UsageError, match="--bitrate 128000: mkv has none"):
+    with pytest.raises(UsageError, match=r"--bitrate 128000: mkv with PCM_24 has none; .*; see --subtype"):
         choose_format("mkv", "24", "PCM_16", 48000, 2, 128_000)
     with pytest.raises(UsageError, match="--bitrate 320001: mp3 at 44100 Hz with 2 channels takes 32000 to 320000"):
         choose_format("mp3", None, "", 44100, 2, 320_001)
@@ -85,10 +83,15 @@ def test_bitrates_are_checked() -> None:
     ("text", "bitrate"), [("192k", 192_000), ("192K", 192_000), ("64000", 64_000), ("47.5k", 47_500)]
 )
 def test_bitrates_are_read_as_ffmpeg_reads_them(text: str, bitrate: int) -> None:
-    assert parse_bitrate(text) == bitrate
+    assert parse_bitrate(text, "mp3") == bitrate
 
 
 @pytest.mark.parametrize("text", ["", "k", "-1k", "192 kbit/s", "1e5", "9" * 30])
 def test_other_bitrates_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError, match="--bitrate"):
-        parse_bitrate(text)
+        parse_bitrate(text, "mp3")
+
+
+def test_formats_without_a_bitrate_refuse_one() -> None:
+    with pytest.raises(UsageError, match="--bitrate 192k: wav has none; it is for opus, mp3, m4a, mp4, mov, mkv, webm"):
+        parse_bitrate("192k", "wav")
