@@ -191,7 +191,7 @@ class MediaEncoder:
                 f"{self._name}: {container} files have no place for the tags {', '.join(lost)}; they are left out"
             )
         self._container.metadata.update(tags)
-        if self._video is None:  # which has its own
+        if metadata.markers or self._video is None:  # a video has brought its chapters
             self._container.set_chapters([_chapter(i, marker) for i, marker in enumerate(metadata.markers, 1)])
         if metadata.cover is None:
             return None

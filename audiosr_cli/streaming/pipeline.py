@@ -248,9 +248,8 @@ class Pipeline:
             The format.
 
         Raises:
-            UsageError: If the recording cannot be processed at this rate or with these channels, or the format has no
-                such bitrate.
-            OutputError: If the file format cannot hold the outputs.
+            UsageError: If the recording cannot be processed at this rate or with these channels.
+            OutputError: If the file format cannot hold the outputs, or has no such bitrate.
         """
         rate = self.rate or reader.sample_rate
         if self.uses_cutoff and rate < reader.sample_rate:
