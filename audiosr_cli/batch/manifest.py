@@ -18,6 +18,7 @@ from audiosr_cli.batch.run import Outcome, OutputPlan, RecordingStarted
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.atomic import sync
 from audiosr_cli.files.fingerprint import Fingerprint, absolute
+from audiosr_cli.files.parsing import parse_json
 from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -143,7 +144,7 @@ def _name(item: Item) -> str:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Parse a line; None if it is not a complete entry."""
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         paths: Sequence[str] = [output["path"] for output in entry["outputs"]]
         valid = isinstance(entry["input"], str) and all(isinstance(path, str) for path in (*paths, entry["status"]))
     except (ValueError, KeyError, TypeError):

@@ -167,7 +167,7 @@ def test_a_recording_of_a_lost_node_is_processed_by_another(folder: Path, frail:
     assert (process.returncode, len(stdout.splitlines())) == (0, 6), stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_stop_workers_and_remove_temporary_files(number: int, code: int, folder: Path, address: str) -> None:
     paths = [folder / "in" / name for name in ("4.wav", "5.wav")]
     descriptors = [held(path, path.read_bytes()) for path in paths]
