@@ -137,6 +137,28 @@ def settings_of(config: PipelineConfig, plan: OutputPlan) -> dict[str, Any]:
     }
 
 
+def outputs_of(path: Path) -> dict[str, str]:
+    """List the outputs that a manifest names.
+
+    Args:
+        path: The manifest; a file that does not exist or cannot be read names none.
+
+    Returns:
+        Absolute paths, and the command that wrote each; empty if the manifest does not say.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    except OSError:  # reported when it is opened
+        return {}
+    commands: dict[str, str] = {}
+    for entry in filter(None, map(_parse, lines)):
+        settings = entry.get("settings")
+        command = settings.get("command") if isinstance(settings, dict) else None
+        for output in entry["outputs"]:
+            commands[output["path"]] = str(command or commands.get(output["path"], ""))
+    return commands
+
+
 def _name(item: Item) -> str:
     return "-" if item.source == "-" else absolute(item.source)
 

@@ -115,7 +115,7 @@ def test_a_recording_whose_worker_is_killed_is_processed_by_another(folder: Path
     os.close(descriptors[0])
     assert process.returncode == 0, stderr
     assert sorted(stdout.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(6)]
-    assert stderr == b"audiosr: warning: its worker died; another one succeeded at attempt 2\n"
+    assert stderr == b"audiosr: warning: in/4.wav: its worker died; another one succeeded at attempt 2\n"
     assert contents(folder / "out") == contents(folder / "plain")
     rows = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     for i in range(6):
