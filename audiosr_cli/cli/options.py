@@ -319,6 +319,14 @@ class Shared:
             help="Progress on standard error: a bar on a terminal, lines, JSON events, or nothing.",
         ),
     ] = "auto"
+    print0: Annotated[
+        bool,
+        typer.Option(
+            "--print0",
+            rich_help_panel=MESSAGES,
+            help="End the name of each output on standard output with a NUL byte, for xargs -0; also with --quiet.",
+        ),
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=MESSAGES, help="Print errors only.")] = False
     verbose: Annotated[
         bool,

@@ -80,7 +80,7 @@ def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
             left.unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp_path: Path) -> None:
     """The input is a pipe that never ends; an existing output is not changed."""
     (tmp_path / "a.wav").write_bytes(b"old")
@@ -92,7 +92,8 @@ def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp
     wait_for(lambda: any(path.stat().st_size > 1000 for path in tmp_path.iterdir()), process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=HANG_S)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
+    assert process.returncode == codes[number]
     assert b"Traceback" not in stderr
     assert (tmp_path / "a.wav").read_bytes() == b"old"
     left = [path.name for path in tmp_path.iterdir() if path.name != "a.wav"]
