@@ -47,6 +47,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
 
     _check_call(shared)
     names = naming.Naming(shared.output, shared.template or template, shared.container)
+    _check_subtype(shared.subtype, names.output_container)
     walk = _folder_walk(command, names, shared)
     items = collect(inputs or [], shared.files_from, shared.null, walk)
     if shared.spectrogram is not None:
@@ -132,12 +133,23 @@ def _check_spectrogram(shared: Shared, items: Sequence[Item]) -> None:
         raise UsageError("--spectrogram needs exactly one recording, and outputs that are files")
 
 
+def _check_subtype(subtype: str | None, container: str) -> None:
+    """Refuse a sample format before work begins where no output could have it."""
+    from audiosr_cli.audio.formats import FORMATS
+
+    if subtype is not None and subtype not in FORMATS[container]:
+        allowed = ", ".join(name.removeprefix("PCM_").lower() for name in FORMATS[container])
+        raise UsageError(
+            f"--subtype {subtype.removeprefix('PCM_').lower()}: {container} cannot hold it", f"use {allowed}"
+        )
+
+
 def _check_workers(shared: Shared, items: Sequence[Item]) -> None:
     option, value = ("--jobs", shared.jobs) if shared.ray is None else ("--ray", shared.ray)
     private = next(
         (item.source for item in items if item.source == "-" or item.source.startswith(_PROCESS_FILES)), None
     )
-    if value != 1 and private is not None:
+    if value != 1 and private is not None and (len(items) > 1 or shared.ray is not None):
         name = "standard input" if private == "-" else private
         raise UsageError(f"{option} {value}: cannot be combined with {name}; leave {option} out")
     if shared.ray is not None and shared.output == "-":
