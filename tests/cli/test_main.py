@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import originals
 import pytest
@@ -118,10 +119,8 @@ def test_pipes_and_files_give_the_same_output(stereo: Path, tmp_path: Path) -> N
 
 
 def test_commands_can_be_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
-    python = f"{sys.executable} -m audiosr_cli"
-    line = (
-        f"cat {stereo} | {python} upsample - -o - | {python} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
-    )
+    tool = fork_server.shell_command()
+    line = f"cat {stereo} | {tool} upsample - -o - | {tool} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
     subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=HANG_S)
     info = soundfile.info(tmp_path / "b.flac")
     assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
@@ -242,7 +241,7 @@ def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> No
     soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
     master, slave = pty.openpty()
     command = [*COMMAND, "upsample", str(tmp_path / "a.wav"), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=HANG_S)
+    done = fork_server.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=HANG_S)
     os.close(slave)
     talk = os.read(master, 100_000)
     os.close(master)

@@ -133,7 +133,7 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
 
 def test_076_a_reader_that_goes_away(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
-    command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav --model none -o -"
+    command = f"{fork_server.shell_command()} upsample {tmp_path}/a.wav --model none -o -"
     line = f"{command} | head -c 100 >/dev/null; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -180,7 +180,8 @@ def test_079_no_audio_to_a_terminal(recording: Path) -> None:
     ("stream", "message"), [("<&-", "standard input is closed"), ("</dev/null", "standard input: is empty")]
 )
 def test_080_standard_input_closed_or_empty(stream: str, message: str, tmp_path: Path) -> None:
-    line = f"{sys.executable} -m audiosr_cli upsample - --model none -o {tmp_path}/a.wav {stream}"
+    command = f"{sys.executable} -m audiosr_cli" if stream == "<&-" else fork_server.shell_command()
+    line = f"{command} upsample - --model none -o {tmp_path}/a.wav {stream}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"audiosr: {message}")
