@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from audiosr_cli.batch.ray import Cluster
     from audiosr_cli.batch.run import Event, Existing, Outcome, OutputPlan
     from audiosr_cli.pipelines import CommandOptions, PipelineConfig
-    from audiosr_cli.streaming.options import Options
+    from audiosr_cli.streaming.options import Channels, Options
     from audiosr_cli.streaming.pipeline import Pipeline
 
 _PROCESS_FILES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # such a name is another file, or none, in a worker
@@ -92,7 +92,7 @@ def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
 
 def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Options:
     from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
-    from audiosr_cli.streaming.options import Options
+    from audiosr_cli.streaming.options import Channels, Options
 
     device = pick_device(shared.device) if cluster is None else cluster.device
     processes = max(1, min(shared.jobs or 1, recordings))
