@@ -92,7 +92,7 @@ def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
 
 def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Options:
     from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
-    from audiosr_cli.streaming.options import Channels, Options
+    from audiosr_cli.streaming.options import Options
 
     device = pick_device(shared.device) if cluster is None else cluster.device
     processes = max(1, min(shared.jobs or 1, recordings))
