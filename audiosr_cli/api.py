@@ -16,8 +16,6 @@ from typing import Literal, get_args
 
 from audiosr_cli import arguments
 from audiosr_cli.arguments import Source
-from audiosr_cli.audio.arrays import ArrayReader
-from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.contract import Task
@@ -26,7 +24,7 @@ from audiosr_cli.models import Model
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision, pick_device
 from audiosr_cli.runtime.memory import explain_out_of_memory
-from audiosr_cli.streaming.options import Channels, Samples
+from audiosr_cli.streaming.options import Channels, HumPolicy, Samples
 from audiosr_cli.streaming.recording import Report
 
 __all__ = ["Report", "Result", "list_models", "load_model", "separate", "separate_sr", "upsample"]
@@ -57,11 +55,14 @@ def separate(
     speakers: int = 2,
     model: str | os.PathLike[str] | None = None,
     residual: bool = False,
+    hum: HumPolicy = "remove",
     channels: Channels = "each",
     audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
+    start_s: float | None = None,
+    end_s: float | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     batch: int = 1,
@@ -80,13 +81,19 @@ def separate(
         speakers: Number of speakers.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         residual: Return one more output, the input minus all separated speakers.
+        hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
+            equal shares to them, "keep" leaves them to the model.
         channels: "each" processes every channel by itself, "mix" their mean; a number, counted from 1, only that one.
         audio_stream: Which stream of sound of a video or the like is read, counted from 1; None for the default one.
         clip: What to do if samples of the output exceed full scale: "warn" keeps them and warns, "rescale" turns all
             outputs down by the same gain, "error" raises SampleError.
         strict: Raise InputError for damage in a recording, in place of a warning.
-        nonfinite: What to do about NaN and infinite samples: "error" raises InputError, "zero" replaces them and warns.
-        device: "auto", "cpu" or "cuda"; "auto" is CUDA if there is a device.
+        nonfinite: What to do about samples that are NaN or infinite: "error" raises InputError, "zero" replaces them
+            and warns.
+        start_s: Where the part begins that is processed, in seconds; None is the beginning. The part is processed as a
+            recording of its own, from the sample nearest to ``start_s`` up to the one nearest to ``end_s``.
+        end_s: Where it ends, in seconds; None is the end. Nothing behind it is read.
+        device: "auto", "cpu", "cuda", or "cuda:1" for the second GPU; "auto" is CUDA if there is a device.
         precision: "auto", "float32" or "bf16"; "auto" is bf16 where that is faster.
         batch: Number of windows that pass through the model at once, 1 to 256.
         threads: Number of batches processed in parallel on the CPU, 1 to 256; None is the number of cores, at most 4.
@@ -99,7 +106,8 @@ def separate(
 
     Raises:
         UsageError: If an argument is invalid, or no model separates that many speakers.
-        InputError: If the recording cannot be read, is damaged (with ``strict``) or has samples that are not finite.
+        InputError: If the recording cannot be read, is damaged (with ``strict``), has samples that are not finite or
+            ends before ``start_s``.
         SampleError: If the output is not finite, or exceeds full scale with ``clip="error"``.
         ModelError: If the model cannot be loaded, or is for another task.
         AudioSRError: If memory runs out or the operating system refuses something; base of the others.
@@ -118,11 +126,14 @@ def separate(
         >>> audiosr_cli.separate(mixture, sample_rate, residual=True).audio.shape
         (3, 1, 16000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream)
+    options = arguments.options(
+        device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
+    )
     command = SeparateOptions(
         arguments.integer("speakers", speakers, 1),
         arguments.model_name("model", model),
         arguments.flag("residual", residual),
+        arguments.hum_policy(hum),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
@@ -142,6 +153,8 @@ def upsample(
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
+    start_s: float | None = None,
+    end_s: float | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     batch: int = 1,
@@ -164,6 +177,8 @@ def upsample(
         clip: As in ``separate``.
         strict: As in ``separate``.
         nonfinite: As in ``separate``.
+        start_s: As in ``separate``.
+        end_s: As in ``separate``.
         device: As in ``separate``.
         precision: As in ``separate``.
         batch: As in ``separate``.
@@ -187,7 +202,9 @@ def upsample(
         >>> result.audio.shape, result.sample_rate
         ((1, 234714), 48000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream)
+    options = arguments.options(
+        device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
+    )
     command = UpsampleOptions(
         arguments.rate("rate", rate),
         arguments.model_name("model", model),
@@ -207,11 +224,14 @@ def separate_sr(
     model: str | os.PathLike[str] | None = None,
     restorer: str | os.PathLike[str] | None = None,
     upsampler: str | os.PathLike[str] | None = None,
+    hum: HumPolicy = "remove",
     channels: Channels = "each",
     audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
+    start_s: float | None = None,
+    end_s: float | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     batch: int = 1,
@@ -230,11 +250,14 @@ def separate_sr(
             upsampler, None picks a bundled model if one fits.
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
             given or there is no restorer.
+        hum: As in ``separate``.
         channels: As in ``separate``.
         audio_stream: As in ``separate``.
         clip: As in ``separate``.
         strict: As in ``separate``.
         nonfinite: As in ``separate``.
+        start_s: As in ``separate``.
+        end_s: As in ``separate``.
         device: As in ``separate``.
         precision: As in ``separate``.
         batch: As in ``separate``.
@@ -257,13 +280,16 @@ def separate_sr(
         >>> result.audio.shape, result.sample_rate
         ((2, 1, 80371), 16000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream)
+    options = arguments.options(
+        device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
+    )
     command = SeparateSROptions(
         arguments.integer("speakers", speakers, 1),
         None if rate is None else arguments.rate("rate", rate),
         arguments.model_name("model", model),
         arguments.model_name("restorer", restorer),
         arguments.model_name("upsampler", upsampler),
+        arguments.hum_policy(hum),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
@@ -273,7 +299,7 @@ def load_model(model: str | os.PathLike[str], device: str = "cpu") -> Model:
 
     Args:
         model: Name of a bundled model or path of a checkpoint.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
         The network. It maps (B, C, T) float32 at ``spec.in_rate`` Hz to (B, S, C, (T - 2 * context) * ratio); see
@@ -321,23 +347,12 @@ def list_models(task: str | None = None) -> list[str]:
 
 def _run(source: Source, sample_rate: int | None, config: PipelineConfig, progress: object) -> Result:
     """Process ``source``; warnings point at the caller's caller, which is the user's code."""
-    if progress is not None and not callable(progress):
-        raise UsageError(f"progress = {arguments.shortened(progress)}: expected a function of two arguments, or None")
     with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate, config.options) as reader:
-        audio, report = config.build().in_memory(reader, _progress_of_frames(reader, progress) if progress else None)
+        on_frames = arguments.progress(progress, reader, config.options)
+        audio, report = config.build().in_memory(reader, on_frames)
     for line in report.warnings:
         warnings.warn(line, AudioSRWarning, stacklevel=3)
     return Result(audio, report.rate_out, report)
-
-
-def _progress_of_frames(reader: AudioReader | ArrayReader, progress: ProgressCallback) -> Callable[[int], None]:
-    """Convert the engine's frames to the seconds that ``progress`` is called with."""
-    total = None if reader.frames is None else reader.frames / reader.sample_rate
-
-    def report(frames: int) -> None:
-        progress(frames / reader.sample_rate, total)
-
-    return report
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any, BinaryIO, Literal, SupportsIndex, cast, get_args
@@ -22,7 +22,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import Precision, pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Channels, Options
+from audiosr_cli.streaming.options import Channels, HumPolicy, Options
 
 Source = NDArray[np.floating] | torch.Tensor | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
@@ -72,25 +72,47 @@ def options(
     clip: str,
     strict: bool,
     nonfinite: str,
-    audio_stream: int | None = None,
+    audio_stream: int | None,
+    start_s: float | None,
+    end_s: float | None,
 ) -> Options:
     """Check the options that all functions share. Raises UsageError."""
-    device = pick_device(choice("device", device, ("auto", "cpu", "cuda")))
+    if not isinstance(device, str):
+        raise UsageError(f"device = {shortened(device)}: expected the name of a device, such as 'cpu' or 'cuda:1'")
+    device = pick_device(device)
     if isinstance(channels, str):
         choice("channels", channels, ("each", "mix"))
     else:
         channels = integer("channels", channels, 1)
     return Options(
-        device,
-        integer("batch", batch, 1, _MAX_PARALLEL),
-        cast("ClipPolicy", choice("clip", clip, get_args(ClipPolicy))),
-        channels,
-        flag("strict", strict),
-        cast("Literal['error', 'zero']", choice("nonfinite", nonfinite, ("error", "zero"))),
-        pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
-        pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
-        None if audio_stream is None else integer("audio_stream", audio_stream, 1),
+        device=device,
+        batch=integer("batch", batch, 1, _MAX_PARALLEL),
+        clip=cast("ClipPolicy", choice("clip", clip, get_args(ClipPolicy))),
+        channels=channels,
+        strict=flag("strict", strict),
+        nonfinite=cast("Literal['error', 'zero']", choice("nonfinite", nonfinite, ("error", "zero"))),
+        bf16=pick_bf16(cast("Precision", choice("precision", precision, get_args(Precision))), device),
+        threads=pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
+        start_s=seconds("start_s", start_s),
+        end_s=seconds("end_s", end_s),
+        audio_stream=None if audio_stream is None else integer("audio_stream", audio_stream, 1),
     )
+
+
+def progress(callback: object, reader: AudioReader | ArrayReader, options: Options) -> Callable[[int], None] | None:
+    """Convert the frames that the engine counts to the seconds that ``callback`` is called with. Raises UsageError."""
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise UsageError(f"progress = {shortened(callback)}: expected a function of two arguments, or None")
+    frames = options.count_frames(reader.frames, reader.sample_rate)
+    total_s = None if frames is None else frames / reader.sample_rate
+    return lambda done: callback(done / reader.sample_rate, total_s)
+
+
+def hum_policy(value: object) -> HumPolicy:
+    """Return ``value`` if it says what happens to hum. Raises UsageError."""
+    return cast("HumPolicy", choice("hum", value, get_args(HumPolicy)))
 
 
 def sampling(steps: int | None, guidance: float | None, seed: int | None) -> Sampling | None:
@@ -134,6 +156,14 @@ def number(name: str, value: object) -> float | None:
     if not math.isfinite(number):
         raise UsageError(f"{name} = {shortened(value)}: expected a finite number")
     return number
+
+
+def seconds(name: str, value: object) -> float | None:
+    """Return ``value`` if it is a time in seconds from 0 on, or None. Raises UsageError."""
+    time_s = number(name, value)
+    if time_s is not None and time_s < 0:
+        raise UsageError(f"{name} = {time_s:g}: must be at least 0")
+    return time_s
 
 
 def flag(name: str, value: object) -> bool:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from audiosr_cli import __version__
+from audiosr_cli.audio.formats import FORMATS
 from audiosr_cli.audio.read import codecs
-from audiosr_cli.audio.write import FORMATS, writable
+from audiosr_cli.audio.write import writable
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import AudioSRError
 from audiosr_cli.pipelines import CommandOptions, SeparateOptions, SeparateSROptions, UpsampleOptions, default_options

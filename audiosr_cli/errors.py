@@ -6,10 +6,13 @@ AudioSRError            what is wrong, with the value, and what to do
 ├── SampleError         samples that must not be written: not finite, or clipped under ``--clip error``
 ├── OutputError         a target that cannot or must not be written
 ├── ModelError          weights or a model config that cannot be used
+│   └── ModelChoiceError    a name or path that is no model, or a model for another task; a UsageError, too
 ├── TrainingError       data or settings that cannot be used for training
 └── BenchError          a measurement that failed
 AudioSRWarning          a result that is usable, with something to know about it (Python API)
 """
+
+from __future__ import annotations
 
 import os
 
@@ -18,6 +21,7 @@ __all__ = [
     "AudioSRWarning",
     "BenchError",
     "InputError",
+    "ModelChoiceError",
     "ModelError",
     "OutputError",
     "SampleError",
@@ -28,9 +32,20 @@ __all__ = [
 
 
 class AudioSRError(Exception):
-    """Base class of all errors that a user can meet; ``exit_code`` is that of the command."""
+    """Base class of all errors that a user can meet; ``exit_code`` is that of the command.
+
+    Args:
+        message: What is wrong, with the value, in one line.
+        hint: What to try, in one line. The command prints it below the message; a traceback shows it as a note.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(AudioSRError):
@@ -53,6 +68,10 @@ class OutputError(AudioSRError):
 
 class ModelError(AudioSRError):
     """Weights or a model config cannot be used."""
+
+
+class ModelChoiceError(ModelError, UsageError):
+    """A name or path leads to no model, or to a model for another task."""
 
 
 class TrainingError(AudioSRError):

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Protocol
 from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.checkpoints.catalogue import default_model
 from audiosr_cli.checkpoints.store import load_model
-from audiosr_cli.errors import ModelError, UsageError
+from audiosr_cli.errors import ModelChoiceError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.options import HumPolicy, Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
@@ -39,6 +39,8 @@ class SeparateOptions:
         speakers: Number of speakers in the recording.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         residual: Whether the last output is the input minus all separated speakers.
+        hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
+            equal shares to them, "keep" leaves them to the model.
 
     Example:
         >>> from audiosr_cli.pipelines import SeparateOptions
@@ -51,6 +53,7 @@ class SeparateOptions:
     speakers: int = 2
     model: str | None = None
     residual: bool = False
+    hum: HumPolicy = "remove"
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
         """Load the models and return the pipeline that separates speakers.
@@ -62,7 +65,7 @@ class SeparateOptions:
             UsageError: If no model separates that many speakers.
             ModelError: If the model cannot be loaded, or is for another task.
         """
-        options = options or default_options("cpu")
+        options = replace(options or default_options("cpu"), hum=self.hum)
         return _separation(self.speakers, self.model or _find_separator(self.speakers), options, self.residual)
 
 
@@ -121,6 +124,7 @@ class SeparateSROptions:
             upsampler, None picks a bundled model if one fits.
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
             given or there is no restorer.
+        hum: As in ``SeparateOptions``.
 
     Example:
         >>> from audiosr_cli.pipelines import SeparateSROptions
@@ -135,6 +139,7 @@ class SeparateSROptions:
     model: str | None = None
     restorer: str | None = None
     upsampler: str | None = None
+    hum: HumPolicy = "remove"
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
         """Load the models and return the pipeline that separates at a low sample rate and restores bandwidth.
@@ -150,7 +155,7 @@ class SeparateSROptions:
             _check_rate(self.rate)
         elif self.upsampler is not None and self.restorer != "none":
             raise UsageError("--upsampler has no effect without --rate; give --rate, or use --restorer none")
-        options = options or default_options("cpu")
+        options = replace(options or default_options("cpu"), hum=self.hum)
         model = self.model or _find_separator(self.speakers, lowest_rate=True)
         separation = _separation(self.speakers, model, options)
         separator = separation.models[0]
@@ -175,7 +180,7 @@ class PipelineConfig:
         Raises:
             AudioSRError: If the options are invalid or a model cannot be loaded.
         """
-        return self.command.pipeline(self.options)
+        return replace(self.command.pipeline(self.options), command=self.command.command)
 
 
 def default_options(device: str = "auto") -> Options:
@@ -194,13 +199,15 @@ def load_speaker_encoder() -> SpeakerEncoder:
 def _load(task: str, model: str | None, options: Options) -> Model:
     network = load_model(model or default_model(task), options.device)
     if network.spec.task != task:
-        raise ModelError(f"{network.spec.name}: expected a model for {task}; this one is for {network.spec.task}")
+        message = f"{network.spec.name}: expected a model for {task}; this one is for {network.spec.task}"
+        raise ModelChoiceError(message, f"models for {task}: {', '.join(catalogue.names(task))}")
     return network
 
 
 def _check_rate(rate: int) -> None:
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
-        raise UsageError(f"--rate {rate}: must be between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz")
+        hint = f"did you mean {rate}k?" if MIN_RATE_HZ <= 1000 * rate <= MAX_RATE_HZ else None
+        raise UsageError(f"--rate {rate}: must be between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz", hint)
 
 
 def _separation(speakers: int, model: str, options: Options, residual: bool = False) -> Pipeline:

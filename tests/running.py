@@ -11,6 +11,7 @@ from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import soundfile
 from conftest import HANG_S
@@ -30,7 +31,7 @@ def audiosr(*arguments: object, before: Sequence[str] = (), **options: Any) -> s
     ``before`` is a command that runs it; ``options`` are those of ``subprocess.run``.
     """
     command = [*before, *COMMAND, *(part if isinstance(part, bytes) else str(part) for part in arguments)]
-    done = subprocess.run(command, **({"input": b"", "capture_output": True, "timeout": HANG_S} | options))
+    done = fork_server.run(command, **({"input": b"", "capture_output": True, "timeout": HANG_S} | options))
     assert b"Traceback" not in (done.stderr or b""), done.stderr
     return done
 
@@ -40,7 +41,8 @@ def inside(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
     with chdir(cwd or "."):
         done = CliRunner().invoke(app, [str(part) for part in arguments], input=b"")
     if isinstance(error := done.exception, AudioSRError):  # main() prints it and exits with its code
-        stderr = done.stderr_bytes + f"audiosr: {error}\n".encode()
+        hint = "" if error.hint is None else f"hint: {error.hint}\n"
+        stderr = done.stderr_bytes + f"audiosr: {error}\n{hint}".encode()
         return subprocess.CompletedProcess(arguments, error.exit_code, done.stdout_bytes, stderr)
     if error is not None and not isinstance(error, SystemExit):
         raise error
@@ -50,7 +52,7 @@ def inside(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """Start the command, and do not wait for it."""
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(
+    return fork_server.popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     )
 

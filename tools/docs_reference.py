@@ -20,8 +20,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from audiosr_cli.cli.commands import GROUPS
 from audiosr_cli.cli.main import app
-from audiosr_cli.cli.options import GROUPS
 from audiosr_cli.models.registry import architectures, get_architecture
 from audiosr_cli.train.config import RunConfig
 from audiosr_cli.train.tasks import TASKS

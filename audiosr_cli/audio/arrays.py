@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.read import BLOCK
+from audiosr_cli.audio.trim import frame_range
 from audiosr_cli.audio.wav import MAX_CHANNELS, RATES
-from audiosr_cli.errors import UsageError
+from audiosr_cli.errors import InputError, UsageError
 
 
 class ArrayReader:
@@ -35,21 +36,36 @@ class ArrayReader:
         self._audio = np.atleast_2d(np.asarray(audio))
         self.sample_rate = sample_rate
         self.channels, self.frames = self._audio.shape
+        self._first, self._last = 0, self.frames
+        self.notes = list[str]()
         self.warnings = [] if self.frames else [f"{self.name}: holds no samples"]
+
+    def trim(self, start_s: float | None, end_s: float | None) -> None:
+        """Restrict ``blocks`` and ``peek`` to the part between two times in seconds; None is the beginning or end.
+
+        Raises:
+            InputError: If the array ends before the part begins.
+        """
+        first, last = frame_range(start_s, end_s, self.sample_rate)
+        if first and first >= self.frames:
+            length_s = self.frames / self.sample_rate
+            raise InputError(f"{self.name}: start_s = {start_s:g} is not before its end; it is {length_s:.3f} s long")
+        self._first, self._last = first, self.frames if last is None else min(last, self.frames)
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in blocks (C, T) of at most ``frames``, as float32 copies."""
-        return self._blocks(self.frames, frames)
+        return self._blocks(self._last, frames)
 
     def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
         """Yield blocks (C, T) until ``seconds`` are reached; ``blocks`` starts at the beginning again."""
-        return self._blocks(min(self.frames, seconds * self.sample_rate), BLOCK)
+        return self._blocks(min(self._last, self._first + seconds * self.sample_rate), BLOCK)
 
     def _blocks(self, end: float, frames: int) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, math.ceil(end), frames):
+        end = math.ceil(end)
+        for start in range(self._first, end, frames):
             with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which the next check finds
                 # A copy: torch warns of read-only arrays and does not take every byte order.
-                block = np.array(self._audio[:, start : start + frames], np.float32, order="C")
+                block = np.array(self._audio[:, start : min(start + frames, end)], np.float32, order="C")
             yield block
 
 

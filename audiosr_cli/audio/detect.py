@@ -30,6 +30,7 @@ _TS_PACKET = 188
 # Formats without a header: only the name tells. ITU-T G.722 at 64 kbit/s, and G.726 at 32 kbit/s, both as sent.
 _HEADERLESS = {".g722": "g722", ".722": "g722", ".g726": "g726"}
 _HEAD_BYTES = 1 << 16
+_TAG_BYTES = 1 << 14  # of a pipe, in which its tags are looked for
 _MAX_ZERO_BYTES = 1 << 24  # that may precede the first frame
 _MAX_TAG_BYTES = 1 << 25  # cover art of 32 MiB
 
@@ -146,6 +147,7 @@ def _open_ogg(source: ByteSource, audio_stream: int | None) -> Decoder:
     if source.seekable():
         source.file()
     else:
+        source.head(_TAG_BYTES)
         source.rewind()
     source.commit()
     decoder = MediaDecoder(OggTracks(source.read, source.name, audio_stream), source.name)
@@ -158,6 +160,7 @@ def _open_media(source: ByteSource, audio_stream: int | None, demuxer: str | Non
     if source.seekable():
         data: ByteInput = FileInput(source.file(), source.name)
     else:
+        source.head(_TAG_BYTES)
         source.rewind()
         source.commit()
         data = ByteInput(source.read, source.name)

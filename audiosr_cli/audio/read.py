@@ -16,6 +16,8 @@ from audiosr_cli.audio.ogg import encoded_rate
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.sndfile import codecs
 from audiosr_cli.audio.source import ByteSource, EncodedBytes, EncodedSource
+from audiosr_cli.audio.tags import Metadata, read_metadata
+from audiosr_cli.audio.trim import Trim
 from audiosr_cli.audio.wav import RATES
 
 __all__ = ["SUFFIXES", "AudioReader", "EncodedBytes", "EncodedSource", "codecs", "read_channels", "read_mono"]
@@ -62,6 +64,7 @@ class AudioReader:
         try:
             first_page = self._source.head(128)
             self._decoder = open_decoder(self._source, audio_stream)
+            self._source.commit()
         except BaseException:
             self._source.close()
             raise
@@ -70,23 +73,28 @@ class AudioReader:
         rate = encoded_rate(first_page) or self.sample_rate
         self.encoded_rate = rate if rate in RATES else self.sample_rate
         self.frames, self.warnings, self.notes = decoder.frames, decoder.warnings, decoder.notes
+        self.trim(None, None)
         self._done = 0
         self._peeked = deque[NDArray[np.float32]]()
+
+    def trim(self, start_s: float | None, end_s: float | None) -> None:
+        """Restrict ``blocks`` and ``peek`` to the part between two times in seconds; None is the beginning or end."""
+        self._trim = Trim(start_s, end_s, self.sample_rate, self.name)
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in blocks (C, T) of at most ``frames`` frames; iterate only once.
 
         Raises:
-            InputError: If the recording cannot be read.
+            InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
         """
         while self._peeked:
             yield self._peeked.popleft()
-        yield from self._blocks(frames)
+        yield from self._trim.cut(self._blocks(frames))
 
     def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
         """Yield the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too."""
-        frames = seconds * self.sample_rate
-        for block in self._blocks(BLOCK):
+        frames = seconds * self.sample_rate + self._trim.first
+        for block in self._trim.cut(self._blocks(BLOCK)):
             self._peeked.append(block)
             yield block
             if self._done >= frames:
@@ -96,6 +104,10 @@ class AudioReader:
         while (block := self._decoder.read(frames)).shape[1]:
             self._done += block.shape[1]
             yield block
+
+    def metadata(self) -> Metadata:
+        """Read tags, cover art and the like; of a pipe, what comes before its samples."""
+        return read_metadata(self._source.reopened())
 
     def check_unchanged(self) -> None:
         """Raise InputError if the file has been removed or modified since it was opened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -9,7 +10,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from audiosr_cli.errors import InputError
 
@@ -19,6 +20,7 @@ EncodedBytes = bytes | bytearray | memoryview
 EncodedSource = str | os.PathLike[str] | BinaryIO | EncodedBytes
 
 _COPY_BYTES = 1 << 20  # bytes a read of a file object
+_MAX_BEGINNING_BYTES = 1 << 24  # of a pipe, for its metadata
 
 
 class ByteSource:
@@ -43,6 +45,7 @@ class ByteSource:
         self._head = bytearray()  # what has been read while recording
         self._at = 0  # position within the head
         self._recording = True
+        self._beginning = b""  # what was read before there was no way back
         try:
             self._stream = self._open(source)
         except BaseException:
@@ -76,6 +79,8 @@ class ByteSource:
 
     def commit(self) -> None:
         """Keep no more of what is read: there is no way back from here on."""
+        if self._recording:
+            self._beginning = bytes(self._head[:_MAX_BEGINNING_BYTES])
         self._recording = False
 
     def seekable(self) -> bool:
@@ -94,6 +99,12 @@ class ByteSource:
         self._stream.seek(0)
         os.lseek(self._stream.fileno(), 0, os.SEEK_SET)  # libraries use the descriptor, which buffering has moved
         return self._stream
+
+    def reopened(self) -> BinaryIO:
+        """Return the bytes from the first one on, whatever has been read; of a pipe those read before ``commit``."""
+        if self._stream.seekable():
+            return io.BufferedReader(_View(self._stream.fileno()))
+        return io.BytesIO(self._beginning or bytes(self._head))
 
     def check_unchanged(self) -> None:
         """Raise InputError if the file has been removed or modified since it was opened."""
@@ -166,6 +177,35 @@ class ByteSource:
             if not piece:
                 return
             spool.write(piece)
+
+
+class _View(io.RawIOBase):
+    """A file as its descriptor shows it, with a position of its own."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor, self._position = descriptor, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        self._position = offset + (os.fstat(self._descriptor).st_size if start is None else start)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read from the position on into ``buffer``."""
+        data = os.pread(self._descriptor, len(buffer), self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

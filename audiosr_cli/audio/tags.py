@@ -2,43 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from audiosr_cli.audio import riff
+from audiosr_cli.audio.media_tags import cleaned, read_media
+from audiosr_cli.audio.metadata import Marker, Metadata
+from audiosr_cli.audio.provenance import provenance_of
+from audiosr_cli.audio.tail_chunks import read_aiff_markers
+from audiosr_cli.errors import AudioSRError
+
+__all__ = ["Marker", "Metadata", "provenance_of", "read_metadata"]
 
 
-@dataclass(frozen=True)
-class Marker:
-    """A named position or region of a recording.
+def read_metadata(source: str | os.PathLike[str] | BinaryIO) -> Metadata:
+    """Read what a recording says of itself. Damaged metadata are left out and never an error.
 
-    Attributes:
-        start_s: Seconds from the start.
-        length_s: Seconds; 0 for a position.
-        label: Its name, may be empty.
+    Args:
+        source: A path, or a binary file object that can seek, which is read from its start.
+
+    Returns:
+        The metadata, bounded in size; empty for what is not a file.
     """
+    if not isinstance(source, str | os.PathLike):
+        return _read(source)
+    try:
+        if not Path(source).is_file():
+            return Metadata()
+        with open(source, "rb") as file:
+            return _read(file)
+    except (OSError, ValueError, AudioSRError):
+        return Metadata()
 
-    start_s: float
-    length_s: float = 0.0
-    label: str = ""
+
+def _read(file: BinaryIO) -> Metadata:
+    try:
+        file.seek(0)
+        is_riff = riff.is_riff(file.read(16))
+        file.seek(0)
+        if not is_riff:
+            metadata = read_media(file)
+            return replace(metadata, markers=metadata.markers or read_aiff_markers(file))
+        metadata, id3 = riff.metadata_of(riff.read_chunks(file))
+        metadata = replace(metadata, tags=cleaned(dict(metadata.tags)))
+    except (OSError, ValueError, AudioSRError):
+        return Metadata()
+    return metadata if id3 is None else _with_id3(metadata, id3)
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """What a recording says of itself; all of it may be absent.
-
-    Attributes:
-        tags: Text tags, under FFmpeg's lower-case names (title, artist, album, date, genre, comment ...).
-        cover: Cover art, a JPEG or PNG file.
-        bext: Body of the EBU broadcast chunk; its time reference counts samples at ``sample_rate``.
-        ixml: Body of the iXML chunk.
-        markers: Cue points and regions.
-        channel_mask: WAVE's speaker positions, one bit a channel; 0 if unknown.
-        sample_rate: Hz of the recording, the unit of bext's time reference; 0 if unknown.
-    """
-
-    tags: Mapping[str, str] = field(default_factory=dict)
-    cover: bytes | None = None
-    bext: bytes | None = None
-    ixml: bytes | None = None
-    markers: tuple[Marker, ...] = ()
-    channel_mask: int = 0
-    sample_rate: int = 0
+def _with_id3(metadata: Metadata, tag: bytes) -> Metadata:
+    """Add what an ID3 tag in a WAV file says; INFO, which is always there for others to read, goes first."""
+    try:
+        other = read_media(io.BytesIO(riff.head_only(tag)))
+    except (OSError, ValueError, AudioSRError):
+        return metadata
+    return replace(
+        metadata,
+        tags={**other.tags, **metadata.tags},
+        cover=other.cover,
+        provenance=metadata.provenance or other.provenance,
+        dropped=metadata.dropped + other.dropped,
+    )

@@ -7,6 +7,7 @@ both.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,7 +21,11 @@ RATES = range(1_000, 768_001)
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
+W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of the GUIDs of its chunks, behind an id of four letters
+W64_WAVE, W64_FMT, W64_DATA = (name + W64_TAIL for name in (b"wave", b"fmt ", b"data"))
 _DS64_BYTES = 28
+_USUAL_MASKS = {1: 0x4, 2: 0x3}  # mono is the centre, stereo is left and right
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class WavFormat:
         bits: Bits a sample: 8, 16, 24 or 32 (PCM), 32 or 64 (float).
         is_float: Whether samples are IEEE floats.
         big_endian: Whether the file is RIFX.
+        channel_mask: The speaker position of each channel, one bit each; 0 leaves them open.
         sample_bytes: Bytes that a sample occupies, where they are more than it has bits; 0: no more.
     """
 
@@ -41,6 +47,7 @@ class WavFormat:
     bits: int
     is_float: bool = False
     big_endian: bool = False
+    channel_mask: int = 0
     sample_bytes: int = 0
 
     @property
@@ -65,42 +72,63 @@ def check_shape(sample_rate: int, channels: int, name: str) -> None:
         raise InputError(f"{name}: {channels} channels; the number must be between 1 and {MAX_CHANNELS}")
 
 
-def header(wav_format: WavFormat, frames: int | None) -> bytes:
+def _format_body(wav_format: WavFormat) -> bytes:
+    """Return the body of the fmt chunk."""
+    codec = FLOAT if wav_format.is_float else PCM
+    unusual = wav_format.channel_mask not in (0, _USUAL_MASKS.get(wav_format.channels))
+    extensible = wav_format.channels > 2 or (wav_format.bits > 16 and not wav_format.is_float) or unusual
+    rate, width = wav_format.sample_rate, wav_format.frame_bytes
+    fmt = struct.pack("<HHIIHH", codec, wav_format.channels, rate, rate * width, width, wav_format.bits)
+    if extensible:
+        extension = struct.pack("<HHIH", 22, wav_format.bits, wav_format.channel_mask, codec) + GUID_TAIL
+        return struct.pack("<H", EXTENSIBLE) + fmt[2:] + extension
+    return fmt + struct.pack("<H", 0) if wav_format.is_float else fmt
+
+
+def header(wav_format: WavFormat, frames: int | None, chunks: bytes = b"") -> bytes:
     """Build a little-endian WAV header, which has the same length for every number of frames.
 
     Past 4 GiB the JUNK chunk becomes ds64 and the file RF64 (EBU Tech 3306). The header is WAVEX with more than two
-    channels, or more than 16 bits of PCM.
+    channels, more than 16 bits of PCM, or an unusual channel mask.
 
     Args:
         wav_format: The sample format.
         frames: Samples of each channel; None leaves the sizes open (0xFFFFFFFF), for pipes.
+        chunks: Further chunks, which come before the samples.
 
     Returns:
         The bytes up to the first sample.
     """
-    codec = FLOAT if wav_format.is_float else PCM
-    extensible = wav_format.channels > 2 or (wav_format.bits > 16 and not wav_format.is_float)
-    rate, width = wav_format.sample_rate, wav_format.frame_bytes
-    fmt = struct.pack("<HHIIHH", codec, wav_format.channels, rate, rate * width, width, wav_format.bits)
-    if extensible:
-        fmt = struct.pack("<H", EXTENSIBLE) + fmt[2:] + struct.pack("<HHIH", 22, wav_format.bits, 0, codec) + GUID_TAIL
-    elif wav_format.is_float:
-        fmt += struct.pack("<H", 0)
+    width, fmt = wav_format.frame_bytes, _format_body(wav_format)
     data = 0xFFFFFFFF if frames is None else frames * width
     header_bytes = 12 + 8 + _DS64_BYTES + 8 + len(fmt) + 12 * wav_format.is_float + 8
-    total = header_bytes - 8 + data + data % 2
+    total = header_bytes + len(chunks) - 8 + data + data % 2
     huge = frames is not None and total > 0xFFFFFFFF
     if huge:
         size_chunk = b"ds64" + struct.pack("<IQQQI", _DS64_BYTES, total, data, frames, 0)
     else:
         size_chunk = b"JUNK" + struct.pack("<I", _DS64_BYTES) + bytes(_DS64_BYTES)
     capped = 0xFFFFFFFF if huge or frames is None else total
-    chunks = [b"RF64" if huge else b"RIFF", struct.pack("<I", capped), b"WAVE", size_chunk]
-    chunks += [b"fmt ", struct.pack("<I", len(fmt)), fmt]
+    pieces = [b"RF64" if huge else b"RIFF", struct.pack("<I", capped), b"WAVE", size_chunk]
+    pieces += [b"fmt ", struct.pack("<I", len(fmt)), fmt]
     if wav_format.is_float:
-        chunks += [b"fact", struct.pack("<II", 4, min(frames if frames is not None else 0xFFFFFFFF, 0xFFFFFFFF))]
-    chunks += [b"data", struct.pack("<I", min(data, 0xFFFFFFFF))]
-    return b"".join(chunks)
+        pieces += [b"fact", struct.pack("<II", 4, min(frames if frames is not None else 0xFFFFFFFF, 0xFFFFFFFF))]
+    pieces += [chunks, b"data", struct.pack("<I", min(data, 0xFFFFFFFF))]
+    return b"".join(pieces)
+
+
+def w64_header(wav_format: WavFormat, frames: int | None, chunks: bytes = b"") -> bytes:
+    """Build the header of a Sony Wave64 file, as `header` does; sizes are never open, 0 stands for that."""
+    fmt = w64_chunk(W64_FMT, _format_body(wav_format))
+    data = 24 + (frames or 0) * wav_format.frame_bytes
+    total = 40 + len(fmt) + len(chunks) + data
+    head = W64_RIFF + struct.pack("<Q", total) + W64_WAVE + fmt + chunks
+    return head + W64_DATA + struct.pack("<Q", data)
+
+
+def w64_chunk(guid: bytes, body: bytes) -> bytes:
+    """Return a chunk of a Wave64 file, padded to eight bytes."""
+    return guid + struct.pack("<Q", 24 + len(body)) + body + bytes(-len(body) % 8)
 
 
 def encode(samples: NDArray[np.float32] | NDArray[np.int32], wav_format: WavFormat) -> bytes:
@@ -120,12 +148,22 @@ class WavWriter:
         stream: The file or pipe.
         wav_format: The sample format: little-endian PCM of 16, 24 or 32 bits, or float.
         seekable: Whether ``close`` can write the sizes into the header; otherwise they stay open.
+        chunks: Further chunks, which come before the samples.
+        make_header: `header`, or `w64_header` for Wave64, which must be seekable.
     """
 
-    def __init__(self, stream: BinaryIO, wav_format: WavFormat, seekable: bool) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        wav_format: WavFormat,
+        seekable: bool,
+        chunks: bytes = b"",
+        make_header: Callable[[WavFormat, int | None, bytes], bytes] = header,
+    ) -> None:
         assert not wav_format.big_endian and (wav_format.is_float or wav_format.bits in (16, 24, 32))
         self.stream, self.format, self.seekable, self.frames = stream, wav_format, seekable, 0
-        stream.write(header(wav_format, 0 if seekable else None))
+        self._chunks, self._make_header = chunks, make_header
+        stream.write(make_header(wav_format, 0 if seekable else None, chunks))
 
     def write(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
         """Append quantised samples (C, T)."""
@@ -138,5 +176,5 @@ class WavWriter:
             if self.frames * self.format.frame_bytes % 2:
                 self.stream.write(b"\0")
             self.stream.seek(0)
-            self.stream.write(header(self.format, self.frames))
+            self.stream.write(self._make_header(self.format, self.frames, self._chunks))
         self.stream.flush()

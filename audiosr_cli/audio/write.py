@@ -2,121 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Self, cast
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.wav import WavFormat, WavWriter
+from audiosr_cli.audio.formats import BITS, FORMATS, VIDEO_CONTAINERS, OutputFormat
+from audiosr_cli.audio.media_write import MediaEncoder, codec_of, has_encoder
+from audiosr_cli.audio.metadata import Metadata
+from audiosr_cli.audio.remux import VideoSource, has_video
+from audiosr_cli.audio.riff import write_chunks, write_w64_chunks
+from audiosr_cli.audio.sound_write import SoundFileEncoder, can_write
+from audiosr_cli.audio.tail_chunks import append_metadata
+from audiosr_cli.audio.wav import WavFormat, WavWriter, header, w64_header
 from audiosr_cli.errors import OutputError, SampleError
 from audiosr_cli.files.atomic import flush, place, temporary
 
 ClipPolicy = Literal["warn", "rescale", "error"]
-
-# The sample types of each format; the first one is the default.
-FORMATS: dict[str, tuple[str, ...]] = {
-    "wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
-    "flac": ("PCM_16", "PCM_24"),
-    "w64": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
-    "aiff": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
-    "caf": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"),
-    "ogg": ("VORBIS",),
-    "opus": ("OPUS",),
-    "mp3": ("MPEG_LAYER_III",),
-}
-_SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff"}
-_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-_WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # the nearest one if a format lacks a sample type
-_ENCODER_FRAMES = 1 << 16  # one very long Vorbis write overflows libsndfile's stack
-_SYSTEM_ERROR = 2  # libsndfile's code for any error of the operating system
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
-
-
-@dataclass(frozen=True)
-class OutputFormat:
-    """The file format of an output.
-
-    Attributes:
-        container: A key of `FORMATS`.
-        subtype: The sample type, such as "PCM_16".
-        sample_rate: Hz.
-        channels: Number of channels.
-    """
-
-    container: str
-    subtype: str
-    sample_rate: int
-    channels: int
-
-
-def choose_format(
-    container: str, subtype: str | None, input_subtype: str, sample_rate: int, channels: int
-) -> OutputFormat:
-    """Choose the format of an output.
-
-    Args:
-        container: A key of `FORMATS`, or another suffix for one of them.
-        subtype: The sample type; "16", "24" and "32" are short for PCM. None keeps the input's, or the nearest one that
-            the format has; lossy and 8-bit input becomes 16 bit.
-        input_subtype: The input's sample type.
-        sample_rate: Hz.
-        channels: Number of channels.
-
-    Returns:
-        The format.
-
-    Raises:
-        OutputError: If the format is unknown or cannot hold the output.
-    """
-    container = _SUFFIXES.get(container.lower(), container.lower())
-    if container not in FORMATS:
-        raise OutputError(f"unknown output format {container!r}; must be one of {', '.join(FORMATS)}")
-    allowed = FORMATS[container]
-    if subtype is not None:
-        chosen = subtype.upper()
-        chosen = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32"}.get(chosen, chosen)
-        if chosen not in allowed:
-            raise OutputError(f"{container} cannot hold {subtype}; must be one of {', '.join(allowed)}")
-    else:
-        chosen = input_subtype
-        while chosen not in allowed and chosen in _WIDER:
-            chosen = _WIDER[chosen]
-        chosen = chosen if chosen in allowed else allowed[0]
-    if container == "mp3" and (channels > 2 or sample_rate > 48000):
-        raise OutputError(
-            f"mp3 is limited to 2 channels and 48000 Hz, not {channels} at {sample_rate} Hz; use wav or flac"
-        )
-    if container == "flac" and (channels > 8 or sample_rate > 384000):
-        raise OutputError(f"flac is limited to 8 channels and 384000 Hz, not {channels} at {sample_rate} Hz; use wav")
-    if container == "opus" and sample_rate not in _OPUS_RATES:
-        rates = ", ".join(map(str, _OPUS_RATES))
-        raise OutputError(f"opus supports sample rates of {rates} Hz, not {sample_rate}; use another format")
-    return OutputFormat(container, chosen, sample_rate, channels)
-
-
-def writable() -> list[str]:
-    """Return the formats that the installed libsndfile can write."""
-    return [name for name, (subtype, *_) in FORMATS.items() if soundfile.check_format(_libsndfile_name(name), subtype)]
-
-
-def _libsndfile_name(container: str) -> str:
-    return {"opus": "OGG"}.get(container, container.upper())
-
-
-def container_of(path: Path) -> str | None:
-    """Return the output format that the suffix of ``path`` stands for, or None."""
-    suffix = path.suffix.lstrip(".").lower()
-    suffix = _SUFFIXES.get(suffix, suffix)
-    return suffix if suffix in FORMATS else None
 
 
 class Gate:
@@ -132,7 +40,7 @@ class Gate:
     """
 
     def __init__(self, output_format: OutputFormat, clip: ClipPolicy, name: str) -> None:
-        self.bits = _BITS.get(output_format.subtype)
+        self.bits = BITS.get(output_format.subtype)
         self.keeps_overs = output_format.subtype == "FLOAT"
         self.sample_rate, self.clip, self.name = output_format.sample_rate, clip, name
         self.rescales = clip == "rescale" and not self.keeps_overs
@@ -182,6 +90,12 @@ class AudioWriter:
         output_format: The format.
         clip: What happens to samples above full scale.
         exclusive: Fail if ``target`` exists at ``commit``; otherwise replace it.
+        metadata: What the output says of itself.
+        source: A recording; if it has a video and the format can hold one, the output takes it along.
+        audio_stream: Which audio stream of ``source`` the samples replace, counted from 1; None for the default one.
+
+    Attributes:
+        notes: What of metadata and video the format cannot hold, one sentence each.
 
     Raises:
         OutputError: If the target cannot be written.
@@ -189,14 +103,23 @@ class AudioWriter:
     """
 
     def __init__(
-        self, target: str | Path, output_format: OutputFormat, clip: ClipPolicy = "warn", exclusive: bool = False
+        self,
+        target: str | Path,
+        output_format: OutputFormat,
+        clip: ClipPolicy = "warn",
+        exclusive: bool = False,
+        metadata: Metadata | None = None,
+        source: Path | None = None,
+        audio_stream: int | None = None,
     ) -> None:
         self.target, self.output_format, self.exclusive = target, output_format, exclusive
+        self.source, self.audio_stream = source, audio_stream
+        self.metadata = metadata or Metadata()
         self.name = "standard output" if str(target) == "-" else str(target)
         self.gate = Gate(output_format, clip, self.name)
         self._files = ExitStack()  # temporary and open files
         self._spool: BinaryIO | None = None
-        self._sink: WavWriter | soundfile.SoundFile | None = None
+        self._sink: WavWriter | SoundFileEncoder | MediaEncoder | None = None
         self._part: Path | None = None
 
     def __enter__(self) -> Self:
@@ -208,10 +131,15 @@ class AudioWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if isinstance(self._sink, soundfile.SoundFile):
-            self._sink.close()
         with self._named_errors():
+            if isinstance(self._sink, SoundFileEncoder | MediaEncoder):
+                self._sink.abort()
             self._files.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What of metadata and video the format cannot hold."""
+        return [] if self._sink is None or isinstance(self._sink, WavWriter) else self._sink.notes
 
     def _open(self) -> None:
         if self.gate.rescales:
@@ -222,7 +150,7 @@ class AudioWriter:
             if self.output_format.container != "wav":
                 raise OutputError(f"standard output must be wav, not {self.output_format.container}")
             with self._named_errors():
-                self._sink = WavWriter(sys.stdout.buffer, self._wav_format(), seekable=False)
+                self._sink = self._raw_writer(sys.stdout.buffer, seekable=False)
             return
         target = Path(self.target)
         with self._named_errors():
@@ -230,37 +158,41 @@ class AudioWriter:
                 if self.output_format.container != "wav":
                     raise OutputError(f"{self.name}: a pipe or device must be wav, not {self.output_format.container}")
                 stream = self._files.enter_context(open(target, "wb"))
-                self._sink = WavWriter(stream, self._wav_format(), seekable=False)
+                self._sink = self._raw_writer(stream, seekable=False)
                 return
             self._part = self._files.enter_context(temporary(target))
-            if self.output_format.container == "wav":
+            if self.output_format.container in ("wav", "w64"):
                 stream = self._files.enter_context(open(self._part, "xb"))
-                self._sink = WavWriter(stream, self._wav_format(), seekable=True)
+                self._sink = self._raw_writer(stream, seekable=True)
             else:
-                self._sink = self._sound_file(self._part)
+                self._sink = self._encoder(self._part)
 
-    def _wav_format(self) -> WavFormat:
-        bits = _BITS.get(self.output_format.subtype, 32)
-        return WavFormat(
-            self.output_format.sample_rate, self.output_format.channels, bits, self.output_format.subtype == "FLOAT"
-        )
-
-    def _sound_file(self, part: Path) -> soundfile.SoundFile:
-        output_format = self.output_format
-        name = _libsndfile_name(output_format.container)
-        extra = {"compression_level": 0.0, "bitrate_mode": "CONSTANT"} if output_format.container == "mp3" else {}
+    def _encoder(self, part: Path) -> SoundFileEncoder | MediaEncoder:
+        if codec_of(self.output_format) is None:
+            return SoundFileEncoder(part, self.output_format, self.metadata, self.name)
+        holds_video = self.output_format.container in VIDEO_CONTAINERS
+        if not holds_video or self.source is None or not has_video(self.source):
+            return MediaEncoder(part, self.output_format, self.metadata, self.name)
+        video = VideoSource(self.source, self.audio_stream)
         try:
-            return soundfile.SoundFile(
-                os.fsencode(part),
-                "x",
-                output_format.sample_rate,
-                output_format.channels,
-                output_format.subtype,
-                format=name,
-                **extra,
-            )
-        except (soundfile.LibsndfileError, TypeError) as error:
-            raise OutputError(f"{self.name}: cannot be written as {output_format.container}: {error}") from error
+            return MediaEncoder(part, self.output_format, self.metadata, self.name, video)
+        except BaseException:
+            video.close()
+            raise
+
+    def _raw_writer(self, stream: BinaryIO, seekable: bool) -> WavWriter:
+        form, wave64 = self.output_format, self.output_format.container == "w64"
+        bits = BITS.get(form.subtype, 32)
+        mask = self.metadata.channel_mask
+        wav_format = WavFormat(
+            form.sample_rate,
+            form.channels,
+            bits,
+            form.subtype == "FLOAT",
+            channel_mask=mask if mask.bit_count() <= form.channels else 0,
+        )
+        chunks = (write_w64_chunks if wave64 else write_chunks)(self.metadata, form.sample_rate, bits, form.channels)
+        return WavWriter(stream, wav_format, seekable, chunks, w64_header if wave64 else header)
 
     def write(self, block: NDArray[np.float32]) -> None:
         """Append a block (C, T), full scale 1.0."""
@@ -273,13 +205,8 @@ class AudioWriter:
 
     def _encode(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
         with self._named_errors():
-            if isinstance(self._sink, WavWriter):
+            if self._sink is not None:
                 self._sink.write(samples)
-            elif self._sink is not None:
-                if self.gate.bits is not None:  # libsndfile takes integers left-justified in 32 bits
-                    samples = samples.astype(np.int32) << (32 - self.gate.bits)
-                for i in range(0, samples.shape[1], _ENCODER_FRAMES):
-                    self._sink.write(samples[:, i : i + _ENCODER_FRAMES].T)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -289,10 +216,6 @@ class AudioWriter:
             raise
         except OSError as error:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
-        except soundfile.LibsndfileError as error:
-            reason = error.error_string.rstrip(".")
-            hint = "; is the disk full?" if error.code == _SYSTEM_ERROR else ""
-            raise OutputError(f"{self.name}: cannot be written: {reason}{hint}") from error
 
     def finish(self, gain: float = 1.0) -> None:
         """Complete the file on the disk, under its temporary name; spooled samples are multiplied by ``gain``."""
@@ -305,23 +228,10 @@ class AudioWriter:
                     self._encode(self.gate(block * np.float32(gain)))
             if self._sink is not None:
                 self._sink.close()
-        if isinstance(self._sink, soundfile.SoundFile):
-            self._check_written()
         if self._part is not None:
             with self._named_errors():
+                append_metadata(self._part, self.output_format.container, self.metadata, self.output_format.channels)
                 flush(self._part)
-
-    def _check_written(self) -> None:
-        """Read an encoded file back: libsndfile reports no error if the disk fills up while it closes the file."""
-        frames = 0
-        try:
-            with soundfile.SoundFile(os.fsencode(cast(Path, self._part))) as file:
-                while count := len(file.read(_ENCODER_FRAMES, dtype="int16", always_2d=True)):
-                    frames += count
-        except (soundfile.LibsndfileError, ValueError):
-            frames = -1
-        if frames < self.gate.frames:
-            raise OutputError(f"{self.name}: was not written completely; is the disk full?")
 
     def commit(self) -> None:
         """Rename the finished file to its target."""
@@ -329,3 +239,9 @@ class AudioWriter:
             if self._part is not None:
                 place(self._part, Path(self.target), self.exclusive)
             self._files.close()
+
+
+def writable() -> list[str]:
+    """Return the formats that the installed libraries can write."""
+    formats = [OutputFormat(name, subtypes[0], 48000, 1) for name, subtypes in FORMATS.items()]
+    return [known.container for known in formats if has_encoder(known) or can_write(known)]

@@ -12,7 +12,7 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import AudioSRError, OutputError
-from audiosr_cli.files.atomic import sweep
+from audiosr_cli.files.atomic import file_of, sweep
 from audiosr_cli.files.fingerprint import Fingerprint, absolute, fingerprint
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -30,19 +30,23 @@ class OutputPlan:
         naming: Names of the outputs.
         existing: What to do if an output exists.
         subtype: Sample format of the outputs; None follows the input.
+        bitrate: Bit/s of lossy outputs; None for the default of their format.
         fingerprints: Whether to hash inputs and outputs, for a manifest.
         forecasts: Whether to estimate how long slow recordings take.
         own_outputs: Absolute paths that may be replaced whatever ``existing`` says.
         input_inodes: Device and inode of every input; these files are never replaced.
+        keep_time: Whether outputs get the modification time of their recording.
     """
 
     naming: Naming
     existing: Existing = "fail"
     subtype: str | None = None
+    bitrate: int | None = None
     fingerprints: bool = False
     forecasts: bool = False
     own_outputs: frozenset[str] = frozenset()
     input_inodes: frozenset[tuple[int, int]] = frozenset()
+    keep_time: bool = False
 
     def protecting(self, items: Iterable[Item]) -> OutputPlan:
         """Return a copy that never replaces ``items``."""
@@ -73,7 +77,11 @@ class OutputPlan:
         protected = [path for path in existing if absolute(path) not in self.own_outputs]
         if protected and self.existing == "fail":
             raise OutputError(f"{protected[0]}: already exists; use --overwrite or --skip")
-        return [] if protected and len(existing) == len(targets) and self.existing == "skip" else targets
+        if protected and len(existing) == len(targets) and self.existing == "skip":
+            return []
+        for path in existing:
+            self.naming.check_link(path)
+        return targets
 
     def must_be_new(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
         """Return those of ``targets`` that must still not exist when they are written."""
@@ -95,7 +103,7 @@ class RecordingStarted:
     Attributes:
         item: The recording.
         targets: Paths of its outputs, or ``-``.
-        frames: Length in samples as its header states it; None if it does not.
+        frames: Samples to read according to its header; None if it does not say how long it is.
         sample_rate: In Hz.
         forecast_s: Estimated processing time; None if it is short or unknown.
     """
@@ -171,7 +179,8 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
             with AudioReader(item.source, pipeline.options.audio_stream) as reader:
-                rate = pipeline.output_format(reader, plan.naming.output_container, plan.subtype).sample_rate
+                container = plan.naming.output_container
+                rate = pipeline.output_format(reader, container, plan.subtype, plan.bitrate).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
         targets.extend(plan.targets(item, pipeline.outputs, rate or 0))
@@ -183,7 +192,7 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
 def remove_leftovers(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> None:
     """Remove temporary files that killed runs left in the output folders of ``items``."""
     targets = [target for item in items for target in naming.targets(item, outputs, rate) if target != "-"]
-    for folder in {Path(target).parent for target in targets}:
+    for folder in {file_of(Path(target)).parent for target in targets}:
         sweep(folder)
 
 
@@ -214,7 +223,8 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
         _create_folders(targets)
         input_fingerprint = fingerprint(reader.path) if plan.fingerprints and reader.path else None
         forecast_s = pipeline.forecast(reader) if plan.forecasts else None
-        on_event(RecordingStarted(item, targets, reader.frames, reader.sample_rate, forecast_s))
+        frames = pipeline.options.count_frames(reader.frames, reader.sample_rate)
+        on_event(RecordingStarted(item, targets, frames, reader.sample_rate, forecast_s))
         report = pipeline.file(
             reader,
             targets,
@@ -222,10 +232,27 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
             plan.subtype,
             lambda frames: on_event(RecordingProgress(item, frames)),
             plan.must_be_new(targets),
+            plan.bitrate,
         )
+        if plan.keep_time:
+            report.notes += _copy_time(reader, targets)
     paths = [Path(target) for target in targets if target != "-"] if plan.fingerprints else []
     fingerprints = [fingerprint(path) for path in paths if path.is_file()]
     return Outcome(item, report, input_fingerprint=input_fingerprint, output_fingerprints=fingerprints)
+
+
+def _copy_time(reader: AudioReader, targets: Sequence[str | Path]) -> list[str]:
+    """Give the outputs the modification time of the recording; return a note if it has none, or they take none."""
+    if reader.path is None:
+        return [f"{reader.name}: has no modification time to keep"]
+    status = reader.path.stat()
+    try:
+        for target in targets:
+            if target != "-":
+                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except OSError as error:  # of the file system; the outputs are complete
+        return [f"{reader.name}: the modification time of its outputs cannot be set: {error.strerror}"]
+    return []
 
 
 def _create_folders(targets: Sequence[str | Path]) -> None:

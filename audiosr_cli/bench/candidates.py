@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.read import BLOCK, AudioReader
-from audiosr_cli.audio.write import AudioWriter, OutputFormat
+from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.bench.peers import PEERS
 from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.errors import UsageError

@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import Resampler
-from audiosr_cli.audio.write import AudioWriter, OutputFormat
+from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.bench.candidates import BenchSettings, Candidate, Failure
 from audiosr_cli.bench.datasets import Quality
 from audiosr_cli.bench.processes import audiosr, measure_process

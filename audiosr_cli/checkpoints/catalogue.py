@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from audiosr_cli.checkpoints import parts
-from audiosr_cli.errors import ModelError
+from audiosr_cli.errors import ModelChoiceError, ModelError
+from audiosr_cli.files.parsing import parse_json
 
 FORMAT = 2
 # Names in format 1, and their names since.
@@ -32,15 +33,19 @@ def folder() -> Path:
 
 def entries() -> dict[str, dict[str, Any]]:
     """Read the catalogue: name → {file, sha256, tasks}; the first model of a task is its default."""
-    catalogue = json.loads((folder() / "catalogue.json").read_text(encoding="utf-8"))
+    catalogue = parse_json((folder() / "catalogue.json").read_text(encoding="utf-8"))
     return cast("dict[str, dict[str, Any]]", catalogue)
+
+
+def names(task: str) -> list[str]:
+    """List the bundled models for ``task``, its default first. Raises ModelError."""
+    return [name for name, entry in entries().items() if task in entry["tasks"]]
 
 
 def default_model(task: str) -> str:
     """Return the name of the bundled model that is the default for ``task``. Raises ModelError."""
-    for name, entry in entries().items():
-        if task in entry["tasks"]:
-            return name
+    if bundled := names(task):
+        return bundled[0]
     raise ModelError(f"there is no bundled model for the task {task!r}")
 
 
@@ -54,21 +59,42 @@ def find(model: str) -> tuple[Path, str | None]:
         The path, and the SHA-256 that the catalogue states; None for a path.
 
     Raises:
-        ModelError: If there is no such model.
+        ModelChoiceError: If there is no such model.
+        ModelError: If the bundled models are missing from the installation.
     """
     bundled = entries()
     if model in bundled:
         return folder() / bundled[model]["file"], bundled[model]["sha256"]
     path = Path(model)
     try:
-        exists = path.suffix == ".safetensors" or path.exists() or parts.exists(path)
+        exists = path.exists() or parts.exists(path)
+        if path.is_dir():
+            raise ModelChoiceError(f"{path}: cannot be read: is a folder; expected a .safetensors file")
     except (OSError, ValueError):  # too long for a path, or a NUL byte
         exists = False
+    if not exists and path.suffix == ".safetensors" and "\0" not in model:
+        raise ModelChoiceError(f"{path}: cannot be read: no such file", _similar_file(path))
     if not exists:
-        raise ModelError(
-            f"no model {model[:100]!r}; bundled: {', '.join(bundled)}; or give the path of a .safetensors file"
+        raise ModelChoiceError(
+            f"no model {model[:100]!r}; bundled: {', '.join(bundled)}; or give the path of a .safetensors file",
+            _did_you_mean(model, list(bundled)),
         )
     return path, None
+
+
+def _did_you_mean(name: str, known: list[str]) -> str | None:
+    """Suggest the name that is most similar to a wrong one, if one is."""
+    similar = get_close_matches(name[:100], known, 1)
+    return f"did you mean {similar[0]!r}?" if similar else None
+
+
+def _similar_file(path: Path) -> str | None:
+    """Suggest a checkpoint in the folder of one that does not exist."""
+    try:
+        suggestion = _did_you_mean(path.name, [other.name for other in path.parent.glob("*.safetensors")])
+    except OSError:
+        return None
+    return suggestion
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -88,8 +114,8 @@ def metadata(path: Path) -> dict[str, Any]:
             size = struct.unpack("<Q", stream.read(8))[0]
             if size > _MAX_HEADER_BYTES:
                 raise ModelError(f"{path}: not an audiosr checkpoint (its header claims {size} bytes)")
-            packed = json.loads(stream.read(size)).get("__metadata__", {})
-        values = {key: json.loads(packed[key]) for key in ("format", "model", "config", "spec", "note")}
+            packed = parse_json(stream.read(size)).get("__metadata__", {})
+        values = {key: parse_json(packed[key]) for key in ("format", "model", "config", "spec", "note")}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:

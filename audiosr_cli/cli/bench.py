@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from audiosr_cli.cli import console
-from audiosr_cli.cli.options import INPUT, MESSAGES, MODEL, OUTPUT
+from audiosr_cli.cli.commands import INPUT, MESSAGES, MODEL, OUTPUT
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from audiosr_cli.cli import console
+from audiosr_cli.cli.commands import GroupedCommand, guarded
 from audiosr_cli.cli.main import call
-from audiosr_cli.cli.options import GroupedCommand, guarded
 from audiosr_cli.cli.train_options import (
     DATA,
     OUTPUT,

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from audiosr_cli import __version__
-from audiosr_cli.cli import bench, console, doctor, models, options, separate, separate_sr, train, upsample
-from audiosr_cli.cli.options import GroupedCommand
+from audiosr_cli.cli import bench, config, console, doctor, models, separate, separate_sr, train, upsample
+from audiosr_cli.cli.commands import GroupedCommand, RootGroup, guarded
+from audiosr_cli.cli.processing import ProcessingCommand
 from audiosr_cli.errors import AudioSRError
+from audiosr_cli.runtime.signals import exit_on_termination
 
 _SIGNAL_CODES = 128  # exit codes above this are those of signals and broken pipes
 
 app = typer.Typer(
     name="audiosr",
+    cls=RootGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -28,13 +29,14 @@ app = typer.Typer(
 )
 
 
-app.command("separate", cls=GroupedCommand)(options.guarded(separate.separate))
-app.command("upsample", cls=GroupedCommand)(options.guarded(upsample.upsample))
-app.command("separate-sr", cls=GroupedCommand)(options.guarded(separate_sr.separate_sr))
-app.command("train", cls=GroupedCommand)(options.guarded(train.train))
-app.command("bench", cls=GroupedCommand)(options.guarded(bench.bench))
-app.command("doctor", cls=GroupedCommand)(options.guarded(doctor.doctor))
+app.command("separate", cls=ProcessingCommand)(guarded(separate.separate))
+app.command("upsample", cls=ProcessingCommand)(guarded(upsample.upsample))
+app.command("separate-sr", cls=ProcessingCommand)(guarded(separate_sr.separate_sr))
+app.command("train", cls=GroupedCommand)(guarded(train.train))
+app.command("bench", cls=GroupedCommand)(guarded(bench.bench))
+app.command("doctor", cls=GroupedCommand)(guarded(doctor.doctor))
 app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
 
 
 def _print_version(requested: bool) -> None:
@@ -52,13 +54,8 @@ def root(
     """Separate overlapping speakers and restore the bandwidth of recordings of any length.
 
     Exit codes: 0 success, 1 all failed, 2 invalid call, 3 some recordings failed, 130 interrupted (Ctrl-C),
-    143 terminated, 141 nobody reads the output.
+    143 terminated, 129 hung up (the terminal was closed), 141 nobody reads the output.
     """
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # another one must not interrupt the clean-up
-    raise SystemExit(128 + number)  # unwinds, so that temporary files are removed
 
 
 def main() -> NoReturn:
@@ -71,7 +68,7 @@ def call(app: typer.Typer) -> NoReturn:
     # By default threads that wait for each other spin for long (GCC's OpenMP reads this when torch is loaded). With two
     # threads on a shared core `separate` took up to ten times longer; on cores of their own nothing is lost.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    signal.signal(signal.SIGTERM, _terminate)
+    exit_on_termination()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
     if isinstance(sys.stderr, io.TextIOWrapper):
@@ -79,7 +76,7 @@ def call(app: typer.Typer) -> NoReturn:
     try:
         app(standalone_mode=True)
     except AudioSRError as error:
-        console.print_message(str(error))
+        console.print_error(error)
         _exit(error.exit_code)
     except KeyboardInterrupt:
         _exit(130)
@@ -97,7 +94,8 @@ def _exit(code: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 141
     except OSError as error:
-        console.print_message(f"standard output: {error.strerror or error}")
+        if code != 1:  # an error has been printed already
+            console.print_message(f"standard output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     if code > _SIGNAL_CODES:

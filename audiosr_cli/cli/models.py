@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import console, options
+from audiosr_cli.cli import console, values
+from audiosr_cli.cli.commands import GroupedCommand, guarded
 from audiosr_cli.errors import ModelError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List, verify and import models.")
 
 
-@app.command("list", cls=options.GroupedCommand)
-@options.guarded
+@app.command("list", cls=GroupedCommand)
+@guarded
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """List the bundled models with their tasks, sample rates and sizes."""
     from audiosr_cli.checkpoints import catalogue
@@ -34,8 +36,8 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
         console.print_output(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {size}  {row['model']}")
 
 
-@app.command("verify", cls=options.GroupedCommand)
-@options.guarded
+@app.command("verify", cls=GroupedCommand)
+@guarded
 def verify(
     models: Annotated[
         list[str] | None,
@@ -65,16 +67,21 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command("import", cls=options.GroupedCommand)
-@options.guarded
+@app.command("import", cls=GroupedCommand)
+@guarded
 def import_checkpoint(
     source: Annotated[Path, typer.Argument(help="Folder of a SpeechBrain SepFormer, or file of an Asteroid model.")],
     target: Annotated[Path, typer.Argument(help=".safetensors file to write, for --model.")],
     sample_rate: Annotated[
         int | None,
-        typer.Option("--sample-rate", metavar="HZ", help="Sample rate, if the checkpoint does not state it."),
+        typer.Option(
+            "--sample-rate",
+            metavar="HZ",
+            parser=functools.partial(values.parse_rate, option="--sample-rate"),
+            help="Sample rate, if the checkpoint does not state it.",
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Convert a public checkpoint for use with --model.
 

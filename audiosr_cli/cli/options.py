@@ -1,20 +1,14 @@
-"""What the commands share: options of the processing commands, help in groups, and how a call becomes a command."""
+"""The options that the processing commands share."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
-from audiosr_cli.errors import UsageError, error_of_system
-from audiosr_cli.runtime.memory import check_memory_limit, explain_out_of_memory
-
-INPUT, OUTPUT, MODEL, BATCH, MESSAGES = GROUPS = ("Input", "Output", "Model", "Batch", "Messages")
+from audiosr_cli.cli import values
+from audiosr_cli.cli.commands import BATCH, DEFAULTS, INPUT, MESSAGES, MODEL, OUTPUT, expand
 
 Inputs = Annotated[
     list[str] | None,
@@ -43,6 +37,15 @@ Residual = Annotated[
         help="Also write the residual: the input minus all separated speakers.",
     ),
 ]
+Hum = Annotated[
+    Literal["remove", "share", "keep"],
+    typer.Option(
+        "--hum",
+        rich_help_panel=OUTPUT,
+        help="DC, rumble below 65 Hz and mains hum: remove them from the speakers (--residual holds them), share them "
+        "equally among the speakers, or leave them to the model.",
+    ),
+]
 Upsampler = Annotated[
     str | None,
     typer.Option(
@@ -63,6 +66,7 @@ class Shared:
         typer.Option(
             "--channels",
             metavar="each|mix|N",
+            parser=values.parse_channels,
             rich_help_panel=INPUT,
             help="Process each channel, their mean (one output channel), or only channel N (from 1 on).",
         ),
@@ -76,6 +80,26 @@ class Shared:
             show_default=False,
             rich_help_panel=INPUT,
             help="Audio stream of a video or the like, from 1 on. [default: the one that the file marks]",
+        ),
+    ] = None
+    start: Annotated[
+        float | None,
+        typer.Option(
+            "--start",
+            metavar="TIME",
+            parser=values.parse_start,
+            rich_help_panel=INPUT,
+            help="Process from this time on: seconds, mm:ss or hh:mm:ss. [default: the beginning]",
+        ),
+    ] = None
+    end: Annotated[
+        float | None,
+        typer.Option(
+            "--end",
+            metavar="TIME",
+            parser=values.parse_end,
+            rich_help_panel=INPUT,
+            help="Process up to this time. [default: the end]",
         ),
     ] = None
     files_from: Annotated[
@@ -133,7 +157,8 @@ class Shared:
             "--format",
             metavar="FORMAT",
             rich_help_panel=OUTPUT,
-            help="wav, flac, w64, aiff, caf, ogg, opus or mp3. [default: the output's suffix, or wav]",
+            help="wav, flac, w64, aiff, caf, m4a, mp3, opus, ogg; or mp4, mov, mkv, webm, which keep the video. "
+            "[default: the output's suffix, or wav]",
         ),
     ] = None
     subtype: Annotated[
@@ -141,8 +166,18 @@ class Shared:
         typer.Option(
             "--subtype",
             metavar="16|24|32|float",
+            parser=values.parse_subtype,
             rich_help_panel=OUTPUT,
             help="Sample format. [default: the input's; 16 for lossy input]",
+        ),
+    ] = None
+    bitrate: Annotated[
+        str | None,
+        typer.Option(
+            "--bitrate",
+            metavar="BITS",
+            rich_help_panel=OUTPUT,
+            help="Bits per second of lossy outputs, such as 192k. [default: one that cannot be heard]",
         ),
     ] = None
     clip: Annotated[
@@ -157,10 +192,24 @@ class Shared:
         bool, typer.Option("--fail", rich_help_panel=OUTPUT, help="Fail if an output exists (default).")
     ] = False
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace outputs that already exist.")
+        bool, typer.Option("--overwrite", "-y", rich_help_panel=OUTPUT, help="Replace outputs that already exist.")
     ] = False
     skip: Annotated[
         bool, typer.Option("--skip", rich_help_panel=OUTPUT, help="Skip inputs whose outputs already exist.")
+    ] = False
+    no_provenance: Annotated[
+        bool,
+        typer.Option(
+            "--no-provenance",
+            rich_help_panel=OUTPUT,
+            help="Do not tag outputs with the version, models and options that made them.",
+        ),
+    ] = False
+    keep_time: Annotated[
+        bool,
+        typer.Option(
+            "--keep-time", rich_help_panel=OUTPUT, help="Give outputs the modification time of their recording."
+        ),
     ] = False
     spectrogram: Annotated[
         str | None,
@@ -176,8 +225,14 @@ class Shared:
         typer.Option("--dry-run", rich_help_panel=OUTPUT, help="Print what would be written, and write nothing."),
     ] = False
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", rich_help_panel=MODEL, help="Where to run the model."),
+        str,
+        typer.Option(
+            "--device",
+            metavar="auto|cpu|cuda|cuda:N",
+            parser=values.parse_device,
+            rich_help_panel=MODEL,
+            help="Where to run the model. cuda:1 is the second GPU.",
+        ),
     ] = "auto"
     precision: Annotated[
         Literal["auto", "float32", "bf16"],
@@ -240,6 +295,18 @@ class Shared:
         bool,
         typer.Option("--resume", rich_help_panel=BATCH, help="Skip recordings that --manifest shows as complete."),
     ] = False
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            rich_help_panel=DEFAULTS,
+            help="Use the options of [preset.NAME] in audiosr.toml; see audiosr config show.",
+        ),
+    ] = None
+    no_config: Annotated[
+        bool, typer.Option("--no-config", rich_help_panel=DEFAULTS, help="Ignore audiosr.toml files.")
+    ] = False
     as_json: Annotated[
         bool,
         typer.Option("--json", rich_help_panel=MESSAGES, help="Print events to standard output, one JSON object each."),
@@ -252,86 +319,19 @@ class Shared:
             help="Progress on standard error: a bar on a terminal, lines, JSON events, or nothing.",
         ),
     ] = "auto"
+    print0: Annotated[
+        bool,
+        typer.Option(
+            "--print0",
+            rich_help_panel=MESSAGES,
+            help="End the name of each output on standard output with a NUL byte, for xargs -0; also with --quiet.",
+        ),
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=MESSAGES, help="Print errors only.")] = False
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", rich_help_panel=MESSAGES, help="Print how long each recording took."),
     ] = False
-
-
-class GroupedCommand(TyperCommand):
-    """A command whose help lists parameters in groups, those of their ``rich_help_panel``, without loading rich."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each group: ``GROUPS`` come last, in their order; --help joins the messages."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        parameters = self.get_params(ctx)
-        grouped = any(getattr(parameter, "rich_help_panel", None) for parameter in parameters)
-        for parameter in parameters:
-            record = parameter.get_help_record(ctx)
-            is_argument = parameter.param_type_name == "argument"
-            if record is not None and is_argument:
-                record = (str(parameter.metavar or parameter.name), record[1])  # the name alone, not its Python type
-            default = "Arguments" if is_argument else MESSAGES if grouped else "Options"
-            if record is not None:
-                sections.setdefault(getattr(parameter, "rich_help_panel", None) or default, []).append(record)
-        for title in sorted(sections, key=lambda title: GROUPS.index(title) if title in GROUPS else -1):
-            with formatter.section(title):
-                formatter.write_dl(sections[title])
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a command: refuse NUL bytes, report a lack of memory, and translate errors of the operating system.
-
-    Where the reader of the output has gone, the command exits with 141; typer itself would exit with 1.
-    """
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        check_memory_limit()
-        for name, value in values.items():
-            if any("\0" in str(text) for text in (value if isinstance(value, list) else [value])):  # not from a shell
-                raise UsageError(f"{name.replace('_', '-')}: contains a NUL byte, which no path can")
-        try:
-            with explain_out_of_memory(command.__name__.replace("_", "-")):
-                command(**values)
-        except BrokenPipeError as error:
-            raise typer.Exit(141) from error
-        except OSError as error:
-            raise error_of_system(error) from error
-
-    return run
-
-
-def expand(parameter: str, kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that replaces one parameter of a command by one option for each field of a dataclass.
-
-    Args:
-        parameter: The keyword parameter that is replaced.
-        kind: The dataclass; its fields are annotated with typer options and have defaults.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        own = [known for name, known in signature.parameters.items() if name != parameter]
-        hints = get_type_hints(kind, include_extras=True)
-        added = [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-            )
-            for field in fields(kind)
-        ]
-
-        def run(**values: Any) -> None:
-            options = kind(**{option.name: values.pop(option.name) for option in added})
-            command(**values, **{parameter: options})
-
-        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        run.__annotations__ = {}
-        run.__doc__, run.__name__ = command.__doc__, command.__name__
-        return run
-
-    return decorate
 
 
 processing = expand("shared", Shared)  # the decorator of every processing command

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiosr_cli.cli.console import print_message, print_output
+from audiosr_cli.cli.console import print_error, print_message, print_output
+from audiosr_cli.cli.listing import print_names
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -68,15 +69,15 @@ class ConsoleMessages(Observer):
         """Print the error, or notes and warnings, then the names of the outputs."""
         report = outcome.report
         if outcome.error is not None:
-            print_message(str(outcome.error))
+            print_error(outcome.error)
         elif report is None and not self.shared.quiet:
             print_message(f"{outcome.item.source}: skipped, because its outputs exist")
         if report is None:
             return
         for line in [] if self.shared.quiet else report.notes + [f"warning: {line}" for line in report.warnings]:
             print_message(line)
-        if report.outputs != ["-"] and not self.shared.as_json and not self.shared.quiet:
-            print_output("\n".join(report.outputs))
+        if report.outputs != ["-"] and not self.shared.as_json:
+            print_names(report.outputs, self.shared)
         if self.shared.verbose and not self.shared.quiet:
             seconds, elapsed = report.frames_in / report.rate_in, report.elapsed_s
             speed = seconds / max(elapsed, 1e-9)
@@ -127,7 +128,7 @@ class JsonEvents(Observer):
         for line in report.warnings if report else []:
             self._print("warning", outcome.item.source, message=line)
         row: dict[str, Any] = asdict(report) if report else {"outputs": []}
-        row |= {"error": str(outcome.error)} if outcome.error else {}
+        row |= {"error": str(outcome.error), "hint": outcome.error.hint} if outcome.error else {}
         row |= {"input": outcome.item.source, "status": outcome.status}
         self._print(outcome.status, outcome.item.source, **row)
 
@@ -285,21 +286,6 @@ def dispatch_to(observers: Sequence[Observer]) -> Callable[[Event], None]:
                 observer.on_notice(event)
 
     return on_event
-
-
-def print_planned(outcome: Outcome, targets: list[str], shared: Shared) -> None:
-    """Print what a dry run predicts for a recording."""
-    source, error = outcome.item.source, outcome.error
-    if error is not None:
-        print_message(str(error))
-    if shared.as_json:
-        event = "failed" if error else "planned" if targets else "skipped"
-        row = {"event": event, "input": source, "outputs": targets}
-        print_output(json.dumps(row | ({"error": str(error)} if error else {})))
-    elif error is None and not targets:
-        print_message(f"{source}: would be skipped, because its outputs exist")
-    for target in [] if shared.as_json else targets:
-        print_output(f"{source} → {target}")
 
 
 def make_observers(shared: Shared, count: int) -> list[Observer]:

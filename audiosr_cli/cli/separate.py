@@ -11,6 +11,7 @@ def separate(
     speakers: options.Speakers = 2,
     model: options.Model = None,
     residual: options.Residual = False,
+    hum: options.Hum = "remove",
     *,
     shared: options.Shared,
 ) -> None:
@@ -20,4 +21,4 @@ def separate(
     """
     from audiosr_cli.pipelines import SeparateOptions
 
-    run_batch.run_batch(inputs, SeparateOptions(speakers, model, residual), "{stem}_{speaker}.{ext}", shared)
+    run_batch.run_batch(inputs, SeparateOptions(speakers, model, residual, hum), "{stem}_{speaker}.{ext}", shared)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import options, run_batch
+from audiosr_cli.cli import options, run_batch, values
+from audiosr_cli.cli.commands import MODEL, OUTPUT
 
 
 @options.processing
@@ -17,9 +18,11 @@ def separate_sr(
         int | None,
         typer.Option(
             "--rate",
+            "-r",
             metavar="HZ",
-            rich_help_panel=options.OUTPUT,
-            help="Sample rate of the outputs. [default: the input's]",
+            parser=values.parse_rate,
+            rich_help_panel=OUTPUT,
+            help="Sample rate of the outputs, such as 48000 or 48k. [default: the input's]",
         ),
     ] = None,
     model: options.Model = None,
@@ -28,11 +31,12 @@ def separate_sr(
         typer.Option(
             "--restorer",
             metavar="MODEL",
-            rich_help_panel=options.MODEL,
+            rich_help_panel=MODEL,
             help="Model that restores each speaker's highs from the mixture, or none.",
         ),
     ] = None,
     upsampler: options.Upsampler = None,
+    hum: options.Hum = "remove",
     *,
     shared: options.Shared,
 ) -> None:
@@ -43,5 +47,5 @@ def separate_sr(
     """
     from audiosr_cli.pipelines import SeparateSROptions
 
-    command = SeparateSROptions(speakers, rate, model, restorer, upsampler)
+    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from audiosr_cli.cli.options import expand
+from audiosr_cli.cli.commands import expand
 from audiosr_cli.errors import UsageError
 
 DATA, MODEL, SCHEDULE, OUTPUT, RESUME, PACKING = "Data", "Model", "Schedule", "Output", "Resume", "Packing"

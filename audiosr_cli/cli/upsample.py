@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiosr_cli.cli import options, run_batch
-from audiosr_cli.cli.options import MODEL, OUTPUT
+from audiosr_cli.cli import options, run_batch, values
+from audiosr_cli.cli.commands import MODEL, OUTPUT
 
 if TYPE_CHECKING:
     from audiosr_cli.models.diffusion import Sampling
 
 
-_Rate = Annotated[int, typer.Option("--rate", metavar="HZ", rich_help_panel=OUTPUT, help="Sample rate of the output.")]
+_Rate = Annotated[
+    int,
+    typer.Option(
+        "--rate",
+        "-r",
+        metavar="HZ",
+        parser=values.parse_rate,
+        rich_help_panel=OUTPUT,
+        help="Sample rate of the output, such as 48000 or 48k.",
+    ),
+]
 _Model = Annotated[
     str | None,
     typer.Option(

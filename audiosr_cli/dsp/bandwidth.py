@@ -141,10 +141,10 @@ def _cell_levels(
 ) -> NDArray[np.float64]:
     """Compute the mean power of each cell in dB: (cells,)."""
     first = np.searchsorted(frequency, bounds)
-    total = np.concatenate([[0.0], np.cumsum(power)])
-    last = np.maximum(first[1:], first[:-1] + 1)
-    mean: NDArray[np.float64] = (total[last] - total[first[:-1]]) / (last - first[:-1])
-    return 10 * np.log10(mean + 1e-20)
+    # Each cell is summed by itself: the difference of two cumulative sums cancels where the bins of a cell are 140 dB
+    # and more below those of lower frequencies, as in float recordings with rumble.
+    total = np.add.reduceat(power, first)[:-1]  # of at least one bin: a cell without any takes the next one
+    return 10 * np.log10(total / np.maximum(np.diff(first), 1) + 1e-20)
 
 
 def _wall(level: NDArray[np.float64]) -> tuple[int, float] | None:

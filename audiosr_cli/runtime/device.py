@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 
 from audiosr_cli.errors import UsageError
+from audiosr_cli.runtime.device_names import check_device_name, device_type
 
 Precision = Literal["auto", "float32", "bf16"]
 
@@ -20,25 +21,30 @@ def pick_device(name: str) -> str:
     """Choose the device.
 
     Args:
-        name: "cpu", "cuda", or "auto": CUDA if there is a CUDA device, else the CPU.
+        name: "cpu"; "cuda", or "cuda:1" for the second GPU; or "auto": CUDA if there is a CUDA device, else the CPU.
 
     Returns:
-        "cpu" or "cuda".
+        "cpu", "cuda" or "cuda:N".
 
     Raises:
-        UsageError: If the name is unknown, or "cuda" is not available.
+        UsageError: If the name is unknown, or the device does not exist.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"unknown device {name!r}; must be auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device is available; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+    check_device_name(name)
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: no CUDA device is available; use --device cpu or auto")
+    _, _, number = name.partition(":")
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: no such device; the last one is cuda:{count - 1}")
+    return "cuda" if name == "auto" else name
 
 
 def computes_bf16(device: str) -> bool:
     """Return whether ``device`` computes in bfloat16 natively; CPUs that emulate it are ten times slower."""
-    if device != "cpu":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device_type(device) == "cuda":
+        with torch.cuda.device(device) if ":" in device else nullcontext():
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
@@ -61,10 +67,10 @@ def float32_products(device: str, exact: bool) -> Iterator[None]:
     products may use TF32, too; a user who asks for float32 gets float32.
 
     Args:
-        device: Nothing changes unless it is "cuda".
+        device: Nothing changes unless it is a CUDA device.
         exact: Whether products are exact float32 rather than TF32.
     """
-    if device != "cuda":
+    if device_type(device) != "cuda":
         yield
         return
     products: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)

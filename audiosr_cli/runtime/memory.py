@@ -36,6 +36,8 @@ _OUT_OF_MEMORY = (
     "can't allocate memory",
     "Cannot allocate memory",
     "out of memory",
+    "not enough memory",  # from torch's CPU allocator on Windows
+    "bad_alloc",
     "can't start new thread",
     "STATUS_ALLOC_FAILED",  # from cuBLAS and cuDNN
 )

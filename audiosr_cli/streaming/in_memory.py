@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
+from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import Gate, OutputFormat
+from audiosr_cli.audio.write import Gate
 from audiosr_cli.errors import SampleError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder

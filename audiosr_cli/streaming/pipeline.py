@@ -6,16 +6,17 @@ import math
 import os
 import time
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
+from audiosr_cli.audio.formats import OutputFormat, choose_format, container_of
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import OutputFormat, choose_format, container_of
 from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
@@ -24,6 +25,7 @@ from audiosr_cli.models.runner import ModelCall, ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.runtime.threads import thread_pool
+from audiosr_cli.streaming.describe import describe
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.recording import ProgressCallback, Report, process_file
@@ -59,6 +61,7 @@ class Pipeline:
             the input's.
         cutoff_hz: Cutoff of all recordings in Hz; None detects that of each.
         sampling: How a diffusion model draws; None for its default.
+        command: Name of the command, for the outputs' provenance.
     """
 
     models: tuple[Model, ...]
@@ -68,6 +71,7 @@ class Pipeline:
     residual: bool = False
     cutoff_hz: float | None = None
     sampling: Sampling | None = None
+    command: str = ""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -169,6 +173,7 @@ class Pipeline:
             AudioSRError: If the recording cannot be read or processed.
         """
         rate = self.output_format(reader, subtype="FLOAT").sample_rate
+        reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.find_cutoff(reader.peek(math.inf), reader.sample_rate) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
@@ -183,6 +188,7 @@ class Pipeline:
         if reader.path is None or self.cutoff_hz is not None:
             return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
         with AudioReader(reader.path, reader.audio_stream) as again:
+            again.trim(self.options.start_s, self.options.end_s)
             return self.find_cutoff(again.blocks(), again.sample_rate)
 
     def forecast(self, reader: AudioReader) -> float | None:
@@ -192,9 +198,10 @@ class Pipeline:
             None without a diffusion model, for a pipe, and for a few windows, which are done within seconds.
         """
         model = next((model for model in self.models if model.spec.uses_position), None)
-        if model is None or reader.frames is None:
+        frames = self.options.count_frames(reader.frames, reader.sample_rate)
+        if model is None or frames is None:
             return None
-        spec, seconds = model.spec, reader.frames / reader.sample_rate
+        spec, seconds = model.spec, frames / reader.sample_rate
         windows = self.options.count_channels(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
         if windows < _MIN_WINDOWS_TO_PREDICT:
             return None
@@ -223,7 +230,11 @@ class Pipeline:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
     def output_format(
-        self, reader: AudioReader | ArrayReader, container: str = "wav", subtype: str | None = None
+        self,
+        reader: AudioReader | ArrayReader,
+        container: str = "wav",
+        subtype: str | None = None,
+        bitrate: int | None = None,
     ) -> OutputFormat:
         """Choose the format of the outputs of an open recording.
 
@@ -231,13 +242,14 @@ class Pipeline:
             reader: The recording.
             container: The file format, such as "flac".
             subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
+            bitrate: Bit/s of a lossy format; None for its default.
 
         Returns:
             The format.
 
         Raises:
             UsageError: If the recording cannot be processed at this rate or with these channels.
-            OutputError: If the file format cannot hold the outputs.
+            OutputError: If the file format cannot hold the outputs, or has no such bitrate.
         """
         rate = self.rate or reader.sample_rate
         if self.uses_cutoff and rate < reader.sample_rate:
@@ -245,7 +257,7 @@ class Pipeline:
                 f"--rate {rate} is below the {reader.sample_rate} Hz of {reader.name}; to downsample use --model none"
             )
         channels = self.options.count_channels(reader.channels, reader.name)
-        return choose_format(container, subtype, reader.subtype, rate, channels)
+        return choose_format(container, subtype, reader.subtype, rate, channels, bitrate)
 
     def file(
         self,
@@ -255,6 +267,7 @@ class Pipeline:
         subtype: str | None = None,
         progress: ProgressCallback | None = None,
         exclusive: Container[str | Path] = (),
+        bitrate: int | None = None,
     ) -> Report:
         """Process an open recording into files.
 
@@ -265,6 +278,7 @@ class Pipeline:
             subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
             progress: Called with the number of frames read so far.
             exclusive: Targets that must not exist. Other existing files are replaced.
+            bitrate: Bit/s of lossy outputs; None for the default of their format.
 
         Returns:
             The report.
@@ -272,10 +286,14 @@ class Pipeline:
         Raises:
             AudioSRError: If the recording cannot be read, processed or written.
         """
-        output_format = self.output_format(reader, container, subtype)
+        output_format = self.output_format(reader, container, subtype, bitrate)
+        reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
+            metadata, notes = describe(
+                reader, output_format, self.options, self.outputs, self.command, models, self._settings()
+            )
             report = process_file(
                 targets,
                 reader,
@@ -286,9 +304,16 @@ class Pipeline:
                 self.speaker_encoder,
                 self.residual,
                 exclusive,
+                metadata,
             )
         self._complete(report, reader, models, cutoff_hz)
+        report.notes += notes
         return report
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the command was told, for provenance; None for defaults."""
+        sampling = None if self.sampling is None else asdict(self.sampling)
+        return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling, "residual": self.residual or None}
 
     def _complete(
         self,

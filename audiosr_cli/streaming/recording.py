@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
+from audiosr_cli.audio.formats import VIDEO_CONTAINERS, OutputFormat
+from audiosr_cli.audio.metadata import Metadata
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.write import AudioWriter, OutputFormat
-from audiosr_cli.errors import InputError
+from audiosr_cli.audio.remux import has_video
+from audiosr_cli.audio.write import AudioWriter
+from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
@@ -27,6 +30,9 @@ ProgressCallback = Callable[[int], None]  # frames read so far
 # Level of a track (dB below the loudest one) from which the report asks whether fewer people speak: residual leakage
 # lies about there, and so do people who hardly speak. Set by hand, November 2026.
 _EMPTY_TRACK_DB = 20.0
+# How far below its channels (dB) a mix may be before the report says that they cancel. Independent channels are 3 dB
+# apart from it, and speech that reaches two microphones differently a few more. Set by hand, November 2026.
+_CANCELLED_DB = 15.0
 # Posterior probability of the speaker order below which the report warns. Set by hand, November 2026.
 _UNCERTAIN = 0.75
 
@@ -85,6 +91,7 @@ def process_file(
     speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
     exclusive: Container[str | Path] = (),
+    metadata: Sequence[Metadata] = (),
 ) -> Report:
     """Process an open recording into files, in constant memory.
 
@@ -100,6 +107,7 @@ def process_file(
         speaker_encoder: Helps to keep the speakers of a separator on their tracks.
         residual: Whether the last target gets what remains of the input when all sources are subtracted.
         exclusive: Targets that must not exist. Other existing files are replaced.
+        metadata: What each output says of itself; none by default.
 
     Returns:
         The report.
@@ -110,7 +118,7 @@ def process_file(
     started = time.monotonic()
     report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
     report.rate_out, report.channels = output_format.sample_rate, output_format.channels
-    sources = len(targets) - residual
+    sources, source = len(targets) - residual, _video_of(reader, output_format, options)
     with ExitStack() as stack:
         executor = stack.enter_context(thread_pool(options.threads))
         stages = make_stages(
@@ -120,8 +128,10 @@ def process_file(
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
-            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive))
-            for target in targets
+            stack.enter_context(
+                AudioWriter(target, output_format, options.clip, target in exclusive, tags, source, reader.audio_stream)
+            )
+            for target, tags in zip(targets, metadata or [Metadata()] * len(targets), strict=True)
         ]
         energy = _write_blocks(outputs, writers, report)
         check_damage(reader, options)
@@ -129,6 +139,7 @@ def process_file(
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
+        report.notes += _notes(writers, reader)
     complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
     return report
@@ -138,12 +149,29 @@ def read_blocks(
     reader: AudioReader | ArrayReader, report: Report, options: Options, progress: ProgressCallback | None
 ) -> Iterator[Samples]:
     """Yield the channels that are processed, checked, and count their frames."""
-    for block in map(options.pick_channels, reader.blocks()):
+    energy = np.zeros(2)  # of the channels, mean, and of what is processed
+    for channels in reader.blocks():
+        block = options.pick_channels(channels)
         block = _check_finite(block, report, options)
+        if options.channels == "mix":
+            energy += [np.square(wave, dtype=np.float64).sum() / len(wave) for wave in (channels, block)]
         report.frames_in += block.shape[1]
         if progress is not None:
             progress(report.frames_in)
         yield block
+    _check_end(report, reader, options)
+    if energy[0] > 0 and energy[1] < energy[0] * 10 ** (-_CANCELLED_DB / 10):
+        report.warnings.append(
+            f"{report.input}: the channels cancel each other when they are mixed; use --channels each, or a number"
+        )
+
+
+def _check_end(report: Report, reader: AudioReader | ArrayReader, options: Options) -> None:
+    """Note that a recording ends before the end of the part that is processed."""
+    expected = options.count_frames(2**62, reader.sample_rate) or 0
+    if options.end_s is not None and report.frames_in < expected:
+        end_s = (options.start_s or 0.0) + report.frames_in / reader.sample_rate
+        report.notes.append(f"{report.input}: ends at {end_s:.3f} s, before --end {options.end_s:g} s")
 
 
 def check_damage(reader: AudioReader | ArrayReader, options: Options) -> None:
@@ -177,6 +205,26 @@ def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], rep
     return energy
 
 
+def _video_of(reader: AudioReader, output_format: OutputFormat, options: Options) -> Path | None:
+    """Return the file whose video the outputs take along, None if there is none. Raises UsageError if it is cut."""
+    if output_format.container not in VIDEO_CONTAINERS or reader.path is None or not has_video(reader.path):
+        return None
+    if options.start_s is not None or options.end_s is not None:
+        raise UsageError(
+            f"{reader.name}: --start and --end cut the sound only, as a video cannot be cut without encoding it again; "
+            "use an audio format such as m4a"
+        )
+    return reader.path
+
+
+def _notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
+    """Return what the writers note, once for all outputs of a recording."""
+    lines = [line.replace(f"{writer.name}: ", f"{reader.name}: ", 1) for writer in writers for line in writer.notes]
+    if reader.path is None and writers[0].output_format.container in VIDEO_CONTAINERS:
+        lines.append(f"{reader.name}: only its sound is kept; to keep a video, give the path of its file")
+    return list(dict.fromkeys(lines))
+
+
 def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
     """Finish all outputs with the same gain."""
     if any(writer.gate.rescales for writer in writers):
@@ -205,8 +253,11 @@ def complete_report(
     _add_levels(report, energy)
     _add_confidence(report, stages)
     report.notes += reader.notes
-    report.warnings = reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
+    report.warnings += reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
     report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
+    mains = next((stage.filter.mains_hz for stage in stages if stage.filter), None)
+    if mains is not None:
+        report.notes.append(f"{report.input}: hum at multiples of {mains:g} Hz; see --hum")
 
 
 def _add_levels(report: Report, energy: NDArray[np.float64]) -> None:

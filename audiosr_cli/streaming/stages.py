@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from audiosr_cli.audio.resample import Resampler, resampled_length
+from audiosr_cli.dsp.hum import InterferenceFilter
 from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models.runner import ModelRunner, Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
+from audiosr_cli.runtime.device_names import device_type
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.speakers import Embed, Tracker
 from audiosr_cli.streaming.tracking_config import TRACKING
@@ -39,6 +41,7 @@ class Stage:
         model_rate: The model's input rate in Hz.
         rows: S * C.
         tracker: Puts the sources of a separator in order; None for other models.
+        filter: Keeps DC, rumble and hum from a separator; None for other models, and if the options say so.
         hop_s: Seconds from one window to the next.
         runner: Runs the model; None without a model.
 
@@ -68,6 +71,8 @@ class Stage:
             )
         self.tracker = Tracker(model.spec.channels == 1, embed) if model and separates else None
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
+        self.filter = InterferenceFilter(self.model_rate, channels) if separates and options.hum != "keep" else None
+        self._shared: Sharing | None = Sharing(channels) if self.filter and options.hum == "share" else None
         self.runner: ModelRunner | None = None
         self._engine = self._make_engine(model, channels, options, executor) if model else None
         model_out_rate = model.spec.out_rate if model else in_rate
@@ -82,7 +87,7 @@ class Stage:
             )
         device = model.device.type
         # For lack of CUDA memory the model may have moved to a CPU, where bfloat16 may be slow.
-        bf16 = options.bf16 and (device == options.device or computes_bf16(device))
+        bf16 = options.bf16 and (device == device_type(options.device) or computes_bf16(device))
         self.runner = ModelRunner(model, options.batch, bf16)
         executor = executor if device == "cpu" else None  # CUDA needs no threads
         # A model of one channel turns each window into as many signals as there are channels.
@@ -105,11 +110,40 @@ class Stage:
             if last:
                 output = torch.cat([output, self._engine.flush()], dim=-1)
             block = output.flatten(0, 1).numpy()
+        if self._shared is not None:
+            block = self._shared.add_to(block)
         return self._after.push(block, last)
 
     def _model_input(self, block: Samples, last: bool) -> Samples:
         """Return the model's input that is ready after ``block``."""
-        return self._before.push(block, last)
+        return self._filtered(self._before.push(block, last), last)
+
+    def _filtered(self, block: Samples, last: bool) -> Samples:
+        """Return the filter's output that is ready after ``block``; what it removes is shared if the options say so."""
+        if self.filter is None:
+            return block
+        block, removed = self.filter.push(block, last)
+        if self._shared is not None:
+            self._shared.push(removed)
+        return block
+
+
+class Sharing:
+    """What was removed from a separator's input, in equal shares for its outputs."""
+
+    def __init__(self, channels: int) -> None:
+        self._pending = np.zeros((channels, 0), np.float32)
+
+    def push(self, removed: Samples) -> None:
+        """Append what was removed, (C, T)."""
+        self._pending = np.concatenate([self._pending, removed], axis=1)
+
+    def add_to(self, block: Samples) -> Samples:
+        """Return the next outputs (S * C, T) with their shares added."""
+        sources, frames = len(block) // len(self._pending), block.shape[1]
+        shares = np.tile(self._pending[:, :frames] / np.float32(sources), (sources, 1))
+        self._pending = self._pending[:, frames:]
+        return block + shares
 
 
 class GuidedStage(Stage):
@@ -136,13 +170,13 @@ class GuidedStage(Stage):
             )
         super().__init__(model, separator.in_rate, out_rate, separator.channels, options, executor=executor)
         self.model_rate = min(self.model_rate, separator.model_rate)
-        self.tracker, self.hop_s = separator.tracker, separator.hop_s
+        self.tracker, self.hop_s, self.filter = separator.tracker, separator.hop_s, separator.filter
         self._separator = separator
         self._pending = [np.zeros((rows, 0), np.float32) for rows in (separator.channels, separator.rows)]
 
     def _model_input(self, block: Samples, last: bool) -> Samples:
         """Return the recording followed by the estimates, as far as both are ready."""
-        new = (super()._model_input(block, last), self._separator.push(block, last))
+        new = (self._before.push(block, last), self._separator.push(block, last))
         signals = [np.concatenate(pair, axis=1) for pair in zip(self._pending, new, strict=True)]
         ready = min(signal.shape[1] for signal in signals)
         self._pending = [signal[:, ready:] for signal in signals]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path
+from audiosr_cli.files.parsing import parse_json
 from audiosr_cli.models import Model
+from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.runtime.memory import is_out_of_memory
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
@@ -33,6 +36,10 @@ _MIN_GAIN = 1.05
 _MAX_TRIALS = 10
 # Steps of one trial, at most.
 _MAX_STEPS = 100
+# Settings of [loop] that change the time or the memory of a step.
+_COSTS = ("optimizer", "precision", "channels_last", "ema")
+# Fields of a task that do not: the batch size itself, and the name of a score.
+_NO_COSTS = ("batch_size", "metric")
 
 # Batch size → hours of audio per minute, None if it does not work.
 Throughput = Callable[[int], float | None]
@@ -109,6 +116,18 @@ class BatchSizeTrials:
             free_memory(self.device)
         return None
 
+    def settings(self) -> str:
+        """Return a digest of what the best size depends on besides the machine: model, task and arithmetic."""
+        task = asdict(self.task)  # type: ignore[call-overload]
+        settings = {
+            "model": [type(self.model).__name__, asdict(self.model.config)],
+            "task": {key: value for key, value in task.items() if key not in _NO_COSTS},
+            "loop": {name: getattr(self.config, name) for name in _COSTS},
+            "bf16": computes_bf16(self.device.type),
+            "torch": torch.__version__,
+        }
+        return hashlib.blake2b(json.dumps(settings, default=str).encode(), digest_size=8).hexdigest()
+
     def _measure(self, batch_size: int, folder: Path) -> float:
         config = replace(self.config, compile=False)
         task = with_batch_size(copy.deepcopy(self.task), batch_size)
@@ -151,12 +170,22 @@ def _available_bytes() -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")), 1 << 40)
 
 
-def load_batch_size(out: Path, machine: str) -> tuple[int, dict[int, float]] | None:
-    """Return the result of ``best_batch_size`` that was saved in ``out`` on this ``machine``, if any."""
+def load_batch_size(out: Path, machine: str, settings: str) -> tuple[int, dict[int, float]] | None:
+    """Return the result of ``best_batch_size`` that ``save_batch_size`` saved in ``out``.
+
+    Args:
+        out: Folder of the run.
+        machine: Name of this machine.
+        settings: What ``BatchSizeTrials.settings`` returns.
+
+    Returns:
+        The batch size and the throughputs; None if nothing readable was saved for this machine and these settings.
+    """
     try:
-        saved = json.loads((out / _FILE).read_text(encoding="utf-8"))
+        saved = parse_json((out / _FILE).read_text(encoding="utf-8"))
         speeds = {int(size): float(speed) for size, speed in throughput_of(saved).items()}
-        return (saved["batch_size"], speeds) if saved["machine"] == machine and saved["batch_size"] in speeds else None
+        valid = (saved["machine"], saved["settings"]) == (machine, settings) and saved["batch_size"] in speeds
+        return (saved["batch_size"], speeds) if valid else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -167,9 +196,14 @@ def throughput_of(saved: dict[str, Any]) -> dict[str, float]:
     return throughput
 
 
-def save_batch_size(out: Path, machine: str, batch_size: int, speeds: dict[int, float]) -> None:
+def save_batch_size(out: Path, machine: str, settings: str, batch_size: int, speeds: dict[int, float]) -> None:
     """Save the result in ``out``; ``speeds`` are hours of audio per minute by batch size."""
     out.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine, "batch_size": batch_size, "audio_hours_per_minute": speeds}
+    result = {
+        "machine": machine,
+        "settings": settings,
+        "batch_size": batch_size,
+        "audio_hours_per_minute": speeds,
+    }
     with atomic_path(out / _FILE) as part:
         part.write_text(json.dumps(result) + "\n", encoding="utf-8")

@@ -183,14 +183,14 @@ def _provenance(config: RunConfig, config_path: Path, ranks: Ranks) -> dict[str,
 
 
 def _find_batch_size(measure: BatchSizeTrials, session: Session, out: Path, log: Log, ranks: Ranks) -> int:
-    """Measure which batch size is fastest, unless an earlier process of the run did so on this machine."""
+    """Measure which batch size is fastest, unless an earlier process of the run did so under the same conditions."""
     if ranks.world > 1:
         raise UsageError("--batch-size auto: works in a single process only; use a number with torchrun")
-    machine = _machine(ranks.device)
-    saved = load_batch_size(out, machine)
+    machine, settings = _machine(ranks.device), measure.settings()
+    saved = load_batch_size(out, machine, settings)
     size, speeds = saved or best_batch_size(measure, measure.task.batch_size)
     if saved is None:
-        save_batch_size(out, machine, size, speeds)
+        save_batch_size(out, machine, settings, size, speeds)
         rounded = {tried: round(speed, 3) for tried, speed in sorted(speeds.items())}
         log.write({"event": "batch_size", "batch_size": size, "audio_hours_per_minute": rounded})
     if session.deadline is not None:
@@ -199,20 +199,14 @@ def _find_batch_size(measure: BatchSizeTrials, session: Session, out: Path, log:
 
 
 def _try_rehearsal(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:
-    """Rehearse a step. If CUDA has too little memory, training will try smaller batches.
-
-    On a CPU that search would end with the kernel killing this process, so there it is a TrainingError.
-    """
+    """Rehearse a step. If there is too little memory, training will try smaller batches."""
     try:
         _rehearse(config, model, deployed, recordings, ranks)
         return
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if ranks.device.type == "cpu":
-            size = config.task.batch_size
-            raise TrainingError(f"not enough memory for a batch of {size}; use a smaller --batch-size") from error
-    free_memory(ranks.device)
+    free_memory(ranks.device)  # not in the handler, as its traceback references the tensors
 
 
 def _rehearse(config: RunConfig, model: Model, deployed: Model, recordings: Recordings, ranks: Ranks) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audiosr_cli.audio.formats import FORMATS
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.naming import Naming, check
 from audiosr_cli.errors import OutputError, UsageError
@@ -65,6 +66,24 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="not a folder"):
         check([Item("a.wav")], Naming(str(tmp_path / "file"), TWO), NAMES[:2])
+
+
+@pytest.mark.parametrize("container", FORMATS)
+def test_the_name_of_every_format_is_a_file_and_never_a_folder(container: str, tmp_path: Path) -> None:
+    output = tmp_path / f"x.{container}"
+    naming = Naming(str(output), TWO)
+    assert (naming.to_file, naming.output_container) == (True, container)
+    assert naming.targets(Item("a.wav"), NAMES[:1], 8000) == [output]
+    check([Item("a.wav")], naming, NAMES[:1])
+
+
+def test_the_name_of_a_format_that_cannot_be_written_is_no_folder(tmp_path: Path) -> None:
+    output = tmp_path / "x.au"
+    with pytest.raises(UsageError, match=r"x\.au: \.au files cannot be written; known: wav, flac"):
+        check([Item("a.wav")], Naming(str(output), TWO), NAMES[:2])
+    output.mkdir()
+    check([Item("a.wav")], Naming(str(output), TWO), NAMES[:2])
+    check([Item("a.wav")], Naming(str(tmp_path / "take.1"), TWO), NAMES[:2])
 
 
 def test_format_and_suffix_must_agree() -> None:

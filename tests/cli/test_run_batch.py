@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import Outcome
 from audiosr_cli.cli import console, progress
+from audiosr_cli.cli.commands import guarded
 from audiosr_cli.cli.main import app
-from audiosr_cli.cli.options import guarded
 from audiosr_cli.errors import AudioSRError, OutputError, UsageError
 from audiosr_cli.files.fingerprint import sha256
 

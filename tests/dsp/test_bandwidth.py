@@ -10,7 +10,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from audiosr_cli.dsp.bandwidth import BandMeter
+from audiosr_cli.dsp.bandwidth import BandMeter, cutoff
 
 SECONDS = 4
 
@@ -52,6 +52,22 @@ def test_detects_brick_walls(cutoff: int, sample_rate: int, level: float) -> Non
         pytest.skip("the cutoff is above half the rate")
     wave = dithered(level * below(brown(sample_rate), cutoff, sample_rate))
     assert cutoff_of(wave, sample_rate) == pytest.approx(cutoff, rel=0.05)
+
+
+@pytest.mark.parametrize("level_db", [-130, -140, -150, -160])
+@pytest.mark.parametrize("edge", [2000, 8000])
+def test_detects_walls_far_below_a_loud_low_band(edge: int, level_db: float) -> None:
+    """As float recordings have them: rounding errors of the loud bins must not reach the quiet ones."""
+    frequency = np.linspace(0, 24000, 2049)
+    power = np.where(frequency < edge, 10 ** (level_db / 10), 1e-19) * np.random.default_rng(0).chisquare(20, 2049) / 20
+    power[frequency < 300] = 10.0
+    assert cutoff(power, 48000) == pytest.approx(edge, rel=0.05)
+
+
+def test_detects_a_quiet_wall_in_a_float_recording_with_rumble() -> None:
+    draw = np.random.default_rng(2000)
+    rumble, quiet = (below(draw.standard_normal((1, SECONDS * 44100)), hz, 44100) for hz in (300, 2000))
+    assert cutoff_of(0.5 * rumble / np.abs(rumble).max() + 1e-6 * quiet, 44100) == pytest.approx(2000, rel=0.05)
 
 
 @pytest.mark.parametrize("order", [8, 12])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 import running
@@ -64,6 +65,13 @@ def _run(done: subprocess.CompletedProcess[bytes]) -> Run:
 
 def measured(folder: Path, *arguments: object, timeout: float = 3000) -> Run:
     """Run the command in a separate process, and measure its peak memory."""
+    command = [*running.COMMAND, *map(str, arguments)]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if fork_server.can_fork(command, streams):
+        with fork_server.Fork(command, **streams) as process:
+            stdout, stderr = process.communicate(timeout=timeout)
+        assert b"Traceback" not in stderr, stderr
+        return Run(process.returncode, stdout, stderr.decode(errors="replace"), process.peak_mib)
     result = audiosr(
         *arguments,
         before=(sys.executable, "-S", "-c", _MEASURED, str(folder / "used")),

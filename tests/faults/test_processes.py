@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 import soundfile
@@ -21,10 +22,11 @@ from conftest import HANG_S, noise, tone, until
 from hostile import ENVIRONMENT, RATE, audiosr, chunk, fmt, measured, need, riff, samples, sparse
 from running import COMMAND
 
+from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.audio.wav import WavFormat, header
 from audiosr_cli.audio.wav_read import WavReader
-from audiosr_cli.audio.write import Gate, OutputFormat
+from audiosr_cli.audio.write import Gate
 from audiosr_cli.errors import SampleError
 
 SEED = 73
@@ -44,7 +46,7 @@ def endless(rate: int = 8000) -> bytes:
 
 def started(*arguments: object, **streams: object) -> subprocess.Popen[bytes]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, **({"stderr": subprocess.PIPE} | streams))
+    return fork_server.popen(command, env=ENVIRONMENT, **({"stderr": subprocess.PIPE} | streams))
 
 
 def wait_for(there: object, process: subprocess.Popen[bytes]) -> None:
@@ -78,7 +80,7 @@ def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
             left.unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp_path: Path) -> None:
     """The input is a pipe that never ends; an existing output is not changed."""
     (tmp_path / "a.wav").write_bytes(b"old")
@@ -90,7 +92,8 @@ def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp
     wait_for(lambda: any(path.stat().st_size > 1000 for path in tmp_path.iterdir()), process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=HANG_S)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
+    assert process.returncode == codes[number]
     assert b"Traceback" not in stderr
     assert (tmp_path / "a.wav").read_bytes() == b"old"
     left = [path.name for path in tmp_path.iterdir() if path.name != "a.wav"]
@@ -119,7 +122,7 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
     soundfile.write(tmp_path / "a.wav", samples(10 * RATE).T, RATE)
     options = ("--cutoff", 3000, "--threads", threads, "-o", tmp_path / "out")
     command = [sys.executable, "-c", _ENDLESS_WINDOWS, tmp_path / "started", "upsample", tmp_path / "a.wav", *options]
-    process = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, stderr=subprocess.PIPE)
+    process = fork_server.popen(list(map(str, command)), env=ENVIRONMENT, stderr=subprocess.PIPE)
     wait_for((tmp_path / "started").exists, process)
     assert list((tmp_path / "out").glob("*.part"))
     process.send_signal(number)
@@ -130,7 +133,7 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
 
 def test_076_a_reader_that_goes_away(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
-    command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav --model none -o -"
+    command = f"{fork_server.shell_command()} upsample {tmp_path}/a.wav --model none -o -"
     line = f"{command} | head -c 100 >/dev/null; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -177,7 +180,8 @@ def test_079_no_audio_to_a_terminal(recording: Path) -> None:
     ("stream", "message"), [("<&-", "standard input is closed"), ("</dev/null", "standard input: is empty")]
 )
 def test_080_standard_input_closed_or_empty(stream: str, message: str, tmp_path: Path) -> None:
-    line = f"{sys.executable} -m audiosr_cli upsample - --model none -o {tmp_path}/a.wav {stream}"
+    command = f"{sys.executable} -m audiosr_cli" if stream == "<&-" else fork_server.shell_command()
+    line = f"{command} upsample - --model none -o {tmp_path}/a.wav {stream}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"audiosr: {message}")

@@ -18,6 +18,25 @@ def test_unknown_and_missing_devices_are_refused() -> None:
             pick_device("cuda")
 
 
+@pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cuda:01", "cuda1", "CPU", "cpu:0", ""])
+def test_names_that_no_device_has_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown device '{name}'; must be auto, cpu, cuda or cuda:N"):
+        pick_device(name)
+
+
+def test_mps_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^--device mps: not supported yet; use --device cpu$"):
+        pick_device("mps")
+
+
+def test_one_of_several_gpus_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [pick_device(name) for name in ("auto", "cuda", "cuda:0", "cuda:1")] == ["cuda", "cuda", "cuda:0", "cuda:1"]
+    with pytest.raises(UsageError, match="--device cuda:2: no such device; the last one is cuda:1"):
+        pick_device("cuda:2")
+
+
 @pytest.mark.parametrize(
     ("features", "native"),
     [({}, False), ({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
@@ -45,6 +64,7 @@ def test_tf32_is_allowed_on_cuda_unless_products_are_exact() -> None:
         ("cpu", True, before),
         ("cuda", True, (False, False)),
         ("cuda", False, (True, True)),
+        ("cuda:1", True, (False, False)),
     ):
         with float32_products(device, exact):
             assert allowed() == expected

@@ -1,4 +1,4 @@
-"""runtime/memory.py: freed memory stays with the process, in one heap."""
+"""runtime/memory.py: freed memory stays with the process, in one heap; errors for too little memory are known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from audiosr_cli.runtime.memory import is_out_of_memory
 
 RESIDENT = """
 import os
@@ -71,3 +73,20 @@ def test_threads_share_one_heap(tmp_path: Path) -> None:
         counts.append((tmp_path / "heaps.xml").read_text().count("<heap nr="))
     assert counts[0] > 1
     assert counts[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1024 bytes"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1024 bytes."), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("can't start new thread"), True),
+        (RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"), False),
+    ],
+    ids=str,
+)
+def test_errors_for_too_little_memory_are_known(error: MemoryError | RuntimeError, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from audiosr_cli import api
 from audiosr_cli.audio import write
+from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import resampled_length
-from audiosr_cli.audio.write import OutputFormat
 from audiosr_cli.checkpoints import store
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import InputError, ModelError, UsageError

@@ -11,12 +11,13 @@ import soundfile
 import torch
 from conftest import halves, noise, restorer
 
+from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import InputError, ModelError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.streaming import stages
-from audiosr_cli.streaming.in_memory import process_array
+from audiosr_cli.streaming.in_memory import process_array, process_in_memory
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.stages import make_stages, stream
 
@@ -138,3 +139,54 @@ def test_lack_of_cpu_memory_is_a_memory_error() -> None:
 
     with pytest.raises(MemoryError):
         Full(halves(), 1)(noise(100))
+
+
+def hummed(frames: int) -> np.ndarray:
+    """Noise with an offset and hum."""
+    time = np.arange(frames) / 16000
+    return (noise(frames, 1) + 0.2 + 0.3 * np.cos(2 * np.pi * 50 * time)).astype(np.float32)
+
+
+def test_dc_and_hum_are_left_to_the_residual() -> None:
+    wave = hummed(100_000)
+    options = replace(OPTIONS, hum="remove")
+    *sources, residual = process_array(wave, 16000, [halves(16000)], 16000, options, residual=True)
+    assert all(abs(source.mean()) < 1e-3 for source in sources)
+    assert residual.mean() == pytest.approx(0.2, abs=1e-3)
+    np.testing.assert_allclose(sum(sources) + residual, wave, atol=1e-6)
+
+
+def test_dc_and_hum_are_shared_equally() -> None:
+    wave = hummed(100_000)
+    shared = process_array(wave, 16000, [halves(16000)], 16000, replace(OPTIONS, hum="share"))
+    np.testing.assert_allclose(shared.sum(0), wave, atol=1e-5)
+    assert [source.mean() for source in shared] == pytest.approx([0.1, 0.1], abs=1e-3)
+
+
+@pytest.mark.parametrize("hum", ["remove", "share"])
+def test_block_size_does_not_change_filtered_output(hum: str) -> None:
+    wave = hummed(150_011)
+
+    def run(block: int) -> np.ndarray:
+        chained = make_stages([halves(16000), restorer()], 16000, 44100, 1, replace(OPTIONS, hum=hum))
+        blocks = (wave[:, i : i + block] for i in range(0, wave.shape[1], block))
+        return np.concatenate(list(stream(blocks, chained)), axis=1)
+
+    runs = [run(block) for block in (5000, 44100)]
+    assert runs[0].shape[1] == round(150_011 * 44100 / 16000)
+    assert np.array_equal(*runs)
+
+
+def test_hum_is_noted() -> None:
+    reader = ArrayReader(hummed(100_000)[0], 16000)
+    report = process_in_memory(reader, [halves(16000)], 16000, replace(OPTIONS, hum="remove"))[1]
+    assert any("multiples of 50 Hz" in note for note in report.notes)
+
+
+def test_channels_that_cancel_are_reported() -> None:
+    wave = noise(20_000, 1)
+    options = replace(OPTIONS, channels="mix")
+    for other, cancels in ((-wave, True), (-0.9 * wave, True), (wave, False), (noise(20_000, 2)[1:], False)):
+        reader = ArrayReader(np.concatenate([wave, other]), 16000)
+        report = process_in_memory(reader, [], 16000, options)[1]
+        assert any("cancel" in line for line in report.warnings) == cancels

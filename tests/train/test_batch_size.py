@@ -10,8 +10,10 @@ import torch
 from corpora import RUN, run
 
 from audiosr_cli.errors import TrainingError, UsageError
+from audiosr_cli.models import build
 from audiosr_cli.train import batch_size, checkpoint
-from audiosr_cli.train.batch_size import best_batch_size
+from audiosr_cli.train.batch_size import BatchSizeTrials, best_batch_size, load_batch_size, save_batch_size
+from audiosr_cli.train.config import read_config
 from audiosr_cli.train.loop import Trainer
 
 STEPS = RUN.replace("minutes = 0.05", "steps = 2")
@@ -94,6 +96,57 @@ def test_a_second_sitting_remembers_on_the_same_machine(speakers: Path, monkeypa
     monkeypatch.setattr("audiosr_cli.train.run._machine", lambda _: "another")
     run(speakers, more.replace("steps = 3", "steps = 4"), batch_size=0, resume=True)
     assert len(sizes) > 4
+    sizes.clear()
+    run(speakers, more.replace("steps = 3", "steps = 5").replace("0.256", "0.512"), batch_size=0, resume=True)
+    assert len(sizes) > 4
+
+
+def trials(folder: Path, text: str) -> BatchSizeTrials:
+    """Trials of the run ``text`` on the CPU, without recordings."""
+    (folder / "run.toml").write_text(text)
+    config = read_config(folder / "run.toml")
+    model = build(config.architecture, config.training_model)
+    return BatchSizeTrials(model, model, config.task, config.loop, None, torch.device("cpu"), 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("minutes = 0.05", "steps = 9", True),
+        ("batch_size = 2", "batch_size = 8", True),
+        ("filters = 8", "filters = 16", False),
+        ("valid = false", "", False),  # [model.training]
+        ("crop_s = 0.256", "crop_s = 0.512", False),
+        ("[task.mixing]", "[task.mixing]\nreverb_prob = 0.5", False),
+        ('precision = "fp32"', 'precision = "bf16"', False),
+        ("[loop]", '[loop]\noptimizer = "muon"', False),
+        ("[loop]", "[loop]\nema = 0.9", False),
+    ],
+)
+def test_a_result_holds_for_what_a_step_depends_on(before: str, after: str, same: bool, tmp_path: Path) -> None:
+    first, second = (trials(tmp_path, text).settings() for text in (RUN, RUN.replace(before, after)))
+    assert (first == second) == same
+    save_batch_size(tmp_path, "here", first, 4, {4: 1.0})
+    assert (load_batch_size(tmp_path, "here", second) == (4, {4: 1.0})) == same
+    assert load_batch_size(tmp_path, "there", first) is None
+
+
+@pytest.mark.parametrize("other", ["bf16", "torch"])
+def test_a_result_holds_for_the_arithmetic_of_this_machine(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trials(tmp_path, RUN).settings()
+    if other == "bf16":
+        native = batch_size.computes_bf16("cpu")
+        monkeypatch.setattr(batch_size, "computes_bf16", lambda _: not native)
+    else:
+        monkeypatch.setattr(torch, "__version__", "1.0")
+    assert trials(tmp_path, RUN).settings() != first
+
+
+def test_a_result_without_settings_is_measured_again(tmp_path: Path) -> None:
+    (tmp_path / "batch_size.json").write_text('{"machine": "here", "batch_size": 4, "hours_per_minute": {"4": 1.0}}')
+    assert load_batch_size(tmp_path, "here", "") is None
 
 
 def test_cpu_memory_is_not_filled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 import soundfile
@@ -97,7 +98,7 @@ def start(folder: Path, text: str, out: str, before: str = "") -> subprocess.Pop
     (folder / "run.toml").write_text(text)
     arguments = [str(folder / "run.toml"), "--data", str(folder), "--out", str(folder / out)]
     code = f"{before}\nfrom audiosr_cli.cli.main import main\nmain()"
-    return subprocess.Popen([sys.executable, "-c", code, "train", *arguments], stderr=subprocess.PIPE, text=True)
+    return fork_server.popen([sys.executable, "-c", code, "train", *arguments], stderr=subprocess.PIPE, text=True)
 
 
 _KILLED_IN_STEP_23 = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +13,8 @@ from corpora import RUN, Rows, interrupt_at, run
 
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import TrainingError, UsageError
-from audiosr_cli.models import build
 from audiosr_cli.train import checkpoint, session
-from audiosr_cli.train import run as run_module
-from audiosr_cli.train.config import read_config
-from audiosr_cli.train.log import Log
 from audiosr_cli.train.loop import Trainer
-from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.run import TrainCall
 from audiosr_cli.train.session import Deadline, Session
 from audiosr_cli.train.stepping import MetricsReadback
@@ -175,31 +169,23 @@ def test_a_run_survives_that_memory_runs_out(speakers: Path, monkeypatch: pytest
     assert checkpoint.load(speakers / "out")[0]["step"] == 3
 
 
-def no_memory(*_: Any) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-
-def test_out_of_memory_in_the_rehearsal_is_an_error_with_a_hint(
-    speakers: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=str)
+def test_a_batch_too_large_for_the_memory_of_a_cpu_is_halved(
+    error: Exception, speakers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Separation, "losses", no_memory)
-    with pytest.raises(TrainingError, match="batch of 4; use a smaller --batch-size"):
-        run(speakers, FOREVER, batch_size=4)
+    real, sizes = Separation.losses, list[int]()
 
+    def limited(self: Separation, forward: Any, batch: Any) -> Any:
+        sizes.append(len(batch["input"]))
+        if sizes[-1] > 2:
+            raise error
+        return real(self, forward, batch)
 
-def test_out_of_memory_in_the_rehearsal_on_cuda_is_ignored(speakers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Separation, "losses", no_memory)
-    freed: list[torch.device] = []
-    monkeypatch.setattr(run_module, "free_memory", freed.append)
-    (speakers / "run.toml").write_text(FOREVER)
-    config, place = read_config(speakers / "run.toml"), torch.device("cpu")
-    recordings = run_module.load_recordings(config, speakers, Ranks(), Log(lambda _: None))
-    model, deployed = (build(config.architecture, config.training_model) for _ in range(2))
-    ranks = SimpleNamespace(device=SimpleNamespace(type="cuda"), world=1)
-    monkeypatch.setattr(Separation, "batch", lambda *_: {"input": torch.zeros(4, 1, 2048, device=place)})
-    monkeypatch.setattr(type(model), "to", lambda self, *_: self)
-    run_module._try_rehearsal(config, model, deployed, recordings, ranks)  # type: ignore[arg-type]
-    assert freed == [ranks.device]
+    monkeypatch.setattr(Separation, "losses", limited)
+    _, rows = run(speakers, FOREVER.replace("minutes = 1000.0", "steps = 1"), batch_size=4)
+    assert sizes == [4, 4, 2]  # the rehearsal, and two steps
+    warnings = [row["text"] for row in rows if row["event"] == "warning"]
+    assert warnings == ["not enough memory for a batch of 4; training continues with 2"]
 
 
 def test_a_run_without_validated_weights_does_not_claim_to_have_some(speakers: Path) -> None:
