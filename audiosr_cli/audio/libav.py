@@ -37,6 +37,7 @@ _DEMUXERS = (
     "oma,osq,paf,pva,pvf,qcp,qoa,rka,rm,rso,sbc,sds,shn,sln,smjpeg,sox,spdif,svx,swf,tak,truehd,tta,ty,vivo,voc,vqf,"
     "w64,wav,wavarc,wsd,wtv,wv,xwma"
 )
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _LOSSY = {
     "mp1": "MPEG_LAYER_I",
     "mp2": "MPEG_LAYER_II",
@@ -107,8 +108,15 @@ def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
     channels = frame.layout.nb_channels
     if not 1 <= channels <= _MAX_PLANES:
         raise ValueError(f"{channels} channels")
-    array = frame.to_ndarray()
-    wave = array if frame.format.is_planar else array.reshape(-1, channels).T
+    kind = _DTYPES[frame.format.name.removesuffix("p")]  # KeyError for others, which is in errors()
+    # Not to_ndarray: with more than 8 channels PyAV 18.1 may count one plane too many, which points nowhere.
+    planes = frame.planes
+    if frame.format.is_planar:
+        rows = [np.frombuffer(planes[i], kind, frame.samples) for i in range(channels)]  # type: ignore[call-overload]
+        wave = np.stack(rows)
+    else:
+        flat = np.frombuffer(planes[0], kind, frame.samples * channels)  # type: ignore[call-overload]
+        wave = flat.reshape(-1, channels).T.copy()
     if wave.dtype == np.uint8:
         wave = (wave.astype(np.float32) - np.float32(128)) / np.float32(128)
     elif wave.dtype.kind == "i":
@@ -132,18 +140,23 @@ class ByteInput:
     def __init__(self, read: Callable[[int], bytes], name: str) -> None:
         self._read, self.recording = read, name
         self._empty = 0
+        self.given_up = False  # after an error: what the demuxer still tries comes to nothing, and fast
         self.budget: int | None = None  # bytes that may still be read
 
     def read(self, count: int) -> bytes:
-        """Return up to ``count`` bytes. Raises InputError if they cannot be read, or the demuxer never ends."""
+        """Return up to ``count`` bytes. Raises InputError, once, if they cannot be read or the demuxer never ends."""
+        if self.given_up:
+            return b""
         try:
             data = self._read(count)
         except OSError as error:
+            self.given_up = True
             raise InputError(f"{self.recording}: cannot be read: {error.strerror or error}") from error
         self._empty = 0 if data else self._empty + 1
         if self.budget is not None:
             self.budget -= len(data)
         if self._empty > _MAX_EMPTY_READS or (self.budget is not None and self.budget < 0):
+            self.given_up = True
             raise InputError(f"{self.recording}: cannot be read as audio: it leads in circles; the file is damaged")
         return data
 
@@ -164,6 +177,8 @@ class FileInput(ByteInput):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position and return it, or -1 if there is no such position."""
+        if self.given_up:
+            return -1
         try:
             return self._stream.seek(offset, whence)
         except (OSError, ValueError, OverflowError):  # offsets of a damaged file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,38 @@ def test_noise_in_the_middle_keeps_the_time_and_is_told(
     assert capfd.readouterr() == ("", "")  # decoders say nothing themselves
 
 
+def test_many_channels_of_floats_are_read(tmp_path: Path) -> None:
+    """PyAV's own arrays of more than 8 channels may have one row too many, of memory that is not the frame's."""
+    import av
+
+    wave = signal(16000, 12, 0.5)
+    with av.open(str(tmp_path / "a.wv"), "w") as output:
+        stream = output.add_stream("wavpack", rate=16000, layout="12 channels")
+        stream.format = "fltp"
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T.reshape(1, -1)), "flt", "12 channels")
+        frame.sample_rate, frame.pts = 16000, 0
+        for ready in av.AudioResampler("fltp", "12 channels", 16000).resample(frame):
+            output.mux(stream.encode(ready))
+        output.mux(stream.encode(None))
+    reader, samples = read(tmp_path / "a.wv")
+    assert reader.subtype == "FLOAT"
+    np.testing.assert_array_equal(samples, wave)
+
+
 def test_mutated_files_neither_crash_nor_hang(tmp_path: Path) -> None:
     result = fuzz_media.run(60, 7, tmp_path, seconds=300)
     assert result.failures == []
     assert result.outcomes.total() == 60
+
+
+def test_a_demuxer_that_never_ends_is_stopped_once_and_then_gets_nothing() -> None:
+    empty = libav.ByteInput(lambda _: b"", "a.wma")
+    circling = libav.FileInput(io.BytesIO(bytes(1000)), "a.wma")
+    for source in (empty, circling):
+        with pytest.raises(InputError, match="leads in circles"):
+            for _ in range(10_000_000):
+                source.read(1000)
+                if isinstance(source, libav.FileInput):
+                    source.seek(0)
+        assert source.read(1000) == b""
+    assert circling.seek(0) == -1
