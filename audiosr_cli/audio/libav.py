@@ -26,6 +26,7 @@ _MAX_EMPTY_READS = 10_000
 # Bytes that a demuxer may read, as a multiple of the file's size and in all: indexes and interleaved streams are read
 # out of order, but a loop of offsets would go on for ever.
 _MAX_PASSES, _FREE_BYTES = 40, 1 << 28
+_BUFFER_BYTES = 1 << 13  # small, so that an Ogg page that is missing is noticed near its place
 _MAX_STREAMS = 1000
 # The demuxers that may be used. Those that open other files or addresses (playlists, concat, SDP, image sequences),
 # that execute scripts or drive devices are not among them, nor are the obscure ones.
@@ -134,8 +135,11 @@ class ByteInput:
         self.budget: int | None = None  # bytes that may still be read
 
     def read(self, count: int) -> bytes:
-        """Return up to ``count`` bytes. Raises InputError if the demuxer does not come to an end."""
-        data = self._read(count)
+        """Return up to ``count`` bytes. Raises InputError if they cannot be read, or the demuxer never ends."""
+        try:
+            data = self._read(count)
+        except OSError as error:
+            raise InputError(f"{self.recording}: cannot be read: {error.strerror or error}") from error
         self._empty = 0 if data else self._empty + 1
         if self.budget is not None:
             self.budget -= len(data)
@@ -159,8 +163,11 @@ class FileInput(ByteInput):
         self.missing = missing_bytes(stream)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a position and return it."""
-        return self._stream.seek(offset, whence)
+        """Move to a position and return it, or -1 if there is no such position."""
+        try:
+            return self._stream.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):  # offsets of a damaged file
+            return -1
 
     def lacks_index(self) -> bool:
         """Return whether it is an MP4 file without its index."""
@@ -187,7 +194,9 @@ def open_container(source: ByteInput, name: str, demuxer: str | None = None) -> 
     options = {"protocol_whitelist": "none", "format_whitelist": _DEMUXERS}
     options |= {"max_streams": str(_MAX_STREAMS), **decoder_options()}
     try:
-        return av.open(source, "r", demuxer, options, metadata_errors="replace", io_open=_refuse)
+        return av.open(
+            source, "r", demuxer, options, metadata_errors="replace", io_open=_refuse, buffer_size=_BUFFER_BYTES
+        )
     except errors() as error:
         raise InputError(f"{name}: cannot be read as audio: {_reason(source, error)}") from error
 
