@@ -12,7 +12,7 @@ THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/,$(addsuffix .p
     batch/test_processes batch/test_ray streaming/test_recording train/test_joint train/test_ranks train/test_run))
 THOROUGH += tests/docs/test_commands.py
 
-.PHONY: demo test test-all quick lint docs reference setup clean
+.PHONY: demo test test-all test-isa quick lint docs reference setup clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -20,8 +20,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	$(PYTEST)
 
+# With a new process for every command that a test starts, where `make test` forks one that has imported torch.
 test-all: $(VENV)/.dev
-	$(PYTEST) -m ''
+	AUDIOSR_TEST_FORK=0 $(PYTEST) -m ''
+
+# The suite under several instruction sets, with one thread and with two.
+test-isa: $(VENV)/.dev
+	$(BIN)/python tools/instruction_sets.py -- -n $(WORKERS) --dist worksteal
 
 quick: $(VENV)/.dev
 	$(PYTEST) $(addprefix --ignore=,$(THOROUGH))

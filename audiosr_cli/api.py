@@ -57,6 +57,7 @@ def separate(
     residual: bool = False,
     hum: HumPolicy = "remove",
     channels: Channels = "each",
+    audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
@@ -83,6 +84,7 @@ def separate(
         hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
             equal shares to them, "keep" leaves them to the model.
         channels: "each" processes every channel by itself, "mix" their mean; a number, counted from 1, only that one.
+        audio_stream: Which stream of sound of a video or the like is read, counted from 1; None for the default one.
         clip: What to do if samples of the output exceed full scale: "warn" keeps them and warns, "rescale" turns all
             outputs down by the same gain, "error" raises SampleError.
         strict: Raise InputError for damage in a recording, in place of a warning.
@@ -124,7 +126,9 @@ def separate(
         >>> audiosr_cli.separate(mixture, sample_rate, residual=True).audio.shape
         (3, 1, 16000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, start_s, end_s)
+    options = arguments.options(
+        device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
+    )
     command = SeparateOptions(
         arguments.integer("speakers", speakers, 1),
         arguments.model_name("model", model),
@@ -145,6 +149,7 @@ def upsample(
     guidance: float | None = None,
     seed: int | None = None,
     channels: Channels = "each",
+    audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
@@ -168,6 +173,7 @@ def upsample(
         guidance: Classifier-free guidance scale of audiosr_small; None is 1.
         seed: Seed of the noise of audiosr_small; None is 0.
         channels: As in ``separate``.
+        audio_stream: As in ``separate``.
         clip: As in ``separate``.
         strict: As in ``separate``.
         nonfinite: As in ``separate``.
@@ -196,7 +202,9 @@ def upsample(
         >>> result.audio.shape, result.sample_rate
         ((1, 234714), 48000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, start_s, end_s)
+    options = arguments.options(
+        device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
+    )
     command = UpsampleOptions(
         arguments.rate("rate", rate),
         arguments.model_name("model", model),
@@ -218,6 +226,7 @@ def separate_sr(
     upsampler: str | os.PathLike[str] | None = None,
     hum: HumPolicy = "remove",
     channels: Channels = "each",
+    audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
     strict: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
@@ -243,6 +252,7 @@ def separate_sr(
             given or there is no restorer.
         hum: As in ``separate``.
         channels: As in ``separate``.
+        audio_stream: As in ``separate``.
         clip: As in ``separate``.
         strict: As in ``separate``.
         nonfinite: As in ``separate``.
@@ -270,7 +280,9 @@ def separate_sr(
         >>> result.audio.shape, result.sample_rate
         ((2, 1, 80371), 16000)
     """
-    options = arguments.options(device, precision, batch, threads, channels, clip, strict, nonfinite, start_s, end_s)
+    options = arguments.options(
+        device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
+    )
     command = SeparateSROptions(
         arguments.integer("speakers", speakers, 1),
         None if rate is None else arguments.rate("rate", rate),
@@ -335,7 +347,7 @@ def list_models(task: str | None = None) -> list[str]:
 
 def _run(source: Source, sample_rate: int | None, config: PipelineConfig, progress: object) -> Result:
     """Process ``source``; warnings point at the caller's caller, which is the user's code."""
-    with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate) as reader:
+    with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate, config.options) as reader:
         on_frames = arguments.progress(progress, reader, config.options)
         audio, report = config.build().in_memory(reader, on_frames)
     for line in report.warnings:

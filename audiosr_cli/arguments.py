@@ -30,7 +30,9 @@ _MAX_PARALLEL = 256  # windows at once, and threads, as in the command
 
 
 @contextmanager
-def open_source(source: Source, sample_rate: int | None) -> Iterator[AudioReader | ArrayReader]:
+def open_source(
+    source: Source, sample_rate: int | None, options: Options | None = None
+) -> Iterator[AudioReader | ArrayReader]:
     """Open an array or a recording. Raises UsageError or InputError."""
     if isinstance(source, np.ndarray | torch.Tensor):
         if sample_rate is None:
@@ -46,7 +48,7 @@ def open_source(source: Source, sample_rate: int | None) -> Iterator[AudioReader
         )
     if sample_rate is not None:
         raise UsageError("sample_rate is for arrays; a recording states its own, leave it out")
-    with AudioReader(source) as reader:
+    with AudioReader(source, None if options is None else options.audio_stream) as reader:
         yield reader
 
 
@@ -70,6 +72,7 @@ def options(
     clip: str,
     strict: bool,
     nonfinite: str,
+    audio_stream: int | None,
     start_s: float | None,
     end_s: float | None,
 ) -> Options:
@@ -92,6 +95,7 @@ def options(
         threads=pick_threads() if threads is None else integer("threads", threads, 1, _MAX_PARALLEL),
         start_s=seconds("start_s", start_s),
         end_s=seconds("end_s", end_s),
+        audio_stream=None if audio_stream is None else integer("audio_stream", audio_stream, 1),
     )
 
 

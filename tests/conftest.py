@@ -134,15 +134,23 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def few_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score runs on four mixtures instead of 40, and two hard ones of a kind instead of 24.
+
+    All of them would take longer than the training.
+    """
+    for name, chosen in valid_sets.SETS.items():
+        monkeypatch.setitem(valid_sets.SETS, name, replace(chosen, count=4 if name == "plain" else 2))
+
+
 @pytest.fixture
 def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three speakers for training and two to check on, a second each, and a file that is no audio.
 
-    Runs on them score two hard mixtures of a kind instead of 24, which would take longer than their training.
+    Runs on them are scored on fewer mixtures: see ``few_mixtures``.
     """
     monkeypatch.setenv("AUDIOSR_CACHE", str(tmp_path / "cache"))
-    for name in ("turns", "noise", "rooms"):
-        monkeypatch.setitem(valid_sets.SETS, name, replace(valid_sets.SETS[name], count=2))
+    few_mixtures(monkeypatch)
     for i, name in enumerate(("train/a", "train/b", "train/c", "valid/d", "valid/e")):
         folder = tmp_path / name
         folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Processes that run the command without importing torch again: forks of a server that has imported it.
 
-A fork has its own process number, signals, streams, folder and environment, as a new process would. It differs where
+A fork has its own process number, signals, streams, folder and environment, as a new process does. It differs where
 something depends on the start of the interpreter or of a library, so ``can_fork`` leaves those calls to real processes;
 with AUDIOSR_TEST_FORK=0, as in `make test-all`, all of them are real.
 """
@@ -23,11 +23,13 @@ import tempfile
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# Variables that are read only when a command uses them; all others must be those of the server.
-_LATE = {"AUDIOSR_CACHE", "PYTEST_CURRENT_TEST", "RAY_USAGE_STATS_ENABLED"}
+# Variables that the interpreter or a library reads when it starts, by their first letters: those of the server hold.
+_EARLY = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC", "GLIBC", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_")
+_EARLY += ("ONEDNN_", "DNNL_", "CUDA_", "AUDIOSR_NUMBA")
 # Options of ``subprocess.Popen`` that a fork obeys.
 _OPTIONS = {"stdin", "stdout", "stderr", "cwd", "env", "text", "start_new_session"}
 _NUMBER = 4  # bytes of a process number or exit status
@@ -44,19 +46,19 @@ def can_fork(command: Sequence[object], options: Mapping[str, Any]) -> bool:
 
 
 def _early(environment: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in environment.items() if key not in _LATE}
+    return {key: value for key, value in environment.items() if key.startswith(_EARLY)}
 
 
 @cache
 def _server() -> tuple[str, dict[str, str]]:
-    """Start the server of this process; return the path of its socket, and its environment."""
+    """Start the server of this process; return the path of its socket, and its early variables."""
     folder = tempfile.TemporaryDirectory(prefix="fork-")
-    path, environment = f"{folder.name}/socket", _early(os.environ)
+    path = f"{folder.name}/socket"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(16)
     command = [sys.executable, __file__, str(listener.fileno())]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], env=environment)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
     listener.close()
 
     def stop() -> None:
@@ -64,7 +66,7 @@ def _server() -> tuple[str, dict[str, str]]:
         folder.cleanup()
 
     atexit.register(stop)
-    return path, environment
+    return path, _early(os.environ)
 
 
 class Fork(subprocess.Popen[Any]):
@@ -79,21 +81,15 @@ class Fork(subprocess.Popen[Any]):
     def _execute_child(self, *arguments: Any) -> None:
         names = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
         call = dict(zip(names, arguments, strict=True))
-        request = {
-            "arguments": [os.fsencode(part) for part in call["args"][1:]],
-            "environment": dict(os.environ if call["env"] is None else call["env"]),
-            "folder": os.fsencode(call["cwd"] or "."),
-            "here": os.fsencode(Path.cwd()),
-            "new_session": call["start_new_session"],
-        }
         streams = [call[name] for name in ("p2cread", "c2pwrite", "errwrite")]
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server()[0])
-        data = pickle.dumps(request)
-        inherited = [number if stream == -1 else stream for number, stream in enumerate(streams)]
-        socket.send_fds(self._connection, [len(data).to_bytes(_NUMBER)], inherited)
-        self._connection.sendall(data)
-        self.pid = int.from_bytes(_receive(self._connection, _NUMBER))
+        self._connection, self.pid = _request(
+            _server()[0],
+            [os.fsencode(part) for part in call["args"][1:]],
+            [number if stream == -1 else stream for number, stream in enumerate(streams)],
+            dict(os.environ if call["env"] is None else call["env"]),
+            os.fsencode(call["cwd"] or "."),
+            call["start_new_session"],
+        )
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(call[name] for name in ends))  # type: ignore[attr-defined]
@@ -114,22 +110,60 @@ class Fork(subprocess.Popen[Any]):
         return self.returncode
 
 
+def _request(
+    path: str,
+    arguments: list[bytes],
+    streams: list[int],
+    environment: dict[str, str],
+    folder: bytes = b".",
+    new_session: bool = False,
+) -> tuple[socket.socket, int]:
+    """Have the server at ``path`` fork; return the connection that reports the end of the fork, and its number."""
+    request = {
+        "arguments": arguments,
+        "environment": environment,
+        "folder": folder,
+        "here": os.fsencode(Path.cwd()),
+        "new_session": new_session,
+    }
+    data, connection = pickle.dumps(request), socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    socket.send_fds(connection, [len(data).to_bytes(_NUMBER)], streams)
+    connection.sendall(data)
+    return connection, int.from_bytes(_receive(connection, _NUMBER))
+
+
+def shell_command() -> str:
+    """Return the words that run the command in a shell: a fork where forks are used, with the shell's environment.
+
+    A fork has the three standard streams only, so it cannot open the files of a process substitution.
+    """
+    if not can_fork([sys.executable, "-m", "audiosr_cli"], {}):
+        return f"{sys.executable} -m audiosr_cli"
+    return f"{sys.executable} -S -E {__file__} {_server()[0]} -m audiosr_cli"
+
+
+def _client(path: str, *arguments: str) -> int:
+    """Run the command in a fork with the streams of this process; return its exit code, as a shell would."""
+    connection, _ = _request(path, [os.fsencode(part) for part in arguments], [0, 1, 2], dict(os.environ))
+    code = os.waitstatus_to_exitcode(int.from_bytes(_receive(connection, 2 * _NUMBER)[:_NUMBER]))
+    return code if code >= 0 else 128 - code
+
+
 def popen(command: Sequence[object], **options: Any) -> subprocess.Popen[Any]:
     """Do what ``subprocess.Popen`` does, quicker where a fork of the server will do."""
     return (Fork if can_fork(command, options) else subprocess.Popen)(command, **options)  # type: ignore[call-overload]
 
 
-def run(
-    command: Sequence[object], input: bytes | str | None = None, timeout: float | None = None, **options: Any
-) -> subprocess.CompletedProcess[Any]:
+def run(command: Sequence[object], timeout: float | None = None, **options: Any) -> subprocess.CompletedProcess[Any]:
     """Do what ``subprocess.run`` does, likewise."""
-    if input is not None:
+    if (content := options.pop("input", None)) is not None:
         options["stdin"] = subprocess.PIPE
     if options.pop("capture_output", False):
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with popen(command, **options) as process:
         try:
-            stdout, stderr = process.communicate(input, timeout)
+            stdout, stderr = process.communicate(content, timeout)
         except BaseException:
             process.kill()
             raise
@@ -195,7 +229,7 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["here"])
     os.chdir(request["folder"])
     option, first, *rest = map(os.fsdecode, request["arguments"])
-    sys.path[0] = os.getcwd() if option == "-m" else ""
+    sys.path[0] = str(Path.cwd()) if option == "-m" else ""
     if option == "-m":
         sys.argv = [first, *rest]
         runpy.run_module(first, run_name="__main__", alter_sys=True)
@@ -209,17 +243,16 @@ def _prepare() -> None:
     """Import what the commands import."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does before it imports torch
     sys.path.pop(0)  # this folder
-    import audiosr_cli.api
-    import audiosr_cli.batch.processes
-    import audiosr_cli.batch.run
-    import audiosr_cli.cli.main
-    import audiosr_cli.cli.run_batch  # noqa: F401
-
+    for name in ("api", "batch.processes", "batch.run", "cli.main", "cli.run_batch"):
+        import_module(f"audiosr_cli.{name}")
+    import_module("torch._dynamo")  # which every optimizer imports
     sys.path.insert(0, "")
     gc.freeze()
 
 
 if __name__ == "__main__":
+    if not sys.argv[1].isdigit():
+        sys.exit(_client(*sys.argv[1:]))
     sockets = socket.socket(fileno=int(sys.argv[1]))
     _prepare()
     if (wanted := _serve(sockets)) is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import fork_server
 import pytest
 import soundfile
 from conftest import EXAMPLES, HANG_S, noise
@@ -37,17 +38,14 @@ def package(tmp_path: Path) -> Path:
 
 def python(folder: Path, *arguments: str) -> str:
     """Run Python in ``folder``, where the package is, and return what it prints."""
-    environment = {
-        "AUDIOSR_CACHE": str(folder / "cache"),
-        "AUDIOSR_NUMBA": "0",  # no loops are compiled for seconds of training
-        "HOME": str(folder),
-        "OMP_NUM_THREADS": "1",
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": f"{folder}:{ROOT}",
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S
-    )
+    code = f"import runpy, sys; sys.path.insert(0, {str(folder)!r}); "
+    if arguments[0] == "-m":
+        code += "del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    else:
+        code += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, *(arguments[1:] if arguments[0] == "-m" else arguments)]
+    environment = os.environ | {"AUDIOSR_CACHE": str(folder / "cache")}
+    done = fork_server.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,9 +9,12 @@ import tomllib
 from pathlib import Path
 
 import doc_pages
+import fork_server
+import pytest
 import soundfile
 import typer
-from conftest import EXAMPLES, HANG_S
+from conftest import EXAMPLES, HANG_S, few_mixtures
+from running import inside
 
 import audiosr_cli
 from audiosr_cli.cli.main import app
@@ -49,8 +52,11 @@ def test_examples_have_their_references() -> None:
 
 
 def test_shell_examples_run(tmp_path: Path) -> None:
-    """Every pipeline of examples/pipelines.sh, with `audiosr` as installed beside this Python."""
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    """Every pipeline of examples/pipelines.sh."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "audiosr").write_text(f'#!/bin/sh\nexec {fork_server.shell_command()} "$@"\n')
+    (tmp_path / "bin" / "audiosr").chmod(0o755)
+    path = f"{tmp_path}/bin:/usr/bin:/bin"
     script = str(EXAMPLES / "pipelines.sh")
     done = subprocess.run(
         ["bash", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, capture_output=True, timeout=HANG_S
@@ -59,8 +65,13 @@ def test_shell_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "restored.flac").is_file()
 
 
-def test_the_tutorial_trains_and_its_model_separates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("minutes", ["0.01", pytest.param("0.1", marks=pytest.mark.slow)])
+def test_the_tutorial_trains_and_its_model_separates(
+    minutes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The commands of the README's section on training, the first with seconds for minutes."""
+    monkeypatch.setenv("AUDIOSR_CACHE", str(tmp_path / "cache"))
+    few_mixtures(monkeypatch)
     section = README.split("## Train your own")[1].split("\n## ")[0]
     commands = [
         line.strip().split("  #")[0].split() for line in section.splitlines() if line.startswith("    audiosr ")
@@ -68,19 +79,12 @@ def test_the_tutorial_trains_and_its_model_separates(tmp_path: Path) -> None:
     train, separate = commands[:2]
     assert (train[1], separate[1]) == ("train", "separate")
     (tmp_path / "examples").symlink_to(EXAMPLES)
-    for command in ([*train[1:], "--minutes", "0.05"], separate[1:]):
-        environment = {"AUDIOSR_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-        environment["AUDIOSR_NUMBA"] = "0"  # compiling its loops for a few seconds of training does not pay
-        done = subprocess.run(
-            [sys.executable, "-m", "audiosr_cli", *command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+    for command in ([*train[1:], "--minutes", minutes], separate[1:]):
+        done = inside(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
-    assert all((tmp_path / name).is_file() for name in done.stdout.splitlines())
+    names = done.stdout.decode().splitlines()
+    assert len(names) == 2
+    assert all((tmp_path / name).is_file() for name in names)
 
 
 def test_the_demo_runs_and_says_how_good_it_is(tmp_path: Path) -> None:

@@ -42,3 +42,24 @@ def test_data_is_the_option_or_the_variable_and_otherwise_required(
     monkeypatch.setenv("AUDIOSR_DATA", "recordings")
     assert parse() == Path("recordings")
     assert parse("--data", "others") == Path("others")
+
+
+def test_results_under_an_instruction_set_are_read_from_what_pytest_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("instruction_sets")
+    output = """..F.s
+FAILED tests/a.py::test_b[1 - 2] - AssertionError: 1 failed in 3.0s
+ERROR tests/c.py
+1 failed, 12 passed, 3 skipped, 1 error in 4.05s
+"""
+    counts = {"passed": 12, "failed": 1, "errors": 1, "skipped": 3}
+    assert tool.parse(output) == (counts, ["tests/a.py::test_b[1 - 2]", "tests/c.py"])
+    assert tool.parse("Killed\n") == (dict.fromkeys(counts, 0), [])
+
+
+def test_an_instruction_set_replaces_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("instruction_sets")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert "ATEN_CPU_CAPABILITY" not in tool.environment(tool.SETS["native"])
+    assert tool.environment(tool.SETS["default"])["ATEN_CPU_CAPABILITY"] == "default"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class ArrayReader:
 
     name = "the array"
     path = None
+    notes: Sequence[str] = ()
     subtype = "FLOAT"
 
     def __init__(self, audio: NDArray[np.floating], sample_rate: int) -> None:

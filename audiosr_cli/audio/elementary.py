@@ -1,8 +1,8 @@
 """Frames of MPEG audio (layers I to III) and ADTS AAC in a stream of bytes: no container, so no timestamps.
 
 Such files are what encoders write to a pipe, what a capture of a radio stream cuts anywhere, and what people join with
-``cat``. FFmpeg's parser takes noise for frames and forgets how long it lasted; here a frame counts only if others follow
-where it ends, and what lies between frames is measured.
+``cat``. FFmpeg's parser takes noise for frames and forgets how long it lasted; here a frame counts only if others
+follow where it ends, and what lies between frames is measured.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def probe(path: Path) -> tuple[int, float]:
         InputError: If the file cannot be read.
     """
     with AudioReader(path) as reader:
-        return reader.sample_rate, (reader.frames or 0) / reader.sample_rate
+        return reader.encoded_rate, (reader.frames or 0) / reader.sample_rate
 
 
 @cache

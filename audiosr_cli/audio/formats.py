@@ -81,8 +81,7 @@ def choose_format(
         The format.
 
     Raises:
-        OutputError: If the format is unknown or cannot hold the output.
-        UsageError: If there is no such bitrate.
+        OutputError: If the format is unknown or cannot hold the output, or has no such bitrate.
     """
     container = _SUFFIXES.get(container.lower(), container.lower())
     if container not in FORMATS:
@@ -170,10 +169,10 @@ def _check_bitrate(output_format: OutputFormat) -> None:
     allowed, bitrate = bitrate_range(output_format), output_format.bitrate
     if not allowed:
         what = f"{output_format.container} with {output_format.subtype}"
-        raise UsageError(f"--bitrate {bitrate}: {_no_bitrate(what)}; see --subtype")
+        raise OutputError(f"--bitrate {bitrate}: {_no_bitrate(what)}; see --subtype")
     if bitrate not in allowed:
         what = f"{output_format.container} at {output_format.sample_rate} Hz with {output_format.channels} channels"
-        raise UsageError(f"--bitrate {bitrate}: {what} takes {allowed[0]} to {allowed[-1]}")
+        raise OutputError(f"--bitrate {bitrate}: {what} takes {allowed[0]} to {allowed[-1]}")
 
 
 def parse_bitrate(text: str, container: str) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.promised import lacks_index, missing_bytes
 from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,111 +27,15 @@ _MAX_EMPTY_READS = 10_000
 # out of order, but a loop of offsets would go on for ever.
 _MAX_PASSES, _FREE_BYTES = 40, 1 << 28
 _MAX_STREAMS = 1000
-# The demuxers that may be used. Those that open other files or addresses (playlists, concat, SDP, image sequences), that
-# execute scripts or drive devices are not among them, nor are the obscure ones.
-_DEMUXERS = [
-    "aac",
-    "ac3",
-    "ac4",
-    "aea",
-    "aiff",
-    "aix",
-    "amr",
-    "amrnb",
-    "amrwb",
-    "ape",
-    "apc",
-    "aptx",
-    "aptx_hd",
-    "asf",
-    "asf_o",
-    "au",
-    "avi",
-    "avr",
-    "bonk",
-    "caf",
-    "dfpwm",
-    "dsf",
-    "dss",
-    "dts",
-    "dtshd",
-    "dv",
-    "eac3",
-    "flac",
-    "flv",
-    "g722",
-    "g723_1",
-    "g726",
-    "g726le",
-    "g729",
-    "gsm",
-    "gxf",
-    "iff",
-    "ilbc",
-    "ircam",
-    "ivf",
-    "iamf",
-    "kux",
-    "laf",
-    "lc3",
-    "live_flv",
-    "loas",
-    "matroska",
-    "webm",
-    "mlp",
-    "mov",
-    "mp4",
-    "m4a",
-    "3gp",
-    "3g2",
-    "mj2",
-    "mp3",
-    "mpc",
-    "mpc8",
-    "mpeg",
-    "mpegts",
-    "mpegtsvideo",
-    "mxf",
-    "nc",
-    "nistsphere",
-    "nsv",
-    "nut",
-    "nuv",
-    "ogg",
-    "oma",
-    "osq",
-    "paf",
-    "pva",
-    "pvf",
-    "qcp",
-    "qoa",
-    "rka",
-    "rm",
-    "rso",
-    "sbc",
-    "sds",
-    "shn",
-    "sln",
-    "smjpeg",
-    "sox",
-    "spdif",
-    "svx",
-    "swf",
-    "tak",
-    "truehd",
-    "tta",
-    "ty",
-    "vivo",
-    "voc",
-    "vqf",
-    "w64",
-    "wav",
-    "wavarc",
-    "wsd",
-    "wtv",
-    "wv",
-    "xwma",
-]
+# The demuxers that may be used. Those that open other files or addresses (playlists, concat, SDP, image sequences),
+# that execute scripts or drive devices are not among them, nor are the obscure ones.
+_DEMUXERS = (
+    "aac,ac3,ac4,aea,aiff,aix,amr,amrnb,amrwb,ape,apc,aptx,aptx_hd,asf,asf_o,au,avi,avr,bonk,caf,dfpwm,dsf,dss,dts,"
+    "dtshd,dv,eac3,flac,flv,g722,g723_1,g726,g726le,g729,gsm,gxf,iff,ilbc,ircam,ivf,iamf,kux,laf,lc3,live_flv,loas,"
+    "matroska,webm,mlp,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mpegtsvideo,mxf,nc,nistsphere,nsv,nut,nuv,ogg,"
+    "oma,osq,paf,pva,pvf,qcp,qoa,rka,rm,rso,sbc,sds,shn,sln,smjpeg,sox,spdif,svx,swf,tak,truehd,tta,ty,vivo,voc,vqf,"
+    "w64,wav,wavarc,wsd,wtv,wv,xwma"
+)
 _LOSSY = {
     "mp1": "MPEG_LAYER_I",
     "mp2": "MPEG_LAYER_II",
@@ -165,9 +70,11 @@ def errors() -> tuple[type[Exception], ...]:
     return av.error.FFmpegError, ValueError, OverflowError, MemoryError, NotImplementedError, LookupError, EOFError
 
 
-def decoder_options() -> dict[str, str]:
-    """Return the options of every decoder: frames of bounded size, checksums checked, nothing exotic executed."""
-    return {"max_samples": str(_MAX_SAMPLES), "err_detect": "crccheck", "threads": "1"}
+def decoder_options(codec: str = "") -> dict[str, str]:
+    """Return the options of a decoder: frames of bounded size, checksums checked, one thread."""
+    # AC-3 conceals what its checksum shows to be damaged, unless it is told to fail.
+    detect = "crccheck+explode" if codec in ("ac3", "eac3", "ac3_fixed") else "crccheck"
+    return {"max_samples": str(_MAX_SAMPLES), "err_detect": detect, "threads": "1"}
 
 
 def create_decoder(codec: str) -> AudioCodecContext:
@@ -214,7 +121,12 @@ class ByteInput:
     Args:
         read: Called with a number of bytes, returns up to that many; none at the end.
         name: Of the recording.
+
+    Attributes:
+        missing: Bytes that the end of the file lacks according to its header.
     """
+
+    missing = 0
 
     def __init__(self, read: Callable[[int], bytes], name: str) -> None:
         self._read, self.recording = read, name
@@ -244,11 +156,15 @@ class FileInput(ByteInput):
         super().__init__(stream.read, name)
         self._stream = stream
         self.budget = _MAX_PASSES * stream.seek(0, 2) + _FREE_BYTES
-        stream.seek(0)
+        self.missing = missing_bytes(stream)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position and return it."""
         return self._stream.seek(offset, whence)
+
+    def lacks_index(self) -> bool:
+        """Return whether it is an MP4 file without its index."""
+        return lacks_index(self._stream)
 
     def tell(self) -> int:
         """Return the position."""
@@ -268,16 +184,26 @@ def open_container(source: ByteInput, name: str, demuxer: str | None = None) -> 
     """
     import av
 
-    options = {"protocol_whitelist": "none", "format_whitelist": ",".join(_DEMUXERS)}
+    options = {"protocol_whitelist": "none", "format_whitelist": _DEMUXERS}
     options |= {"max_streams": str(_MAX_STREAMS), **decoder_options()}
     try:
         return av.open(source, "r", demuxer, options, metadata_errors="replace", io_open=_refuse)
     except errors() as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{name}: cannot be read as audio: {reason}") from error
+        raise InputError(f"{name}: cannot be read as audio: {_reason(source, error)}") from error
 
 
-def _refuse(url: str, flags: int, options: dict[str, str]) -> Any:
+def _reason(source: ByteInput, error: Exception) -> str:
+    """Say why a container cannot be opened."""
+    import av
+
+    if isinstance(source, FileInput) and source.lacks_index():
+        return "its index (the 'moov' box) is missing: the file is not complete, or its recorder was interrupted"
+    if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
+        return "it is damaged, or of a format that is not supported"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _refuse(url: str, *_: object) -> Any:
     raise PermissionError(f"{url}: a recording must not open other files")
 
 
@@ -312,6 +238,15 @@ def choose_stream(container: InputContainer, name: str, number: int | None) -> t
         f"{name}: has {len(streams)} audio streams ({listed}); stream {streams.index(chosen) + 1} is read, "
         "--audio-stream N picks another"
     )
+
+
+def discard_others(container: InputContainer, chosen: AudioStream) -> None:
+    """Spare the demuxer all streams but one."""
+    from av.stream import Discard
+
+    for stream in container.streams:
+        if stream is not chosen:
+            stream.discard = Discard.all
 
 
 def _describe(stream: AudioStream) -> str:

@@ -43,7 +43,7 @@ class OneTrack:
         """Return the track, once."""
         return next(self._tracks)
 
-    def warnings(self, done: int) -> list[str]:
+    def warnings(self, done: int) -> list[str]:  # noqa: ARG002 - the interface's
         """Return nothing: the track knows what is wrong with it."""
         return []
 
@@ -82,7 +82,7 @@ class OggTracks:
             is_first, self._link = self._link is None, Link(self._pages, page)
             link = self._link
             try:
-                return Track(ByteInput(link.read, self.name), self.name, self._number, "ogg", lambda: link.lost)
+                return Track(ByteInput(link.read, self.name), self.name, self._number, "ogg", link)
             except InputError as error:
                 if is_first:
                     raise

@@ -194,7 +194,7 @@ class MediaEncoder:
         if container in ("m4a", "mp4") and metadata.provenance and (slot := mp4_tags.slot(tags)) is not None:
             tags[slot] = mp4_tags.placeholder(metadata.provenance)
         self._container.metadata.update(tags)
-        if self._video is None:  # which has its own
+        if metadata.markers or self._video is None:  # a video has brought its chapters
             self._container.set_chapters([_chapter(i, marker) for i, marker in enumerate(metadata.markers, 1)])
         if metadata.cover is None:
             return None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.conform import Conformer, DamageLog, Piece, silence
-from audiosr_cli.audio.elementary import FrameReader, Header, InfoTag, parse_info
+from audiosr_cli.audio.elementary import FrameReader, InfoTag, parse_info
 from audiosr_cli.audio.libav import create_decoder, errors, make_packet, samples_of
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
@@ -121,7 +121,7 @@ class FrameDecoder:
             return [f"{self.name}: the last {self._frames.trailing} bytes, after {at}, are no frames and are lost"]
         return []
 
-    def _decode(self) -> Iterator[Piece]:
+    def _decode(self) -> Generator[Piece, None, None]:
         """Yield the samples of all frames; nothing for those at the start that cannot be decoded."""
         context, first, last = None, True, None
         for found in self._frames.frames():
@@ -141,7 +141,7 @@ class FrameDecoder:
             if tag is not None:
                 continue
             self._count, self._whole, self._bytes = self._count + 1, self._whole + 1, self._bytes + len(data)
-            wave, rate = self._frame(context, header, data)
+            wave, rate = self._frame(context, data)
             if wave is not None:
                 last = Piece(wave, rate)
                 yield last
@@ -157,7 +157,7 @@ class FrameDecoder:
         channels, samples = last.wave.shape
         yield from silence(lost * samples, channels, last.rate, "lost")
 
-    def _frame(self, context: AudioCodecContext, header: Header, data: bytes) -> tuple[NDArray[np.float32] | None, int]:
+    def _frame(self, context: AudioCodecContext, data: bytes) -> tuple[NDArray[np.float32] | None, int]:
         """Decode one frame; None if that fails."""
         try:
             frames = context.decode(make_packet(data))

@@ -26,6 +26,7 @@ class Page:
         last: Whether a stream ends with it.
         serial: The number of its stream.
         sequence: Its number within the stream.
+        granule: Samples from the start of the stream to the end of the page; negative if it does not say.
     """
 
     data: bytes
@@ -33,6 +34,12 @@ class Page:
     last: bool
     serial: int
     sequence: int
+    granule: int
+
+    @property
+    def body(self) -> bytes:
+        """What follows the header."""
+        return self.data[_HEADER_BYTES + self.data[26] :]
 
 
 def checksum(page: bytes) -> int:
@@ -99,7 +106,8 @@ class PageReader:
         if checksum(data[:22] + bytes(4) + data[26:]) != int.from_bytes(data[22:26], "little"):
             return None
         flags, serial, sequence = data[5], int.from_bytes(data[14:18], "little"), int.from_bytes(data[18:22], "little")
-        return Page(data, bool(flags & _FIRST), bool(flags & _LAST), serial, sequence)
+        granule = int.from_bytes(data[6:14], "little", signed=True)
+        return Page(data, bool(flags & _FIRST), bool(flags & _LAST), serial, sequence, granule)
 
 
 class Link:
@@ -118,6 +126,9 @@ class Link:
         self._pages, self._ready = pages, deque([first.data])
         self._expected = {first.serial: first.sequence + 1}
         self._open = {first.serial}
+        self._sounds = {first.serial} if _skipped_at_start(first.body) is not None else set()
+        self._skipped = _skipped_at_start(first.body) or 0
+        self._end: int | None = None
         self._started = self._ended = False
         self.lost = 0
         self.following: Page | None = None
@@ -126,6 +137,11 @@ class Link:
     def is_complete(self) -> bool:
         """Whether all streams have reached their last page."""
         return not self._open
+
+    @property
+    def frames(self) -> int | None:
+        """Samples of each channel up to its end, if all of it has been read and it has one stream of sound."""
+        return self._end - self._skipped if self._end is not None and len(self._sounds) == 1 else None
 
     def read(self, count: int) -> bytes:
         """Return up to ``count`` bytes; none at the end of the link."""
@@ -154,6 +170,11 @@ class Link:
         if page.sequence != self._expected.get(page.serial, page.sequence):
             self.lost += 1
         self._expected[page.serial] = page.sequence + 1
+        if page.last and page.serial in self._sounds and page.granule >= 0:
+            self._end = page.granule
+        if page.first and _skipped_at_start(page.body) is not None:
+            self._sounds.add(page.serial)
+            self._skipped = _skipped_at_start(page.body) or 0
         if page.last:
             self._open.discard(page.serial)
         elif page.first:
@@ -174,10 +195,21 @@ def find_frames(stream: BinaryIO) -> int | None:
     page = tail[max(0, tail.rfind(_MAGIC)) :][:_HEADER_BYTES]
     if len(page) < _HEADER_BYTES or page[14:18] != head[14:18]:
         return None
-    granule = int.from_bytes(page[6:14], "little", signed=True)
-    body = head[_HEADER_BYTES + head[26] :][:19]
-    if body.startswith(b"OpusHead"):
-        granule -= int.from_bytes(body[10:12], "little")  # samples before the first
-    elif not body.startswith((b"\x01vorbis", b"\x7fFLAC", b"Speex   ")):
+    skipped = _skipped_at_start(head[_HEADER_BYTES + head[26] :])
+    if skipped is None:
         return None
+    granule = int.from_bytes(page[6:14], "little", signed=True) - skipped
     return granule if 0 <= granule < 2**48 else None
+
+
+def _skipped_at_start(body: bytes) -> int | None:
+    """Return the samples before the first according to the first page of a stream; None if it holds no sound."""
+    if body.startswith(b"OpusHead"):
+        return int.from_bytes(body[10:12], "little")
+    return 0 if body.startswith((b"\x01vorbis", b"\x7fFLAC", b"Speex   ")) else None
+
+
+def encoded_rate(first_page: bytes) -> int | None:
+    """Return the sample rate in Hz of what an Opus encoder was given; Opus itself has 48 kHz. None for other codecs."""
+    body = first_page[_HEADER_BYTES + first_page[26] :] if len(first_page) > _HEADER_BYTES else b""
+    return int.from_bytes(body[12:16], "little") if body.startswith(b"OpusHead") and len(body) >= 16 else None

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.detect import open_decoder
+from audiosr_cli.audio.ogg import encoded_rate
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.sndfile import codecs
 from audiosr_cli.audio.source import ByteSource, EncodedBytes, EncodedSource
 from audiosr_cli.audio.tags import Metadata, read_metadata
 from audiosr_cli.audio.trim import Trim
+from audiosr_cli.audio.wav import RATES
 
 __all__ = ["SUFFIXES", "AudioReader", "EncodedBytes", "EncodedSource", "codecs", "read_channels", "read_mono"]
 
@@ -44,6 +46,8 @@ class AudioReader:
         path: Where the recording can be opened again; None for pipes, file objects and bytes.
         audio_stream: As given.
         sample_rate: Hz.
+        encoded_rate: Hz of what the encoder was given, where the file says so; else the sample rate. Opus is decoded at
+            48 kHz whatever it was.
         channels: Number of channels.
         subtype: libsndfile's name of the sample type, or the codec's name if it loses something.
         frames: Samples of each channel according to the header, which may be wrong; None if the header does not say.
@@ -58,6 +62,7 @@ class AudioReader:
         self._source = ByteSource(source)
         self.name, self.path, self.audio_stream = self._source.name, self._source.path, audio_stream
         try:
+            first_page = self._source.head(128)
             self._decoder = open_decoder(self._source, audio_stream)
             self._source.commit()
         except BaseException:
@@ -65,6 +70,8 @@ class AudioReader:
             raise
         decoder = self._decoder
         self.sample_rate, self.channels, self.subtype = decoder.sample_rate, decoder.channels, decoder.subtype
+        rate = encoded_rate(first_page) or self.sample_rate
+        self.encoded_rate = rate if rate in RATES else self.sample_rate
         self.frames, self.warnings, self.notes = decoder.frames, decoder.warnings, decoder.notes
         self.trim(None, None)
         self._done = 0
@@ -128,7 +135,7 @@ def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, l
         sample_rate: Hz of the result.
 
     Returns:
-        (T,) float32, the sample rate of the file in Hz, and warnings about damage.
+        (T,) float32, the sample rate in Hz that the file was made from, and warnings about damage.
 
     Raises:
         InputError: If the file cannot be read.
@@ -138,7 +145,7 @@ def read_mono(path: Path, sample_rate: int) -> tuple[NDArray[np.float32], int, l
         blocks = [resampler.push(block.mean(0, keepdims=True, dtype=np.float32)) for block in reader.blocks()]
         blocks.append(resampler.push(np.zeros((1, 0), np.float32), last=True))
     wave: NDArray[np.float32] = np.concatenate(blocks, axis=1)[0]
-    return wave, reader.sample_rate, reader.warnings
+    return wave, reader.encoded_rate, reader.warnings
 
 
 def read_channels(path: Path, sample_rate: int) -> NDArray[np.float32]:

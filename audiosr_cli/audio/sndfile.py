@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.promised import missing_bytes
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 
@@ -49,7 +50,9 @@ class SoundFileDecoder:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name, self.warnings, self.notes = name, list[str](), list[str]()
+        self._missing = missing_bytes(stream)
         self._is_ogg = os.pread(stream.fileno(), 4, 0) == b"OggS"
+        os.lseek(stream.fileno(), 0, os.SEEK_SET)
         try:
             self._sound = _Forward(stream.fileno(), closefd=False)
         except (soundfile.LibsndfileError, TypeError) as error:
@@ -99,6 +102,9 @@ class SoundFileDecoder:
             return []  # there is a warning already
         if self._is_ogg and not _ogg_is_whole(self._descriptor):
             return [f"{self.name}: the end of the file is missing; it has {self._done} frames"]
+        if self._missing:
+            at = self._done / self.sample_rate
+            return [f"{self.name}: ends after {at:.1f} s, {self._missing} bytes earlier than its header says"]
         if self.frames is not None and self._done < self.frames:
             return [f"{self.name}: ends after {self._done} of the {self.frames} frames in its header"]
         return [] if self._done else [f"{self.name}: holds no samples"]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 from audiosr_cli.audio.conform import Piece, silence
 from audiosr_cli.audio.libav import (
     ByteInput,
     choose_stream,
     decoder_options,
+    discard_others,
     errors,
     open_container,
     samples_of,
     subtype_of,
 )
+from audiosr_cli.audio.ogg import Link
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
 
@@ -26,12 +28,11 @@ _PRECISE = {
     "mov": 0.1,
     "matroska": 0.5,
     "asf": 0.5,
-    "avi": 0.5,
+    "flv": 0.5,
     "ape": 0.1,
     "wv": 0.1,
     "tta": 0.1,
     "tak": 0.1,
-    "dsf": 0.1,
     "iff": 0.1,
     "nistsphere": 0.1,
     "wav": 0.1,
@@ -39,6 +40,8 @@ _PRECISE = {
     "caf": 0.1,
     "mpc8": 0.1,
 }
+# Of these, those that tell the duration of the longest stream, from the start of the file.
+_LONGEST = {"matroska", "flv"}
 # Formats with timestamps of their own, so that a jump means that sound is missing.
 _TIMED = {"mov", "matroska", "asf", "mpegts", "flv", "ogg"}
 # Seconds from which a jump of the timestamps counts: Matroska's are rounded to ms, Ogg's are extrapolated by up to a
@@ -46,6 +49,7 @@ _TIMED = {"mov", "matroska", "asf", "mpegts", "flv", "ogg"}
 _GAP_S = 0.1
 _MAX_GAP_S = 4 * 3600.0  # what all jumps of a file may add up to; beyond, its timestamps are not believed
 _MAX_FAILURES = 1000  # errors of a demuxer, one after the other, after which it is given up
+_OGG_BLOCK = 8192  # samples: the longest block of Vorbis
 _HOPELESS_PACKETS = 20_000  # packets of which none can be decoded
 
 
@@ -57,7 +61,7 @@ class Track:
         name: Of the recording.
         number: Which of its streams of sound, counted from 1; None for the default one.
         demuxer: FFmpeg's name of the format, where the content does not say it.
-        losses: Returns how often something was found missing so far before FFmpeg saw it.
+        link: The part of an Ogg file that ``source`` reads, which knows what FFmpeg does not see.
 
     Attributes:
         format: FFmpeg's name of the format, of several the first.
@@ -71,21 +75,21 @@ class Track:
         name: str,
         number: int | None = None,
         demuxer: str | None = None,
-        losses: Callable[[], int] = lambda: 0,
+        link: Link | None = None,
     ) -> None:
-        self.name, self._losses = name, losses
+        self.name, self._link = name, link
         self._container: InputContainer = open_container(source, name, demuxer)
         self.format = self._container.format.name.split(",")[0]
         self._stream, self.note = choose_stream(self._container, name, number)
         self._context = self._stream.codec_context
-        self._context.options = decoder_options()
+        self._context.options = decoder_options(self._context.name)
+        self._absent = source.missing
         self._silent_s = 0.0  # inserted so far
         self._end_s = 0.0  # of the last packet of any stream
         self._cut = False  # whether a packet was
         self._decoded_s = 0.0
-        for other in self._container.streams:
-            if other is not self._stream and self.format != "matroska":
-                other.discard = "all"
+        if self.format not in _LONGEST:
+            discard_others(self._container, self._stream)
 
     @property
     def is_only_stream(self) -> bool:
@@ -114,14 +118,34 @@ class Track:
 
     def pieces(self) -> Iterator[Piece]:
         """Yield all sound, with silence in place of what is missing; iterate only once."""
+        if self._link is None:
+            yield from self._decode()
+            return
+        # FFmpeg does not cut the end where the last page of an Ogg stream is its first with sound.
+        waiting, held, done = deque[Piece](), 0, 0
+        for piece in self._decode():
+            waiting.append(piece)
+            held += piece.wave.shape[1]
+            done += piece.wave.shape[1]
+            while held - waiting[0].wave.shape[1] > _OGG_BLOCK:
+                held -= waiting[0].wave.shape[1]
+                yield waiting.popleft()
+        self._link.drain()
+        excess = 0 if self._link.frames is None else min(held, max(0, done - self._link.frames))
+        for piece in waiting:
+            yield piece._replace(wave=piece.wave[:, : max(0, held - excess)])
+            held -= piece.wave.shape[1]
+
+    def _decode(self) -> Iterator[Piece]:
         last: Piece | None = None
         expected: float | None = None  # seconds at which the next frame should start
         failed_s, losses, packets = 0.0, 0, 0  # since the last frame
         suspicious = False
         for packet in self._packets():
             packets += 1
-            suspicious |= self._losses() > losses or packet.is_corrupt
-            losses = self._losses()
+            lost = 0 if self._link is None else self._link.lost
+            suspicious = suspicious or lost > losses or packet.is_corrupt
+            losses = lost
             try:
                 frames = packet.decode()
                 waves = [samples_of(frame) for frame in frames]
@@ -160,7 +184,7 @@ class Track:
         else:
             yield from silence(0, len(last.wave), last.rate, "lost")
 
-    def _packets(self) -> Iterator[Packet[AudioStream]]:
+    def _packets(self) -> Iterator[Packet[Any]]:
         """Yield the packets of the stream, and an empty one at the end."""
         failures = 0
         while failures < _MAX_FAILURES:
@@ -181,16 +205,17 @@ class Track:
         """Return what to say about a missing end, when ``done_s`` seconds have been read."""
         tolerance, promised = _PRECISE.get(self.format), self.duration_s
         if tolerance is not None and promised is not None:
-            # Matroska's is that of the longest stream, from the start of the file.
-            ends = self._end_s if self.format == "matroska" else self._decoded_s
+            ends = self._end_s if self.format in _LONGEST else self._decoded_s
             if ends < promised - max(tolerance, 0.002 * promised):
                 return [f"{self.name}: ends after {ends:.1f} of the {promised:.1f} s in its header"]
         if self._cut:
             return [f"{self.name}: ends within a packet, after {done_s:.1f} s; the end of the file is missing"]
+        if self._absent:
+            return [f"{self.name}: ends after {done_s:.1f} s, {self._absent} bytes earlier than its header says"]
         return []
 
 
-def _duration_of(packet: Packet[AudioStream]) -> float:
+def _duration_of(packet: Packet[Any]) -> float:
     """Return the seconds of a packet; 0 if it does not say."""
     if not packet.duration or packet.time_base is None:
         return 0.0

@@ -101,6 +101,8 @@ class WavReader:
 
     def _block(self, frames: int) -> NDArray[np.float32]:
         """Read up to ``frames`` frames of one data chunk; at its end go on to the next, if there is one."""
+        if self._ended:
+            return _decode(b"", self.format)
         width = self.format.frame_bytes
         size = frames * width if self._remaining is None else min(frames * width, self._remaining)
         data = self._take(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiosr_cli.audio.read import SUFFIXES
+from audiosr_cli.batch.folders import OUTPUTS, FolderWalk, is_recording, is_system_name
 from audiosr_cli.errors import InputError, UsageError
 
 
@@ -20,21 +21,27 @@ class Item:
     Attributes:
         source: Its path, or ``-`` for standard input.
         subfolder: Its folder relative to the input folder that it was found in.
+        stem: What its outputs are named after; empty for its own name without the suffix.
     """
 
     source: str
     subfolder: Path = Path()
+    stem: str = ""
 
 
-def collect(inputs: Sequence[str], files_from: str | None = None, null: bool = False) -> list[Item]:
+def collect(
+    inputs: Sequence[str], files_from: str | None = None, null: bool = False, walk: FolderWalk | None = None
+) -> list[Item]:
     """List the recordings that a call names.
 
-    Folders are searched for audio files, recursively. A glob is expanded unless a file has that name.
+    Folders are searched for recordings, recursively; hidden files and folders are left out, but a file that is named is
+    a recording whatever its name. A glob is expanded unless a file has that name.
 
     Args:
         inputs: Files, folders, globs, ``@LIST`` for a file with one path a line, or ``-`` for standard input.
         files_from: Another list of paths, or ``-`` to read it from standard input. Paths in lists are not globs.
         null: Whether paths in lists are separated by NUL bytes.
+        walk: How folders are searched; it counts what is left out.
 
     Raises:
         UsageError: If no input is given, or standard input is given twice or is a terminal.
@@ -43,9 +50,17 @@ def collect(inputs: Sequence[str], files_from: str | None = None, null: bool = F
     """
     if [*inputs, files_from].count("-") > 1:
         raise UsageError("'-' (standard input) can be given only once")
-    items = [item for name in inputs for item in _expand(name, null)]
+    walk = walk or FolderWalk()
+    items: list[Item] = []
+    for name in inputs:
+        if len(inputs) > 1 and is_system_name(name) and _is_folder(name):  # by the * of a shell
+            walk.leave_out(name, name)
+        else:
+            items += _expand(name, null, walk)
     if files_from is not None:
-        items += [item for name in _read_list(files_from, null) for item in _find(name)]
+        items += [item for name in _read_list(files_from, null) for item in _find(name, walk)]
+    if not items and walk.left_out:
+        raise _no_recordings(", ".join(walk.left_out), walk)
     if not items:
         raise UsageError("no inputs; give recordings, folders, or --files-from LIST")
     return items
@@ -63,28 +78,38 @@ def select_shard(items: Sequence[Item], shard: str) -> list[Item]:
     return sorted(items, key=lambda item: item.source)[int(first) - 1 :: int(count)]
 
 
-def _expand(name: str, null: bool) -> Iterator[Item]:
+def _expand(name: str, null: bool, walk: FolderWalk) -> Iterator[Item]:
     if name == "-":
         if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
             raise UsageError("'-' reads audio from standard input, which is a terminal; pipe a recording into it")
         yield Item("-")
     elif os.path.lexists(name):
-        yield from _find(name)
+        yield from _find(name, walk)
     elif name.startswith("@"):
         for path in _read_list(name[1:], null):
-            yield from _find(path)
+            yield from _find(path, walk)
     elif glob.has_magic(name):
-        yield from _expand_glob(name)
+        yield from _expand_glob(name, walk)
     else:
-        yield from _find(name)
+        yield from _find(name, walk)
 
 
-def _expand_glob(pattern: str) -> list[Item]:
-    """List matching files, and audio files in matching folders; ``**`` is recursive itself and matches audio only."""
-    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - pathlib's accepts no absolute pattern
-    if "**" in Path(pattern).parts:
-        paths = [path for path in paths if Path(path).suffix.lower() in SUFFIXES and not _is_folder(path)]
-    items = [item for path in paths for item in _find(path, allow_empty=True)]
+def _expand_glob(pattern: str, walk: FolderWalk) -> list[Item]:
+    """List matching files, and recordings in matching folders; ``**`` is recursive itself and matches recordings only.
+
+    Hidden files do not match by themselves; folders of the system would.
+    """
+    items: list[Item] = []
+    parts = Path(pattern).parts
+    for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - pathlib's accepts no absolute pattern
+        inner = "**" in parts  # a match in a folder that matches, too
+        system = any(is_system_name(part) for part in Path(path).parts if part not in parts)
+        if inner and _is_folder(path):
+            continue
+        if system or (inner and not is_recording(path)):
+            walk.leave_out(pattern, path)
+        else:
+            items += _find(path, walk, allow_empty=True)
     if not items:
         raise InputError(f"{pattern}: no file matches")
     return items
@@ -97,45 +122,46 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def _find(name: str, allow_empty: bool = False) -> Iterator[Item]:
-    """Yield a file, which need not exist, or the audio files of a folder, which must have some by default."""
+def _find(name: str, walk: FolderWalk, allow_empty: bool = False) -> Iterator[Item]:
+    """Yield a file, which need not exist, or the recordings of a folder, which must have some by default."""
     name = "./-" if name == "-" else name
     if not _is_folder(name):
         yield Item(name)
         return
-    paths = sorted(_walk(Path(name)))
+    paths = walk.find(name)
     if not paths and not allow_empty:
-        raise InputError(f"{name}: no audio files in this folder")
+        raise _no_recordings(name, walk)
     yield from (Item(str(path), path.parent.relative_to(name)) for path in paths)
 
 
-def _walk(folder: Path, parents: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """Yield all files with an audio suffix, broken symlinks too. Follows symlinks to folders, but not in a loop."""
-    try:
-        status = folder.stat()
-        paths = list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed: {error.strerror}") from error
-    inode = (status.st_dev, status.st_ino)
-    if inode in parents:
-        raise InputError(f"{folder}: a symlink leads back to a folder above it; remove it, or name the files you want")
-    for path in paths:
-        if path.is_dir():
-            yield from _walk(path, parents | {inode})
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
+def _no_recordings(name: str, walk: FolderWalk) -> InputError:
+    left_out = walk.describe()
+    hint = "; name files to process them again" if OUTPUTS in left_out else ""
+    return InputError(f"{name}: no audio files in this folder" + (f" ({left_out} left out{hint})" if left_out else ""))
 
 
 def _read_list(name: str, null: bool) -> list[str]:
     """Read the paths of a list, byte for byte."""
-    data = _read_bytes(name)
+    data = _as_utf8(name, _read_bytes(name))
     if b"\0" in data and not null:
-        raise UsageError(f"{name}: contains NUL bytes; use -0 if they separate the paths")
+        raise UsageError(
+            f"{name}: contains NUL bytes; use -0 if they separate the paths; save the list as UTF-8 if not"
+        )
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     paths = [os.fsdecode(line) for line in lines if line]
     if not paths:
         raise InputError(f"{name}: no paths in this list")
     return paths
+
+
+def _as_utf8(name: str, data: bytes) -> bytes:
+    """Return a list without its byte order mark, and UTF-16 as UTF-8: programs of Windows write all of these."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return data.decode("utf-16").encode()
+        except UnicodeError as error:
+            raise InputError(f"{name}: begins as UTF-16, but is not; save the list as UTF-8") from error
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _read_bytes(name: str) -> bytes:

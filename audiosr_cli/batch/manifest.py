@@ -18,6 +18,7 @@ from audiosr_cli.batch.run import Outcome, OutputPlan, RecordingStarted
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.atomic import sync
 from audiosr_cli.files.fingerprint import Fingerprint, absolute
+from audiosr_cli.files.parsing import parse_json
 from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -138,6 +139,28 @@ def settings_of(config: PipelineConfig, plan: OutputPlan) -> dict[str, Any]:
     }
 
 
+def outputs_of(path: Path) -> dict[str, str]:
+    """List the outputs that a manifest names.
+
+    Args:
+        path: The manifest; a file that does not exist or cannot be read names none.
+
+    Returns:
+        Absolute paths, and the command that wrote each; empty if the manifest does not say.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    except OSError:  # reported when it is opened
+        return {}
+    commands: dict[str, str] = {}
+    for entry in filter(None, map(_parse, lines)):
+        settings = entry.get("settings")
+        command = settings.get("command") if isinstance(settings, dict) else None
+        for output in entry["outputs"]:
+            commands[output["path"]] = str(command or commands.get(output["path"], ""))
+    return commands
+
+
 def _name(item: Item) -> str:
     return "-" if item.source == "-" else absolute(item.source)
 
@@ -145,7 +168,7 @@ def _name(item: Item) -> str:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Parse a line; None if it is not a complete entry."""
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         paths: Sequence[str] = [output["path"] for output in entry["outputs"]]
         valid = isinstance(entry["input"], str) and all(isinstance(path, str) for path in (*paths, entry["status"]))
     except (ValueError, KeyError, TypeError):

@@ -7,8 +7,8 @@ import os
 import string
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiosr_cli.audio.formats import FORMATS, container_of
@@ -68,6 +68,13 @@ class Naming:
         return self.output not in (None, "-") and (special or (container_of(path) is not None and not path.is_dir()))
 
     @property
+    def folder(self) -> Path | None:
+        """Return the folder below which all outputs lie; None if they go to standard output."""
+        if self.output == "-":
+            return None
+        return Path(self.output).parent if self.output is not None and self.to_file else Path(self.output or ".")
+
+    @property
     def output_container(self) -> str:
         """Return the format of the outputs: the requested one, the one that the file name implies, or wav."""
         return self._requested_container or self._implied_container or "wav"
@@ -104,7 +111,7 @@ class Naming:
             folder, stem = path.parent, path.stem
         else:
             folder = Path(self.output or ".") / item.subfolder
-            stem = "stdin" if item.source == "-" else Path(item.source).stem
+            stem = item.stem or _stem(item)
         return [folder / self._name(stem, name, rate) for name in outputs]
 
     def _name(self, stem: str, speaker: str, rate: int) -> str:
@@ -206,17 +213,67 @@ def _check_no_duplicates(items: Sequence[Item]) -> None:
 
 def _check_distinct_targets(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int) -> None:
     """Check that no two outputs have the same name, also on file systems that ignore case."""
-    taken: dict[str, str] = {}
-    folded: dict[str, str] = {}
-    for item in items:
+    for first, second, target in _clashes(items, naming, outputs, rate):
+        message = f"{items[first].source} and {items[second].source} would both be written to {target}"
+        raise UsageError(f"{message}; use --template or -o")
+
+
+def distinguish(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int = 0) -> list[Item]:
+    """Name outputs apart where recordings differ in nothing but their suffixes: these join the names.
+
+    ``take1.wav`` and ``take1.mp3`` of one call become ``take1_wav_speaker1.wav`` and ``take1_mp3_speaker1.wav``. Both
+    change, so that ``take1_speaker1.wav`` always stands for the only recording of that name: if one kept it, a later
+    call with another ``take1`` beside it would skip or replace what belongs to the other one. Names depend neither on
+    the order of the recordings nor on who processes them; give all recordings of the call, not a shard.
+
+    Args:
+        items: The recordings.
+        naming: How outputs are named.
+        outputs: Names of each recording's outputs.
+        rate: Sample rate of the outputs in Hz, 0 if it depends on the recording.
+
+    Returns:
+        The recordings, some of them with a ``stem``. Names may still clash, see `check`.
+    """
+    items = list(items)
+    if naming.output == "-" or naming.to_file:
+        return items
+    changed: set[int] = set()
+    while new := _clashing(items, naming, outputs, rate) - changed:  # a new name may clash with another one
+        for i in new:
+            suffix = Path(items[i].source).suffix[1:]
+            items[i] = replace(items[i], stem=f"{_stem(items[i])}_{suffix}" if suffix else "")
+        changed |= new
+    return items
+
+
+def _clashing(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int) -> set[int]:
+    """Return the indices of items whose outputs clash with those of an item with another suffix."""
+    groups: dict[int, set[int]] = {}
+    for first, second, _ in _clashes(items, naming, outputs, rate):
+        groups.setdefault(first, {first}).add(second)
+    return {i for group in groups.values() if len({Path(items[i].source).suffix for i in group}) > 1 for i in group}
+
+
+def _clashes(
+    items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: int
+) -> Iterator[tuple[int, int, str]]:
+    """Yield the indices of pairs of items that have an output in common, and its name; the first one comes earlier."""
+    taken: dict[str, int] = {}
+    folded: dict[str, int] = {}
+    for i, item in enumerate(items):
         for target in naming.targets(item, outputs, rate):
             name = str(target)
-            other = taken.get(name)
-            if other is None and name.casefold() in folded and _ignores_case(Path(target).parent):
+            other = taken.setdefault(name, i)
+            if other == i and folded.get(name.casefold(), i) != i and _ignores_case(Path(target).parent):
                 other = folded[name.casefold()]
-            if other is not None:
-                raise UsageError(f"{other} and {item.source} would both be written to {name}; use --template or -o")
-            taken[name] = folded[name.casefold()] = item.source
+            folded.setdefault(name.casefold(), i)
+            if other != i:
+                yield other, i, name
+
+
+def _stem(item: Item) -> str:
+    return "stdin" if item.source == "-" else Path(item.source).stem
 
 
 def _ignores_case(folder: Path) -> bool:

@@ -24,8 +24,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -44,6 +43,7 @@ from audiosr_cli.errors import AudioSRError
 from audiosr_cli.files.atomic import file_of, owner, sweep
 from audiosr_cli.pipelines import PipelineConfig
 from audiosr_cli.runtime.memory import is_out_of_memory, keep_freed_memory
+from audiosr_cli.runtime.signals import FROM_TERMINAL, exit_on_termination
 from audiosr_cli.streaming.pipeline import Pipeline
 
 _PROGRESS_INTERVAL_S = 0.5  # between two progress messages of a worker
@@ -120,7 +120,7 @@ def _start(config: PipelineConfig, plan: OutputPlan) -> _Process:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker_main, args=(theirs, config, plan), daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the worker while it loads
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)  # inherited by the worker while it loads
     try:
         process.start()
     finally:
@@ -205,8 +205,9 @@ def _stop(workers: Sequence[_Process]) -> None:
 
 def _worker_main(pipe: Any, config: PipelineConfig, plan: OutputPlan) -> None:
     """Run a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops its workers
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in FROM_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)  # it reaches the parent, which stops its workers
+    exit_on_termination()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):  # the parent is gone
         serve(pipe, config, plan)
@@ -257,8 +258,3 @@ def _exit_with_parent() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # the parent's signal, after one for the whole group, must not interrupt us
-    raise SystemExit(128 + number)  # unwinds, so that temporary files are removed

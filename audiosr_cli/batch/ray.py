@@ -31,6 +31,7 @@ from audiosr_cli.errors import AudioSRError, UsageError
 from audiosr_cli.files.atomic import discard
 from audiosr_cli.files.fingerprint import absolute
 from audiosr_cli.pipelines import PipelineConfig
+from audiosr_cli.runtime.signals import received
 from audiosr_cli.streaming.pipeline import Pipeline
 
 _MAX_ATTEMPTS = 3  # for a recording whose workers die
@@ -65,8 +66,8 @@ def connect(address: str, jobs: int | None, device: str) -> Iterator[Cluster]:
         signal.signal(signal.SIGTERM, before)
     try:
         yield _allocate(address, jobs, device)
-    except SystemExit as stop:  # Ray turns its code into 1 wherever it waits; only SIGTERM brings us here
-        raise SystemExit(128 + signal.SIGTERM) from stop
+    except SystemExit as stop:  # Ray turns its code into 1 wherever it waits
+        raise SystemExit(128 + (received() or signal.SIGTERM)) from stop
     finally:
         ray.shutdown()
 
@@ -218,7 +219,9 @@ class _RemoteWorker(Worker):
     def finish(self, outcome: Outcome) -> Outcome:
         """Complete the outcome of a recording, and forget the recording."""
         if self.attempt > 1 and outcome.report is not None:
-            outcome.report.warnings.append(f"its worker died; another one succeeded at attempt {self.attempt}")
+            outcome.report.warnings.append(
+                f"{outcome.item.source}: its worker died; another one succeeded at attempt {self.attempt}"
+            )
         self.started_outputs, self.attempt = frozenset(), 1
         return outcome
 

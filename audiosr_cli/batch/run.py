@@ -178,7 +178,7 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
     def check() -> Outcome:
         rate = pipeline.rate
         if item.source != "-" and Path(item.source).is_file():
-            with AudioReader(item.source) as reader:
+            with AudioReader(item.source, pipeline.options.audio_stream) as reader:
                 container = plan.naming.output_container
                 rate = pipeline.output_format(reader, container, plan.subtype, plan.bitrate).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
@@ -216,7 +216,7 @@ def _without_traceback(error: AudioSRError) -> AudioSRError:
 
 
 def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHandler) -> Outcome:
-    with AudioReader(item.source) as reader:
+    with AudioReader(item.source, pipeline.options.audio_stream) as reader:
         targets = plan.targets(item, pipeline.outputs, pipeline.rate or reader.sample_rate)
         if not targets:
             return Outcome(item)

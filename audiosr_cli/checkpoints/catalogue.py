@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 from audiosr_cli.checkpoints import parts
 from audiosr_cli.errors import ModelChoiceError, ModelError
+from audiosr_cli.files.parsing import parse_json
 
 FORMAT = 2
 # Names in format 1, and their names since.
@@ -33,7 +33,7 @@ def folder() -> Path:
 
 def entries() -> dict[str, dict[str, Any]]:
     """Read the catalogue: name → {file, sha256, tasks}; the first model of a task is its default."""
-    catalogue = json.loads((folder() / "catalogue.json").read_text(encoding="utf-8"))
+    catalogue = parse_json((folder() / "catalogue.json").read_text(encoding="utf-8"))
     return cast("dict[str, dict[str, Any]]", catalogue)
 
 
@@ -114,8 +114,8 @@ def metadata(path: Path) -> dict[str, Any]:
             size = struct.unpack("<Q", stream.read(8))[0]
             if size > _MAX_HEADER_BYTES:
                 raise ModelError(f"{path}: not an audiosr checkpoint (its header claims {size} bytes)")
-            packed = json.loads(stream.read(size)).get("__metadata__", {})
-        values = {key: json.loads(packed[key]) for key in ("format", "model", "config", "spec", "note")}
+            packed = parse_json(stream.read(size)).get("__metadata__", {})
+        values = {key: parse_json(packed[key]) for key in ("format", "model", "config", "spec", "note")}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,10 +26,10 @@ def _one_line(text: str) -> str:
     return "".join(repr(letter)[1:-1] if letter < " " or letter == "\x7f" else letter for letter in text)
 
 
-def print_output(text: str) -> None:
-    """Print lines to standard output, unbuffered. Raises OutputError if it cannot be written."""
+def print_output(text: str, end: str = "\n") -> None:
+    """Print ``text`` and ``end`` to standard output, unbuffered. Raises OutputError if it cannot be written."""
     with writing_standard_output():
-        print(text, flush=True)
+        print(text, end=end, flush=True)
 
 
 @contextmanager

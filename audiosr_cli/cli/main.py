@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,6 +14,7 @@ from audiosr_cli.cli import bench, config, console, doctor, models, separate, se
 from audiosr_cli.cli.commands import GroupedCommand, RootGroup, guarded
 from audiosr_cli.cli.processing import ProcessingCommand
 from audiosr_cli.errors import AudioSRError
+from audiosr_cli.runtime.signals import exit_on_termination
 
 _SIGNAL_CODES = 128  # exit codes above this are those of signals and broken pipes
 
@@ -55,13 +54,8 @@ def root(
     """Separate overlapping speakers and restore the bandwidth of recordings of any length.
 
     Exit codes: 0 success, 1 all failed, 2 invalid call, 3 some recordings failed, 130 interrupted (Ctrl-C),
-    143 terminated, 141 nobody reads the output.
+    143 terminated, 129 hung up (the terminal was closed), 141 nobody reads the output.
     """
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # another one must not interrupt the clean-up
-    raise SystemExit(128 + number)  # unwinds, so that temporary files are removed
 
 
 def main() -> NoReturn:
@@ -74,7 +68,7 @@ def call(app: typer.Typer) -> NoReturn:
     # By default threads that wait for each other spin for long (GCC's OpenMP reads this when torch is loaded). With two
     # threads on a shared core `separate` took up to ten times longer; on cores of their own nothing is lost.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    signal.signal(signal.SIGTERM, _terminate)
+    exit_on_termination()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed as the bytes they are
     if isinstance(sys.stderr, io.TextIOWrapper):

@@ -71,6 +71,17 @@ class Shared:
             help="Process each channel, their mean (one output channel), or only channel N (from 1 on).",
         ),
     ] = "each"
+    audio_stream: Annotated[
+        int | None,
+        typer.Option(
+            "--audio-stream",
+            metavar="N",
+            min=1,
+            show_default=False,
+            rich_help_panel=INPUT,
+            help="Audio stream of a video or the like, from 1 on. [default: the one that the file marks]",
+        ),
+    ] = None
     start: Annotated[
         float | None,
         typer.Option(
@@ -308,6 +319,14 @@ class Shared:
             help="Progress on standard error: a bar on a terminal, lines, JSON events, or nothing.",
         ),
     ] = "auto"
+    print0: Annotated[
+        bool,
+        typer.Option(
+            "--print0",
+            rich_help_panel=MESSAGES,
+            help="End the name of each output on standard output with a NUL byte, for xargs -0; also with --quiet.",
+        ),
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=MESSAGES, help="Print errors only.")] = False
     verbose: Annotated[
         bool,

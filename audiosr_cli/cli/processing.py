@@ -39,6 +39,8 @@ class ProcessingCommand(GroupedCommand):
             raise UsageError("-i: no such option", f"did you mean: audiosr {self._command} IN.wav?") from error
         if not given.get("help"):
             values = sources.resolve(self._command, given, given.get("preset"), bool(given.get("no_config")))
+            if self._command == "upsample" and list(given.get("inputs") or ()) == ["-"]:
+                values.pop("output", None)  # a pipe stays a pipe, wherever recordings usually go
             ctx.default_map = {name: value.value for name, value in values.items()}
         rest: list[str] = super().parse_args(ctx, args)
         if ctx.default_map and ctx.params.get("verbose") and not ctx.params.get("quiet"):

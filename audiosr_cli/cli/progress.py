@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiosr_cli.cli.console import print_error, print_message, print_output
+from audiosr_cli.cli.listing import print_names
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -75,8 +76,8 @@ class ConsoleMessages(Observer):
             return
         for line in [] if self.shared.quiet else report.notes + [f"warning: {line}" for line in report.warnings]:
             print_message(line)
-        if report.outputs != ["-"] and not self.shared.as_json and not self.shared.quiet:
-            print_output("\n".join(report.outputs))
+        if report.outputs != ["-"] and not self.shared.as_json:
+            print_names(report.outputs, self.shared)
         if self.shared.verbose and not self.shared.quiet:
             seconds, elapsed = report.frames_in / report.rate_in, report.elapsed_s
             speed = seconds / max(elapsed, 1e-9)
@@ -285,21 +286,6 @@ def dispatch_to(observers: Sequence[Observer]) -> Callable[[Event], None]:
                 observer.on_notice(event)
 
     return on_event
-
-
-def print_planned(outcome: Outcome, targets: list[str], shared: Shared) -> None:
-    """Print what a dry run predicts for a recording."""
-    source, error = outcome.item.source, outcome.error
-    if error is not None:
-        print_error(error)
-    if shared.as_json:
-        event = "failed" if error else "planned" if targets else "skipped"
-        row = {"event": event, "input": source, "outputs": targets}
-        print_output(json.dumps(row | ({"error": str(error), "hint": error.hint} if error else {})))
-    elif error is None and not targets:
-        print_message(f"{source}: would be skipped, because its outputs exist")
-    for target in [] if shared.as_json else targets:
-        print_output(f"{source} → {target}")
 
 
 def make_observers(shared: Shared, count: int) -> list[Observer]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from audiosr_cli.cli import progress
+from audiosr_cli.cli import listing, progress
 from audiosr_cli.cli.options import Shared
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from audiosr_cli.batch.folders import FolderWalk
     from audiosr_cli.batch.inputs import Item
+    from audiosr_cli.batch.naming import Naming
     from audiosr_cli.batch.ray import Cluster
     from audiosr_cli.batch.run import Event, Existing, Outcome, OutputPlan
     from audiosr_cli.pipelines import CommandOptions, PipelineConfig
@@ -38,7 +40,6 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
     Raises:
         AudioSRError: If the call is invalid or the models cannot be loaded. Nothing is written then.
     """
-    from audiosr_cli.audio import formats, spectrogram
     from audiosr_cli.batch import naming, run
     from audiosr_cli.batch.inputs import collect, select_shard
     from audiosr_cli.pipelines import PipelineConfig
@@ -46,29 +47,36 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
 
     _check_call(shared)
     names = naming.Naming(shared.output, shared.template or template, shared.container)
-    bitrate = None if shared.bitrate is None else formats.parse_bitrate(shared.bitrate, names.output_container)
-    items = collect(inputs or [], shared.files_from, shared.null)
+    _check_subtype(shared.subtype, names.output_container)
+    walk = _folder_walk(command, names, shared)
+    items = collect(inputs or [], shared.files_from, shared.null, walk)
     if shared.spectrogram is not None:
-        spectrogram.check(Path(shared.spectrogram))
-        if len(items) != 1 or shared.output == "-":
-            raise UsageError("--spectrogram needs exactly one recording, and outputs that are files")
+        _check_spectrogram(shared, items)
     keep_freed_memory()
     if shared.jobs is not None or shared.ray is not None:
         _check_workers(shared, items)
     with _cluster(shared) as cluster:
         config = PipelineConfig(command, _options(shared, cluster, len(items)))
         pipeline = config.build() if cluster is None else cluster.build_on_cpu(config)
+        items = naming.distinguish(items, names, pipeline.outputs, pipeline.rate or 0)
         naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
-        plan = run.OutputPlan(
-            names, _existing(shared), shared.subtype, bitrate, forecasts=not shared.quiet, keep_time=shared.keep_time
-        ).protecting(items)
+        plan = _output_plan(names, shared).protecting(items)
         if shared.shard is not None:
             items = select_shard(items, shared.shard)
+        listing.print_left_out(walk, shared)
         if shared.dry_run:
             _dry_run(items, pipeline, config, plan, shared)
             return
         run.remove_leftovers(items, names, pipeline.outputs, pipeline.rate or 0)
         _run(items, pipeline, config, plan, shared, cluster)
+
+
+def _folder_walk(command: CommandOptions, naming: Naming, shared: Shared) -> FolderWalk:
+    from audiosr_cli.batch.folders import EarlierOutputs, FolderWalk
+    from audiosr_cli.batch.manifest import outputs_of
+
+    listed = outputs_of(Path(shared.manifest)) if shared.manifest is not None else {}
+    return FolderWalk(EarlierOutputs(command.command, naming.folder, listed))
 
 
 def _cluster(shared: Shared) -> AbstractContextManager[Cluster | None]:
@@ -101,6 +109,7 @@ def _options(shared: Shared, cluster: Cluster | None, recordings: int) -> Option
         provenance=not shared.no_provenance,
         start_s=shared.start,
         end_s=shared.end,
+        audio_stream=shared.audio_stream,
     )
 
 
@@ -109,8 +118,30 @@ def _check_call(shared: Shared) -> None:
         raise UsageError("--fail, --overwrite and --skip exclude each other; give one of them")
     if shared.as_json and shared.output == "-":
         raise UsageError("--json and -o - both write to standard output; give -o a file")
+    if shared.print0 and (shared.as_json or shared.output == "-"):
+        other = "--json" if shared.as_json else "-o -"
+        raise UsageError(f"--print0 and {other} both write to standard output; leave one of them out")
     if shared.resume and not shared.manifest:
         raise UsageError("--resume needs a manifest; give --manifest FILE, too")
+
+
+def _check_spectrogram(shared: Shared, items: Sequence[Item]) -> None:
+    from audiosr_cli.audio import spectrogram
+
+    spectrogram.check(Path(shared.spectrogram or ""))
+    if len(items) != 1 or shared.output == "-":
+        raise UsageError("--spectrogram needs exactly one recording, and outputs that are files")
+
+
+def _check_subtype(subtype: str | None, container: str) -> None:
+    """Refuse a sample format before work begins where no output could have it."""
+    from audiosr_cli.audio.formats import FORMATS
+
+    if subtype is not None and subtype not in FORMATS[container]:
+        allowed = ", ".join(name.removeprefix("PCM_").lower() for name in FORMATS[container])
+        raise UsageError(
+            f"--subtype {subtype.removeprefix('PCM_').lower()}: {container} cannot hold it", f"use {allowed}"
+        )
 
 
 def _check_workers(shared: Shared, items: Sequence[Item]) -> None:
@@ -118,11 +149,25 @@ def _check_workers(shared: Shared, items: Sequence[Item]) -> None:
     private = next(
         (item.source for item in items if item.source == "-" or item.source.startswith(_PROCESS_FILES)), None
     )
-    if value != 1 and private is not None:
+    if value != 1 and private is not None and (len(items) > 1 or shared.ray is not None):
         name = "standard input" if private == "-" else private
         raise UsageError(f"{option} {value}: cannot be combined with {name}; leave {option} out")
     if shared.ray is not None and shared.output == "-":
         raise UsageError(f"--ray {value}: cannot be combined with standard output; give -o a file")
+
+
+def _output_plan(naming: Naming, shared: Shared) -> OutputPlan:
+    from audiosr_cli.audio.formats import parse_bitrate
+    from audiosr_cli.batch.run import OutputPlan
+
+    return OutputPlan(
+        naming,
+        _existing(shared),
+        shared.subtype,
+        None if shared.bitrate is None else parse_bitrate(shared.bitrate, naming.output_container),
+        forecasts=not shared.quiet,
+        keep_time=shared.keep_time,
+    )
 
 
 def _existing(shared: Shared) -> Existing:
@@ -216,7 +261,7 @@ def _dry_run(
             plan, complete = _open_manifest(stack, [], items, pipeline, config, plan, shared)
         for item in items:
             outcome, targets = dry_run(item, pipeline, plan)
-            progress.print_planned(outcome, [] if item in complete else list(map(str, targets)), shared)
+            listing.print_planned(outcome, [] if item in complete else list(map(str, targets)), shared)
             summary.on_outcome(outcome)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

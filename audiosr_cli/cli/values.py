@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from audiosr_cli.errors import UsageError
 from audiosr_cli.runtime.device_names import check_device_name
 
-_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(k?)(?:hz)?", re.IGNORECASE)
-_TIME = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)")
-_SUBTYPE = re.compile(r"(pcm_?)?(s?)(16|24|32)(?:_?(?:bits?|le))?")
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(k?)(?:hz)?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
+_SUBTYPE = re.compile(r"(?:pcm_?)?s?(16|24|32)(?:[-_ ]?(?:bits?|le))?")
 # What else people call a sample format.
 _SUBTYPES = dict.fromkeys(("float", "float32", "f32", "32f", "f32le", "pcm_f32le", "32float"), "FLOAT")
 _SPELLINGS = ("16bit", "24bit", "32bit", "s16", "s24", "s32", "pcm_16", "pcm_24", "pcm_32", *_SUBTYPES)
@@ -55,7 +55,7 @@ def parse_subtype(value: object) -> str:
     """Parse a sample format, such as 24, 24bit, s24, pcm_24, float or f32, to its name, such as PCM_24 or FLOAT."""
     text = str(value).strip().lower()
     if match := _SUBTYPE.fullmatch(text):
-        return f"PCM_{match[3]}"
+        return f"PCM_{match[1]}"
     if text in _SUBTYPES:
         return _SUBTYPES[text]
     from audiosr_cli.audio.formats import FORMATS

@@ -36,6 +36,7 @@ class Options:
         provenance: Whether outputs carry a tag that says how they were made.
         start_s: Where the part of a recording begins that is processed, in seconds; None for the beginning.
         end_s: Where it ends, in seconds; None for the end.
+        audio_stream: Which stream of sound of a video or the like is read, counted from 1; None for the default one.
 
     Raises:
         UsageError: If a number is below 1, or the end is not behind the start.
@@ -53,12 +54,13 @@ class Options:
     start_s: float | None = None
     end_s: float | None = None
     hum: HumPolicy = "keep"
+    audio_stream: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "threads", "channels"):
+        for name in ("batch", "threads", "channels", "audio_stream"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
-                raise UsageError(f"--{name} {value}: must be at least 1")
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
             raise UsageError(f"--end {self.end_s:g} s: must be after --start {self.start_s or 0.0:g} s")
 

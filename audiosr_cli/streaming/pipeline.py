@@ -187,7 +187,7 @@ class Pipeline:
         """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from its first 30 s."""
         if reader.path is None or self.cutoff_hz is not None:
             return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
-        with AudioReader(reader.path) as again:
+        with AudioReader(reader.path, reader.audio_stream) as again:
             again.trim(self.options.start_s, self.options.end_s)
             return self.find_cutoff(again.blocks(), again.sample_rate)
 
@@ -226,7 +226,7 @@ class Pipeline:
         """
         if len(targets) != len(self.outputs):
             raise UsageError(f"{len(targets)} targets for {len(self.outputs)} outputs; give one for each output")
-        with AudioReader(source) as reader:
+        with AudioReader(source, self.options.audio_stream) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
     def output_format(
@@ -248,9 +248,8 @@ class Pipeline:
             The format.
 
         Raises:
-            UsageError: If the recording cannot be processed at this rate or with these channels, or the format has no
-                such bitrate.
-            OutputError: If the file format cannot hold the outputs.
+            UsageError: If the recording cannot be processed at this rate or with these channels.
+            OutputError: If the file format cannot hold the outputs, or has no such bitrate.
         """
         rate = self.rate or reader.sample_rate
         if self.uses_cutoff and rate < reader.sample_rate:

@@ -129,9 +129,7 @@ def process_file(
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
             stack.enter_context(
-                AudioWriter(
-                    target, output_format, options.clip, target in exclusive, tags, source, reader.audio_stream
-                )
+                AudioWriter(target, output_format, options.clip, target in exclusive, tags, source, reader.audio_stream)
             )
             for target, tags in zip(targets, metadata or [Metadata()] * len(targets), strict=True)
         ]

@@ -17,6 +17,7 @@ import torch
 
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path
+from audiosr_cli.files.parsing import parse_json
 from audiosr_cli.models import Model
 from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.runtime.memory import is_out_of_memory
@@ -181,7 +182,7 @@ def load_batch_size(out: Path, machine: str, settings: str) -> tuple[int, dict[i
         The batch size and the throughputs; None if nothing readable was saved for this machine and these settings.
     """
     try:
-        saved = json.loads((out / _FILE).read_text(encoding="utf-8"))
+        saved = parse_json((out / _FILE).read_text(encoding="utf-8"))
         speeds = {int(size): float(speed) for size, speed in throughput_of(saved).items()}
         valid = (saved["machine"], saved["settings"]) == (machine, settings) and saved["batch_size"] in speeds
         return (saved["batch_size"], speeds) if valid else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audiosr_cli.config import fill, hint
 from audiosr_cli.errors import ModelError, TrainingError, UsageError
+from audiosr_cli.files.parsing import parse_toml
 from audiosr_cli.models import Config, architectures, make_config
 from audiosr_cli.train.checks import within
 from audiosr_cli.train.loop_config import LoopConfig
@@ -98,8 +98,8 @@ def read_config(path: Path) -> RunConfig:
         TrainingError: If the file cannot be read.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise TrainingError(f"{path}: cannot be read as TOML: {error}") from error
     try:
         return _run(tables)

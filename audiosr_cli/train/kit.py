@@ -11,6 +11,7 @@ from typing import Any
 from audiosr_cli.errors import AudioSRError, TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path
 from audiosr_cli.files.fingerprint import sha256
+from audiosr_cli.files.parsing import parse_json
 from audiosr_cli.train.log import EventCallback
 from audiosr_cli.train.session import process_age
 
@@ -64,7 +65,7 @@ def read_kit(folder: Path, names: Sequence[str] = ()) -> list[Row]:
         UsageError: If the kit has no run of such a name.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / _MANIFEST).read_text(encoding="utf-8"))
         files, runs = manifest["files"], {run["name"]: run for run in manifest["runs"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
@@ -141,7 +142,7 @@ def _rows_of(out: Path) -> list[Row]:
     rows = []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:  # cut by a kill
             continue
         if "hours_heard" in row:  # written before version 0.2
@@ -176,7 +177,7 @@ def _batch_size(out: Path) -> Row:
     from audiosr_cli.train.batch_size import throughput_of
 
     try:
-        saved = json.loads((out / "batch_size.json").read_text(encoding="utf-8"))
+        saved = parse_json((out / "batch_size.json").read_text(encoding="utf-8"))
         return {key: saved[key] for key in ("machine", "batch_size")} | {"tried": throughput_of(saved)}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.files.atomic import atomic_path
+from audiosr_cli.files.parsing import parse_json
 
 # Receives every event of a run as a dict with the key "event".
 EventCallback = Callable[[dict[str, Any]], None]
@@ -47,7 +48,7 @@ class Log:
         self._file = out / "metrics.jsonl"
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines()
-            valid = [line for line in lines if _is_row(line) and json.loads(line)["step"] <= step]
+            valid = [line for line in lines if _is_row(line) and parse_json(line)["step"] <= step]
             with atomic_path(self._file) as part:
                 part.write_text("".join(line + "\n" for line in valid), encoding="utf-8")
         if tensorboard:
@@ -105,6 +106,6 @@ class Log:
 def _is_row(line: str) -> bool:
     """Return whether a line is complete; a kill may have cut the last one."""
     try:
-        return "step" in json.loads(line)
+        return "step" in parse_json(line)
     except ValueError:
         return False

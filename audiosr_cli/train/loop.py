@@ -259,7 +259,7 @@ class Trainer:
             save_model(self.joint_model, self.out / f"{self.joint_model.spec.name}.safetensors", note)
 
     def run(self, recordings: Recordings) -> None:
-        """Train until the budget is spent; SIGINT and SIGTERM stop after the current step. The state is always saved.
+        """Train until the budget is spent, or a signal stops it after the current step. The state is always saved.
 
         Raises:
             TrainingError: If training cannot continue.

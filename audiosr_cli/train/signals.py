@@ -7,11 +7,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Self
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+from audiosr_cli.runtime.signals import termination_signals
 
 
 class Interrupts:
-    """A context that catches SIGINT and SIGTERM; a second signal interrupts immediately."""
+    """A context that catches SIGINT, SIGTERM and SIGHUP; a second signal interrupts immediately."""
 
     def __init__(self) -> None:
         self.signal_number = 0  # 0: none so far
@@ -19,7 +19,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # other threads cannot catch signals
-            self._before = {number: signal.signal(number, self._note) for number in _CAUGHT}
+            caught = (signal.SIGINT, *termination_signals())
+            self._before = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(

@@ -71,11 +71,11 @@ def test_default_bitrates_are_possible(container: str, rate: int, channels: int,
 
 def test_bitrates_are_checked() -> None:
     assert choose_format("m4a", None, "", 48000, 2, 128_000).bitrate == 128_000
-    with pytest.raises(UsageError, match="--bitrate 128000: flac with PCM_16 has none; it is for opus, mp3"):
+    with pytest.raises(OutputError, match="--bitrate 128000: flac with PCM_16 has none; it is for opus, mp3"):
         choose_format("flac", None, "PCM_16", 48000, 2, 128_000)
-    with pytest.raises(UsageError, match=r"--bitrate 128000: mkv with PCM_24 has none; .*; see --subtype"):
+    with pytest.raises(OutputError, match=r"--bitrate 128000: mkv with PCM_24 has none; .*; see --subtype"):
         choose_format("mkv", "24", "PCM_16", 48000, 2, 128_000)
-    with pytest.raises(UsageError, match="--bitrate 320001: mp3 at 44100 Hz with 2 channels takes 32000 to 320000"):
+    with pytest.raises(OutputError, match="--bitrate 320001: mp3 at 44100 Hz with 2 channels takes 32000 to 320000"):
         choose_format("mp3", None, "", 44100, 2, 320_001)
 
 

@@ -30,7 +30,7 @@ def test_blocks_equal_the_whole_file_as_libsndfile_reads_it(suffix: str, channel
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     reader, wave = read_all(path, 777)
     assert (reader.sample_rate, reader.channels) == (16000, channels)
-    np.testing.assert_allclose(wave, expected.T, rtol=0, atol=3e-7)  # mpg123 rounds differently across reads
+    np.testing.assert_allclose(wave, expected.T, rtol=0, atol=5e-6)  # decoders round differently
     assert reader.warnings == []
 
 

@@ -47,9 +47,9 @@ def test_only_unchanged_recordings_are_complete(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_manifests_are_not_changed(tmp_path: Path) -> None:
-    for name, content in (("a.wav", b"RIFF"), ("text", b"{}\n"), ("entry", b"")):
+    for name, content in (("a.wav", b"RIFF"), ("text", b"{}\n"), ("deep", b"[" * 100_000), ("entry", b"")):
         (tmp_path / name).write_bytes(content)
-    for name in ("a.wav", "text"):
+    for name in ("a.wav", "text", "deep"):
         before = (tmp_path / name).read_bytes()
         with pytest.raises(OutputError, match="exists and is not a manifest"):
             Manifest(tmp_path / name, {})

@@ -115,7 +115,7 @@ def test_a_recording_whose_worker_is_killed_is_processed_by_another(folder: Path
     os.close(descriptors[0])
     assert process.returncode == 0, stderr
     assert sorted(stdout.decode().splitlines()) == [f"out/{i}_16000.wav" for i in range(6)]
-    assert stderr == b"audiosr: warning: its worker died; another one succeeded at attempt 2\n"
+    assert stderr == b"audiosr: warning: in/4.wav: its worker died; another one succeeded at attempt 2\n"
     assert contents(folder / "out") == contents(folder / "plain")
     rows = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     for i in range(6):
@@ -167,7 +167,7 @@ def test_a_recording_of_a_lost_node_is_processed_by_another(folder: Path, frail:
     assert (process.returncode, len(stdout.splitlines())) == (0, 6), stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_stop_workers_and_remove_temporary_files(number: int, code: int, folder: Path, address: str) -> None:
     paths = [folder / "in" / name for name in ("4.wav", "5.wav")]
     descriptors = [held(path, path.read_bytes()) for path in paths]

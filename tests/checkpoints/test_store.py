@@ -95,11 +95,18 @@ def test_damaged_and_foreign_checkpoints_are_refused(small_weights: Path, tmp_pa
         store.load_model(rewritten(path, format=99))
     with pytest.raises(ModelError, match="do not fit"):
         store.load_model(rewritten(path, tensors={"other": torch.zeros(2)}))
+
+    def header(content: bytes) -> bytes:
+        return struct.pack("<Q", len(content)) + content
+
+    deep = dict.fromkeys(("format", "model", "spec", "note"), "1") | {"config": '{"a":' * 500 + "1" + "}" * 500}
     for name, content, message in (
         ("truncated", path.read_bytes()[:-50], "cannot be read"),
         ("empty", b"", "not an audiosr checkpoint"),
         ("pickle", b"\x80\x04\x95" + bytes(100), "not an audiosr checkpoint"),
         ("hostile", struct.pack("<Q", 2**40) + b"{}", "claims"),
+        ("deep", header(b"[" * 100_000), "not an audiosr checkpoint"),
+        ("deep config", header(json.dumps({"__metadata__": deep}).encode()), "not an audiosr checkpoint"),
         ("plain", struct.pack("<Q", 2) + b"{}", "not an audiosr checkpoint"),
     ):
         (tmp_path / f"{name}.safetensors").write_bytes(content)

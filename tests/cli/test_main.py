@@ -6,11 +6,13 @@ import io
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import originals
 import pytest
@@ -117,10 +119,8 @@ def test_pipes_and_files_give_the_same_output(stereo: Path, tmp_path: Path) -> N
 
 
 def test_commands_can_be_chained_in_a_shell(stereo: Path, tmp_path: Path) -> None:
-    python = f"{sys.executable} -m audiosr_cli"
-    line = (
-        f"cat {stereo} | {python} upsample - -o - | {python} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
-    )
+    tool = fork_server.shell_command()
+    line = f"cat {stereo} | {tool} upsample - -o - | {tool} upsample - --rate 96000 --format flac -o {tmp_path}/b.flac"
     subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=HANG_S)
     info = soundfile.info(tmp_path / "b.flac")
     assert (info.frames, info.samplerate, info.subtype) == (144000, 96000, "PCM_24")
@@ -164,12 +164,22 @@ def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
             "no bundled model separates 4 speakers (available: 2, 3)",
         ),
         (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
-        (["upsample", "{wav}", "--model", "no"], 1, "no model 'no'"),
+        (["upsample", "{wav}", "--model", "no"], 2, "no model 'no'"),
         (["upsample", "{wav}", "--overwrite", "--skip"], 2, "exclude"),
         (["upsample", "{wav}", "--format", "xyz"], 2, "--format xyz"),
         (["upsample", "{wav}", "--json", "-o", "-"], 2, "--json"),
         (["separate", "{wav}", "-o", "-"], 2, "takes one output"),
-        (["upsample", "{wav}", "--subtype", "13"], 1, "cannot hold 13"),
+        (["upsample", "{wav}", "--subtype", "13"], 2, "--subtype 13: unknown; known: 16, 24, 32, float"),
+        (["upsample", "{wav}", "--subtype", "float", "--format", "flac"], 2, "hint: use 16, 24\n"),
+        (["separate", "{wav}", "--model", "spectrl3"], 2, "hint: did you mean 'spectral3'?\n"),
+        (["separate", "{wav}", "--model", "no.safetensors"], 2, "no.safetensors: cannot be read: no such file\n"),
+        (["separate", "{wav}", "--model", "{dir}"], 2, "is a folder; expected a .safetensors file"),
+        (["upsample", "{wav}", "--model", "spectral2"], 2, "hint: models for upsample: spectral_bwe, audio_unet"),
+        (["upsample", "{wav}", "--rate", "48"], 2, "hint: did you mean 48k?\n"),
+        (["upsample", "{wav}", "--device", "mps"], 2, "audiosr: --device mps: not supported yet; use --device cpu\n"),
+        (["upsample", "{wav}", "--start", "2", "--end", "1:"], 2, "--end 1:: expected a time as seconds, mm:ss"),
+        (["upsample", "{wav}", "--start", "2", "--end", "1"], 2, "--end 1 s: must be after --start 2 s"),
+        (["upsample", "{wav}", "--start", "2"], 1, "--start 2 s is not before its end; it is 0.013 s long"),
         (["upsample", "{wav}", "--cutoff", "12"], 2, "--cutoff 12: must be at least 500 Hz"),
         (["upsample", "{wav}", "--spectrogram", "a.jpg"], 2, "ends in .png"),
         (["upsample", "{wav}", "--steps", "4"], 2, "--model audiosr_small"),
@@ -190,12 +200,48 @@ def test_errors_are_one_line_and_an_exit_code(arguments: list[str], code: int, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "empty.wav"]
 
 
+@pytest.mark.parametrize("arguments", [["in.wav"], ["-i", "in.wav"], ["--input", "in.wav", "-o", "out.wav"]])
+def test_a_recording_in_place_of_a_command_hints_at_the_commands(arguments: list[str], tmp_path: Path) -> None:
+    done = inside(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        f"audiosr: {arguments[0]}: is not a command",
+        "hint: did you mean: audiosr separate in.wav, or audiosr upsample in.wav",
+    ]
+
+
+@pytest.mark.parametrize("name", ["take 1", "-", "folder/", "nested/in"])
+def test_whatever_could_be_a_recording_hints_at_the_commands(name: str, tmp_path: Path) -> None:
+    (tmp_path / "take 1").touch()
+    done = inside(name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"hint: did you mean: audiosr separate {shlex.quote(name)}, or" in done.stderr.decode()
+
+
+def test_an_option_of_other_tools_for_the_input_hints_at_the_argument() -> None:
+    done = inside("separate", "-i", "in.wav")
+    assert (done.returncode, done.stderr.decode()) == (
+        2,
+        "audiosr: -i: no such option\nhint: did you mean: audiosr separate IN.wav?\n",
+    )
+
+
+def test_short_options_and_rates_in_kilohertz(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(100).T, 8000)
+    for rate in ("44.1k", "44.1kHz", "44100"):
+        call = ("upsample", "a.wav", "-r", rate, "--model", "none", "--subtype", "24bit", "-o", "b.wav", "-y")
+        done = inside(*call, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        written = soundfile.info(tmp_path / "b.wav")
+        assert (written.samplerate, written.frames, written.subtype) == (44100, 551, "PCM_24")
+
+
 def test_names_go_to_standard_output_beside_a_progress_bar(tmp_path: Path) -> None:
     """With a terminal on standard error only, rich must not take standard output."""
     soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
     master, slave = pty.openpty()
     command = [*COMMAND, "upsample", str(tmp_path / "a.wav"), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=HANG_S)
+    done = fork_server.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, timeout=HANG_S)
     os.close(slave)
     talk = os.read(master, 100_000)
     os.close(master)
@@ -252,7 +298,7 @@ def test_models_are_listed_and_verified() -> None:
 def test_help_lists_options_in_groups(command: str) -> None:
     text = inside(command, "--help").stdout.decode()
     titles = [line.removesuffix(":") for line in text.splitlines() if line[:1].isalpha() and line.endswith(":")]
-    assert titles == ["Input", "Output", "Model", "Batch", "Messages"]
+    assert titles == ["Input", "Output", "Model", "Batch", "Defaults", "Messages"]
     assert text.index("  INPUTS  ") < text.index("Output:") < text.index("--overwrite") < text.index("Model:")
     assert text.index("Batch:") < text.index("--resume") < text.index("Messages:") < text.index("--help")
 

@@ -50,7 +50,7 @@ def test_087_another_worker_takes_the_place_of_a_killed_one(tmp_path: Path) -> N
     assert sorted(contents(tmp_path / "out")) == [f"00{i}_16000.wav" for i in range(3)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_087_signals_stop_workers_and_remove_temporary_files(number: int, code: int, tmp_path: Path) -> None:
     """The signal goes to the whole group, as from a terminal."""
     with endless(tmp_path / "a.wav"), endless(tmp_path / "b.wav"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 import soundfile
 from conftest import HANG_S, until
@@ -51,7 +52,7 @@ def test_054_errors_stay_one_line(tmp_path: Path) -> None:
     one_line(done, r"two\nlines.wav: cannot be opened")
 
 
-@pytest.mark.parametrize("jobs", [[], ["--jobs", "2"]])
+@pytest.mark.parametrize("jobs", [pytest.param([], marks=pytest.mark.slow), ["--jobs", "2"]])
 def test_055_emoji_and_cjk_in_the_c_locale(jobs: list[str], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("🎧", "会議", "ø"):
@@ -253,7 +254,7 @@ def test_067_a_disk_that_fills_up_at_the_end(missing: int, tmp_path: Path) -> No
     code += "runpy.run_module('audiosr_cli', run_name='__main__')"
     arguments = [*PLAIN, "a.wav", "-o", "out", "--format", "flac", "--overwrite"]
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=HANG_S)
+    done = fork_server.run(command, cwd=tmp_path, capture_output=True, timeout=HANG_S)
     assert done.returncode == 1, done.stderr
     assert re.search(rb"out/a_16000\.flac: (cannot be|was not) written", done.stderr), done.stderr
     assert contents(tmp_path / "out") == {"a_16000.flac": b"old"}
@@ -298,12 +299,12 @@ def test_070_fifos_and_process_substitution(tmp_path: Path) -> None:
     recording(tmp_path / "a.wav", 100_000)
     assert inside(*PLAIN, "a.wav", cwd=tmp_path).returncode == 0
     wanted = soundfile.read(tmp_path / "a_16000.wav")[0]
-    tool = shlex.join([*COMMAND, *PLAIN])
+    tool, fork = (f"{command} {shlex.join(PLAIN)}" for command in (shlex.join(COMMAND), fork_server.shell_command()))
     script = f"""
         mkfifo in out && cat a.wav > in &
         while ! [ -p out ]; do sleep 0.01; done
         cat out > through.wav &
-        {tool} in -o out && wait
+        {fork} in -o out && wait
         {tool} <(cat a.wav) -o substituted.wav
         {tool} a.wav -o >(cat > written.wav) && wait $!"""
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, timeout=HANG_S)

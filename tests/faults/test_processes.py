@@ -80,7 +80,7 @@ def test_073_kill_9_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
             left.unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp_path: Path) -> None:
     """The input is a pipe that never ends; an existing output is not changed."""
     (tmp_path / "a.wav").write_bytes(b"old")
@@ -92,7 +92,8 @@ def test_073_074_075_a_signal_in_the_middle_leaves_no_half_file(number: int, tmp
     wait_for(lambda: any(path.stat().st_size > 1000 for path in tmp_path.iterdir()), process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=HANG_S)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
+    assert process.returncode == codes[number]
     assert b"Traceback" not in stderr
     assert (tmp_path / "a.wav").read_bytes() == b"old"
     left = [path.name for path in tmp_path.iterdir() if path.name != "a.wav"]
@@ -132,7 +133,7 @@ def test_074_a_signal_does_not_wait_for_windows(threads: int, number: int, code:
 
 def test_076_a_reader_that_goes_away(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(200_000).T, 8000)
-    command = f"{sys.executable} -m audiosr_cli upsample {tmp_path}/a.wav --model none -o -"
+    command = f"{fork_server.shell_command()} upsample {tmp_path}/a.wav --model none -o -"
     line = f"{command} | head -c 100 >/dev/null; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -179,7 +180,8 @@ def test_079_no_audio_to_a_terminal(recording: Path) -> None:
     ("stream", "message"), [("<&-", "standard input is closed"), ("</dev/null", "standard input: is empty")]
 )
 def test_080_standard_input_closed_or_empty(stream: str, message: str, tmp_path: Path) -> None:
-    line = f"{sys.executable} -m audiosr_cli upsample - --model none -o {tmp_path}/a.wav {stream}"
+    command = f"{sys.executable} -m audiosr_cli" if stream == "<&-" else fork_server.shell_command()
+    line = f"{command} upsample - --model none -o {tmp_path}/a.wav {stream}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=HANG_S, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"audiosr: {message}")

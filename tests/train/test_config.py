@@ -120,6 +120,7 @@ def test_the_page_on_data_names_every_field() -> None:
         (('train = ["train"]', 'train = ["no"]'), TrainingError, "no such folder"),
         (('train = ["train"]', 'train = ["train/a"]'), TrainingError, "1 speaker"),
         (("[model]", "[model"), TrainingError, "cannot be read as TOML"),
+        (("filters = 8", f"filters = {'[' * 999}8{']' * 999}"), TrainingError, "nested more than 100 levels deep"),
     ],
 )
 def test_unusable_configs_and_data_are_named_in_the_error(

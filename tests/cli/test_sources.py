@@ -1,0 +1,355 @@
+"""cli/settings.py and cli/sources.py: options from presets, variables and files, and which of them counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from conftest import noise
+from running import inside
+
+from audiosr_cli.cli import sources
+from audiosr_cli.cli.settings import COMMANDS, settings
+from audiosr_cli.errors import UsageError
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Places:
+    """A working folder, a user's file elsewhere, and an environment without options."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.user, self._patch = folder / "work", folder / "home" / "audiosr.toml", patch
+        self.folder.mkdir()
+        self.user.parent.mkdir()
+        patch.delenv("AUDIOSR_NO_CONFIG")
+        patch.setattr(sources, "user_file", lambda: self.user)
+        patch.chdir(self.folder)
+
+    def write(self, folder: str = "", user: str = "", **environment: str) -> None:
+        """Write the files, and set variables, whose names lack ``AUDIOSR_``."""
+        (self.folder / "audiosr.toml").write_text(folder)
+        self.user.write_text(user)
+        for name, value in environment.items():
+            self._patch.setenv(f"AUDIOSR_{name}", value)
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    return Places(tmp_path, monkeypatch)
+
+
+def values(command: str = "separate", **arguments: Any) -> dict[str, Any]:
+    return {name: value.value for name, value in sources.resolve(command, **arguments).items()}
+
+
+def origin(name: str, command: str = "separate", **arguments: Any) -> str:
+    return sources.resolve(command, **arguments)[name].source
+
+
+def test_without_files_and_variables_nothing_is_set(places: Places) -> None:
+    assert values() == {}
+
+
+def test_stronger_sources_replace_weaker_ones(places: Places) -> None:
+    places.write(user="speakers = 5\nbatch = 5\nthreads = 5\njobs = 5")
+    assert values() == {"speakers": 5, "batch": 5, "threads": 5, "jobs": 5}
+    places.write("speakers = 4\nbatch = 4\nthreads = 4\n[preset.p]\nspeakers = 2", "speakers = 5\njobs = 5")
+    assert values() == {"speakers": 4, "batch": 4, "threads": 4, "jobs": 5}
+    places.write((places.folder / "audiosr.toml").read_text(), "speakers = 5\njobs = 5", SPEAKERS="3", BATCH="3")
+    assert values() == {"speakers": 3, "batch": 3, "threads": 4, "jobs": 5}
+    assert values(preset="p") == {"speakers": 2, "batch": 3, "threads": 4, "jobs": 5}
+    assert values(preset="p", given={"speakers": 1, "jobs": 1}) == {"batch": 3, "threads": 4}
+
+
+def test_each_value_knows_where_it_comes_from(places: Places) -> None:
+    places.write("threads = 4\n[separate]\nbatch = 4\n[preset.p.separate]\nmodel = 'm'", "jobs = 5", SPEAKERS="3")
+    found = {name: value.source for name, value in sources.resolve("separate", preset="p").items()}
+    assert found == {
+        "threads": "./audiosr.toml",
+        "batch": "./audiosr.toml [separate]",
+        "model": "./audiosr.toml [preset.p.separate]",
+        "jobs": str(places.user),
+        "speakers": "$AUDIOSR_SPEAKERS",
+    }
+
+
+def test_what_is_set_for_a_command_counts_before_what_is_set_for_all(places: Places) -> None:
+    places.write("rate = '16k'\n[upsample]\nrate = '44.1k'", SPEAKERS="2", SEPARATE_SR_SPEAKERS="3")
+    assert (values("upsample")["rate"], values("separate-sr")["rate"]) == (44100, 16000)
+    assert (values("separate")["speakers"], values("separate-sr")["speakers"]) == (2, 3)
+    assert "rate" not in values("separate")
+    assert "speakers" not in values("upsample")
+
+
+def test_a_stronger_source_counts_even_if_it_is_for_all_commands(places: Places) -> None:
+    places.write("[separate]\nspeakers = 4", SPEAKERS="3")
+    assert values()["speakers"] == 3
+
+
+def test_a_choice_of_what_happens_to_existing_outputs_replaces_weaker_ones(places: Places) -> None:
+    places.write(user="skip = true\nquiet = true")
+    assert values() == {"skip": True, "quiet": True}
+    assert values(given={"overwrite": True}) == {"quiet": True}
+    assert values(given={"overwrite": False}) == {"skip": True, "quiet": True}
+    places.write(user="skip = true", OVERWRITE="1")
+    assert values() == {"overwrite": True}
+
+
+def test_presets_of_both_files_are_joined(places: Places) -> None:
+    places.write("[preset.p]\nbatch = 1", "[preset.p]\nbatch = 2\njobs = 2\n[preset.p.separate]\nspeakers = 3")
+    assert values(preset="p") == {"batch": 1, "jobs": 2, "speakers": 3}
+    assert values("upsample", preset="p") == {"batch": 1, "jobs": 2}
+    places.write("[preset.q]\nbatch = 1", PRESET="q")
+    assert values() == {"batch": 1}
+
+
+def test_an_unknown_preset_gets_the_nearest_one(places: Places) -> None:
+    places.write("[preset.podcast]\nbatch = 1")
+    with pytest.raises(UsageError, match=r"^--preset podcats: no such preset; known: podcast") as caught:
+        values(preset="podcats")
+    assert caught.value.hint == "did you mean podcast?"
+    with pytest.raises(UsageError, match="known: none"):
+        values(preset="podcast", no_config=True)
+    places.write(PRESET="radio")
+    with pytest.raises(UsageError, match=r"^\$AUDIOSR_PRESET radio") as caught:
+        values()
+    assert caught.value.hint == f"add a table [preset.radio] to {places.user}"
+
+
+def test_files_can_be_ignored(places: Places) -> None:
+    places.write("no such = syntax", "batch = 5", BATCH="3")
+    assert values(no_config=True) == {"batch": 3}
+    places.write("no such = syntax", NO_CONFIG="yes")
+    assert values() == {"batch": 3}
+    places.write("threads = 2", NO_CONFIG="off")
+    assert values() == {"batch": 3, "threads": 2}
+    places.write(NO_CONFIG="perhaps")
+    with pytest.raises(UsageError, match=r"\$AUDIOSR_NO_CONFIG = 'perhaps': expected true or false"):
+        values()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "parameter", "value"),
+    [
+        ("QUIET", "1", "quiet", True),
+        ("QUIET", "True", "quiet", True),
+        ("QUIET", "off", "quiet", False),
+        ("DRY_RUN", "yes", "dry_run", True),
+        ("FORMAT", "flac", "container", "flac"),
+        ("JSON", "0", "as_json", False),
+        ("SUBTYPE", "24bit", "subtype", "PCM_24"),
+        ("START", "1:30", "start", 90.0),
+        ("CHANNELS", "2", "channels", "2"),
+        ("DEVICE", "cuda:1", "device", "cuda:1"),
+        ("SEPARATE_MODEL", "spectral3", "model", "spectral3"),
+    ],
+)
+def test_variables_are_texts_of_every_type(
+    variable: str, text: str, parameter: str, value: object, places: Places
+) -> None:
+    places.write(**{variable: text})
+    assert values() == {parameter: value}
+
+
+def test_an_empty_variable_is_not_set(places: Places) -> None:
+    places.write("batch = 2", BATCH="")
+    assert values() == {"batch": 2}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("SPEAKERS", "two", r"\$AUDIOSR_SPEAKERS = 'two': expected a whole number"),
+        ("SPEAKERS", "0", r"\$AUDIOSR_SPEAKERS = 0: must be at least 1"),
+        ("BATCH", "257", r"\$AUDIOSR_BATCH = 257: must be at most 256"),
+        ("QUIET", "loud", r"\$AUDIOSR_QUIET = 'loud': expected true or false"),
+        ("CLIP", "rescal", r"\$AUDIOSR_CLIP = 'rescal': must be one of warn, .*did you mean 'rescale'"),
+        ("DEVICE", "mps", r"\$AUDIOSR_DEVICE: --device mps: not supported yet"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, text: str, message: str, places: Places) -> None:
+    places.write(**{variable: text})
+    with pytest.raises(UsageError, match=message):
+        values()
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("speaker = 3", "./audiosr.toml: unknown option 'speaker'", "did you mean speakers?"),
+        ("[seperate]\nspeakers = 3", "./audiosr.toml: unknown option 'seperate'", "did you mean separate?"),
+        ("[separate]\nspeeker = 3", "./audiosr.toml [separate]: unknown option 'speeker'", "did you mean speakers?"),
+        (
+            "[upsample]\nspeakers = 3",
+            "./audiosr.toml [upsample]: unknown",
+            "it is an option of separate and separate-sr",
+        ),
+        ("[preset.p]\nbach = 3", "./audiosr.toml [preset.p]: unknown option 'bach'", "did you mean batch?"),
+        ("[preset.p.upsample]\nrat = 3", "./audiosr.toml [preset.p.upsample]: unknown", "did you mean rate?"),
+        ("model = 'm'", "./audiosr.toml: model: differs between", "set it in a table, such as [separate]"),
+        ("preset = 'p'", "./audiosr.toml: preset = 'p': expected tables", None),
+        ("separate = 3", "./audiosr.toml [separate]: expected a table, not 3", None),
+        ("speakers = '3'", "./audiosr.toml: speakers = '3': expected a whole number", None),
+        ("speakers = true", "./audiosr.toml: speakers = True: expected a whole number", None),
+        ("quiet = 1", "./audiosr.toml: quiet = 1: expected true or false", None),
+        ("clip = 'clamp'", "./audiosr.toml: clip = 'clamp': must be one of warn, rescale, error", None),
+        ("batch = 0", "./audiosr.toml: batch = 0: must be at least 1", None),
+        ("rate = '48q'", "./audiosr.toml: rate: --rate 48q: expected a sample rate", None),
+        ("rate = [48]", "./audiosr.toml: rate = [48]: expected a text or a number", None),
+        ("subtype = '24bti'", "./audiosr.toml: subtype: --subtype 24bti: unknown", "did you mean 24bit?"),
+        ("no-config = true", "./audiosr.toml: unknown option 'no-config'", None),
+        ("batch = ", "./audiosr.toml: is not valid TOML: ", None),
+        ("x = " + "[" * 100_000, "./audiosr.toml: is not valid TOML: ", None),
+        ("# " + "x" * (1 << 20), "./audiosr.toml: is larger than 1 MiB", None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_wrong_file_is_an_error_that_names_file_and_key(
+    content: str, message: str, hint: str | None, places: Places
+) -> None:
+    places.write(content)
+    for command in COMMANDS:  # whatever is wrong, and whichever command it is for
+        with pytest.raises(UsageError, match="^" + re.escape(message)) as caught:
+            values(command)
+        if hint is not None:
+            assert caught.value.hint == hint
+
+
+def test_a_file_may_have_a_bom_and_carriage_returns_and_underscores(places: Places) -> None:
+    (places.folder / "audiosr.toml").write_bytes(b"\xef\xbb\xbfdry_run = true\r\nbatch = 2\r\n")
+    assert values() == {"dry_run": True, "batch": 2}
+    (places.folder / "audiosr.toml").write_bytes(b"batch = '\xff'")
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        values()
+
+
+def test_what_is_not_a_file_is_not_read(places: Places) -> None:
+    os.mkfifo(places.folder / "audiosr.toml")
+    places.user.mkdir()
+    assert values() == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "overwrite = true",
+        "ray = 'auto'",
+        "files-from = 'list.txt'",
+        "output = '/tmp/x'",
+        "output = '../x'",
+        "output = 'link/x'",
+        "manifest = '/tmp/x'",
+        "spectrogram = '../x.png'",
+        "[preset.p]\noverwrite = true",
+        "[upsample]\noverwrite = true",
+    ],
+)
+def test_a_file_in_the_working_folder_cannot_do_harm(line: str, places: Places) -> None:
+    (places.folder / "link").symlink_to("/tmp")
+    places.write(line)
+    with pytest.raises(UsageError, match=r"not accepted from a file|leads out of the working folder") as caught:
+        values()
+    assert caught.value.hint is not None
+    assert str(places.user) in caught.value.hint
+    places.write(user=line)
+    values()
+
+
+def test_a_file_in_the_working_folder_may_write_inside_it(places: Places) -> None:
+    places.write("output = 'out/tracks'\nmanifest = './run.jsonl'")
+    assert values() == {"output": "out/tracks", "manifest": "./run.jsonl"}
+
+
+def test_the_users_file_stays_the_users_in_its_own_folder(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    places.write(user="overwrite = true")
+    monkeypatch.chdir(places.user.parent)
+    assert origin("overwrite") == str(places.user)
+
+
+def test_a_leading_tilde_is_the_home_folder(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    places.write(user="output = '~/out'\n[separate]\nmodel = '~/m.safetensors'")
+    assert values() == {"output": "/home/me/out", "model": "/home/me/m.safetensors"}
+
+
+def test_names_of_variables_are_distinct_and_not_those_that_mean_something_else() -> None:
+    known = sources._variables()
+    pairs = sum(len(table) for table in settings().values())
+    general = {name for table in settings().values() for name in table} - {"model"}
+    assert len(known) == pairs + len(general)
+    others = set(re.findall(r"`(AUDIOSR_\w+)`", (DOCS / "reference/environment.md").read_text()))
+    assert {"AUDIOSR_CACHE", "AUDIOSR_DATA", "AUDIOSR_NUMBA", "AUDIOSR_NO_CONFIG", "AUDIOSR_PRESET"} <= others
+    assert not others & known.keys()
+    assert not {"AUDIOSR_TEST_THREADS"} & known.keys()
+
+
+def test_misspelt_variables_are_found(places: Places) -> None:
+    places.write(SPEEKERS="3", CACHE="/tmp", TEST_THREADS="1", DATA="x")
+    assert sources.unknown_variables() == ["$AUDIOSR_SPEEKERS: did you mean $AUDIOSR_SPEAKERS?"]
+
+
+def record(places: Places) -> None:
+    soundfile.write(places.folder / "a.wav", noise(800).T, 8000)
+
+
+def test_a_command_takes_its_options_from_everywhere(places: Places) -> None:
+    record(places)
+    text = "[upsample]\nmodel = 'none'\nrate = '16k'\n[preset.cd]\nrate = '44.1k'\nsubtype = '24bit'"
+    places.write(text, "output = 'out'\nquiet = true", TEMPLATE="{stem}.{ext}")
+    assert inside("upsample", "a.wav", cwd=places.folder).stdout == b""
+    done = inside("upsample", "a.wav", "--preset", "cd", "--no-quiet", "-y", cwd=places.folder)
+    assert (done.returncode, done.stdout) == (0, b"out/a.wav\n")
+    written = soundfile.info(places.folder / "out" / "a.wav")
+    assert (written.samplerate, written.subtype) == (44100, "PCM_24")
+    done = inside("upsample", "a.wav", "--preset", "cd", "-y", "-r", 8000, "-v", "--no-quiet", cwd=places.folder)
+    assert soundfile.info(places.folder / "out" / "a.wav").samplerate == 8000
+    assert b"options from ./audiosr.toml [preset.cd]: subtype\n" in done.stderr
+    assert b"options from $AUDIOSR_TEMPLATE: template\n" in done.stderr
+    done = inside("upsample", "a.wav", "--no-config", "--model", "none", "-o", "x", "--dry-run", cwd=places.folder)
+    assert done.stdout == "a.wav → x/a.wav\n".encode()
+
+
+def test_workers_and_the_manifest_get_resolved_options(places: Places) -> None:
+    record(places)
+    soundfile.write(places.folder / "b.wav", noise(800).T, 8000)
+    places.write("[upsample]\nmodel = 'none'\nrate = '16k'", "subtype = 'f32'\nstart = '0:00.05'\njobs = 2")
+    done = inside("upsample", "a.wav", "b.wav", "-o", "out", "--manifest", "run.jsonl", cwd=places.folder)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (places.folder / "run.jsonl").read_text().splitlines()]
+    (row, _) = (row for row in rows if row["status"] == "done")
+    assert {"rate": 16000, "subtype": "FLOAT", "start_s": 0.05, "model": "none"}.items() <= row["settings"].items()
+    assert soundfile.info(places.folder / "out" / "b_16000.wav").frames == 800
+
+
+def test_help_works_beside_a_broken_file_and_other_calls_say_what_is_broken(places: Places) -> None:
+    places.write("speakers = ")
+    assert inside("separate", "--help", cwd=places.folder).returncode == 0
+    done = inside("separate", "a.wav", cwd=places.folder)
+    assert (done.returncode, done.stderr[:44]) == (2, b"audiosr: ./audiosr.toml: is not valid TOML: ")
+
+
+def test_an_error_of_usage_says_that_options_come_from_elsewhere(places: Places) -> None:
+    record(places)
+    places.write("json = true")
+    done = inside("upsample", "a.wav", "-o", "-", cwd=places.folder)
+    assert done.returncode == 2
+    assert b"hint: some options come from elsewhere; see audiosr config show upsample\n" in done.stderr
+
+
+def test_a_pipe_stays_a_pipe_beside_an_output_folder(places: Places) -> None:
+    record(places)
+    places.write("output = 'out'\njobs = 2\n[upsample]\nmodel = 'none'")
+    from typer.testing import CliRunner
+
+    from audiosr_cli.cli.main import app
+
+    done = CliRunner().invoke(app, ["upsample", "-"], input=(places.folder / "a.wav").read_bytes())
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout_bytes[:4] == b"RIFF"
+    assert not (places.folder / "out").exists()
