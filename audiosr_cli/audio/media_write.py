@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio import mp4_tags
 from audiosr_cli.audio.cover import Picture
 from audiosr_cli.audio.disk_file import DiskFile
 from audiosr_cli.audio.formats import BITS, OutputFormat, default_bitrate
@@ -190,6 +191,8 @@ class MediaEncoder:
             self.notes.append(
                 f"{self._name}: {container} files have no place for the tags {', '.join(lost)}; they are left out"
             )
+        if container in ("m4a", "mp4") and metadata.provenance and (slot := mp4_tags.slot(tags)) is not None:
+            tags[slot] = mp4_tags.placeholder(metadata.provenance)
         self._container.metadata.update(tags)
         if metadata.markers or self._video is None:  # a video has brought its chapters
             self._container.set_chapters([_chapter(i, marker) for i, marker in enumerate(metadata.markers, 1)])

@@ -101,6 +101,17 @@ def test_wave64_keeps_the_broadcast_chunk(tmp_path: Path) -> None:
     assert np.all(soundfile.read(tmp_path / "a.w64")[0] == 0.25)
 
 
+@pytest.mark.parametrize("taken", [{}, {"synopsis": "s"}, dict.fromkeys(("synopsis", "network", "keywords"), "s")])
+def test_provenance_takes_no_place_from_tags_of_an_mp4(tmp_path: Path, taken: dict[str, str]) -> None:
+    provenance = everything().provenance
+    write(tmp_path / "a.m4a", "m4a", Metadata({"title": "x"} | taken, provenance=provenance), 1)
+    with av.open(str(tmp_path / "a.m4a")) as container:
+        own = {"title", "AUDIOSR", "synopsis", "network", "keywords", "lyrics", "comment"}
+        found = {name: text for name, text in container.metadata.items() if name in own}
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= FRAMES
+    assert found == {"title": "x", "AUDIOSR": provenance} | taken
+
+
 def test_mp3_keeps_tags_cover_art_and_chapters(tmp_path: Path) -> None:
     write(tmp_path / "a.mp3", "mp3", replace(everything(), bext=None, channel_mask=0), 2)
     found = read_metadata(tmp_path / "a.mp3")

@@ -15,6 +15,7 @@ import soundfile
 from conftest import noise
 from typer.testing import CliRunner, Result
 
+from audiosr_cli.audio.tags import provenance_of
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import Outcome
 from audiosr_cli.cli import console, progress
@@ -167,3 +168,14 @@ def test_contradictory_calls_are_refused(arguments: list[str], message: str, fol
     done = audiosr(*arguments, "--model", "none")
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
+
+
+def test_provenance_and_modification_times_are_options(folder: Path) -> None:
+    arguments = ("in/a.wav", "--model", "none", "--overwrite", "-o", "a.wav")
+    os.utime("in/a.wav", (1, 2))
+    assert audiosr(*arguments).exit_code == 0
+    assert (provenance_of("a.wav") or {})["command"] == "upsample"
+    assert Path("a.wav").stat().st_mtime > 2
+    assert audiosr(*arguments, "--no-provenance", "--keep-time").exit_code == 0
+    assert provenance_of("a.wav") is None
+    assert Path("a.wav").stat().st_mtime == 2
