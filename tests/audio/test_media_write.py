@@ -14,8 +14,8 @@ from media_files import decode, picture, tags_of
 from audiosr_cli.audio import media_write
 from audiosr_cli.audio.disk_file import DiskFile
 from audiosr_cli.audio.formats import FORMATS, OutputFormat, choose_format
-from audiosr_cli.audio.tags import Metadata
 from audiosr_cli.audio.read import AudioReader
+from audiosr_cli.audio.tags import Metadata
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
 
