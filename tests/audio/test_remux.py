@@ -77,6 +77,33 @@ def test_pictures_stay_the_same_packets_at_the_same_times(
     assert decode(output)[1] == pytest.approx(decode(source)[1] - padding / RATE, abs=0.001)
 
 
+def test_clocks_of_broadcasts_start_at_zero(tmp_path: Path) -> None:
+    source = tmp_path / "a.ts"
+    make_video(source, "mpegts", "mpeg2video", "mp2")
+    before = video_packets(source)
+    with av.open(str(source)) as file:
+        start_s = file.start_time / 1e6
+    assert start_s > 0.01
+    replace_sound(source, tmp_path / "b.mp4")
+    after = video_packets(tmp_path / "b.mp4")
+    assert [packet[2:] for packet in after] == [packet[2:] for packet in before]
+    np.testing.assert_allclose([p[0] for p in after], [p[0] - start_s for p in before], atol=0.001)
+    assert click_s(tmp_path / "b.mp4") == pytest.approx(click_s(source) - start_s, abs=0.002)
+
+
+def test_pictures_before_and_behind_damage_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    make_video(source, "matroska", seconds=2.0)
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    source.write_bytes(data)
+    replace_sound(source, tmp_path / "b.mkv", np.zeros((1, 2 * RATE), np.float32))
+    whole = {packet[3] for packet in video_packets(source)}
+    assert 25 < len(whole) < 50
+    assert {packet[3] for packet in video_packets(tmp_path / "b.mkv")} == whole
+
+
 def test_pictures_stay_the_same_in_webm(tmp_path: Path) -> None:
     make_video(tmp_path / "a.webm", "webm", "libvpx", "libopus", seconds=0.6)
     replace_sound(tmp_path / "a.webm", tmp_path / "b.webm")
@@ -211,8 +238,14 @@ def test_a_container_that_cannot_hold_the_video_is_refused_before_work(tmp_path:
         AudioWriter(tmp_path / "b.mp4", choose_format("mp4", None, "", RATE, 1), source=tmp_path / "a.mkv"),
     ):
         pass
+    make_video(tmp_path / "a.flv", "flv", "flv", "aac", seconds=0.2)
+    with (
+        pytest.raises(OutputError, match="mp4 cannot hold flv1 video; use an audio format such as m4a"),
+        AudioWriter(tmp_path / "b.mp4", choose_format("mp4", None, "", RATE, 1), source=tmp_path / "a.flv"),
+    ):
+        pass
     assert (tmp_path / "b.webm").read_bytes() == b"old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "a.mp4", "b.webm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flv", "a.mkv", "a.mp4", "b.webm"]
 
 
 def test_a_recording_without_video_becomes_sound_alone(tmp_path: Path) -> None:
