@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -261,6 +263,28 @@ def test_a_recording_without_video_becomes_sound_alone(tmp_path: Path) -> None:
         assert not has_video(source)
     assert replace_sound(sound, tmp_path / "b.mp4", np.zeros((1, 9000), np.float32)) == []
     assert [kind for kind, _ in streams_of(tmp_path / "b.mp4")] == ["audio"]
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv"])
+@pytest.mark.parametrize("missing", [1, 2000])
+def test_a_disk_that_fills_up_keeps_the_old_video(target: str, missing: int, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands in for a full disk."""
+    source, output = tmp_path / "a.avi", tmp_path / f"b.{target}"
+    make_video(source, "avi", sound="libmp3lame", seconds=0.4)
+    replace_sound(source, output)
+    size = output.stat().st_size
+    output.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, hard))
+    try:
+        with pytest.raises(OutputError, match=rf"b\.{target}: cannot be written: File too large"):
+            replace_sound(source, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert output.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.avi", output.name]
 
 
 def test_a_video_is_read_while_the_sound_is_written(tmp_path: Path) -> None:
