@@ -90,24 +90,21 @@ def separate(
         strict: Raise InputError for damage in a recording, in place of a warning.
         nonfinite: What to do about samples that are NaN or infinite: "error" raises InputError, "zero" replaces them
             and warns.
-        start_s: Where the part begins that is processed, in seconds; None is the beginning. The part is processed as a
-            recording of its own, from the sample nearest to ``start_s`` up to the one nearest to ``end_s``.
-        end_s: Where it ends, in seconds; None is the end. Nothing behind it is read.
+        start_s: Where the part to process begins, in seconds; None is the beginning.
+        end_s: Where it ends, in seconds; None is the end. The part is processed as a recording of its own.
         device: "auto", "cpu", "cuda", or "cuda:1" for the second GPU; "auto" is CUDA if there is a device.
         precision: "auto", "float32" or "bf16"; "auto" is bf16 where that is faster.
         batch: Number of windows that pass through the model at once, 1 to 256.
         threads: Number of batches processed in parallel on the CPU, 1 to 256; None is the number of cores, at most 4.
             It does not change the output.
-        progress: Called with the seconds of input processed so far and the length of the input in seconds, or None if
-            that is unknown.
+        progress: Called with the seconds of input processed so far, and those in all, or None if that is unknown.
 
     Returns:
         A result with audio (S, C, T) float32: the speakers, then the residual if requested.
 
     Raises:
         UsageError: If an argument is invalid, or no model separates that many speakers.
-        InputError: If the recording cannot be read, is damaged (with ``strict``), has samples that are not finite or
-            ends before ``start_s``.
+        InputError: If the recording cannot be read, is damaged (with ``strict``), not finite, or over at ``start_s``.
         SampleError: If the output is not finite, or exceeds full scale with ``clip="error"``.
         ModelError: If the model cannot be loaded, or is for another task.
         AudioSRError: If memory runs out or the operating system refuses something; base of the others.
