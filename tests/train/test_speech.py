@@ -15,7 +15,6 @@ from torch import Tensor
 from audiosr_cli.checkpoints import store
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.train.config import read_config
-from audiosr_cli.train.heads import ClusteringConfig
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
@@ -82,9 +81,8 @@ def test_the_score_is_the_improvement_of_the_speech_in_noise(monkeypatch: pytest
         ({"mixing": Mixing()}, "noise_prob = 0: must be above 0"),
         ({"speakers": 0}, "speakers"),
         ({"spec": halves(sources=3).spec}, r"\[model\] sources = 3: must be 2"),
-        ({"clustering": ClusteringConfig(1.0)}, "clustering: is for the task separate"),
     ],
-    ids=["noise", "speakers", "sources", "clustering"],
+    ids=["noise", "speakers", "sources"],
 )
 def test_impossible_settings_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

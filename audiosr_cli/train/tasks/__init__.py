@@ -24,7 +24,15 @@ __all__ = [
     "Upsampling",
 ]
 
-TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[AudioSRTraining] | type[Embedding]] = {
+TASKS: dict[
+    str,
+    type[Separation]
+    | type[SpeechAndRest]
+    | type[Restoration]
+    | type[Upsampling]
+    | type[AudioSRTraining]
+    | type[Embedding],
+] = {
     "separate": Separation,
     "speech-and-rest": SpeechAndRest,
     "separate-sr": Restoration,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
 from audiosr_cli.dsp.metrics import si_sdr
 from audiosr_cli.errors import UsageError
-from audiosr_cli.models import Model
+from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
-from audiosr_cli.train.checks import within
+from audiosr_cli.train.checks import positive, within
+from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.heads import Heads
 from audiosr_cli.train.losses import METRICS, pairwise_metric
+from audiosr_cli.train.mixing import Mixing
+from audiosr_cli.train.pairs import PairDifficulty
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.acoustics import noise_and_rirs
 from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, Recordings
-from audiosr_cli.train.tasks.separation import Separation
 from audiosr_cli.train.tasks.valid_sets import clip_length, render_set, separate_mixtures
 
 # The metric of each output is clamped here, in dB, so that clear speech does not outweigh a rest that is not silent.
@@ -24,7 +27,7 @@ _BEST_DB = 30.0
 
 
 @dataclass(frozen=True)
-class SpeechAndRest(Separation):
+class SpeechAndRest:
     """Mixtures of speakers and noise; the outputs have a fixed order: all speech, and what remains of the mixture.
 
     In a room the speech is reverberant. With ``--init``, a separator of speakers starts with the sum of its speakers as
@@ -33,15 +36,20 @@ class SpeechAndRest(Separation):
     Attributes:
         batch_size: Mixtures in the batch of each process.
         crop_s: Length of a mixture in seconds.
-        loss: One of losses.METRICS, averaged over the two outputs.
         speakers: Speakers of a mixture.
+        loss: One of losses.METRICS, averaged over the two outputs.
     """
 
+    spec: ModelSpec
+    batch_size: int
+    crop_s: float
     speakers: int = 1
+    mixing: Mixing = field(default_factory=Mixing)
+    loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
     metric: str = "SI-SDRi of speech in noise (dB)"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        positive(self, "batch_size", "crop_s")
         within(self, 1, 8, "speakers")
         if self.spec.sources != 2:
             raise UsageError(
@@ -52,14 +60,21 @@ class SpeechAndRest(Separation):
                 "[task.mixing] noise_prob = 0: must be above 0 for the task speech-and-rest, whose second output is "
                 "the noise"
             )
-        unused = {
-            "stage_bandwidths_hz": bool(self.stage_bandwidths_hz),
-            "half_resolution_weight": bool(self.half_resolution_weight),
-            "clustering": bool(self.clustering.weight),
-            "pair_sampling": bool(self.pair_sampling.candidates),
-        }
-        if names := [name for name, used in unused.items() if used]:
-            raise UsageError(f"[task] {names[0]}: is for the task separate, not for speech-and-rest; remove it")
+
+    @property
+    def adversarial(self) -> AdversarialConfig | None:
+        """None: no discriminators."""
+        return None
+
+    @property
+    def joint_model(self) -> Model | None:
+        """None: no second network."""
+        return None
+
+    @property
+    def difficulty(self) -> PairDifficulty | None:
+        """None: speakers are drawn at random."""
+        return None
 
     def heads(self, model: Model) -> Heads | None:
         """Return None: no auxiliary heads."""
@@ -68,7 +83,7 @@ class SpeechAndRest(Separation):
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make mixtures (B, 1, T) and targets (B, 2, T'), without the network's context."""
-        length, context, train = self._length, self.spec.context, recordings.train
+        length, context, train = round(self.crop_s * self.spec.in_rate), self.spec.context, recordings.train
         noise, rirs = noise_and_rirs(self.mixing, recordings, self.spec)
         params = mixing.draw(
             self.mixing, train, self.speakers, self.batch_size * ranks.world, length, generator, noise, rirs
