@@ -65,7 +65,7 @@ def _voice(sources: Tensor, own: Tensor, other: Tensor) -> int:
 def _levels(waves: Tensor) -> Tensor:
     """Return levels in dB (N, frames) of waves (N, T), at most 40 dB below the loudest of each."""
     frames = min(_FRAMES, waves.shape[-1])
-    used = waves[:, : waves.shape[-1] // frames * frames].unflatten(-1, (frames, -1))
+    used = waves[:, : waves.shape[-1] // frames * frames].reshape(len(waves), frames, -1)
     levels = 10 * torch.log10(used.square().mean(-1) + TRACKING.silence_power)
     return torch.maximum(levels, levels.amax(-1, keepdim=True) - _RANGE_DB)
 
@@ -73,4 +73,5 @@ def _levels(waves: Tensor) -> Tensor:
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return the correlation coefficient of two series (frames,), 0 if one of them is constant."""
     first, second = first - first.mean(), second - second.mean()
-    return (first @ second) / (first.norm() * second.norm()).clamp_min(1e-9)
+    correlation: Tensor = (first @ second) / (first.norm() * second.norm()).clamp_min(1e-9)
+    return correlation
