@@ -69,6 +69,8 @@ def test_a_bad_source_is_an_audiosr_error(source: Any, sample_rate: Any, message
         {"channels": 3},
         {"channels": "left"},
         {"channels": 1.0},
+        {"audio_stream": 0},
+        {"audio_stream": "1"},
         {"channels": True},
         {"clip": "keep"},
         {"clip": None},

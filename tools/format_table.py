@@ -244,8 +244,12 @@ def read(source: Path | str) -> tuple[np.ndarray, list[str]]:
 
 def ffmpeg_frames(path: Path) -> int:
     """Return how many frames FFmpeg decodes."""
+    frames = 0
     with av.open(str(path)) as container:
-        return sum(frame.samples for frame in container.decode(audio=0))
+        for packet in container.demux(audio=0):
+            with contextlib.suppress(av.error.InvalidDataError):  # as the ffmpeg command goes on
+                frames += sum(frame.samples for frame in packet.decode())
+    return frames
 
 
 def read_pipe(content: bytes, folder: Path) -> np.ndarray:
@@ -275,9 +279,9 @@ def is_told(content: bytes, path: Path) -> bool:
         return True
 
 
-def examine(form: Format, folder: Path) -> Row:
+def examine(form: Format, folder: Path, seconds: float = SECONDS) -> Row:
     """Encode, read and cut one format."""
-    row, wave = Row(form.name), signal(form.rate, form.channels)
+    row, wave = Row(form.name), signal(form.rate, form.channels, seconds)
     path = folder / f"a.{form.suffix}"
     form.write(path, wave, form.rate)
     content = path.read_bytes()

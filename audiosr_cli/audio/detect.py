@@ -177,8 +177,11 @@ def _open_any(source: ByteSource, audio_stream: int | None) -> Decoder:
         except InputError as error:
             problem = error
     stream.seek(0)
+    head = stream.read(4)
+    # What seems to be MP3, but has no frames, makes libsndfile's decoder write to standard error.
+    seems_mpeg = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
     try:
-        if audio_stream in (None, 1):
+        if audio_stream in (None, 1) and not (seems_mpeg and problem is not None):
             return SoundFileDecoder(source.file(), source.name)
     except InputError as error:
         if problem is None:

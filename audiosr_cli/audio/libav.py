@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 # The most samples of one channel in a frame: the longest of a real format (APE, extra high) has 1.2 million.
 _MAX_SAMPLES = 1 << 22
 _MAX_PLANES = 64
+_SAFE_PLANES = 7  # of more, PyAV 18.1 reads pointers behind the last one, and crashes
 # Reads at the end of the file, one after the other, by which a demuxer shows that it will never stop.
 _MAX_EMPTY_READS = 10_000
 # Bytes that a demuxer may read, as a multiple of the file's size and in all: indexes and interleaved streams are read
 # out of order, but a loop of offsets would go on for ever.
 _MAX_PASSES, _FREE_BYTES = 40, 1 << 28
+_BUFFER_BYTES = 1 << 13  # small, so that an Ogg page that is missing is noticed near its place
 _MAX_STREAMS = 1000
 # The demuxers that may be used. Those that open other files or addresses (playlists, concat, SDP, image sequences),
 # that execute scripts or drive devices are not among them, nor are the obscure ones.
@@ -97,6 +99,14 @@ def make_packet(data: bytes) -> Any:
     return av.Packet(data)
 
 
+def _interleaved(frame: AudioFrame) -> AudioFrame:
+    """Return a frame with all channels in one plane."""
+    import av
+
+    (packed,) = av.AudioResampler(format=frame.format.packed.name).resample(frame)
+    return packed
+
+
 def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
     """Return the samples of a frame: (C, T) float32, full scale 1.0.
 
@@ -106,6 +116,8 @@ def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
     channels = frame.layout.nb_channels
     if not 1 <= channels <= _MAX_PLANES:
         raise ValueError(f"{channels} channels")
+    if frame.format.is_planar and channels > _SAFE_PLANES:
+        frame = _interleaved(frame)
     array = frame.to_ndarray()
     wave = array if frame.format.is_planar else array.reshape(-1, channels).T
     if wave.dtype == np.uint8:
@@ -134,8 +146,11 @@ class ByteInput:
         self.budget: int | None = None  # bytes that may still be read
 
     def read(self, count: int) -> bytes:
-        """Return up to ``count`` bytes. Raises InputError if the demuxer does not come to an end."""
-        data = self._read(count)
+        """Return up to ``count`` bytes. Raises InputError if they cannot be read, or the demuxer never ends."""
+        try:
+            data = self._read(count)
+        except OSError as error:
+            raise InputError(f"{self.recording}: cannot be read: {error.strerror or error}") from error
         self._empty = 0 if data else self._empty + 1
         if self.budget is not None:
             self.budget -= len(data)
@@ -159,8 +174,11 @@ class FileInput(ByteInput):
         self.missing = missing_bytes(stream)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a position and return it."""
-        return self._stream.seek(offset, whence)
+        """Move to a position and return it, or -1 if there is no such position."""
+        try:
+            return self._stream.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):  # offsets of a damaged file
+            return -1
 
     def lacks_index(self) -> bool:
         """Return whether it is an MP4 file without its index."""
@@ -187,7 +205,9 @@ def open_container(source: ByteInput, name: str, demuxer: str | None = None) -> 
     options = {"protocol_whitelist": "none", "format_whitelist": _DEMUXERS}
     options |= {"max_streams": str(_MAX_STREAMS), **decoder_options()}
     try:
-        return av.open(source, "r", demuxer, options, metadata_errors="replace", io_open=_refuse)
+        return av.open(
+            source, "r", demuxer, options, metadata_errors="replace", io_open=_refuse, buffer_size=_BUFFER_BYTES
+        )
     except errors() as error:
         raise InputError(f"{name}: cannot be read as audio: {_reason(source, error)}") from error
 

@@ -268,7 +268,8 @@ class MediaEncoder:
         except (FFmpegError, ValueError) as error:
             self._disk.check()
             reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"{self._name}: {what}: {reason}") from error
+            hint = "; use mkv" if self._video is not None and self._format.container != "mkv" else ""
+            raise OutputError(f"{self._name}: {what}: {reason}{hint}") from error
 
 
 def _trim(packet: Any, samples: int) -> None:

@@ -142,6 +142,8 @@ class FrameDecoder:
                 continue
             self._count, self._whole, self._bytes = self._count + 1, self._whole + 1, self._bytes + len(data)
             wave, rate = self._frame(context, data)
+            if header.kind != "aac":  # whose decoder may double it; others report a change one frame late
+                rate = header.sample_rate
             if wave is not None:
                 last = Piece(wave, rate)
                 yield last

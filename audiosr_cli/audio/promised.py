@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 _OPEN = 0x7FFF0000  # sizes from which on streaming writers mean "unknown"
 _MAX_CHUNKS = 64
+_FLV_SCRIPT_BYTES = 4096
 
 
 def missing_bytes(stream: BinaryIO) -> int:
@@ -34,14 +35,47 @@ def _promised(stream: BinaryIO, head: bytes) -> int:
     if head[:4] == b".snd":
         start, size = struct.unpack(">II", head[4:12])
         return start + size if size < _OPEN else 0
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return _promised_matroska(stream)
+    if head[:3] == b"FLV":
+        stream.seek(0)
+        script = stream.read(_FLV_SCRIPT_BYTES)
+        at = script.find(b"filesize\0")
+        return _plausible(int(_finite(script[at + 9 : at + 17]))) if at >= 0 else 0
     if head[:4] == b"caff":
         return _promised_caf(stream)
     return 0
 
 
+def _finite(double: bytes) -> float:
+    value = struct.unpack(">d", double)[0] if len(double) == 8 else 0.0
+    return value if 0 <= value < 2**53 else 0.0
+
+
+def _promised_matroska(stream: BinaryIO) -> int:
+    """Return where the segment of a Matroska file ends: the element after the EBML header."""
+    stream.seek(4)
+    header = _element_size(stream) or 0
+    stream.seek(stream.tell() + min(header, 1 << 20))
+    if stream.read(4) != b"\x18\x53\x80\x67":
+        return 0
+    size = _element_size(stream)
+    return 0 if size is None else _plausible(stream.tell() + size)
+
+
+def _element_size(stream: BinaryIO) -> int | None:
+    """Read the size of an EBML element; None if it is unknown: all bits set, as in a live recording."""
+    first = stream.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    value = (first[0] & ((1 << (8 - length)) - 1)) << 8 * (length - 1) | int.from_bytes(stream.read(length - 1), "big")
+    return None if value == (1 << 7 * length) - 1 else value
+
+
 def _promised_caf(stream: BinaryIO) -> int:
     """Return where the data chunk of a CAF file ends."""
-    at = 8
+    at, size_of_file = 8, stream.seek(0, 2)
     for _ in range(_MAX_CHUNKS):
         stream.seek(at)
         head = stream.read(12)
@@ -51,6 +85,8 @@ def _promised_caf(stream: BinaryIO) -> int:
         if head[:4] == b"data" or size < 0:
             return _plausible(at + 12 + size)
         at += 12 + size
+        if at > size_of_file:
+            break
     return 0
 
 
@@ -70,8 +106,8 @@ def lacks_index(stream: BinaryIO) -> bool:
             return False
         step = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
         at = size if step == 0 else at + step  # 0: up to the end
-        if step < 8 and step != 0:
-            return False
+        if 0 < step < 8 or at > size:
+            return at > size
     return False
 
 

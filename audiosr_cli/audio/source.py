@@ -94,7 +94,7 @@ class ByteSource:
             spool.write(self._head)
             shutil.copyfileobj(self._stream, spool, _COPY_BYTES)
             spool.flush()
-            self._stream = cast(BinaryIO, spool)
+            self._stream = self._stack.enter_context(open(spool.fileno(), "rb", closefd=False))
         self._head, self._at = bytearray(), 0
         self._stream.seek(0)
         os.lseek(self._stream.fileno(), 0, os.SEEK_SET)  # libraries use the descriptor, which buffering has moved

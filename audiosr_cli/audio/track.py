@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from audiosr_cli.audio.conform import Piece, silence
 from audiosr_cli.audio.libav import (
@@ -20,6 +20,7 @@ from audiosr_cli.audio.libav import (
 from audiosr_cli.audio.ogg import Link
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
 
@@ -44,11 +45,17 @@ _PRECISE = {
 _LONGEST = {"matroska", "flv"}
 # Formats with timestamps of their own, so that a jump means that sound is missing.
 _TIMED = {"mov", "matroska", "asf", "mpegts", "flv", "ogg"}
+# Of these, those in which recorders and telephones leave out silence on purpose, unless bytes are left over there.
+_PAUSES = {"matroska", "ogg", "flv", "mov"}
+_HOLE_BYTES = 2048
 # Seconds from which a jump of the timestamps counts: Matroska's are rounded to ms, Ogg's are extrapolated by up to a
 # block. Set by hand, November 2026.
 _GAP_S = 0.1
 _MAX_GAP_S = 4 * 3600.0  # what all jumps of a file may add up to; beyond, its timestamps are not believed
 _MAX_FAILURES = 1000  # errors of a demuxer, one after the other, after which it is given up
+_ROUNDING_S = 0.001  # of timestamps
+# Seconds of an Ogg stream within which a page that is missing shows in the timestamps: those of a page.
+_OGG_AHEAD_S = 5.0
 _OGG_BLOCK = 8192  # samples: the longest block of Vorbis
 _HOPELESS_PACKETS = 20_000  # packets of which none can be decoded
 
@@ -84,6 +91,8 @@ class Track:
         self._context = self._stream.codec_context
         self._context.options = decoder_options(self._context.name)
         self._absent = source.missing
+        self._hole = False  # whether a stretch of the file belongs to no packet
+        self._lost, self._lost_at_s = 0, 0.0  # losses of the link that have been told, and when there was none left
         self._silent_s = 0.0  # inserted so far
         self._end_s = 0.0  # of the last packet of any stream
         self._cut = False  # whether a packet was
@@ -139,63 +148,72 @@ class Track:
     def _decode(self) -> Iterator[Piece]:
         last: Piece | None = None
         expected: float | None = None  # seconds at which the next frame should start
-        failed_s, losses, packets = 0.0, 0, 0  # since the last frame
-        suspicious = False
+        failed_s, failed, packets = 0.0, 0, 0  # since the last frame
         for packet in self._packets():
             packets += 1
-            lost = 0 if self._link is None else self._link.lost
-            suspicious = suspicious or lost > losses or packet.is_corrupt
-            losses = lost
             try:
                 frames = packet.decode()
                 waves = [samples_of(frame) for frame in frames]
             except errors():
-                frames, waves, suspicious = [], [], packet.size > 0 or suspicious
-                failed_s += _duration_of(packet)
+                frames, waves = [], []
+                failed_s, failed = failed_s + _duration_of(packet), failed + 1
             if last is None and packets > _HOPELESS_PACKETS:
                 return
             for frame, wave in zip(frames, waves, strict=True):
                 at = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
-                if last is not None or (failed_s and self.format in _PRECISE):
-                    yield from self._missing(last or Piece(wave, frame.sample_rate), at, expected, failed_s, suspicious)
-                    suspicious = False
-                failed_s, packets = 0.0, 0
+                if last is not None or (failed and self.format in _PRECISE):
+                    yield from self._missing(last or Piece(wave, frame.sample_rate), at, expected, failed_s, failed)
+                if packet.is_corrupt and last is not None:
+                    yield from silence(0, len(wave), frame.sample_rate, "lost")
+                failed_s, failed, packets = 0.0, 0, 0
                 last = Piece(wave, frame.sample_rate)
                 start = at if at is not None else expected
                 expected = None if start is None else start + wave.shape[1] / frame.sample_rate
                 self._decoded_s += wave.shape[1] / frame.sample_rate
                 yield last
-        if last is not None and failed_s:
-            yield from self._missing(last, None, None, failed_s, True)
+        if last is not None and failed:
+            yield from self._missing(last, None, None, failed_s, failed)
 
     def _missing(
-        self, last: Piece, at: float | None, expected: float | None, failed_s: float, suspicious: bool
+        self, last: Piece, at: float | None, expected: float | None, failed_s: float, failed: int
     ) -> Iterator[Piece]:
         """Yield silence for what lies between the last frame and the one that starts at ``at``."""
         jump = at - expected if at is not None and expected is not None and self.format in _TIMED else 0.0
-        missing_s = jump if jump > (0.001 if failed_s else _GAP_S) else failed_s
-        if failed_s == 0 and missing_s == 0:
-            return
-        self._silent_s += missing_s
-        kind: Literal["lost", "gap"] = "lost" if failed_s or suspicious else "gap"
-        if self._silent_s <= _MAX_GAP_S:
-            self._decoded_s += missing_s
-            yield from silence(round(missing_s * last.rate), len(last.wave), last.rate, kind)
-        else:
-            yield from silence(0, len(last.wave), last.rate, "lost")
+        missing_s = jump if jump > (_ROUNDING_S if failed else _GAP_S) else failed_s
+        channels, rate = len(last.wave), last.rate
+        lost = 0 if self._link is None else self._link.lost
+        if missing_s:
+            self._silent_s += missing_s
+            believable = self._silent_s <= _MAX_GAP_S
+            self._decoded_s += missing_s * believable
+            is_pause = self.format in _PAUSES and not (failed or lost > self._lost or self._hole) and believable
+            kind: Literal["lost", "gap"] = "gap" if is_pause else "lost"
+            yield from silence(round(missing_s * rate) * believable, channels, rate, kind)
+            self._lost, self._hole = lost, False
+        elif failed or (lost > self._lost and self._decoded_s > self._lost_at_s + _OGG_AHEAD_S):
+            yield from silence(0, channels, rate, "lost")
+            self._lost = lost
+        if lost == self._lost:
+            self._lost_at_s = self._decoded_s
 
-    def _packets(self) -> Iterator[Packet[Any]]:
+    def _packets(self) -> Iterator[Packet[AudioStream]]:
         """Yield the packets of the stream, and an empty one at the end."""
-        failures = 0
+        failures, size, end = 0, 0, 0
         while failures < _MAX_FAILURES:
             try:
                 for packet in self._container.demux():
                     failures = 0
                     if packet.size and packet.pts is not None and packet.time_base:
                         self._end_s = max(self._end_s, float(packet.pts * packet.time_base) + _duration_of(packet))
+                    if packet.pos is not None and self.format == "matroska":
+                        self._hole = self._hole or packet.pos > end + _HOLE_BYTES > _HOLE_BYTES
+                        end = max(end, packet.pos + packet.size)
                     if packet.stream_index == self._stream.index:
-                        self._cut = packet.is_corrupt
-                        yield packet
+                        # AC-3 has frames of one size, of which FFmpeg conceals the missing part.
+                        shorter = "ac3" in self.format and 0 < packet.size < 0.9 * size
+                        if packet.size:  # the last one is empty
+                            size, self._cut = packet.size, shorter or packet.is_corrupt
+                        yield cast("Packet[AudioStream]", packet)
                 return
             except errors():
                 failures += 1

@@ -14,6 +14,7 @@ from media_files import decode, picture, tags_of
 from audiosr_cli.audio import media_write
 from audiosr_cli.audio.disk_file import DiskFile
 from audiosr_cli.audio.formats import FORMATS, OutputFormat, choose_format
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.tags import Metadata
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
@@ -173,6 +174,17 @@ def test_mp4_files_can_be_played_before_they_are_complete(tmp_path: Path) -> Non
     write(tmp_path / "a.m4a", choose_format("m4a", None, "", 48000, 1), noise(20000))
     data = (tmp_path / "a.m4a").read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("channels", [7, 8])
+def test_channels_of_many_planes_are_read_back(channels: int, tmp_path: Path) -> None:
+    """PyAV crashes on the planes of eight channels."""
+    path, frequencies = tmp_path / "a.m4a", 1000.0 * np.arange(1, channels + 1)
+    wave = 0.3 * np.sin(2 * np.pi * frequencies[:, None] * np.arange(24000) / 48000).astype(np.float32)
+    write(path, choose_format("m4a", None, "", 48000, channels), wave)
+    with AudioReader(path) as reader:
+        output = np.concatenate(list(reader.blocks()), axis=1)[:, :24000]
+    np.testing.assert_allclose(np.abs(np.fft.rfft(output)).argmax(1) * 2.0, frequencies, atol=2)
 
 
 def test_an_output_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -75,6 +77,33 @@ def test_pictures_stay_the_same_packets_at_the_same_times(
     padding = 1024 if sound_at_s and target != "mkv" else 0
     assert decode(output)[0].shape[1] == pytest.approx(decode(source)[0].shape[1] + padding, abs=1)
     assert decode(output)[1] == pytest.approx(decode(source)[1] - padding / RATE, abs=0.001)
+
+
+def test_clocks_of_broadcasts_start_at_zero(tmp_path: Path) -> None:
+    source = tmp_path / "a.ts"
+    make_video(source, "mpegts", "mpeg2video", "mp2")
+    before = video_packets(source)
+    with av.open(str(source)) as file:
+        start_s = file.start_time / 1e6
+    assert start_s > 0.01
+    replace_sound(source, tmp_path / "b.mp4")
+    after = video_packets(tmp_path / "b.mp4")
+    assert [packet[2:] for packet in after] == [packet[2:] for packet in before]
+    np.testing.assert_allclose([p[0] for p in after], [p[0] - start_s for p in before], atol=0.001)
+    assert click_s(tmp_path / "b.mp4") == pytest.approx(click_s(source) - start_s, abs=0.002)
+
+
+def test_pictures_before_and_behind_damage_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    make_video(source, "matroska", seconds=2.0)
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    source.write_bytes(data)
+    replace_sound(source, tmp_path / "b.mkv", np.zeros((1, 2 * RATE), np.float32))
+    whole = {packet[3] for packet in video_packets(source)}
+    assert 25 < len(whole) < 50
+    assert {packet[3] for packet in video_packets(tmp_path / "b.mkv")} == whole
 
 
 def test_pictures_stay_the_same_in_webm(tmp_path: Path) -> None:
@@ -211,8 +240,14 @@ def test_a_container_that_cannot_hold_the_video_is_refused_before_work(tmp_path:
         AudioWriter(tmp_path / "b.mp4", choose_format("mp4", None, "", RATE, 1), source=tmp_path / "a.mkv"),
     ):
         pass
+    make_video(tmp_path / "a.flv", "flv", "flv", "aac", seconds=0.2)
+    with (
+        pytest.raises(OutputError, match="mp4 cannot hold flv1 video; use an audio format such as m4a"),
+        AudioWriter(tmp_path / "b.mp4", choose_format("mp4", None, "", RATE, 1), source=tmp_path / "a.flv"),
+    ):
+        pass
     assert (tmp_path / "b.webm").read_bytes() == b"old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "a.mp4", "b.webm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flv", "a.mkv", "a.mp4", "b.webm"]
 
 
 def test_a_recording_without_video_becomes_sound_alone(tmp_path: Path) -> None:
@@ -228,6 +263,28 @@ def test_a_recording_without_video_becomes_sound_alone(tmp_path: Path) -> None:
         assert not has_video(source)
     assert replace_sound(sound, tmp_path / "b.mp4", np.zeros((1, 9000), np.float32)) == []
     assert [kind for kind, _ in streams_of(tmp_path / "b.mp4")] == ["audio"]
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv"])
+@pytest.mark.parametrize("missing", [1, 2000])
+def test_a_disk_that_fills_up_keeps_the_old_video(target: str, missing: int, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands in for a full disk."""
+    source, output = tmp_path / "a.avi", tmp_path / f"b.{target}"
+    make_video(source, "avi", sound="libmp3lame", seconds=0.4)
+    replace_sound(source, output)
+    size = output.stat().st_size
+    output.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, hard))
+    try:
+        with pytest.raises(OutputError, match=rf"b\.{target}: cannot be written: File too large"):
+            replace_sound(source, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert output.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.avi", output.name]
 
 
 def test_a_video_is_read_while_the_sound_is_written(tmp_path: Path) -> None:

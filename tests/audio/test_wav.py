@@ -182,3 +182,66 @@ def test_other_codecs_have_an_error_of_their_own() -> None:
 def test_12_bits_are_left_justified_in_16() -> None:
     reader = WavReader(riff((b"fmt ", fmt(bits=12)), (b"data", b"\x00\x40")), "a.wav")
     np.testing.assert_array_equal(reader.read(10), [[0.5]])
+
+
+def in_containers(samples: np.ndarray, bits: int, low: bool, order: str = "<", channels: int = 1) -> io.BytesIO:
+    """A file whose samples of ``bits`` are in 4 bytes each, at their top or (``low``) at their bottom."""
+    wide = samples.T.astype(np.int64) << (0 if low else 32 - bits)
+    form = struct.pack(f"{order}HHIIHH", 1, channels, 8000, 8000 * 4 * channels, 4 * channels, bits)
+    stream = riff((b"fmt ", form), (b"data", wide.astype(f"{order}i4").tobytes()))
+    if order == "<":
+        return stream
+    data = stream.getvalue()
+    swapped = b"RIFX" + data[4:16] + struct.pack(">I", 16) + data[20:40] + struct.pack(">I", wide.size * 4) + data[44:]
+    return io.BytesIO(swapped)
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["top", "bottom"])
+@pytest.mark.parametrize(("order", "channels"), [("<", 1), ("<", 2), (">", 1)])
+def test_24_bits_in_4_bytes_are_read_wherever_they_are(order: str, channels: int, low: bool) -> None:
+    samples = integers(300, channels, 24)
+    samples[:, :50] = 0
+    reader, wave = read_all(in_containers(samples, 24, low, order, channels), 40)
+    np.testing.assert_array_equal(wave * 2.0**23, samples)
+    assert (reader.frames, reader.format.subtype, reader.warnings) == (300, "PCM_24", [])
+
+
+def test_a_block_alignment_that_its_byte_rate_contradicts_is_ignored() -> None:
+    samples = integers(100, 1, 16)
+    form = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 4, 16)
+    _, wave = read_all(riff((b"fmt ", form), (b"data", encode(samples, WavFormat(8000, 1, 16)))))
+    np.testing.assert_array_equal(wave * 32768, samples)
+
+
+def joined(*sizes: int | None) -> tuple[bytes, np.ndarray]:
+    wav_format, samples = WavFormat(8000, 1, 16), integers(101, 1, 16)
+    data = encode(samples, wav_format) + b"LIST\x04\0\0\0abcd"
+    whole = [header(wav_format, size) + (data if size else encode(samples, wav_format)) for size in sizes]
+    return b"".join(whole), np.concatenate([samples] * len(sizes), axis=1)
+
+
+@pytest.mark.parametrize("sizes", [(101, 101), (101, None), (None, 101), (None, None, None)])
+@pytest.mark.parametrize("block", [7, 1000])
+def test_files_that_were_joined_are_all_read(sizes: tuple[int | None, ...], block: int) -> None:
+    content, samples = joined(*sizes)
+    reader, wave = read_all(io.BytesIO(content), block)
+    np.testing.assert_array_equal(wave[:, : samples.shape[1]] * 32768, samples)
+    assert wave.shape[1] - samples.shape[1] in (0, 6)  # the last chunk of an open size has no end
+    assert reader.warnings == []
+
+
+def test_another_file_of_another_format_is_told() -> None:
+    content, samples = joined(101)
+    reader, wave = read_all(io.BytesIO(content + header(WavFormat(16000, 1, 16), 10) + bytes(20)))
+    np.testing.assert_array_equal(wave * 32768, samples)
+    assert "another format (1 channels of PCM_16 at 16000 Hz)" in reader.warnings[0]
+
+
+def test_bw64_is_read_like_rf64(tmp_path: Path) -> None:
+    from encoded_files import format_table
+
+    samples = noise(500, 2)
+    format_table.bw64(tmp_path / "a.wav", samples, 48000)
+    reader, wave = read_all(io.BytesIO((tmp_path / "a.wav").read_bytes()))
+    assert reader.frames == 500
+    np.testing.assert_allclose(wave, samples, atol=1 / 32768)

@@ -310,6 +310,19 @@ def test_032_a_truncated_mp3(folder: Path, done: Run, strict: Run) -> None:
     check_strict(32, folder, strict)
 
 
+def test_032_noise_in_an_mp3_is_silence_and_an_error_under_strict(tmp_path: Path) -> None:
+    damaged = bytearray(encoded("MP3"))
+    middle = len(damaged) // 2
+    damaged[middle : middle + 2000] = np.random.default_rng(0).bytes(2000)
+    (tmp_path / "a.mp3").write_bytes(damaged)
+    arguments = ("upsample", tmp_path / "a.mp3", "--model", "none", "--rate", RATE, "-o")
+    done, strict = inside(*arguments, tmp_path / "out.wav"), inside(*arguments, tmp_path / "strict.wav", "--strict")
+    assert (done.code, content(tmp_path / "out.wav").shape) == (0, LONG.shape)
+    assert "damaged at 1." in done.stderr
+    assert (strict.code, (tmp_path / "strict.wav").exists()) == (1, False)
+    assert "damaged at 1." in strict.stderr
+
+
 def test_033_the_wrong_extension(folder: Path, done: Run) -> None:
     check(33, folder, done)
 

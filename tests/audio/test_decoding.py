@@ -1,0 +1,169 @@
+"""Every format: read, as long as FFmpeg's own decoding, the same from a pipe, and truncation is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from encoded_files import FORMATS, format_table, fuzz_media, mux, signal
+from running import inside
+
+import audiosr_cli
+from audiosr_cli.audio import libav
+from audiosr_cli.audio.read import SUFFIXES, AudioReader
+from audiosr_cli.errors import InputError
+
+# G.722 has no header: neither a pipe nor a missing end can be told.
+HEADERLESS = "G.722"
+
+
+def read(path: Path | str, stream: int | None = None) -> tuple[AudioReader, np.ndarray]:
+    with AudioReader(path, stream) as reader:
+        return reader, np.concatenate([np.zeros((reader.channels, 0)), *reader.blocks(5000)], axis=1)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_every_format_is_read_whole_from_files_and_pipes_and_a_missing_end_is_told(form: Any, tmp_path: Path) -> None:
+    row = format_table.examine(form, tmp_path, 1.2)
+    assert row.frames == row.expected
+    assert (row.pipe, row.told) == (form.name != HEADERLESS, form.name != HEADERLESS)
+    assert row.problems == [] or form.name == HEADERLESS
+    assert f".{form.suffix}" in SUFFIXES
+
+
+def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    mux(tmp_path / "a.m4a", signal(16000, 1, 0.5), 16000, "aac", container="ipod")
+    (tmp_path / "a.m4a").rename(tmp_path / "a.wav")
+    assert read(tmp_path / "a.wav")[0].subtype == "AAC"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "subtype"),
+    [
+        ("m4a", "alac", "PCM_24"),
+        ("wv", "wavpack", "PCM_16"),
+        ("mov", "pcm_s24le", "PCM_24"),
+        ("mp2", "mp2", "MPEG_LAYER_II"),
+    ],
+)
+def test_formats_that_lose_nothing_have_the_subtype_of_their_samples(
+    suffix: str, codec: str, subtype: str, tmp_path: Path
+) -> None:
+    mux(tmp_path / f"a.{suffix}", signal(44100, 1, 0.3), 44100, codec)
+    assert read(tmp_path / f"a.{suffix}")[0].subtype == subtype
+
+
+def test_the_default_audio_stream_is_read_and_said_and_another_can_be_picked(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    mux(path, signal(16000, 1, 0.5), 16000, "flac", streams=2)
+    first, wave = read(path)
+    assert "has 2 audio streams" in first.notes[0]
+    assert "--audio-stream N" in first.notes[0]
+    second, quieter = read(path, 2)
+    assert second.notes == []
+    np.testing.assert_allclose(quieter, wave / 2, atol=1e-4)
+    with pytest.raises(InputError, match=r"--audio-stream 3: it has only 2"):
+        AudioReader(path, 3)
+    mux(tmp_path / "a.mp3", signal(16000, 1, 0.5), 16000, "libmp3lame")
+    with pytest.raises(InputError, match=r"--audio-stream 2: it has only 1"):
+        AudioReader(tmp_path / "a.mp3", 2)
+
+
+def test_the_option_reaches_the_reader_from_the_command_and_from_python(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    mux(path, signal(16000, 1, 0.5), 16000, "flac", streams=2)
+    plain = ("upsample", path, "--model", "none", "--rate", 24000, "-o")
+    default = inside(*plain, tmp_path / "1.wav")
+    other = inside(*plain, tmp_path / "2.wav", "--audio-stream", 2)
+    assert b"has 2 audio streams" in default.stderr
+    assert b"audio streams" not in other.stderr
+    first, second = (read(tmp_path / f"{i}.wav")[1] for i in (1, 2))
+    np.testing.assert_allclose(second, first / 2, atol=1e-4)
+    result = audiosr_cli.upsample(path, rate=24000, model="none", audio_stream=2)
+    np.testing.assert_allclose(result.audio, second, atol=1e-4)
+    failed = inside(*plain, tmp_path / "3.wav", "--audio-stream", 3)
+    assert (failed.returncode, b"--audio-stream 3: it has only 2" in failed.stderr) == (1, True)
+
+
+def test_a_video_without_sound_is_refused(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(5):
+            output.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        output.mux(stream.encode())
+    with pytest.raises(InputError, match="holds no sound"):
+        AudioReader(tmp_path / "a.mp4")
+
+
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{target}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 96\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_files_that_name_other_files_are_refused(kind: str, tmp_path: Path) -> None:
+    mux(tmp_path / "secret.mp3", signal(16000, 1, 0.5), 16000, "libmp3lame")
+    (tmp_path / "list.mp3").write_text(PLAYLISTS[kind].format(target=tmp_path / "secret.mp3"))
+    with pytest.raises(InputError, match="cannot be read as audio"):
+        AudioReader(tmp_path / "list.mp3")
+
+
+def test_without_pyav_libsndfile_reads_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libav, "is_available", lambda: False)
+    for suffix, codec in (("mp3", "libmp3lame"), ("flac", "flac")):
+        mux(tmp_path / f"a.{suffix}", signal(16000, 1, 0.5), 16000, codec)
+        assert read(tmp_path / f"a.{suffix}")[1].shape == (1, 8000)
+    mux(tmp_path / "a.m4a", signal(16000, 1, 0.5), 16000, "aac", container="ipod")
+    with pytest.raises(InputError, match="pip install av"):
+        AudioReader(tmp_path / "a.m4a")
+
+
+def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:
+    mux(tmp_path / "a.m4a", signal(16000, 1, 1), 16000, "aac", container="ipod")
+    content = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "a.m4a").write_bytes(content[: content.index(b"moov") - 4])
+    with pytest.raises(InputError, match="its index"):
+        AudioReader(tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        ("opus", "libopus", {"container": "ogg"}),
+        ("m4a", "aac", {"container": "ipod"}),
+        ("mkv", "libopus", {}),
+        ("ts", "aac", {}),
+        ("wma", "wmav2", {"container": "asf", "bit_rate": 64000}),
+    ],
+)
+def test_noise_in_the_middle_keeps_the_time_and_is_told(
+    suffix: str, codec: str, options: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, rate = tmp_path / f"a.{suffix}", 48000 if codec == "libopus" else 44100
+    mux(path, signal(rate, 1, 12), rate, codec, **options)
+    whole, wave = read(path)
+    content = bytearray(path.read_bytes())
+    middle, length = len(content) // 2, len(content) // 20
+    content[middle : middle + length] = np.random.default_rng(1).bytes(length)
+    path.write_bytes(content)
+    reader, damaged = read(path)
+    assert whole.warnings == []
+    assert "damaged at" in reader.warnings[0]
+    assert "silence" in reader.warnings[0]
+    assert abs(damaged.shape[1] - wave.shape[1]) < rate / 1000
+    np.testing.assert_allclose(damaged[:, -rate:], wave[:, -rate:], atol=0.02)
+    assert capfd.readouterr() == ("", "")  # decoders say nothing themselves
+
+
+def test_mutated_files_neither_crash_nor_hang(tmp_path: Path) -> None:
+    result = fuzz_media.run(60, 7, tmp_path, seconds=300)
+    assert result.failures == []
+    assert result.outcomes.total() == 60
