@@ -27,6 +27,7 @@ def read(path: Path | str, stream: int | None = None) -> tuple[AudioReader, np.n
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_every_format_is_read_whole_from_files_and_pipes_and_a_missing_end_is_told(form: Any, tmp_path: Path) -> None:
     row = format_table.examine(form, tmp_path, 1.2)
+    assert row.title is not False
     assert row.frames == row.expected
     assert (row.pipe, row.told) == (form.name != HEADERLESS, form.name != HEADERLESS)
     assert row.problems == [] or form.name == HEADERLESS

@@ -179,6 +179,11 @@ def test_tags_and_markers_after_the_samples_are_read(order: str) -> None:
     assert found.markers == (Marker(0.05, note="n"), Marker(0.1, 0.025, "here"))
 
 
+def test_a_broadcast_chunk_with_reversed_numbers_is_not_scaled_as_if_it_had_none() -> None:
+    found = read_metadata(io.BytesIO(wav(chunk(b"bext", bext(7), ">"), order=">")))
+    assert (found.bext, found.dropped) == (None, ("the broadcast chunk (bext) of RIFX",))
+
+
 def test_info_without_padding_is_read() -> None:
     entries = b"INAM" + struct.pack("<I", 3) + b"abc" + b"IART" + struct.pack("<I", 3) + b"def"
     found = read_metadata(io.BytesIO(wav(chunk(b"LIST", b"INFO" + entries))))
