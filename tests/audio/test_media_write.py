@@ -128,7 +128,7 @@ def test_bitrate_sets_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["mjpeg", "png"])
 @pytest.mark.parametrize("container", ["flac", *LOSSY])
 def test_tags_and_cover_art_are_written(container: str, codec: str, tmp_path: Path) -> None:
-    path, cover = tmp_path / f"a.{container}", picture(codec, 200, 100)  # more than one page of an Ogg file
+    path, cover = tmp_path / f"a.{container}", picture(codec, 300, 200)  # more than a page of an Ogg file
     output_format = choose_format(container, None, "PCM_16" if container == "flac" else "", 48000, 1)
     notes = write(path, output_format, noise(9000), Metadata(tags=TAGS, cover=cover))
     tags, found = tags_of(path)
