@@ -58,7 +58,7 @@ def test_arrays_give_what_the_command_writes(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.arguments, "pick_bf16", lambda precision, device: precision == "bf16")
+    monkeypatch.setattr(api.processing.arguments, "pick_bf16", lambda precision, device: precision == "bf16")
     loaded: list[Options] = []
     build = PipelineConfig.build
     monkeypatch.setattr(PipelineConfig, "build", lambda config: loaded.append(config.options) or build(config))
@@ -283,9 +283,10 @@ def test_every_public_name_exists_and_is_listed() -> None:
 
 def test_examples_in_docstrings_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLES.parent)
-    done = doctest.testmod(importlib.import_module("audiosr_cli.api"))
-    assert done.attempted > 10
-    assert done.failed == 0
+    modules = [importlib.import_module(f"audiosr_cli.api.{name}") for name in ("models", "processing")]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.attempted for result in results) > 10
+    assert not any(result.failed for result in results)
 
 
 WITHOUT_ASSERT = """

@@ -1,8 +1,8 @@
 """Write the table of readable formats: python tools/format_table.py [--write docs/guides/formats.md]
 
 Every format is encoded by FFmpeg's libraries (PyAV), libsndfile or by hand, and read back: whether that works, whether
-the length is that of FFmpeg's own decoding to the sample, whether a pipe gives the same samples, and whether a file cut
-at two thirds is told.
+the length is that of FFmpeg's own decoding to the sample, whether its title is read, whether a pipe gives the same
+samples, and whether a file cut at two thirds is told.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import numpy as np
 import soundfile
 
 from audiosr_cli.audio.read import AudioReader
+from audiosr_cli.audio.tags import read_metadata
 from audiosr_cli.audio.wav import WavFormat, encode, header
 from audiosr_cli.errors import InputError
 
 SECONDS = 3.3
+TITLE = "A title"
 _BEGIN, _END = "<!-- formats: begin -->", "<!-- formats: end -->"
 
 
@@ -65,6 +67,7 @@ def mux(
     """
     layout = {1: "mono", 2: "stereo"}[len(wave)]
     with av.open(str(path), "w", format=container, options=options or {}) as output:
+        output.metadata["title"] = TITLE
         pictures = output.add_stream("mpeg4", rate=10) if video else None
         if pictures is not None:
             pictures.width = pictures.height = 64
@@ -164,9 +167,13 @@ def _muxed(name: str, suffix: str, codec: str, rate: int = 44100, channels: int 
 
 
 def _sndfile(name: str, suffix: str, kind: str, subtype: str | None = None, exact: bool = True) -> Format:
-    return Format(
-        name, suffix, lambda path, wave, hz: soundfile.write(path, wave.T, hz, subtype, format=kind), exact=exact
-    )
+    def write(path: Path, wave: np.ndarray, rate: int) -> None:
+        with soundfile.SoundFile(path, "w", rate, len(wave), subtype, format=kind) as file:
+            with contextlib.suppress(soundfile.LibsndfileError):  # of formats without titles
+                file.title = TITLE
+            file.write(wave.T)
+
+    return Format(name, suffix, write, exact=exact)
 
 
 FORMATS = (
@@ -223,6 +230,7 @@ class Row:
     name: str
     frames: int | None = None
     expected: int | None = None
+    title: bool | None = None
     pipe: bool = False
     told: bool = False
     problems: list[str] = field(default_factory=list)
@@ -231,8 +239,9 @@ class Row:
         """Format the row."""
         difference = None if self.frames is None or self.expected is None else self.frames - self.expected
         length = "–" if difference is None else "exact" if difference == 0 else f"{difference:+d} samples"
-        yes = {True: "yes", False: "no"}
-        return f"| {self.name} | {yes[self.frames is not None]} | {length} | {yes[self.pipe]} | {yes[self.told]} |"
+        yes = {True: "yes", False: "no", None: "none"}
+        cells = (yes[self.frames is not None], length, yes[self.title], yes[self.pipe], yes[self.told])
+        return f"| {self.name} | {' | '.join(cells)} |"
 
 
 def read(source: Path | str) -> tuple[np.ndarray, list[str]]:
@@ -250,6 +259,15 @@ def ffmpeg_frames(path: Path) -> int:
             with contextlib.suppress(av.error.InvalidDataError):  # as the ffmpeg command goes on
                 frames += sum(frame.samples for frame in packet.decode())
     return frames
+
+
+def has_title(path: Path) -> bool | None:
+    """Return whether a file's title is read; None if it has none."""
+    if read_metadata(path).tags.get("title") == TITLE:
+        return True
+    with av.open(str(path)) as container:
+        everywhere = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return False if any(TITLE in tags.values() for tags in everywhere) else None
 
 
 def read_pipe(content: bytes, folder: Path) -> np.ndarray:
@@ -293,6 +311,7 @@ def examine(form: Format, folder: Path, seconds: float = SECONDS) -> Row:
         row.pipe = np.array_equal(read_pipe(content, folder), samples)
     except InputError as error:
         row.problems.append(str(error))
+    row.title = has_title(path)
     row.told = is_told(content[: len(content) * 2 // 3 + 1], path)
     path.unlink()
     return row
@@ -300,8 +319,8 @@ def examine(form: Format, folder: Path, seconds: float = SECONDS) -> Row:
 
 def table(rows: list[Row]) -> str:
     """Format all rows."""
-    head = "| Format | Read | Length against FFmpeg's | Same from a pipe | Truncation is told |"
-    return "\n".join([head, "|---|---|---|---|---|", *(row.line() for row in rows)])
+    head = "| Format | Read | Length against FFmpeg's | Tags | Same from a pipe | Truncation is told |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *(row.line() for row in rows)])
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def main() -> None:
         narrowed, options.out, {"description": f"{options.model}, narrowed", "licence": "MIT"}, storage="float32"
     )
     for name, network in (("before", wide), ("narrowed", narrowed)):
-        print(f"{name}: {run.task.score(network.eval(), recordings.valid):.2f} {run.task.metric}")
+        print(f"{name}: {run.task.score(network.eval(), recordings):.2f} {run.task.metric}")
 
 
 if __name__ == "__main__":

@@ -180,8 +180,8 @@ def _open_any(source: ByteSource, audio_stream: int | None) -> Decoder:
             problem = error
     stream.seek(0)
     head = stream.read(4)
-    # What seems to be MP3, but has no frames, makes libsndfile's decoder write to standard error.
-    seems_mpeg = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+    # MP3 that FFmpeg refuses, also in WAV, makes libsndfile's decoder write to standard error.
+    seems_mpeg = head[:3] == b"ID3" or head in MAGIC or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
     try:
         if audio_stream in (None, 1) and not (seems_mpeg and problem is not None):
             return SoundFileDecoder(source.file(), source.name)

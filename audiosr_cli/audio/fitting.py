@@ -49,6 +49,7 @@ CAPACITIES = {
 }
 _DEFAULT_MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 _FIRST_CHAPTER = "Start"  # the title of what comes before the first marker
+_SAME_TIME_S = 0.002  # chapters have times in milliseconds
 _LAST_CHAPTER_S = 0.001  # the length of the last chapter where that of the recording is unknown
 _MAX_CHAPTER_TAGS = 999  # as their numbers have three digits
 
@@ -118,7 +119,7 @@ def _fit_markers(
         return {"markers": ()}
     if any(marker.note for marker in metadata.markers):
         lost.append("notes on markers")
-    if not capacity.markers.endswith("chapters") and any(marker.length_s for marker in metadata.markers):
+    if capacity.markers != "chapters" and _has_lengths(metadata.markers, length_s):
         lost.append("the lengths of regions")
     if capacity.markers == "tags":
         tags.update(_chapter_tags(metadata.markers))
@@ -126,6 +127,15 @@ def _fit_markers(
     if capacity.markers == "points":
         return {"markers": tuple(replace(marker, length_s=0.0, note="") for marker in metadata.markers)}
     return {"markers": _chapters(metadata.markers, capacity.markers == "contiguous chapters", length_s)}
+
+
+def _has_lengths(markers: tuple[Marker, ...], length_s: float | None) -> bool:
+    """Return whether there are regions that do not just end where the next marker, or the end, is."""
+    ends = [*(marker.start_s for marker in markers[1:]), length_s]
+    return any(
+        marker.length_s > _SAME_TIME_S and (end is None or abs(marker.start_s + marker.length_s - end) > _SAME_TIME_S)
+        for marker, end in zip(markers, ends, strict=True)
+    )
 
 
 def _chapter_tags(markers: tuple[Marker, ...]) -> dict[str, str]:

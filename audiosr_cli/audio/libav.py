@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # The most samples of one channel in a frame: the longest of a real format (APE, extra high) has 1.2 million.
 _MAX_SAMPLES = 1 << 22
 _MAX_PLANES = 64
+_SAFE_PLANES = 7  # of more, PyAV 18.1 reads pointers behind the last one, and crashes
 # Reads at the end of the file, one after the other, by which a demuxer shows that it will never stop.
 _MAX_EMPTY_READS = 10_000
 # Bytes that a demuxer may read, as a multiple of the file's size and in all: indexes and interleaved streams are read
@@ -99,6 +100,14 @@ def make_packet(data: bytes) -> Any:
     return av.Packet(data)
 
 
+def _interleaved(frame: AudioFrame) -> AudioFrame:
+    """Return a frame with all channels in one plane."""
+    import av
+
+    (packed,) = av.AudioResampler(format=frame.format.packed.name).resample(frame)
+    return packed
+
+
 def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
     """Return the samples of a frame: (C, T) float32, full scale 1.0.
 
@@ -108,8 +117,9 @@ def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
     channels = frame.layout.nb_channels
     if not 1 <= channels <= _MAX_PLANES:
         raise ValueError(f"{channels} channels")
+    if frame.format.is_planar and channels > _SAFE_PLANES:
+        frame = _interleaved(frame)
     kind = _DTYPES[frame.format.name.removesuffix("p")]  # KeyError for others, which is in errors()
-    # Not to_ndarray: with more than 8 channels PyAV 18.1 may count one plane too many, which points nowhere.
     planes = frame.planes
     if frame.format.is_planar:
         rows = [np.frombuffer(planes[i], kind, frame.samples) for i in range(channels)]  # type: ignore[call-overload]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio import mp4_tags
 from audiosr_cli.audio.cover import Picture
 from audiosr_cli.audio.disk_file import DiskFile
 from audiosr_cli.audio.formats import BITS, OutputFormat, default_bitrate
@@ -167,6 +168,8 @@ class MediaEncoder:
         output_format = self._format
         stream: Any = self._container.add_stream(self._codec, rate=output_format.sample_rate)
         layout, discrete = _layout(self._codec, output_format.channels, metadata.channel_mask)
+        if output_format.channels > 2 and metadata.channel_mask and layout in _LAYOUTS:
+            self.notes.append(f"{self._name}: {output_format.container} files cannot hold these speaker positions")
         if discrete:
             stream.codec_context.options["mapping_family"] = _OPUS_DISCRETE
         stream.codec_context.layout = layout
@@ -190,6 +193,8 @@ class MediaEncoder:
             self.notes.append(
                 f"{self._name}: {container} files have no place for the tags {', '.join(lost)}; they are left out"
             )
+        if container in ("m4a", "mp4") and metadata.provenance and (slot := mp4_tags.slot(tags)) is not None:
+            tags[slot] = mp4_tags.placeholder(metadata.provenance)
         self._container.metadata.update(tags)
         if metadata.markers or self._video is None:  # a video has brought its chapters
             self._container.set_chapters([_chapter(i, marker) for i, marker in enumerate(metadata.markers, 1)])
@@ -265,7 +270,8 @@ class MediaEncoder:
         except (FFmpegError, ValueError) as error:
             self._disk.check()
             reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"{self._name}: {what}: {reason}") from error
+            hint = "; use mkv" if self._video is not None and self._format.container != "mkv" else ""
+            raise OutputError(f"{self._name}: {what}: {reason}{hint}") from error
 
 
 def _trim(packet: Any, samples: int) -> None:

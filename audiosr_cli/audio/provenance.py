@@ -62,11 +62,11 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     file.seek(max(0, size - _TAIL_BYTES))
     yield file.read(_TAIL_BYTES)
     if head[4:8] == b"ftyp":
-        yield _moov(file)
+        yield find_moov(file)[1]
 
 
-def _moov(file: BinaryIO) -> bytes:
-    """Read the ``moov`` atom of an MP4 file, which may come after the samples; empty if there is none."""
+def find_moov(file: BinaryIO) -> tuple[int, bytes]:
+    """Return the position and the content of the ``moov`` atom of an MP4 file, with its head; empty without one."""
     position = 0
     for _ in range(_MAX_ATOMS):
         file.seek(position)
@@ -78,11 +78,11 @@ def _moov(file: BinaryIO) -> bytes:
             size = int.from_bytes(head[8:16], "big")
         if head[4:8] == b"moov":
             file.seek(position)
-            return file.read(min(size, _MAX_MOOV_BYTES))
+            return position, file.read(min(size, _MAX_MOOV_BYTES))
         if size < 8:
             break
         position += size
-    return b""
+    return position, b""
 
 
 def _parse(piece: bytes) -> dict[str, Any] | None:

@@ -102,7 +102,7 @@ class AudioReader:
                 return
 
     def _blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:
-        while (block := self._decoder.read(frames)).shape[1]:
+        while (block := self._decoder.read(self._trim.limit(frames))).shape[1]:
             self._done += block.shape[1]
             yield block
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from math import lcm
 from pathlib import Path
@@ -12,6 +13,8 @@ from audiosr_cli.errors import OutputError
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
+_BROADCAST = ("mpegts", "mpeg")
+_MAX_FAILURES = 1000  # errors of the demuxer, after which it is given up
 _DEFAULT = 1  # AV_DISPOSITION_DEFAULT
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _TIMED_THUMBNAILS = 0x800
@@ -36,7 +39,7 @@ class VideoSource:
 
     Attributes:
         notes: What was left out, one sentence each.
-        start_s: When the first sample of the replaced sound is played, on the file's clock.
+        start_s: When the first sample of the replaced sound is played, on the clock of the output.
         sound_tags: Tags of the replaced audio stream, such as its language.
         sound_disposition: FFmpeg's flags of it.
         tags: Tags of the file.
@@ -50,8 +53,11 @@ class VideoSource:
     def __init__(self, path: Path, audio_stream: int | None = None) -> None:
         self._name = str(path)
         self.notes: list[str] = []
-        self.start_s = _start_of_sound(path, audio_stream)
         self._input = _open(path)
+        # Clocks of broadcasts start anywhere; all others start at 0, and what begins later does so on purpose.
+        broadcast = self._input.format.name in _BROADCAST and self._input.start_time is not None
+        self._shift_s = (self._input.start_time or 0) / 1_000_000 if broadcast else 0.0
+        self.start_s = _start_of_sound(path, audio_stream) - self._shift_s
         self._sound = _sound_stream(self._input, audio_stream)
         self.sound_tags = _lasting(self._sound.metadata)
         self.sound_disposition = self._sound.disposition
@@ -62,8 +68,10 @@ class VideoSource:
         self.codecs = [_codec(stream) for stream in self._input.streams.video if not _is_picture(stream)]
         self._streams: dict[int, Any] = {}  # of the output, by the index of the input's
         self._output: OutputContainer | None = None
+        self._copied: list[Any] = []  # streams of the input
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
+        self._failures = 0
 
     def add_to(self, output: OutputContainer, container: str) -> None:
         """Add the streams to an output before its header is written.
@@ -78,17 +86,17 @@ class VideoSource:
                 continue
             if not _fits(stream, container) or not self._add(stream, output):
                 if stream.type == "video":
-                    raise OutputError(f"{self._name}: {container} cannot hold {_codec(stream)} video; use mkv")
+                    raise OutputError(f"{self._name}: {container} cannot hold {_codec(stream)} video; {_hint(stream)}")
                 left_out.append(_describe(stream))
         if left_out:
             self.notes.append(f"{self._name}: {container} output is without {', '.join(left_out)}")
         output.set_chapters(self._input.chapters())
-        copied = [self._input.streams[index] for index in self._streams]
         streams: list[Any] = list(self._input.streams)
         for stream in streams:
             if stream.index not in self._streams:
                 stream.discard = _DISCARD_ALL
-        self._packets = self._input.demux(copied) if copied else iter(())
+        self._copied = [stream for stream in streams if stream.index in self._streams]
+        self._packets = self._input.demux(self._copied)
         self._advance()
 
     def _add(self, stream: Any, output: OutputContainer) -> bool:
@@ -114,7 +122,22 @@ class VideoSource:
             self._advance()
 
     def _advance(self) -> None:
-        self._next = next((packet for packet in self._packets if packet.size), None)
+        """Read the next packet; behind damage reading goes on where the demuxer can."""
+        import av
+
+        self._next = None
+        while self._failures <= _MAX_FAILURES:
+            try:
+                self._next = next((packet for packet in self._packets if packet.size), None)
+            except av.error.FFmpegError:
+                self._failures += 1
+                self._packets = self._input.demux(self._copied)
+            else:
+                break
+        if self._next is not None and self._shift_s:
+            shift = round(self._shift_s / self._next.time_base)
+            self._next.pts = None if self._next.pts is None else self._next.pts - shift
+            self._next.dts = None if self._next.dts is None else self._next.dts - shift
 
     def close(self) -> None:
         """Close the recording."""
@@ -131,6 +154,18 @@ def has_video(path: Path) -> bool:
             return bool(source.streams.audio) and any(not _is_picture(stream) for stream in source.streams.video)
     except (av.error.FFmpegError, ValueError):
         return False
+
+
+def _hint(stream: Any) -> str:
+    """Say which container can hold a stream."""
+    import av
+
+    with av.open(io.BytesIO(), "w", format="matroska") as trial:
+        try:
+            trial.add_stream_from_template(stream, opaque=True)
+        except (ValueError, RuntimeError):
+            return "use an audio format such as m4a"
+    return "use mkv"
 
 
 def _open(path: Path) -> InputContainer:

@@ -140,6 +140,8 @@ def metadata_of(chunks: Chunks) -> tuple[Metadata, bytes | None]:
     cue = chunks.first(b"cue ")
     markers = read_markers(cue, chunks.lists(b"adtl"), sample_rate, chunks.order) if cue and sample_rate else ()
     bext, ixml = chunks.first(b"bext"), chunks.first(b"iXML")
+    if bext is not None and chunks.order == ">":  # its numbers are reversed there; nobody is known to write it
+        bext, chunks.dropped = None, [*chunks.dropped, "the broadcast chunk (bext) of RIFX"]
     metadata = Metadata(
         tags, None, bext or None, ixml or None, markers, mask, sample_rate, provenance, tuple(chunks.dropped)
     )

@@ -1,4 +1,4 @@
-"""Metadata that are appended to complete files: AIFF, CAF and MP4, whose writers lack them."""
+"""Metadata that complete files get afterwards: AIFF, CAF, MP4 and MOV, whose writers lack them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from audiosr_cli.audio import mp4_tags
 from audiosr_cli.audio.id3 import write_id3
 from audiosr_cli.audio.metadata import MAX_BYTES, Marker, Metadata
 from audiosr_cli.audio.provenance import TAG
@@ -19,11 +20,11 @@ _CAF_KEYS = {"track": "track number", "date": "recorded date", "comment": "comme
 _CAF_BITMAP = 1 << 16  # a channel layout that is a mask
 _MAX_AIFF_MARKERS = 32767
 _MAX_CHUNKS = 4096
-_MP4_BOX = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/audiosr-cli/#provenance")
+_MOV_BOX = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/audiosr-cli/#provenance")
 
 
 def append_metadata(path: Path, container: str, metadata: Metadata, channels: int) -> None:
-    """Append metadata to a complete file that holds none yet.
+    """Add metadata to a complete file whose writer has left them out.
 
     Args:
         path: The file.
@@ -134,13 +135,19 @@ def _append_caf(file: BinaryIO, metadata: Metadata, channels: int) -> None:
         file.write(b"info" + struct.pack(">q", len(body)) + body)
 
 
-def _append_mp4(file: BinaryIO, metadata: Metadata, channels: int) -> None:
-    """Append provenance in a box of our own, as FFmpeg's muxer writes the tags that it knows and no others."""
+def _rename_tag(file: BinaryIO, metadata: Metadata, channels: int) -> None:
     del channels
     if metadata.provenance:
-        body = _MP4_BOX.bytes + metadata.provenance.encode()
+        mp4_tags.rename(file, metadata.provenance)
+
+
+def _append_box(file: BinaryIO, metadata: Metadata, channels: int) -> None:
+    """Append provenance in a box of our own: MOV has no tags with names of one's own."""
+    del channels
+    if metadata.provenance:
+        body = _MOV_BOX.bytes + metadata.provenance.encode()
         file.seek(0, os.SEEK_END)
         file.write(struct.pack(">I", 8 + len(body)) + b"uuid" + body)
 
 
-_APPENDERS = {"aiff": _append_aiff, "caf": _append_caf, "m4a": _append_mp4, "mp4": _append_mp4, "mov": _append_mp4}
+_APPENDERS = {"aiff": _append_aiff, "caf": _append_caf, "m4a": _rename_tag, "mp4": _rename_tag, "mov": _append_box}

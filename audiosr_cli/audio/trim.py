@@ -38,6 +38,10 @@ class Trim:
         self.first, self.last = frame_range(start_s, end_s, sample_rate)
         self.sample_rate, self.name, self.position = sample_rate, name, 0
 
+    def limit(self, frames: int) -> int:
+        """Return how many of the next ``frames`` are not behind the part: what is wrong there does not matter."""
+        return frames if self.last is None else max(0, min(frames, self.last - self.position))
+
     def cut(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Yield what lies inside the part; do not read on behind it.
 

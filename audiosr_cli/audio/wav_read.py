@@ -263,9 +263,8 @@ def _parse_format(content: bytes, order: str, name: str) -> WavFormat:
             f"{name}: {bits}-bit samples are not supported; expected PCM of 8 to 32 bits, or float of 32 or 64"
         )
     wider = _container_bytes(block, byte_rate, rate, channels) if codec == PCM else 0
-    return WavFormat(
-        rate, channels, stored, codec == FLOAT, order == ">", sample_bytes=wider if wider > stored // 8 else 0
-    )
+    sample_bytes = wider if wider > stored // 8 else 0
+    return WavFormat(rate, channels, stored, codec == FLOAT, order == ">", sample_bytes=sample_bytes)
 
 
 def _container_bytes(block: int, byte_rate: int, sample_rate: int, channels: int) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiosr_cli.batch.folders import OUTPUTS, FolderWalk, is_recording, is_system_name
+from audiosr_cli.batch.folders import HIDDEN, OUTPUTS, FolderWalk, is_recording, kind_of
 from audiosr_cli.errors import InputError, UsageError
+from audiosr_cli.files.hidden import is_system_name
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def collect(
     items: list[Item] = []
     for name in inputs:
         if len(inputs) > 1 and is_system_name(name) and _is_folder(name):  # by the * of a shell
-            walk.leave_out(name, name)
+            walk.leave_out(name)
         else:
             items += _expand(name, null, walk)
     if files_from is not None:
@@ -107,7 +108,7 @@ def _expand_glob(pattern: str, walk: FolderWalk) -> list[Item]:
         if inner and _is_folder(path):
             continue
         if system or (inner and not is_recording(path)):
-            walk.leave_out(pattern, path)
+            walk.leave_out(pattern, HIDDEN if system else kind_of(path))
         else:
             items += _find(path, walk, allow_empty=True)
     if not items:

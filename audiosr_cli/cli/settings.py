@@ -64,7 +64,7 @@ class Setting:
             value = _number(str(value), self.kind)
         shown = f"{where} = {value!r}"
         if self.parser is not None:
-            return self._parse(value, where, shown)
+            return _parsed(self.parser, value, where, shown)
         accepted = (int, float) if self.kind is float else self.kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             raise UsageError(f"{shown}: expected {_KINDS[self.kind]}")
@@ -74,15 +74,6 @@ class Setting:
             self._check_range(value, shown)
         return value
 
-    def _parse(self, value: object, where: str, shown: str) -> Any:
-        assert self.parser is not None
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
-            raise UsageError(f"{shown}: expected a text or a number")
-        try:
-            return self.parser(value)
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}", error.hint) from error
-
     def _check_range(self, value: Any, shown: str) -> None:
         if self.low is not None and value < self.low:
             raise UsageError(f"{shown}: must be at least {self.low:g}")
@@ -91,6 +82,16 @@ class Setting:
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _parsed(parser: Callable[[Any], Any], value: object, where: str, shown: str) -> Any:
+    """Parse a text or number; errors say where it stands. Raises UsageError."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UsageError(f"{shown}: expected a text or a number")
+    try:
+        return parser(value)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}", error.hint) from error
 
 
 def _number(text: str, kind: type[Any]) -> object:

@@ -32,6 +32,8 @@ class Options:
         bf16: Compute matrix products and convolutions in bfloat16; else in float32 (on CUDA without TF32).
         hum: What happens to DC, rumble and hum in the input of a separator: "remove" keeps them from all outputs but
             the residual, "share" adds equal shares to the outputs, "keep" leaves them to the model.
+        voices_by_channel: Whether each of two channels holds a voice of its own, which gets the track of its number.
+            The pipeline detects that in each recording.
         threads: Batches that are computed at the same time on the CPU.
         provenance: Whether outputs carry a tag that says how they were made.
         start_s: Where the part of a recording begins that is processed, in seconds; None for the beginning.
@@ -54,6 +56,7 @@ class Options:
     start_s: float | None = None
     end_s: float | None = None
     hum: HumPolicy = "keep"
+    voices_by_channel: bool = False
     audio_stream: int | None = None
 
     def __post_init__(self) -> None:

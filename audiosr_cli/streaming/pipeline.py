@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.formats import OutputFormat, choose_format, container_of
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.dsp.bandwidth import BandMeter
+from audiosr_cli.dsp.channels import ChannelMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.diffusion import Sampling
@@ -25,6 +26,7 @@ from audiosr_cli.models.runner import ModelCall, ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.runtime.threads import thread_pool
+from audiosr_cli.streaming.bandwidth_report import bandwidth_warnings, cutoff_note
 from audiosr_cli.streaming.describe import describe
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Samples
@@ -45,6 +47,8 @@ _FULL_BAND_HZ = 20000.0
 _MIN_WINDOWS_TO_PREDICT = 16
 # Seconds at the start of a pipe from which its cutoff is detected. Set by hand, November 2026.
 _PIPE_CUTOFF_S = 30.0
+# Seconds at the start of a recording from which is decided whether each of two channels holds a voice of its own.
+_CHANNELS_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -177,10 +181,11 @@ class Pipeline:
         with explain_out_of_memory(reader.name):
             cutoff_hz = self.find_cutoff(reader.peek(math.inf), reader.sample_rate) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
+            options = self.options_for(reader, models)
             audio, report = process_in_memory(
-                reader, models, rate, self.options, progress, self.speaker_encoder, self.residual
+                reader, models, rate, options, progress, self.speaker_encoder, self.residual
             )
-        self._complete(report, reader, models, cutoff_hz)
+        self._complete(report, reader, models, cutoff_hz, options)
         return audio, report
 
     def file_cutoff(self, reader: AudioReader) -> float | None:
@@ -190,6 +195,16 @@ class Pipeline:
         with AudioReader(reader.path, reader.audio_stream) as again:
             again.trim(self.options.start_s, self.options.end_s)
             return self.find_cutoff(again.blocks(), again.sample_rate)
+
+    def options_for(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> Options:
+        """Return the options for an open recording, with what depends on it."""
+        separates = any(model.spec.sources == 2 and model.spec.inputs == 1 for model in models)
+        if not separates or reader.channels != 2 or self.options.channels != "each":
+            return self.options
+        meter = ChannelMeter(reader.sample_rate)
+        for block in reader.peek(_CHANNELS_S):
+            meter.push(block)
+        return replace(self.options, voices_by_channel=meter.hold_separate_voices())
 
     def forecast(self, reader: AudioReader) -> float | None:
         """Predict how many seconds an open recording will take, from one window of a diffusion model.
@@ -294,19 +309,20 @@ class Pipeline:
             metadata, notes = describe(
                 reader, output_format, self.options, self.outputs, self.command, models, self._settings()
             )
+            options = self.options_for(reader, models)
             report = process_file(
                 targets,
                 reader,
                 models,
                 output_format,
-                self.options,
+                options,
                 progress,
                 self.speaker_encoder,
                 self.residual,
                 exclusive,
                 metadata,
             )
-        self._complete(report, reader, models, cutoff_hz)
+        self._complete(report, reader, models, cutoff_hz, options)
         report.notes += notes
         return report
 
@@ -321,30 +337,14 @@ class Pipeline:
         reader: AudioReader | ArrayReader,
         models: Sequence[ModelCall],
         cutoff_hz: float | None,
+        options: Options,
     ) -> None:
         """Add to ``report`` what only the pipeline knows."""
+        if options.voices_by_channel:
+            report.notes.append(
+                f"{reader.name}: each channel holds one speaker; speaker1 is that of channel 1 (see --channels)"
+            )
         if self.uses_cutoff:
             report.cutoff_hz = cutoff_hz
-            report.notes.append(_cutoff_note(reader.name, cutoff_hz, restored=bool(models)))
-        report.warnings += self._bandwidth_warnings(reader, models)
-
-    def _bandwidth_warnings(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> list[str]:
-        """Warn if the rate was not raised, or if content above the models' band was lost."""
-        lines = []
-        not_raised = self.rate is not None and self.rate <= reader.sample_rate
-        if not_raised and not (self.uses_cutoff and self.rate == reader.sample_rate):
-            lines.append(f"{reader.name}: the sample rate is {reader.sample_rate} Hz already; it was not raised")
-        restored = any(model.spec.inputs > 1 for model in models)
-        rates = [model.spec.out_rate for model in models] or [reader.sample_rate]
-        highest = rates[-1] if restored else min(rates)
-        if (self.rate is not None or restored) and reader.sample_rate > highest:
-            lines.append(f"{reader.name}: content above {highest // 2} Hz is lost; the model's band ends there")
-        return lines
-
-
-def _cutoff_note(name: str, cutoff_hz: float | None, restored: bool) -> str:
-    """Say where the content of a recording ends, and what was done about it."""
-    if cutoff_hz is None:
-        return f"{name}: silent; nothing to restore"
-    result = "frequencies above were restored" if restored else "nothing to restore"
-    return f"{name}: content ends at {cutoff_hz / 1000:.1f} kHz; {result}"
+            report.notes.append(cutoff_note(reader.name, cutoff_hz, restored=bool(models)))
+        report.warnings += bandwidth_warnings(reader.name, reader.sample_rate, self.rate, self.uses_cutoff, models)

@@ -17,6 +17,7 @@ from audiosr_cli.audio.formats import VIDEO_CONTAINERS, OutputFormat
 from audiosr_cli.audio.metadata import Metadata
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.remux import has_video
+from audiosr_cli.audio.trim import frame_range
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models.runner import Runnable
@@ -188,7 +189,8 @@ def _check_finite(block: Samples, report: Report, options: Options) -> Samples:
     if options.nonfinite == "zero":
         report.zeroed += int(np.count_nonzero(~finite))
         return np.where(finite, block, np.float32(0))
-    at = report.frames_in + int(np.argmin(finite.all(axis=0)))
+    first, _ = frame_range(options.start_s, None, report.rate_in)
+    at = first + report.frames_in + int(np.argmin(finite.all(axis=0)))
     raise InputError(
         f"{report.input}: sample {at} ({at / report.rate_in:.3f} s) is not a finite number; see --nonfinite zero"
     )

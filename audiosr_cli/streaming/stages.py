@@ -17,6 +17,7 @@ from audiosr_cli.models.runner import ModelRunner, Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import computes_bf16
 from audiosr_cli.runtime.device_names import device_type
+from audiosr_cli.streaming.channel_order import ChannelOrder
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.speakers import Embed, Tracker
 from audiosr_cli.streaming.tracking_config import TRACKING
@@ -69,7 +70,10 @@ class Stage:
                 f"{model.spec.name} separates {model.spec.sources} speakers, but at most {TRACKING.max_sources} can be "
                 "tracked; use a model with fewer"
             )
-        self.tracker = Tracker(model.spec.channels == 1, embed) if model and separates else None
+        self.tracker: Tracker | ChannelOrder | None = None
+        if model and separates:
+            by_channel = options.voices_by_channel and (model.spec.sources, channels) == (2, 2)
+            self.tracker = ChannelOrder() if by_channel else Tracker(model.spec.channels == 1, embed)
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self.filter = InterferenceFilter(self.model_rate, channels) if separates and options.hum != "keep" else None
         self._shared: Sharing | None = Sharing(channels) if self.filter and options.hum == "share" else None

@@ -118,9 +118,9 @@ class BatchSizeTrials:
 
     def settings(self) -> str:
         """Return a digest of what the best size depends on besides the machine: model, task and arithmetic."""
-        task = asdict(self.task)  # type: ignore[call-overload]
+        model, task = asdict(self.model.config), asdict(self.task)  # type: ignore[call-overload]
         settings = {
-            "model": [type(self.model).__name__, asdict(self.model.config)],
+            "model": [type(self.model).__name__, model],
             "task": {key: value for key, value in task.items() if key not in _NO_COSTS},
             "loop": {name: getattr(self.config, name) for name in _COSTS},
             "bf16": computes_bf16(self.device.type),

@@ -15,6 +15,8 @@ from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.tasks import TASKS, TrainingTask
 
 _SECTIONS = ("model", "data", "task", "loop", "card")
+# Training tasks whose models are for a task of another name.
+_MODEL_TASKS = {"speech-and-rest": "separate"}
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _run(tables: dict[str, Any]) -> RunConfig:
     if not isinstance(changed, dict):
         raise UsageError(f"[model] training = {changed!r}: must be a table")
     config, training = make_config(architecture, shape), make_config(architecture, shape | changed)
-    if name not in (training.spec.task, architecture):
+    if _MODEL_TASKS.get(name, name) not in (training.spec.task, architecture):
         raise UsageError(f"[task] name = {name!r}: {architecture} is a model for the task {training.spec.task!r}")
     if training.spec.channels != 1:
         raise UsageError(

@@ -228,7 +228,7 @@ class Trainer:
         """Score the deployed network on the validation data, and export it if it is the best so far."""
         if self.ranks.is_leader:
             self.deployed.load_state_dict(self.average or self.model.state_dict())
-            score = self.task.score(self.deployed, recordings.valid)
+            score = self.task.score(self.deployed, recordings)
             p = self.progress
             p.stale_validations, p.validated_step, p.validated_minutes = p.stale_validations + 1, p.step, p.minutes
             self.scored = {self.task.metric: round(score, 3)}

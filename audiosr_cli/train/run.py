@@ -32,7 +32,7 @@ from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.recordings import load_recordings
 from audiosr_cli.train.resuming import training_settings
 from audiosr_cli.train.session import Deadline, Exporter, Session, snapshot
-from audiosr_cli.train.tasks import Recordings
+from audiosr_cli.train.tasks import TASKS, Recordings
 from audiosr_cli.train.warm_start import warm_start
 
 
@@ -175,6 +175,7 @@ def _provenance(config: RunConfig, config_path: Path, ranks: Ranks) -> dict[str,
         **{key: value for key, value in asdict(config.card).items() if value},
         "config": config_path.name,
         "folders": list(config.data.train),
+        "training_task": next(name for name, task in TASKS.items() if isinstance(config.task, task)),
         "command": shlex.join(["audiosr", *sys.argv[1:]]),
         "machine": _machine(ranks.device),
         "commit": commit(),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model, architecture_of
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.log import Log
-from audiosr_cli.train.resize import grow
-from audiosr_cli.train.tasks import Separation, TrainingTask
+from audiosr_cli.train.resize import grow, speech_and_rest
+from audiosr_cli.train.tasks import Separation, SpeechAndRest, TrainingTask
 
 
 def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
     """Load the weights of a bundled model or a checkpoint into ``model``.
 
-    A larger SpectralUNet is grown from a smaller one. In any other model with more sources, the weights of the
-    additional sources keep their random initial values.
+    A larger SpectralUNet is grown from a smaller one. For the task speech-and-rest, a SpectralUNet that separates
+    speakers becomes one whose outputs are the sum of its speakers and the rest, and is grown then. In any other model
+    with more sources, the weights of the additional sources keep their random initial values.
 
     Args:
         model: The network to train; its weights are replaced.
@@ -32,18 +34,29 @@ def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
 
     trained = load_model(name)
     if isinstance(model, SpectralUNet) and isinstance(trained, SpectralUNet):
+        converts = isinstance(task, SpeechAndRest) and _training_task(name) != "speech-and-rest"
         try:
-            grown = grow(trained, model.config)
+            grown = grow(speech_and_rest(trained) if converts else trained, model.config)
         except ModelError as error:
             raise ModelError(f"--init {name}: {error}") from error
         if model.spec.sources > trained.spec.sources:
             check_silent_sources(task, model.config)
         model.load_state_dict(grown.state_dict())
         before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
-        if before != after:
+        if before != after or converts:
             log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
         return
+    if isinstance(task, SpeechAndRest) and _training_task(name) != "speech-and-rest":
+        raise ModelError(
+            f"--init {name}: a {architecture_of(trained)} that separates speakers cannot start speech-and-rest; use a "
+            "spectral_unet, or weights that were trained for speech-and-rest"
+        )
     _copy_weights(model, trained, name)
+
+
+def _training_task(name: str) -> str:
+    """Return the task that the weights ``name`` were trained for; empty if they do not tell."""
+    return str(catalogue.metadata(catalogue.find(name)[0])["note"].get("training_task", ""))
 
 
 def check_silent_sources(task: TrainingTask, config: SpectralUNetConfig) -> None:

@@ -28,6 +28,7 @@ def read(path: Path | str, stream: int | None = None) -> tuple[AudioReader, np.n
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_every_format_is_read_whole_from_files_and_pipes_and_a_missing_end_is_told(form: Any, tmp_path: Path) -> None:
     row = format_table.examine(form, tmp_path, 1.2)
+    assert row.title is not False
     assert row.frames == row.expected
     assert (row.pipe, row.told) == (form.name != HEADERLESS, form.name != HEADERLESS)
     assert row.problems == [] or form.name == HEADERLESS
@@ -193,7 +194,7 @@ def test_a_demuxer_that_never_ends_is_stopped_once_and_then_gets_nothing() -> No
     circling = libav.FileInput(io.BytesIO(bytes(1000)), "a.wma")
     for source in (empty, circling):
         with pytest.raises(InputError, match="leads in circles"):
-            for _ in range(10_000_000):
+            for _ in range(1_000_000):
                 source.read(1000)
                 if isinstance(source, libav.FileInput):
                     source.seek(0)

@@ -14,6 +14,7 @@ from media_files import decode, picture, tags_of
 from audiosr_cli.audio import media_write
 from audiosr_cli.audio.disk_file import DiskFile
 from audiosr_cli.audio.formats import FORMATS, OutputFormat, choose_format
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.tags import Metadata
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
@@ -105,6 +106,16 @@ def test_known_speaker_positions_are_written(container: str, mask: int, layout: 
     assert name == layout or (container, layout) == ("opus", "5.0")
 
 
+def test_speaker_positions_without_a_name_in_a_codec_are_left_out_and_said(tmp_path: Path) -> None:
+    for container, mask in (("m4a", 0x603), ("opus", 0x37)):
+        path = tmp_path / f"a.{container}"
+        channels = mask.bit_count()
+        metadata = Metadata(channel_mask=mask)
+        notes = write(path, choose_format(container, None, "", 48000, channels), noise(4000, channels), metadata)
+        assert notes == [f"{path}: {container} files cannot hold these speaker positions"]
+        assert read(path).shape == (channels, 4000)
+
+
 @pytest.mark.parametrize("container", LOSSY)
 def test_default_bitrates_keep_the_band_to_18_khz(container: str, tmp_path: Path) -> None:
     wave = noise(48000) * 0.3
@@ -127,7 +138,7 @@ def test_bitrate_sets_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["mjpeg", "png"])
 @pytest.mark.parametrize("container", ["flac", *LOSSY])
 def test_tags_and_cover_art_are_written(container: str, codec: str, tmp_path: Path) -> None:
-    path, cover = tmp_path / f"a.{container}", picture(codec, 200, 100)  # more than one page of an Ogg file
+    path, cover = tmp_path / f"a.{container}", picture(codec, 300, 200)  # more than a page of an Ogg file
     output_format = choose_format(container, None, "PCM_16" if container == "flac" else "", 48000, 1)
     notes = write(path, output_format, noise(9000), Metadata(tags=TAGS, cover=cover))
     tags, found = tags_of(path)
@@ -173,6 +184,17 @@ def test_mp4_files_can_be_played_before_they_are_complete(tmp_path: Path) -> Non
     write(tmp_path / "a.m4a", choose_format("m4a", None, "", 48000, 1), noise(20000))
     data = (tmp_path / "a.m4a").read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("channels", [7, 8])
+def test_channels_of_many_planes_are_read_back(channels: int, tmp_path: Path) -> None:
+    """PyAV crashes on the planes of eight channels."""
+    path, frequencies = tmp_path / "a.m4a", 1000.0 * np.arange(1, channels + 1)
+    wave = 0.3 * np.sin(2 * np.pi * frequencies[:, None] * np.arange(24000) / 48000).astype(np.float32)
+    write(path, choose_format("m4a", None, "", 48000, channels), wave)
+    with AudioReader(path) as reader:
+        output = np.concatenate(list(reader.blocks()), axis=1)[:, :24000]
+    np.testing.assert_allclose(np.abs(np.fft.rfft(output)).argmax(1) * 2.0, frequencies, atol=2)
 
 
 def test_an_output_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ LOST = {
     "flac": ["iXML", "notes on markers", "the lengths of regions"],
     "ogg": ["iXML", "notes on markers", "the lengths of regions"],
     "mp3": ["iXML", "notes on markers"],
-    "m4a": ["the broadcast chunk (bext)", "iXML", "notes on markers"],
+    "m4a": ["the broadcast chunk (bext)", "iXML", "notes on markers", "the lengths of regions"],
 }
 
 
@@ -148,6 +148,12 @@ def test_chapters_end_where_the_next_one_starts() -> None:
     ]
     tags = fit(Metadata(markers=(Marker(3723.0456, label="x"),)), "ogg", 1)[0].tags
     assert tags == {"chapter001": "01:02:03.046", "chapter001name": "x"}
+
+
+def test_chapters_have_no_lengths_to_lose() -> None:
+    markers = (Marker(0.0, 2.0), Marker(2.0, 3.0), Marker(5.0, 5.0))
+    assert fit(Metadata(markers=markers), "ogg", 1, 10.0)[1] == []
+    assert fit(Metadata(markers=markers), "ogg", 1, 11.0)[1] == ["the lengths of regions"]
 
 
 def test_a_bext_is_read_back_as_struct_reads_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,7 @@ from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
 
 RATE = 48000
+FORCED = 0x40  # AV_DISPOSITION_FORCED
 MATROSKA_S = 0.0006  # its times are rounded to milliseconds
 
 
@@ -75,6 +78,48 @@ def test_pictures_stay_the_same_packets_at_the_same_times(
     padding = 1024 if sound_at_s and target != "mkv" else 0
     assert decode(output)[0].shape[1] == pytest.approx(decode(source)[0].shape[1] + padding, abs=1)
     assert decode(output)[1] == pytest.approx(decode(source)[1] - padding / RATE, abs=0.001)
+
+
+def test_clocks_of_broadcasts_start_at_zero(tmp_path: Path) -> None:
+    source = tmp_path / "a.ts"
+    make_video(source, "mpegts", "mpeg2video", "mp2")
+    before = video_packets(source)
+    with av.open(str(source)) as file:
+        start_s = file.start_time / 1e6
+    assert start_s > 0.01
+    replace_sound(source, tmp_path / "b.mp4")
+    after = video_packets(tmp_path / "b.mp4")
+    assert [packet[2:] for packet in after] == [packet[2:] for packet in before]
+    np.testing.assert_allclose([p[0] for p in after], [p[0] - start_s for p in before], atol=0.001)
+    assert click_s(tmp_path / "b.mp4") == pytest.approx(click_s(source) - start_s, abs=0.002)
+
+
+def test_sound_whose_first_packets_are_damaged_starts_where_it_should(tmp_path: Path) -> None:
+    """The reader yields silence for them."""
+    make_video(tmp_path / "a.mp4", sound_at_s=0.2)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    start_s = VideoSource(tmp_path / "a.mp4").start_s
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.size][:4]
+    for packet in packets:
+        assert packet.pos is not None
+        data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    (tmp_path / "b.mp4").write_bytes(data)
+    assert decode(tmp_path / "a.mp4")[1] == pytest.approx(start_s)
+    assert VideoSource(tmp_path / "b.mp4").start_s == pytest.approx(start_s, abs=0.001)
+
+
+def test_pictures_before_and_behind_damage_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    make_video(source, "matroska", seconds=2.0)
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    source.write_bytes(data)
+    replace_sound(source, tmp_path / "b.mkv", np.zeros((1, 2 * RATE), np.float32))
+    whole = {packet[3] for packet in video_packets(source)}
+    assert 25 < len(whole) < 50
+    assert {packet[3] for packet in video_packets(tmp_path / "b.mkv")} == whole
 
 
 def test_pictures_stay_the_same_in_webm(tmp_path: Path) -> None:
@@ -149,6 +194,7 @@ def make_rich_video(path: Path) -> None:
         sounds[1].metadata["language"] = "fra"
         subtitles: Any = output.add_mux_stream("subrip")
         subtitles.metadata["language"] = "eng"
+        subtitles.disposition = FORCED
         output.add_attachment("a.ttf", "font/ttf", b"a font")
         milli = Fraction(1, 1000)
         parts: list[Any] = [
@@ -174,7 +220,8 @@ def test_what_fits_is_kept_and_the_rest_is_said_once(tmp_path: Path) -> None:
     source = tmp_path / "a.mkv"
     make_rich_video(source)
     assert replace_sound(source, tmp_path / "b.mkv") == [f"{source}: mkv output is without stream 2 (aac audio, fra)"]
-    assert [kind for kind, _ in streams_of(tmp_path / "b.mkv")] == ["video", "subtitle", "audio", "attachment"]
+    kept = [("video", None), ("subtitle", "eng"), ("audio", None), ("attachment", None)]
+    assert streams_of(tmp_path / "b.mkv") == kept
     assert replace_sound(source, tmp_path / "b.mp4") == [
         f"{source}: mp4 output is without stream 2 (aac audio, fra), stream 3 (subrip subtitle, eng), "
         "stream 4 (attachment)"
@@ -186,6 +233,8 @@ def test_what_fits_is_kept_and_the_rest_is_said_once(tmp_path: Path) -> None:
             ]
             assert chapters == [(0.0, "Part 0"), (0.4, "Part 1")]
     with av.open(str(tmp_path / "b.mkv")) as file:
+        assert int(file.streams.subtitles[0].disposition) == FORCED
+        assert file.streams[3].data == b"a font"  # type: ignore[attr-defined]
         (line,) = [packet for packet in file.demux(subtitles=0) if packet.size]
         assert (bytes(line), float(line.pts * line.time_base)) == (b"Hello", pytest.approx(0.3, abs=0.03))
 
@@ -211,8 +260,14 @@ def test_a_container_that_cannot_hold_the_video_is_refused_before_work(tmp_path:
         AudioWriter(tmp_path / "b.mp4", choose_format("mp4", None, "", RATE, 1), source=tmp_path / "a.mkv"),
     ):
         pass
+    make_video(tmp_path / "a.flv", "flv", "flv", "aac", seconds=0.2)
+    with (
+        pytest.raises(OutputError, match="mp4 cannot hold flv1 video; use an audio format such as m4a"),
+        AudioWriter(tmp_path / "b.mp4", choose_format("mp4", None, "", RATE, 1), source=tmp_path / "a.flv"),
+    ):
+        pass
     assert (tmp_path / "b.webm").read_bytes() == b"old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "a.mp4", "b.webm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flv", "a.mkv", "a.mp4", "b.webm"]
 
 
 def test_a_recording_without_video_becomes_sound_alone(tmp_path: Path) -> None:
@@ -228,6 +283,28 @@ def test_a_recording_without_video_becomes_sound_alone(tmp_path: Path) -> None:
         assert not has_video(source)
     assert replace_sound(sound, tmp_path / "b.mp4", np.zeros((1, 9000), np.float32)) == []
     assert [kind for kind, _ in streams_of(tmp_path / "b.mp4")] == ["audio"]
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv"])
+@pytest.mark.parametrize("missing", [1, 2000])
+def test_a_disk_that_fills_up_keeps_the_old_video(target: str, missing: int, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands in for a full disk."""
+    source, output = tmp_path / "a.avi", tmp_path / f"b.{target}"
+    make_video(source, "avi", sound="libmp3lame", seconds=0.4)
+    replace_sound(source, output)
+    size = output.stat().st_size
+    output.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, hard))
+    try:
+        with pytest.raises(OutputError, match=rf"b\.{target}: cannot be written: File too large"):
+            replace_sound(source, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert output.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.avi", output.name]
 
 
 def test_a_video_is_read_while_the_sound_is_written(tmp_path: Path) -> None:

@@ -101,6 +101,17 @@ def test_wave64_keeps_the_broadcast_chunk(tmp_path: Path) -> None:
     assert np.all(soundfile.read(tmp_path / "a.w64")[0] == 0.25)
 
 
+@pytest.mark.parametrize("taken", [{}, {"synopsis": "s"}, dict.fromkeys(("synopsis", "network", "keywords"), "s")])
+def test_provenance_takes_no_place_from_tags_of_an_mp4(tmp_path: Path, taken: dict[str, str]) -> None:
+    provenance = everything().provenance
+    write(tmp_path / "a.m4a", "m4a", Metadata({"title": "x"} | taken, provenance=provenance), 1)
+    with av.open(str(tmp_path / "a.m4a")) as container:
+        own = {"title", "AUDIOSR", "synopsis", "network", "keywords", "lyrics", "comment"}
+        found = {name: text for name, text in container.metadata.items() if name in own}
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= FRAMES
+    assert found == {"title": "x", "AUDIOSR": provenance} | taken
+
+
 def test_mp3_keeps_tags_cover_art_and_chapters(tmp_path: Path) -> None:
     write(tmp_path / "a.mp3", "mp3", replace(everything(), bext=None, channel_mask=0), 2)
     found = read_metadata(tmp_path / "a.mp3")
@@ -166,6 +177,11 @@ def test_tags_and_markers_after_the_samples_are_read(order: str) -> None:
     found = read_metadata(io.BytesIO(wav(after=after, frames=801, order=order)))
     assert found.tags == {"title": "Größe", "comment": "日"}
     assert found.markers == (Marker(0.05, note="n"), Marker(0.1, 0.025, "here"))
+
+
+def test_a_broadcast_chunk_with_reversed_numbers_is_not_scaled_as_if_it_had_none() -> None:
+    found = read_metadata(io.BytesIO(wav(chunk(b"bext", bext(7), ">"), order=">")))
+    assert (found.bext, found.dropped) == (None, ("the broadcast chunk (bext) of RIFX",))
 
 
 def test_info_without_padding_is_read() -> None:

@@ -77,6 +77,26 @@ def test_lists_contain_only_paths(recordings: Path, monkeypatch: pytest.MonkeyPa
         collect(["@missing"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(("end", "null"), [("\n", False), ("\r\n", False), ("\0", True)])
+def test_lists_as_windows_writes_them(
+    encoding: str, end: str, null: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a byte order mark, in UTF-8 or UTF-16, and with carriage returns."""
+    monkeypatch.chdir(tmp_path)
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    names = ["ä.wav", "b c.wav", "語.wav"]
+    Path("list").write_bytes((mark + end.join([*names, ""])).encode(encoding))
+    assert [item.source for item in collect([], "list", null)] == names
+    assert [item.source for item in collect(["@list"], None, null)] == names
+
+
+def test_a_list_that_is_no_utf_16_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"\xff\xfea")
+    with pytest.raises(InputError, match="list: begins as UTF-16, but is not; save the list as UTF-8"):
+        collect([], str(tmp_path / "list"))
+
+
 def test_a_list_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.wav\nb.wav\n")))
     assert collect(["c.wav"], "-") == [Item("c.wav"), Item("a.wav"), Item("b.wav")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from contextlib import closing
@@ -14,7 +15,7 @@ from conftest import noise
 
 from audiosr_cli.batch import run
 from audiosr_cli.batch.inputs import Item
-from audiosr_cli.batch.manifest import Manifest, settings_of
+from audiosr_cli.batch.manifest import Manifest, outputs_of, settings_of
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.fingerprint import fingerprint
@@ -44,6 +45,15 @@ def test_only_unchanged_recordings_are_complete(tmp_path: Path) -> None:
         assert manifest.own_outputs == {str(tmp_path / "out" / "a.wav")}
     with pytest.raises(OutputError, match="the manifest cannot be opened"):
         Manifest(tmp_path, settings)
+
+
+def test_outputs_and_their_commands_are_listed(tmp_path: Path) -> None:
+    done = {"status": "done", "input": "/a", "outputs": [{"path": "/x"}], "settings": {"command": "separate"}}
+    started = {"status": "started", "input": "/a", "outputs": [{"path": "/x"}, {"path": "/y"}]}
+    rows = [done, started, {"other": 1}, done | {"outputs": [{"path": "/z"}], "settings": []}]
+    (tmp_path / "log").write_text("\n".join(json.dumps(row) for row in rows) + "\n{")
+    assert outputs_of(tmp_path / "log") == {"/x": "separate", "/y": "", "/z": ""}
+    assert outputs_of(tmp_path / "missing") == outputs_of(tmp_path) == {}
 
 
 def test_files_that_are_not_manifests_are_not_changed(tmp_path: Path) -> None:

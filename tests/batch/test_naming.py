@@ -8,7 +8,7 @@ import pytest
 
 from audiosr_cli.audio.formats import FORMATS
 from audiosr_cli.batch.inputs import Item
-from audiosr_cli.batch.naming import Naming, check
+from audiosr_cli.batch.naming import Naming, check, distinguish
 from audiosr_cli.errors import OutputError, UsageError
 
 TWO = "{stem}_{speaker}.{ext}"
@@ -60,6 +60,39 @@ def test_conflicting_outputs_are_found_before_work(
     naming = Naming(output, template)
     with pytest.raises(UsageError, match=message):
         check([Item(name) for name in inputs], naming, NAMES[:sources])
+
+
+def stems(naming: Naming, *names: str) -> list[str]:
+    """Return what the outputs of recordings are named after."""
+    items = distinguish([Item(name) for name in names], naming, NAMES[:2])
+    check(items, naming, NAMES[:2])
+    return [str(naming.targets(item, NAMES[:2], 8000)[0]).removesuffix("_speaker1.wav") for item in items]
+
+
+def test_suffixes_tell_recordings_of_the_same_name_apart() -> None:
+    naming = Naming(None, TWO)
+    assert stems(naming, "take1.wav", "take1.mp3", "take2.mp3") == ["take1_wav", "take1_mp3", "take2"]
+    assert stems(naming, "take1.mp3", "take1.wav") == ["take1_mp3", "take1_wav"]  # in any order
+    assert stems(naming, "1/take1.wav", "2/take1.flac") == ["take1_wav", "take1_flac"]
+    assert stems(naming, "take1", "take1.wav") == ["take1", "take1_wav"]
+    assert stems(naming, "-", "stdin.wav") == ["stdin", "stdin_wav"]
+    assert stems(naming, "a.b.wav", "a.b.mp3") == ["a.b_wav", "a.b_mp3"]
+
+
+def test_a_new_name_does_not_meet_another_recording() -> None:
+    names = ["a.wav", "a.mp3", "a_mp3.flac", "a_mp3_flac.ogg"]
+    assert stems(Naming(None, TWO), *names) == ["a_wav", "a_mp3", "a_mp3_flac", "a_mp3_flac_ogg"]
+
+
+def test_names_are_told_apart_only_where_they_clash(tmp_path: Path) -> None:
+    items = [Item("in/a.wav"), Item("in/sub/a.mp3", Path("sub"))]
+    assert distinguish(items, Naming(None, TWO), NAMES[:2]) == items
+    one = Naming(str(tmp_path / "x.wav"), TWO)
+    assert distinguish([Item("a.wav"), Item("a.mp3")], one, NAMES[:2]) == [Item("a.wav"), Item("a.mp3")]
+    with pytest.raises(UsageError, match=r"1/a\.wav and 2/a\.wav would both be written to a_wav_speaker1"):
+        stems(Naming(None, TWO), "1/a.wav", "2/a.wav", "3/a.mp3")
+    with pytest.raises(UsageError, match=r"a\.wav and a\.mp3 would both be written to speaker1"):
+        stems(Naming(None, "{speaker}.{ext}"), "a.wav", "a.mp3")
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -135,3 +168,5 @@ def test_names_that_differ_in_case_conflict_if_the_file_system_ignores_case(
     monkeypatch.setattr("audiosr_cli.batch.naming._ignores_case", lambda folder: True)
     with pytest.raises(UsageError, match=r"1/a\.wav and 2/A\.wav would both be written to"):
         check(items, naming, NAMES[:1])
+    apart = distinguish([Item("1/a.wav"), Item("2/A.mp3")], naming, NAMES[:1])
+    assert [item.stem for item in apart] == ["a_wav", "A_mp3"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +141,25 @@ def test_outputs_never_replace_their_input(small_weights: Path, recordings: Path
     )
     assert "is an input of this call" in str(outcome.error)
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("keep_time", [False, True])
+def test_outputs_get_the_time_of_their_recording_on_request(tmp_path: Path, keep_time: bool) -> None:
+    source = tmp_path / "a.wav"
+    soundfile.write(source, noise(1000).T, 8000)
+    os.utime(source, ns=(1_000_000_001, 2_000_000_003))
+    plan = run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}"), fingerprints=True, keep_time=keep_time)
+    outcome = run.process_item(Item(str(source)), UpsampleOptions(16000, "none").pipeline(), plan)
+    time = (tmp_path / "out" / "a.wav").stat().st_mtime_ns
+    assert (time == 2_000_000_003) == keep_time
+    assert [output.mtime_ns for output in outcome.output_fingerprints] == [time]
+
+
+def test_standard_input_has_no_time_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1000).T, 8000)
+    plan = run.OutputPlan(Naming(str(tmp_path / "out.wav"), "{stem}.{ext}"), keep_time=True)
+    with open(tmp_path / "a.wav", "rb") as stream:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+        outcome = run.process_item(Item("-"), UpsampleOptions(16000, "none").pipeline(), plan)
+    assert outcome.report is not None
+    assert "standard input: has no modification time to keep" in outcome.report.notes

@@ -15,6 +15,7 @@ import soundfile
 from conftest import noise
 from typer.testing import CliRunner, Result
 
+from audiosr_cli.audio.tags import provenance_of
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import Outcome
 from audiosr_cli.cli import console, progress
@@ -125,6 +126,58 @@ def test_dry_run_writes_nothing_and_finds_failures(folder: Path) -> None:
     assert isinstance(twice.exception, UsageError)
 
 
+def test_what_folders_contain_besides_is_said_once(folder: Path) -> None:
+    for name in ("in/._a.wav", "in/notes.txt", "more/b.txt", "more/x.wav"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "in" / "a.wav").read_bytes())
+    arguments = ("in", "more", "-o", "out", "--model", "none")
+    for more in ((), ("--dry-run",), ("--jobs", "2")):
+        assert audiosr(*arguments, "--overwrite", *more).stderr.count("left out of 2 folders: 1 hidden, 2 .txt\n") == 1
+    assert "left out of in: 1 hidden, 1 .txt\n" in audiosr("in", "-o", "out2", "--model", "none").stderr
+    assert "left out" not in audiosr(*arguments, "--overwrite", "-q").stderr
+    done = audiosr(*arguments, "--overwrite", "--json")
+    assert "left out" not in done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row for row in rows if row["event"] == "left_out"] == [
+        {"event": "left_out", "input": "in", "counts": {"hidden": 1, ".txt": 1}},
+        {"event": "left_out", "input": "more", "counts": {".txt": 1}},
+    ]
+
+
+@pytest.mark.parametrize("more", [(), ("-q",), ("--dry-run",)])
+def test_print0_ends_names_with_a_nul_byte(more: tuple[str, ...], folder: Path) -> None:
+    name = "two\nlines.wav"
+    (folder / "in" / "a.wav").rename(folder / name)
+    done = audiosr(name, "in/b.wav", "-o", "out", "--model", "none", "--print0", *more)
+    assert done.stdout == "out/two\nlines_16000.wav\0out/b_16000.wav\0"
+    assert (folder / "out" / "two\nlines_16000.wav").exists() == ("--dry-run" not in more)
+
+
+def test_recordings_that_differ_in_their_suffixes_get_their_outputs_in_every_shard(folder: Path) -> None:
+    (folder / "in" / "bad.wav").unlink()
+    for name in ("a.flac", "c.aiff"):
+        soundfile.write(folder / "in" / name, noise(800).T, 8000)
+    names = [f"out/{name}_16000.wav" for name in ("a_flac", "a_wav", "b", "c_aiff", "c_wav")]
+    arguments = ("in", "-o", "out", "--model", "none")
+    assert audiosr(*arguments).stdout.splitlines() == names
+    shards = [audiosr(*arguments, "--overwrite", "--shard", f"{i}/2", "--jobs", "2").stdout for i in (1, 2)]
+    assert sorted("".join(shards).splitlines()) == names
+    alone = audiosr("in/a.wav", "-o", "out", "--model", "none")
+    assert alone.stdout == "out/a_16000.wav\n"
+
+
+def test_a_recording_at_the_target_rate_is_a_success(folder: Path, small_weights: Path) -> None:
+    """Now and in every later round."""
+    soundfile.write(folder / "in" / "bad.wav", noise(800).T, 16000)
+    arguments = ("in", "-o", "out", "--manifest", "run.jsonl", "--resume")
+    done = audiosr(*arguments)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 4)
+    assert "in/bad.wav: content ends at 8.0 kHz; nothing to restore" in done.stderr
+    assert (soundfile.read("out/bad_16000.wav")[0] == soundfile.read("in/bad.wav")[0]).all()
+    again = audiosr(*arguments)
+    assert (again.exit_code, again.stdout) == (0, "")
+
+
 def test_shards_cover_all_inputs(folder: Path) -> None:
     shares = [audiosr("in", "-o", "out", "--model", "none", "--shard", f"{i}/3").stdout.splitlines() for i in (1, 2, 3)]
     assert shares == [["out/a_16000.wav", "out/c_16000.wav"], ["out/b_16000.wav"], []]
@@ -153,6 +206,8 @@ def test_threads_and_batch_do_not_invalidate_a_manifest(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["in", "--resume"], "--manifest FILE"),
+        (["in/a.wav", "--print0", "--json"], "--print0 and --json both write to standard output"),
+        (["in/a.wav", "--print0", "-o", "-"], "--print0 and -o - both write to standard output"),
         (["in", "a\0b"], "inputs: contains a NUL byte"),
         (["in", "-o", "a\0b"], "output: contains a NUL byte"),
         (["in", "--manifest", "a\0b"], "manifest: contains a NUL byte"),
@@ -167,3 +222,14 @@ def test_contradictory_calls_are_refused(arguments: list[str], message: str, fol
     done = audiosr(*arguments, "--model", "none")
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
+
+
+def test_provenance_and_modification_times_are_options(folder: Path) -> None:
+    arguments = ("in/a.wav", "--model", "none", "--overwrite", "-o", "a.wav")
+    os.utime("in/a.wav", (1, 2))
+    assert audiosr(*arguments).exit_code == 0
+    assert (provenance_of("a.wav") or {})["command"] == "upsample"
+    assert Path("a.wav").stat().st_mtime > 2
+    assert audiosr(*arguments, "--no-provenance", "--keep-time").exit_code == 0
+    assert provenance_of("a.wav") is None
+    assert Path("a.wav").stat().st_mtime == 2

@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 import soundfile
+import typer
 from conftest import noise
 from running import inside
 
+from audiosr_cli.batch import processes
+from audiosr_cli.batch.run import run
 from audiosr_cli.cli import sources
+from audiosr_cli.cli.main import app
 from audiosr_cli.cli.settings import COMMANDS, settings
 from audiosr_cli.errors import UsageError
+from audiosr_cli.pipelines import PipelineConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -289,6 +294,14 @@ def test_names_of_variables_are_distinct_and_not_those_that_mean_something_else(
     assert not {"AUDIOSR_TEST_THREADS"} & known.keys()
 
 
+def test_the_file_of_the_guide_is_valid(places: Places) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (DOCS / "guides/options.md").read_text(), re.S)
+    places.write(text)
+    assert values()["speakers"] == 3
+    assert values(preset="podcast")["residual"] is True
+    assert values("upsample", preset="podcast")["rate"] == 44100
+
+
 def test_misspelt_variables_are_found(places: Places) -> None:
     places.write(SPEEKERS="3", CACHE="/tmp", TEST_THREADS="1", DATA="x")
     assert sources.unknown_variables() == ["$AUDIOSR_SPEEKERS: did you mean $AUDIOSR_SPEAKERS?"]
@@ -315,7 +328,12 @@ def test_a_command_takes_its_options_from_everywhere(places: Places) -> None:
     assert done.stdout == "a.wav → x/a.wav\n".encode()
 
 
-def test_workers_and_the_manifest_get_resolved_options(places: Places) -> None:
+def test_workers_and_the_manifest_get_resolved_options(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_this_process(items: Any, config: PipelineConfig, plan: Any, jobs: int, on_event: Any) -> Any:
+        assert (jobs, config.options.start_s, plan.subtype) == (2, 0.05, "FLOAT")
+        return run(items, config.build(), plan, on_event)
+
+    monkeypatch.setattr(processes, "run", in_this_process)
     record(places)
     soundfile.write(places.folder / "b.wav", noise(800).T, 8000)
     places.write("[upsample]\nmodel = 'none'\nrate = '16k'", "subtype = 'f32'\nstart = '0:00.05'\njobs = 2")
@@ -343,13 +361,13 @@ def test_an_error_of_usage_says_that_options_come_from_elsewhere(places: Places)
 
 
 def test_a_pipe_stays_a_pipe_beside_an_output_folder(places: Places) -> None:
-    record(places)
-    places.write("output = 'out'\njobs = 2\n[upsample]\nmodel = 'none'")
-    from typer.testing import CliRunner
+    """``upsample -`` writes to standard output unless its own command line says otherwise."""
+    places.write("output = 'out'")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
-    from audiosr_cli.cli.main import app
+    def output(command: str, *words: str) -> str:
+        return commands[command].make_context(command, list(words)).params["output"]
 
-    done = CliRunner().invoke(app, ["upsample", "-"], input=(places.folder / "a.wav").read_bytes())
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout_bytes[:4] == b"RIFF"
-    assert not (places.folder / "out").exists()
+    assert output("upsample", "-") is None
+    assert output("upsample", "-", "-o", "x") == "x"
+    assert output("upsample", "a.wav") == output("separate", "-") == "out"

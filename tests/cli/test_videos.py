@@ -12,6 +12,7 @@ from media_files import decode, make_video, tags_of, video_packets
 from running import audiosr, inside
 
 RESTORE = ("upsample", "--model", "none", "--rate", "48000")  # resamples, and loads no model
+AAC_FRAME = 1024  # samples, which FFmpeg's decoder does not cut at the end of a file
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def test_upsample_keeps_the_pictures_where_the_output_is_a_video(container: str,
     assert [packet[2:] for packet in video_packets(better)] == [packet[2:] for packet in video_packets(talk)]
     output, start_s = decode(better)
     source, source_start_s = decode(talk)
-    assert (output.shape, start_s) == (source.shape, source_start_s)
+    assert start_s == source_start_s
+    assert output.shape[1] == pytest.approx(source.shape[1], abs=AAC_FRAME)
     assert np.argmax(np.abs(output) > 0.4) == pytest.approx(np.argmax(np.abs(source) > 0.4), abs=3)
     assert tags_of(better)[0]["title"] == "A talk"
 
@@ -47,7 +49,7 @@ def test_separate_writes_a_video_for_each_speaker(small_weights: Path, talk: Pat
     assert [path.name for path in outputs] == ["talk_speaker1.mp4", "talk_speaker2.mp4"]
     for output in outputs:
         assert video_packets(output) == video_packets(talk)
-        assert decode(output)[0].shape == decode(talk)[0].shape
+        assert decode(output)[0].shape[1] == pytest.approx(decode(talk)[0].shape[1], abs=AAC_FRAME)
 
 
 def test_a_video_that_does_not_fit_is_one_error_and_no_output(talk: Path) -> None:
@@ -58,7 +60,7 @@ def test_a_video_that_does_not_fit_is_one_error_and_no_output(talk: Path) -> Non
 
 def test_a_video_cannot_be_cut(talk: Path) -> None:
     done = inside(*RESTORE, talk, "--end", "0.5", "-o", talk.with_name("better.mp4"))
-    assert (done.returncode, list(talk.parent.iterdir())) == (1, [talk])
+    assert (done.returncode, list(talk.parent.iterdir())) == (2, [talk])
     assert b"--start and --end cut the sound only" in done.stderr
     assert inside(*RESTORE, talk, "--end", "0.5", "-o", talk.with_name("better.m4a")).returncode == 0
     assert decode(talk.with_name("better.m4a"))[0].shape == (1, 24000)

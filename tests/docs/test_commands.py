@@ -21,7 +21,7 @@ from audiosr_cli.cli.main import app
 PAGES = [page for page in doc_pages.PAGES if page not in doc_pages.GENERATED]
 INVOCATIONS = sorted({tuple(words) for page in PAGES for words in doc_pages.invocations(page)})
 PROCESSING = {"separate", "upsample", "separate-sr"}
-NOT_HERE = {"-", "--ray", "cuda", "--spectrogram", "--files-from"}  # pipes, clusters, cards, extras: parsed only
+NOT_HERE = {"-", "--ray", "cuda", "--spectrogram", "--files-from", "--start"}  # pipes, clusters and so on: parsed only
 PIPELINES = ROOT / "docs/guides/pipelines.md"
 
 
@@ -42,8 +42,11 @@ def run(*words: str) -> str:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """A current folder with nothing but a preset that sets nothing, and a user without a file."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AUDIOSR_NO_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    (tmp_path / "audiosr.toml").write_text("[preset.podcast]\n")
     return tmp_path
 
 
@@ -77,7 +80,7 @@ def prepare(words: tuple[str, ...]) -> list[str]:
 
 def test_pages_hold_commands() -> None:
     assert len(INVOCATIONS) > 50
-    assert {words[0] for words in INVOCATIONS} == PROCESSING | {"train", "bench", "doctor", "models"}
+    assert {words[0] for words in INVOCATIONS} == PROCESSING | {"train", "bench", "doctor", "models", "config"}
 
 
 @pytest.mark.parametrize("words", INVOCATIONS, ids=" ".join)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import soundfile
+import torch
 from conftest import EXAMPLES, HANG_S, until
 from running import PLAIN, audiosr, contents, endless, inside, parts, recording, recordings, start, workers
 
@@ -50,7 +51,14 @@ def test_087_another_worker_takes_the_place_of_a_killed_one(tmp_path: Path) -> N
     assert sorted(contents(tmp_path / "out")) == [f"00{i}_16000.wav" for i in range(3)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+)
 def test_087_signals_stop_workers_and_remove_temporary_files(number: int, code: int, tmp_path: Path) -> None:
     """The signal goes to the whole group, as from a terminal."""
     with endless(tmp_path / "a.wav"), endless(tmp_path / "b.wav"):
@@ -170,9 +178,14 @@ def test_090_another_model_is_processed_again(tmp_path: Path) -> None:
 def test_092_any_number_of_jobs_writes_the_same_bytes(tmp_path: Path) -> None:
     """And any number of threads, as each operator uses one."""
     folder, outputs = recordings(tmp_path / "in", 2, 12_000), []
+    environment, threads = os.environ | {"OMP_NUM_THREADS": "3"}, torch.get_num_threads()
     for number, how in enumerate([("--threads", 1), ("--jobs", 2), ("--threads", 3)]):
-        out, environment = tmp_path / str(number), os.environ | {"OMP_NUM_THREADS": "3"}
-        done = audiosr("separate", folder, "-o", out, "--subtype", "float", *how, env=environment)
+        call = ("separate", folder, "-o", out := tmp_path / str(number), "--subtype", "float", *how)
+        torch.set_num_threads(3)
+        try:
+            done = audiosr(*call, env=environment) if how[0] == "--jobs" else inside(*call)
+        finally:
+            torch.set_num_threads(threads)
         assert done.returncode == 0, done.stderr
         outputs.append(contents(out))
     assert len(outputs[0]) == 4

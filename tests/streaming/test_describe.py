@@ -62,7 +62,7 @@ def test_all_speakers_carry_the_tags_and_say_which_they_are(small_weights: Path,
     assert [read_metadata(target).tags["title"] for target in targets] == ["Title"] * 3
     tags = [provenance_of(target) or {} for target in targets]
     assert [tag["output"] for tag in tags] == ["speaker1", "speaker2", "residual"]
-    assert (tags[0]["command"], tags[0]["options"]) == ("separate", {"residual": True})
+    assert (tags[0]["command"], tags[0]["options"]) == ("separate", {"residual": True, "hum": "remove"})
     (name, digits), models = tags[0]["models"][0].split(" "), pipeline(command=SeparateOptions(2)).checkpoints
     assert models[name].startswith(digits)
     assert len(digits) == 12
@@ -123,7 +123,7 @@ def test_provenance_names_neither_paths_nor_times(small_weights: Path, tmp_path:
     pipeline(Options(clip="rescale"), command).write(CASES / "bwf.wav", [tmp_path / "a.wav", tmp_path / "b.wav"])
     tag = provenance_of(tmp_path / "a.wav") or {}
     assert tag.keys() == {"tool", "version", "command", "models", "options", "output"}
-    assert tag["options"] == {"clip": "rescale"}
+    assert tag["options"] == {"clip": "rescale", "hum": "remove"}
     assert str(tmp_path) not in json.dumps(tag)
     assert "/" not in json.dumps(tag)
 

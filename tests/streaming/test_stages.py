@@ -120,7 +120,8 @@ def test_without_cuda_memory_batches_shrink_then_the_cpu_computes(
 
 
 @pytest.mark.parametrize(
-    ("device", "native", "expected"), [("cuda", False, False), ("cuda", True, True), ("cpu", False, True)]
+    ("device", "native", "expected"),
+    [("cuda", False, False), ("cuda", True, True), ("cuda:1", False, False), ("cpu", False, True)],
 )
 def test_bf16_follows_the_device_that_a_model_is_on(
     device: str, native: bool, expected: bool, monkeypatch: pytest.MonkeyPatch

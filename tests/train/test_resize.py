@@ -296,3 +296,37 @@ def test_training_grows_its_initial_weights(speakers: Path) -> None:
     assert first["SI-SDRi (dB)"] == pytest.approx(score, abs=1e-3)
     with pytest.raises(ModelError, match=r"--init .*narrower than the trained network.*tools/narrow.py"):
         run(speakers, RUN, "third", init=str(grown))
+
+
+SPEECH = (
+    RUN.replace('name = "separate"', 'name = "speech-and-rest"').replace("[data]", '[data]\nnoise = ["valid"]')
+    + "[task.mixing]\nnoise_prob = 1.0\n"
+).replace('noise = ["valid"]', 'noise = ["valid"]\nvalid_noise = ["train"]')
+
+
+def test_a_separator_becomes_speech_and_rest_and_such_a_network_stays_one(speakers: Path) -> None:
+    from audiosr_cli.models import build
+    from audiosr_cli.train.config import read_config
+    from audiosr_cli.train.log import Log
+    from audiosr_cli.train.warm_start import warm_start
+
+    best, _ = run(speakers, RUN.replace("steps = 2", "steps = 1"))
+    separator = store.load_model(str(best))
+    assert isinstance(separator, SpectralUNet)
+    wider = SPEECH.replace("[8, 16]", "[16, 24]")
+    (speakers / "speech.toml").write_text(wider)
+    config, events = read_config(speakers / "speech.toml"), list[dict[str, Any]]()
+    first = build("spectral_unet", config.training_model)
+    warm_start(first, config.task, str(best), Log(events.append))
+    assert [event["event"] for event in events] == ["grown"]
+    assert isinstance(first, SpectralUNet)
+    expected = speech_and_rest(separator)
+    assert difference(expected, first, training=True) < 2e-6
+
+    trained, rows = run(speakers, wider, "speech", init=str(best))
+    assert next(row for row in rows if row["event"] == "valid")["SI-SDRi of speech in noise (dB)"] > -50
+    again = build("spectral_unet", config.training_model)
+    warm_start(again, config.task, str(trained), Log(events.append))
+    assert [event["event"] for event in events] == ["grown"]  # not again
+    for key, value in store.load_model(str(trained)).state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key

@@ -77,7 +77,7 @@ def test_voices_loss_and_score_of_a_network_that_knows() -> None:
     network = build("speaker_encoder", make_config("speaker_encoder", {}))
     for vectors, score in ((matching, 100.0), (mixed, 0.0)):
         network.forward = lambda _, v=vectors: v  # type: ignore[method-assign,misc]
-        assert task.score(network, RECORDINGS.valid) == score
+        assert task.score(network, RECORDINGS) == score
     with pytest.raises(TrainingError, match="two speakers"):
         task.batch(Recordings(RECORDINGS.train, voices(1)), generator(), Ranks())
 
@@ -131,9 +131,9 @@ def test_restoring_loses_least_with_the_truth(small_weights: Path) -> None:
     assert float(silenced["stft"]) < 5  # not thousands, as by the energy of what is silent
     model = build("band_masks", make_config("band_masks", {"frame_s": 0.008, "width": 4, "margin": 0})).eval()
     model.forward = lambda x: x[:, :1, None].expand(-1, 2, 1, -1)  # type: ignore[method-assign]
-    mixture = task.score(model, recordings.valid)
+    mixture = task.score(model, recordings)
     model.forward = lambda x: 0 * x[:, 1:, None]  # type: ignore[method-assign]
-    assert -10 < task.score(model, recordings.valid) < mixture < 0  # silence is further off
+    assert -10 < task.score(model, recordings) < mixture < 0  # silence is further off
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -181,9 +181,9 @@ def test_restoration_is_scored_up_to_the_bandwidth_of_the_narrowest_recording(sm
     model.forward = perfect_below_5_khz  # type: ignore[method-assign,assignment]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Restoration, "separate", keep)
-        whole = task.score(model, valid)
+        whole = task.score(model, Recordings(valid, valid))
         valid.bandwidth[:] = 4800.0
-        narrow = task.score(model, valid)
+        narrow = task.score(model, Recordings(valid, valid))
     assert whole < -1 < -0.01 < narrow
 
 

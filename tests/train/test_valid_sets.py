@@ -36,7 +36,7 @@ def test_the_selecting_score_does_not_change() -> None:
     assert SETS["plain"] == ValidSet(40, 20261120, Mixing(speed_perturbation=0.0, level_db=(-20.0, -20.0)))
     model = halves()
     task = Separation(model.spec, 2, 0.5)
-    assert task.score(model, VALID) == valid_sets.set_improvement("plain", model, VALID)
+    assert task.score(model, Recordings(VALID, VALID)) == valid_sets.set_improvement("plain", model, VALID)
 
 
 @pytest.mark.parametrize("name", sorted(SETS))

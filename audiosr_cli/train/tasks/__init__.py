@@ -7,6 +7,7 @@ from audiosr_cli.train.tasks.base import Batch, Losses, Recordings, TrainingTask
 from audiosr_cli.train.tasks.embedding import Embedding
 from audiosr_cli.train.tasks.restoration import Restoration
 from audiosr_cli.train.tasks.separation import Separation
+from audiosr_cli.train.tasks.speech import SpeechAndRest
 from audiosr_cli.train.tasks.upsampling import Upsampling
 
 __all__ = [
@@ -18,12 +19,22 @@ __all__ = [
     "Recordings",
     "Restoration",
     "Separation",
+    "SpeechAndRest",
     "TrainingTask",
     "Upsampling",
 ]
 
-TASKS: dict[str, type[Separation] | type[Restoration] | type[Upsampling] | type[AudioSRTraining] | type[Embedding]] = {
+TASKS: dict[
+    str,
+    type[Separation]
+    | type[SpeechAndRest]
+    | type[Restoration]
+    | type[Upsampling]
+    | type[AudioSRTraining]
+    | type[Embedding],
+] = {
     "separate": Separation,
+    "speech-and-rest": SpeechAndRest,
     "separate-sr": Restoration,
     "upsample": Upsampling,
     "audiosr": AudioSRTraining,

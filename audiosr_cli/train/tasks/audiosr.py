@@ -14,7 +14,6 @@ from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR, join_bands
 from audiosr_cli.models.diffusion import STEPS, add_noise
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, Recordings
@@ -94,13 +93,13 @@ class AudioSRTraining(Upsampling):
             terms["kl"] = self.kl_weight * divergence
         return Losses(terms, batch["input"][:, 0], batch["target"])
 
-    def score(self, model: Model, valid: Corpus) -> float:
+    def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the negative loss of four fixed validation batches."""
         device, generator = next(model.parameters()).device, torch.Generator().manual_seed(VALID_SEED)
         totals = []
         with torch.no_grad():
             for _ in range(_VALID_BATCHES):
-                batch = self.batch(Recordings(valid, valid), generator, Ranks(device=device))
+                batch = self.batch(Recordings(recordings.valid, recordings.valid), generator, Ranks(device=device))
                 totals.append(float(torch.stack(list(self.losses(model, batch).terms.values())).sum()))
         return -sum(totals) / len(totals)
 

@@ -102,7 +102,7 @@ class TrainingTask(Protocol):
         """Compute the losses of ``batch``; ``forward`` runs the network."""
         ...
 
-    def score(self, model: Model, valid: Corpus) -> float:
+    def score(self, model: Model, recordings: Recordings) -> float:
         """Score ``model`` on held-out recordings; higher is better. The best weights are chosen by this."""
         ...
 

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, Recordings
@@ -90,8 +89,9 @@ class Embedding:
         loss = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
         return Losses({"prototypes": loss}, first, second)
 
-    def score(self, model: Model, valid: Corpus) -> float:
+    def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the share of pairs of validation speakers whose two crops each are assigned correctly, in percent."""
+        valid = recordings.valid
         length, correct, total = round(self.crop_s * self.spec.in_rate), 0, 0
         generator = torch.Generator().manual_seed(VALID_SEED)
         device = next(model.parameters()).device

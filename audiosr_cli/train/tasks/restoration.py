@@ -16,7 +16,6 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.losses import (
     best_permutation,
@@ -178,11 +177,12 @@ class Restoration:
             terms["lsd"] = w.lsd * log_spectral(joined, joined_target, self.spec.in_rate)
         return Losses(terms, estimate.flatten(0, 1), target.flatten(0, 1))
 
-    def score(self, model: Model, valid: Corpus) -> float:
+    def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the mean negative LSD over 20 fixed mixtures of validation speakers, ± 2.5 dB, 4 s each.
 
         Only the bandwidth of the narrowest recording of a mixture counts, as in training.
         """
+        valid = recordings.valid
         spec, length = model.spec, 4 * model.spec.in_rate
         generator = torch.Generator().manual_seed(VALID_SEED)
         fixed_level = Mixing(speed_perturbation=0.0, level_db=(-20.0, -20.0))

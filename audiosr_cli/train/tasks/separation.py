@@ -14,7 +14,6 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.heads import ClusteringConfig, Heads
 from audiosr_cli.train.losses import METRICS, multi_stage, pit, pit_items
@@ -139,12 +138,12 @@ class Separation:
             for hz in self.stage_bandwidths_hz
         ]
 
-    def score(self, model: Model, valid: Corpus) -> float:
+    def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the mean SI-SDR improvement over 40 fixed mixtures of validation speakers, ± 2.5 dB, 5.12 s each.
 
         For a model without context, mixtures are shortened to whole windows.
         """
-        return set_improvement("plain", model, valid)
+        return set_improvement("plain", model, recordings.valid)
 
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
         """Compute it over 24 mixtures each with turns, in rooms, and with noise if there is any."""

@@ -17,7 +17,6 @@ from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import bandlimit
 from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.gan import AdversarialConfig, DiscriminatorConfig
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
 from audiosr_cli.train.ranks import Ranks
@@ -164,12 +163,13 @@ class Upsampling:
         """Return the network's arguments besides its input."""
         return {"cutoff_hz": batch["cutoff"]} if self.spec.uses_cutoff else {}
 
-    def score(self, model: Model, valid: Corpus) -> float:
+    def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the mean negative LSD for cutoffs of 4 and 8 kHz over up to 20 validation recordings of up to 4 s.
 
         The LSD is defined as in AP-BWE; only the bandwidth of each recording counts. Raises TrainingError if no
         recording has at least 0.1 s.
         """
+        valid = recordings.valid
         spec, device = model.spec, next(model.parameters()).device
         distances: list[float] = []
         unit = spec.ratio * 16

@@ -1,33 +1,22 @@
-"""The Python interface: what the commands do, for arrays, files and bytes, with the same options and defaults.
-
-All functions return a ``Result`` and raise an ``AudioSRError`` whatever goes wrong. What the command prints as a
-warning is an ``AudioSRWarning``. Messages name the options of the command; read ``--nonfinite zero`` as
-``nonfinite="zero"``.
-"""
+"""Separation and restoration of a recording in one call."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from audiosr_cli import arguments
+from audiosr_cli.api.translate import errors_of
 from audiosr_cli.arguments import Source
 from audiosr_cli.audio.write import ClipPolicy
-from audiosr_cli.checkpoints import catalogue, store
-from audiosr_cli.contract import Task
-from audiosr_cli.errors import AudioSRWarning, UsageError, error_of_system
-from audiosr_cli.models import Model
+from audiosr_cli.errors import AudioSRWarning
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
-from audiosr_cli.runtime.device import Precision, pick_device
-from audiosr_cli.runtime.memory import explain_out_of_memory
+from audiosr_cli.runtime.device import Precision
 from audiosr_cli.streaming.options import Channels, HumPolicy, Samples
 from audiosr_cli.streaming.recording import Report
-
-__all__ = ["Report", "Result", "list_models", "load_model", "separate", "separate_sr", "upsample"]
 
 ProgressCallback = Callable[[float, float | None], object]  # seconds processed, seconds in all if known
 
@@ -90,24 +79,21 @@ def separate(
         strict: Raise InputError for damage in a recording, in place of a warning.
         nonfinite: What to do about samples that are NaN or infinite: "error" raises InputError, "zero" replaces them
             and warns.
-        start_s: Where the part begins that is processed, in seconds; None is the beginning. The part is processed as a
-            recording of its own, from the sample nearest to ``start_s`` up to the one nearest to ``end_s``.
-        end_s: Where it ends, in seconds; None is the end. Nothing behind it is read.
+        start_s: Where the part to process begins, in seconds; None is the beginning.
+        end_s: Where it ends, in seconds; None is the end. The part is processed as a recording of its own.
         device: "auto", "cpu", "cuda", or "cuda:1" for the second GPU; "auto" is CUDA if there is a device.
         precision: "auto", "float32" or "bf16"; "auto" is bf16 where that is faster.
         batch: Number of windows that pass through the model at once, 1 to 256.
         threads: Number of batches processed in parallel on the CPU, 1 to 256; None is the number of cores, at most 4.
             It does not change the output.
-        progress: Called with the seconds of input processed so far and the length of the input in seconds, or None if
-            that is unknown.
+        progress: Called with the seconds of input processed so far, and those in all, or None if that is unknown.
 
     Returns:
         A result with audio (S, C, T) float32: the speakers, then the residual if requested.
 
     Raises:
         UsageError: If an argument is invalid, or no model separates that many speakers.
-        InputError: If the recording cannot be read, is damaged (with ``strict``), has samples that are not finite or
-            ends before ``start_s``.
+        InputError: If the recording cannot be read, is damaged (with ``strict``), not finite, or over at ``start_s``.
         SampleError: If the output is not finite, or exceeds full scale with ``clip="error"``.
         ModelError: If the model cannot be loaded, or is for another task.
         AudioSRError: If memory runs out or the operating system refuses something; base of the others.
@@ -294,72 +280,11 @@ def separate_sr(
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
 
-def load_model(model: str | os.PathLike[str], device: str = "cpu") -> Model:
-    """Load a model as a torch module, in evaluation mode and float32.
-
-    Args:
-        model: Name of a bundled model or path of a checkpoint.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-
-    Returns:
-        The network. It maps (B, C, T) float32 at ``spec.in_rate`` Hz to (B, S, C, (T - 2 * context) * ratio); see
-        ``spec``.
-
-    Raises:
-        UsageError: If an argument is invalid, or there is no such device.
-        ModelError: If the model does not exist, is damaged or does not fit its configuration.
-
-    Example:
-        >>> import audiosr_cli
-        >>> network = audiosr_cli.load_model(audiosr_cli.list_models("separate")[0])
-        >>> network.spec.sources
-        2
-    """
-    name = arguments.model_name("model", model)
-    if name is None:
-        raise UsageError("model = None: expected the name of a bundled model or the path of a checkpoint")
-    with _errors_of("load_model"):
-        return store.load_model(name, pick_device(device))
-
-
-def list_models(task: str | None = None) -> list[str]:
-    """List the names of the bundled models.
-
-    Args:
-        task: "separate", "upsample", "separate-sr" or "embed"; None lists the models of all tasks.
-
-    Returns:
-        Names for ``model``. The first one for a task is its default.
-
-    Raises:
-        UsageError: If there is no such task.
-        ModelError: If the bundled models are missing from the installation.
-
-    Example:
-        >>> import audiosr_cli
-        >>> len(audiosr_cli.list_models("upsample")) > 0
-        True
-    """
-    if task is not None:
-        arguments.choice("task", task, get_args(Task))
-    return [name for name, entry in catalogue.entries().items() if task is None or task in entry["tasks"]]
-
-
 def _run(source: Source, sample_rate: int | None, config: PipelineConfig, progress: object) -> Result:
     """Process ``source``; warnings point at the caller's caller, which is the user's code."""
-    with _errors_of("audiosr_cli"), arguments.open_source(source, sample_rate, config.options) as reader:
+    with errors_of("audiosr_cli"), arguments.open_source(source, sample_rate, config.options) as reader:
         on_frames = arguments.progress(progress, reader, config.options)
         audio, report = config.build().in_memory(reader, on_frames)
     for line in report.warnings:
         warnings.warn(line, AudioSRWarning, stacklevel=3)
     return Result(audio, report.rate_out, report)
-
-
-@contextmanager
-def _errors_of(name: str) -> Iterator[None]:
-    """Turn what the operating system refuses, memory included, into AudioSRErrors, as the command does."""
-    try:
-        with explain_out_of_memory(name):
-            yield
-    except OSError as error:
-        raise error_of_system(error) from error

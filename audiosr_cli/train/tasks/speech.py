@@ -1,0 +1,118 @@
+"""Training of one output for all speech and another one for the rest: noise, in its mixture with speakers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from audiosr_cli.dsp.metrics import si_sdr
+from audiosr_cli.errors import UsageError
+from audiosr_cli.models import Model, ModelSpec
+from audiosr_cli.train import mixing
+from audiosr_cli.train.checks import positive, within
+from audiosr_cli.train.gan import AdversarialConfig
+from audiosr_cli.train.heads import Heads
+from audiosr_cli.train.losses import METRICS, pairwise_metric
+from audiosr_cli.train.mixing import Mixing
+from audiosr_cli.train.pairs import PairDifficulty
+from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.tasks.acoustics import noise_and_rirs
+from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, Recordings
+from audiosr_cli.train.tasks.valid_sets import clip_length, render_set, separate_mixtures
+
+# The metric of each output is clamped here, in dB, so that clear speech does not outweigh a rest that is not silent.
+_BEST_DB = 30.0
+
+
+@dataclass(frozen=True)
+class SpeechAndRest:
+    """Mixtures of speakers and noise; the outputs have a fixed order: all speech, and what remains of the mixture.
+
+    In a room the speech is reverberant. With ``--init``, a separator of speakers starts with the sum of its speakers as
+    its first output.
+
+    Attributes:
+        batch_size: Mixtures in the batch of each process.
+        crop_s: Length of a mixture in seconds.
+        speakers: Speakers of a mixture.
+        loss: One of losses.METRICS, averaged over the two outputs.
+    """
+
+    spec: ModelSpec
+    batch_size: int
+    crop_s: float
+    speakers: int = 1
+    mixing: Mixing = field(default_factory=Mixing)
+    loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
+    metric: str = "SI-SDRi of speech in noise (dB)"
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "crop_s")
+        within(self, 1, 8, "speakers")
+        if self.spec.sources != 2:
+            raise UsageError(
+                f"[model] sources = {self.spec.sources}: must be 2 for the task speech-and-rest, which has two outputs"
+            )
+        if not self.mixing.noise_prob:
+            raise UsageError(
+                "[task.mixing] noise_prob = 0: must be above 0 for the task speech-and-rest, whose second output is "
+                "the noise"
+            )
+
+    @property
+    def adversarial(self) -> AdversarialConfig | None:
+        """None: no discriminators."""
+        return None
+
+    @property
+    def joint_model(self) -> Model | None:
+        """None: no second network."""
+        return None
+
+    @property
+    def difficulty(self) -> PairDifficulty | None:
+        """None: speakers are drawn at random."""
+        return None
+
+    def heads(self, model: Model) -> Heads | None:
+        """Return None: no auxiliary heads."""
+        del model
+        return None
+
+    def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
+        """Make mixtures (B, 1, T) and targets (B, 2, T'), without the network's context."""
+        length, context, train = round(self.crop_s * self.spec.in_rate), self.spec.context, recordings.train
+        noise, rirs = noise_and_rirs(self.mixing, recordings, self.spec)
+        params = mixing.draw(
+            self.mixing, train, self.speakers, self.batch_size * ranks.world, length, generator, noise, rirs
+        )
+        mix, sources = mixing.render(ranks.share(params, self.batch_size), train, length, ranks.device, noise, rirs)
+        speech = sources.sum(1)
+        target = torch.stack([speech, mix - speech], 1)
+        return {"input": mix.unsqueeze(1), "target": target[..., context : length - context]}
+
+    def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
+        """Compute the negative metric of both outputs, in dB."""
+        estimate, target = forward(batch["input"]).flatten(2), batch["target"]  # (B, 2, T) both
+        metric = pairwise_metric(estimate, target, METRICS[self.loss]).diagonal(dim1=1, dim2=2)  # (B, 2)
+        loss = -metric.clamp_max(_BEST_DB).mean()
+        return Losses({self.loss: loss}, estimate.flatten(0, 1), target.flatten(0, 1))
+
+    def score(self, model: Model, recordings: Recordings) -> float:
+        """Compute the mean SI-SDR improvement of the speech over 24 fixed mixtures with noise, 5.12 s each.
+
+        Raises UsageError if there is no noise for validation.
+        """
+        if recordings.valid_noise is None:
+            raise UsageError("[data] valid_noise: is missing; the task speech-and-rest is scored on speech in noise")
+        device, length = next(model.parameters()).device, clip_length(model.spec)
+        mix, sources = render_set("noise", recordings.valid, self.speakers, length, device, recordings.valid_noise)
+        speech, estimate = sources.sum(1), separate_mixtures(model, mix)[:, 0]
+        return float((si_sdr(estimate, speech) - si_sdr(mix, speech)).mean())
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
+        """Return an empty dict: no further scores."""
+        del model, recordings
+        return {}
