@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ _FRAME_S = 0.043  # bins of 23 Hz
 _RANGE_DB = 100.0  # from the loudest bin of all recordings down to black
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A recording in a picture, or the part of it between two times in seconds."""
+
+    title: str
+    path: Path
+    start_s: float | None = None
+    end_s: float | None = None
+
+
 def check(path: Path, option: str = "--spectrogram") -> None:
     """Raise UsageError if no picture can be written to ``path``, the value of ``option``."""
     if path.suffix.lower() != ".png":
@@ -27,12 +38,16 @@ def check(path: Path, option: str = "--spectrogram") -> None:
         raise UsageError(f"{option} needs matplotlib; install it with: pip install 'audiosr-cli[picture]'") from error
 
 
-def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32], int, float]:
+def spectrogram(
+    path: Path, columns: int = _COLUMNS, start_s: float | None = None, end_s: float | None = None
+) -> tuple[NDArray[np.float32], int, float]:
     """Compute the spectrogram of a recording in constant memory, as the mean of its channels.
 
     Args:
         path: The recording.
         columns: Most columns of the result.
+        start_s: Where the part begins that is shown, in seconds; None for the beginning.
+        end_s: Where it ends, in seconds; None for the end.
 
     Returns:
         Levels (F, columns) in dB of full scale per Hz, the sample rate in Hz, and the duration in seconds.
@@ -41,8 +56,10 @@ def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32
         InputError: If the recording cannot be read.
     """
     with AudioReader(path) as reader:
+        reader.trim(start_s, end_s)
         frames = sum(block.shape[1] for block in reader.blocks())
     with AudioReader(path) as reader:
+        reader.trim(start_s, end_s)
         rate = reader.sample_rate
         size = 2 * max(8, round(_FRAME_S * rate / 2))
         steps = max(1, (frames - size) // (size // 2) + 1)
@@ -62,11 +79,11 @@ def spectrogram(path: Path, columns: int = _COLUMNS) -> tuple[NDArray[np.float32
     return (10 * np.log10(mean + 1e-20)).astype(np.float32), rate, frames / rate
 
 
-def draw(recordings: Sequence[tuple[str, Path]], target: Path) -> None:
+def draw(recordings: Sequence[Panel], target: Path) -> None:
     """Draw recordings as panels of one PNG, with the same axes and colours.
 
     Args:
-        recordings: Title and path of each.
+        recordings: From top to bottom.
         target: The PNG file, written atomically.
 
     Raises:
@@ -76,7 +93,7 @@ def draw(recordings: Sequence[tuple[str, Path]], target: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [(title, *spectrogram(path)) for title, path in recordings]
+    panels = [(one.title, *spectrogram(one.path, _COLUMNS, one.start_s, one.end_s)) for one in recordings]
     loudest = max(float(levels.max()) for _, levels, _, _ in panels)
     highest = max(rate for _, _, rate, _ in panels) / 2000
     figure = Figure(figsize=(11, 0.6 + 2.6 * len(panels)), layout="constrained")

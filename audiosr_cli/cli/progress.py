@@ -311,10 +311,11 @@ def has_table(shared: Shared, count: int) -> bool:
     return count > 1 and not shared.quiet and (terminal or shared.progress == "plain")
 
 
-def draw_spectrograms(outcome: Outcome, target: Path) -> None:
-    """Draw the spectrograms of a recording and of its outputs into the PNG ``target``."""
-    from audiosr_cli.audio import spectrogram
+def draw_spectrograms(outcome: Outcome, shared: Shared, target: Path) -> None:
+    """Draw the spectrograms of what was processed and of its outputs into the PNG ``target``."""
+    from audiosr_cli.audio.spectrogram import Panel, draw
 
     assert outcome.report is not None
-    source = [] if outcome.item.source == "-" else [outcome.item.source]
-    spectrogram.draw([(Path(name).name, Path(name)) for name in (*source, *outcome.report.outputs)], target)
+    source = Path(outcome.item.source)
+    panels = [] if outcome.item.source == "-" else [Panel(source.name, source, shared.start, shared.end)]
+    draw([*panels, *(Panel(Path(name).name, Path(name)) for name in outcome.report.outputs)], target)

@@ -203,7 +203,7 @@ def _run(
             for observer in observers:
                 observer.on_outcome(outcome)
             if shared.spectrogram is not None and outcome.report is not None:
-                progress.draw_spectrograms(outcome, Path(shared.spectrogram))
+                progress.draw_spectrograms(outcome, shared, Path(shared.spectrogram))
     summary.print(progress.has_table(shared, len(items)))
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from audiosr_cli.cli import values
 from audiosr_cli.cli.commands import expand
 from audiosr_cli.errors import UsageError
 
@@ -26,8 +27,14 @@ Configs = Annotated[
     ),
 ]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", rich_help_panel=MODEL, help="Where to train; auto uses CUDA if it is available."),
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|cuda:N",
+        parser=values.parse_device,
+        rich_help_panel=MODEL,
+        help="Where to train; auto uses CUDA if it is available. cuda:1 is the second GPU.",
+    ),
 ]
 BatchSize = Annotated[
     str,

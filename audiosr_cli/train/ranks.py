@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from audiosr_cli.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -70,12 +72,20 @@ class Ranks:
 
 @contextmanager
 def join(device: str) -> Iterator[Ranks]:
-    """Join the processes of this run, as torchrun's environment variables describe; NCCL on CUDA, gloo on CPUs."""
+    """Join the processes of this run, as torchrun's environment variables describe; NCCL on CUDA, gloo on CPUs.
+
+    Raises:
+        UsageError: If there are several processes, and ``device`` is one GPU for all of them.
+    """
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     place = torch.device("cuda", local) if device == "cuda" else torch.device(device)
     if world == 1:
+        if ":" in device:
+            torch.cuda.set_device(place)
         yield Ranks(0, 1, place)
         return
+    if ":" in device:
+        raise UsageError(f"--device {device}: each of the {world} processes has a GPU of its own; use --device cuda")
     extra: dict[str, Any] = {}
     if place.type == "cuda":
         torch.cuda.set_device(place)

@@ -23,6 +23,14 @@ def test_a_tone_is_a_line_at_its_frequency(tmp_path: Path) -> None:
     assert np.all(np.abs(loudest - 3000) < 30)
 
 
+def test_a_part_is_shown_alone(tmp_path: Path) -> None:
+    wave = np.concatenate([tone(24000, hz, 48000)[0] for hz in (1000, 3000, 9000)])
+    soundfile.write(tmp_path / "a.wav", wave, 48000)
+    levels, _, seconds = spectrogram.spectrogram(tmp_path / "a.wav", start_s=0.5, end_s=1.0)
+    assert seconds == 0.5
+    assert np.all(np.abs(levels.argmax(0) * 24000 / (len(levels) - 1) - 3000) < 30)
+
+
 @pytest.mark.parametrize("frames", [0, 1, 100, 48000])
 def test_short_recordings_have_fewer_columns(tmp_path: Path, frames: int) -> None:
     path = tmp_path / "a.wav"
@@ -38,7 +46,8 @@ def test_draw_writes_a_png(tmp_path: Path) -> None:
     for name, rate in (("in", 8000), ("out", 48000)):
         soundfile.write(tmp_path / f"{name}.wav", tone(rate, 1000, rate)[0], rate)
     target = tmp_path / "p.png"
-    spectrogram.draw([("in", tmp_path / "in.wav"), ("out", tmp_path / "out.wav")], target)
+    panels = [spectrogram.Panel(name, tmp_path / f"{name}.wav") for name in ("in", "out")]
+    spectrogram.draw(panels, target)
     assert target.read_bytes()[:4] == b"\x89PNG"
 
 

@@ -19,8 +19,9 @@ from corpora import RUN
 from ddp_gradients import gradients
 
 from audiosr_cli.checkpoints import store
+from audiosr_cli.errors import UsageError
 from audiosr_cli.train import checkpoint
-from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.ranks import Ranks, join
 
 Launch = Callable[..., tuple[str, str]]
 TOLERANCE = 1e-2  # of the largest entry: losses of logarithms make 1e-3 of rounding, a wrong mean is a factor
@@ -84,3 +85,12 @@ def test_the_command_trains_in_two_processes(launch: Launch, speakers: Path) -> 
     assert state["step"] == 12
     assert abs(state["audio_s"] - 12 * 2 * 0.256) < 1e-6
     assert store.load_model(str(out / "tiny.safetensors")).spec.name == "tiny"
+
+
+def test_one_gpu_for_several_processes_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(UsageError, match=r"--device cuda:1: each of the 2 processes .* use --device cuda"),
+        join("cuda:1"),
+    ):
+        pass
