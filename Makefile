@@ -11,7 +11,7 @@ THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/,$(addsuffix .p
     test_adding_a_model test_docs test_doctor cli/test_main cli/test_bench bench/test_memory bench/test_quality bench/test_speed \
     batch/test_processes batch/test_ray streaming/test_recording streaming/test_stages runtime/test_memory \
     checkpoints/test_bundled_quality models/test_fused \
-    train/test_batch_size train/test_joint train/test_kit train/test_ranks train/test_run train/test_session))
+    train/test_batch_size train/test_config train/test_joint train/test_kit train/test_ranks train/test_run train/test_session))
 THOROUGH += tests/docs/test_commands.py
 
 .PHONY: demo test test-all test-isa quick lint docs reference setup clean

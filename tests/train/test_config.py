@@ -88,7 +88,11 @@ def test_the_page_on_data_names_every_field() -> None:
         (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
         (("[loop]", "[loops]"), UsageError, "unknown section"),
         (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, audiosr, band_masks"),
-        (('name = "separate"', 'name = "x"'), UsageError, "known: audiosr, embed, separate, separate-sr, upsample"),
+        (
+            ('name = "separate"', 'name = "x"'),
+            UsageError,
+            "known: audiosr, embed, separate, separate-sr, speech-and-rest, upsample",
+        ),
         (("batch_size = 2", ""), UsageError, "the key 'batch_size' is missing"),
         (("batch_size = 2", "batch_size = 2.5"), UsageError, "expected an integer"),
         (("level_db = [0.0, 0.0]", "level_db = [0.0]"), UsageError, "expected 2 values"),
