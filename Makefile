@@ -9,7 +9,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # What `make quick` leaves out: tests that start the command again and again, and whole trainings.
 THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/,$(addsuffix .py, \
     test_adding_a_model test_docs test_doctor cli/test_main cli/test_bench bench/test_memory bench/test_quality bench/test_speed \
-    batch/test_processes batch/test_ray streaming/test_recording runtime/test_memory checkpoints/test_bundled_quality \
+    batch/test_processes batch/test_ray streaming/test_recording streaming/test_stages runtime/test_memory \
+    checkpoints/test_bundled_quality models/test_fused \
     train/test_batch_size train/test_joint train/test_kit train/test_ranks train/test_run train/test_session))
 THOROUGH += tests/docs/test_commands.py
 

@@ -95,7 +95,9 @@ def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
     """Open a recording whose format holds one stream of sound; None if it is of another."""
     if head[:4] in MAGIC and (head[8:12] == b"WAVE" or len(head) < 12):
         try:
-            return WavDecoder(source, source.name)
+            decoder = WavDecoder(source, source.name)
+            source.commit()
+            return decoder
         except CodecError as error:
             source.rewind()
             return SoundFileDecoder(source.file(), source.name) if error.codec in (6, 7) else None

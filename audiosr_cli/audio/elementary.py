@@ -221,12 +221,22 @@ class FrameReader:
             if not self._have(header.size + _HEADER_BYTES):
                 return True
             following = self._header(header.size)
-            return (following is not None and following.kind == header.kind) or self._ends_cleanly(header.size)
+            return (following is not None and following.kind == header.kind) or self._ends_cleanly(header)
         return False
 
-    def _ends_cleanly(self, offset: int) -> bool:
-        """Return whether a tag, or zeros up to the end, follow."""
-        return self._tag_size(offset) > 0 or not any(self._buffer[self._at + offset : self._at + offset + 64])
+    def _ends_cleanly(self, header: Header) -> bool:
+        """Return whether a tag or zeros follow the frame here, or nothing that looks like another up to the end."""
+        start = self._at + header.size
+        if self._tag_size(header.size) > 0 or not any(self._buffer[start : start + 64]):
+            return True
+        if self._have(header.size + _READ_BYTES):
+            return False
+        start = self._at + header.size
+        parsed = (
+            parse_header(self._buffer[at.start() : at.start() + _HEADER_BYTES])
+            for at in _SYNC.finditer(self._buffer, start)
+        )
+        return not any(following is not None and following.continues(header) for following in parsed)
 
     def _junk(self) -> int:
         """Return the number of bytes up to the next place where a frame or a tag may start, at least one."""

@@ -224,7 +224,7 @@ def _reason(source: ByteInput, error: Exception) -> str:
 
 
 def _refuse(url: str, *_: object) -> Any:
-    raise PermissionError(f"{url}: a recording must not open other files")
+    raise ValueError(f"{url}: a recording must not open other files")
 
 
 def choose_stream(container: InputContainer, name: str, number: int | None) -> tuple[AudioStream, str]:

@@ -168,6 +168,8 @@ class MediaEncoder:
         output_format = self._format
         stream: Any = self._container.add_stream(self._codec, rate=output_format.sample_rate)
         layout, discrete = _layout(self._codec, output_format.channels, metadata.channel_mask)
+        if output_format.channels > 2 and metadata.channel_mask and layout in _LAYOUTS:
+            self.notes.append(f"{self._name}: {output_format.container} files cannot hold these speaker positions")
         if discrete:
             stream.codec_context.options["mapping_family"] = _OPUS_DISCRETE
         stream.codec_context.layout = layout

@@ -115,6 +115,8 @@ class FrameDecoder:
         if not self._joined and self._tag.frames is not None and self._count < self._tag.frames - _COUNT_TOLERANCE:
             promised = (self._tag.frames * self._samples - self._tag.delay - self._tag.padding) / self.sample_rate
             return [f"{self.name}: ends after {at} of the {promised:.1f} s in its header"]
+        if not self._joined and self._tag.frames is not None and self._count >= self._tag.frames:
+            return []  # all is there, whatever follows
         if self._frames.cut:
             return [f"{self.name}: ends within a frame, after {at}; the end of the file is missing"]
         if self._whole and self._frames.trailing > _TRAILING_FRAMES * self._bytes / self._whole:

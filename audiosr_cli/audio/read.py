@@ -22,12 +22,13 @@ from audiosr_cli.audio.wav import RATES
 
 __all__ = ["SUFFIXES", "AudioReader", "EncodedBytes", "EncodedSource", "codecs", "read_channels", "read_mono"]
 
-# The names under which readable recordings are found in folders; what is in them is decided by their content.
+# The names under which readable recordings are found in folders; their content decides what is in them. Names that are
+# more often those of other files (.ts, .sln) are left out: such recordings are read if they are given by name.
 _NAMES = """
     wav wave rf64 bw64 w64 bwf flac aif aiff aiff aifc au snd caf
     mp3 mp2 mp1 mpga aac adts m4a m4b m4r mp4 m4v mov 3gp 3g2 mkv mka webm ogg oga ogx ogv opus spx
     wma asf wmv amr awb ape wv tta tak mpc ac3 eac3 dts mlp thd dsf dff oma aa3 shn gsm g722 722 g726
-    avi flv mpg mpeg vob ts m2ts mts mxf nut sph nist voc ra rm qcp sln ircam
+    avi flv mpg mpeg vob m2ts mts mxf sph nist voc ra rm qcp ircam
 """
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 BLOCK = 1 << 16  # frames a block

@@ -13,11 +13,8 @@ from audiosr_cli.audio.provenance import provenance_of
 from audiosr_cli.audio.read import SUFFIXES
 from audiosr_cli.errors import InputError
 from audiosr_cli.files.fingerprint import absolute
+from audiosr_cli.files.hidden import is_hidden
 
-# What systems put beside the files of a user, and hide: macOS in archives, Windows, Synology and QNAP, Linux.
-_SYSTEM_NAMES = frozenset(
-    ("__macosx", "$recycle.bin", "system volume information", "@eadir", "#recycle", "@recycle", "lost+found")
-)
 HIDDEN, OUTPUTS, NO_SUFFIX = "hidden", "outputs of audiosr", "without a suffix"
 _MAX_KINDS = 10  # of files, in one line
 _READERS = 8  # threads that look for provenance tags
@@ -119,11 +116,6 @@ def kind_of(path: str | Path) -> str:
     return Path(path).suffix.lower() or NO_SUFFIX
 
 
-def is_system_name(path: str | Path) -> bool:
-    """Check whether a folder is one of those that systems create, such as ``__MACOSX``."""
-    return Path(path).name.casefold() in _SYSTEM_NAMES
-
-
 def _walk(folder: Path, counts: Counter[str], parents: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """Yield the files below ``folder`` that may be recordings, and count the others."""
     try:
@@ -136,7 +128,7 @@ def _walk(folder: Path, counts: Counter[str], parents: frozenset[tuple[int, int]
     if inode in parents:
         raise InputError(f"{folder}: a symlink leads back to a folder above it; remove it, or name the files you want")
     for entry in entries:
-        if entry.name.startswith(".") or is_system_name(entry.name):
+        if is_hidden(entry.name):
             counts[HIDDEN] += 1
         elif _is_folder(entry):
             yield from _walk(folder / entry.name, counts, parents | {inode})

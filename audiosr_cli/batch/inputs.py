@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiosr_cli.batch.folders import HIDDEN, OUTPUTS, FolderWalk, is_recording, is_system_name, kind_of
+from audiosr_cli.batch.folders import HIDDEN, OUTPUTS, FolderWalk, is_recording, kind_of
 from audiosr_cli.errors import InputError, UsageError
+from audiosr_cli.files.hidden import is_system_name
 
 
 @dataclass(frozen=True)

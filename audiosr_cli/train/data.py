@@ -18,6 +18,7 @@ import torch
 from audiosr_cli.audio.read import SUFFIXES, read_mono
 from audiosr_cli.errors import InputError, OutputError, TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path
+from audiosr_cli.files.hidden import is_hidden
 from audiosr_cli.train.corpus import Corpus
 
 # Share of the Nyquist frequency up to which common resamplers pass content unchanged.
@@ -163,12 +164,14 @@ def _usable(
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """List all audio files below ``folder``, following links to other folders, each of those once."""
+    """List all audio files below ``folder`` but hidden ones, following links to other folders, each of those once."""
     files, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen]  # noqa: PTH118
-        files += [Path(place, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
+        folders[:] = [
+            name for name in folders if not is_hidden(name) and os.path.realpath(Path(place, name)) not in seen
+        ]
+        files += [Path(place, name) for name in names if Path(name).suffix.lower() in SUFFIXES and not is_hidden(name)]
     return sorted(path for path in files if path.is_file())
 
 

@@ -106,6 +106,16 @@ def test_known_speaker_positions_are_written(container: str, mask: int, layout: 
     assert name == layout or (container, layout) == ("opus", "5.0")
 
 
+def test_speaker_positions_without_a_name_in_a_codec_are_left_out_and_said(tmp_path: Path) -> None:
+    for container, mask in (("m4a", 0x603), ("opus", 0x37)):
+        path = tmp_path / f"a.{container}"
+        channels = mask.bit_count()
+        metadata = Metadata(channel_mask=mask)
+        notes = write(path, choose_format(container, None, "", 48000, channels), noise(4000, channels), metadata)
+        assert notes == [f"{path}: {container} files cannot hold these speaker positions"]
+        assert read(path).shape == (channels, 4000)
+
+
 @pytest.mark.parametrize("container", LOSSY)
 def test_default_bitrates_keep_the_band_to_18_khz(container: str, tmp_path: Path) -> None:
     wave = noise(48000) * 0.3
@@ -128,7 +138,7 @@ def test_bitrate_sets_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["mjpeg", "png"])
 @pytest.mark.parametrize("container", ["flac", *LOSSY])
 def test_tags_and_cover_art_are_written(container: str, codec: str, tmp_path: Path) -> None:
-    path, cover = tmp_path / f"a.{container}", picture(codec, 200, 100)  # more than one page of an Ogg file
+    path, cover = tmp_path / f"a.{container}", picture(codec, 300, 200)  # more than a page of an Ogg file
     output_format = choose_format(container, None, "PCM_16" if container == "flac" else "", 48000, 1)
     notes = write(path, output_format, noise(9000), Metadata(tags=TAGS, cover=cover))
     tags, found = tags_of(path)

@@ -131,9 +131,14 @@ def cut(content: bytes) -> bytes:
         (lambda content: content + b"\x11" * 900, "are no frames and are lost"),
     ],
 )
-def test_a_missing_end_is_told(change: Callable[[bytes], bytes], message: str, mp3: bytes) -> None:
-    reader, _ = read(change(mp3))
+def test_a_missing_end_is_told(change: Callable[[bytes], bytes], message: str, mp3: bytes, bare: bytes) -> None:
+    reader, _ = read(change(mp3 if "header" in message else bare))
     assert message in reader.warnings[0]
+
+
+def test_what_follows_all_frames_that_the_tag_counts_is_no_damage(mp3: bytes) -> None:
+    reader, wave = read(mp3 + b"\x11" * 1100)
+    assert (reader.warnings, wave.shape) == ([], (1, 3 * RATE))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
 
 RATE = 48000
+FORCED = 0x40  # AV_DISPOSITION_FORCED
 MATROSKA_S = 0.0006  # its times are rounded to milliseconds
 
 
@@ -91,6 +92,21 @@ def test_clocks_of_broadcasts_start_at_zero(tmp_path: Path) -> None:
     assert [packet[2:] for packet in after] == [packet[2:] for packet in before]
     np.testing.assert_allclose([p[0] for p in after], [p[0] - start_s for p in before], atol=0.001)
     assert click_s(tmp_path / "b.mp4") == pytest.approx(click_s(source) - start_s, abs=0.002)
+
+
+def test_sound_whose_first_packets_are_damaged_starts_where_it_should(tmp_path: Path) -> None:
+    """The reader yields silence for them."""
+    make_video(tmp_path / "a.mp4", sound_at_s=0.2)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    start_s = VideoSource(tmp_path / "a.mp4").start_s
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.size][:4]
+    for packet in packets:
+        assert packet.pos is not None
+        data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    (tmp_path / "b.mp4").write_bytes(data)
+    assert decode(tmp_path / "a.mp4")[1] == pytest.approx(start_s)
+    assert VideoSource(tmp_path / "b.mp4").start_s == pytest.approx(start_s, abs=0.001)
 
 
 def test_pictures_before_and_behind_damage_are_kept(tmp_path: Path) -> None:
@@ -178,6 +194,7 @@ def make_rich_video(path: Path) -> None:
         sounds[1].metadata["language"] = "fra"
         subtitles: Any = output.add_mux_stream("subrip")
         subtitles.metadata["language"] = "eng"
+        subtitles.disposition = FORCED
         output.add_attachment("a.ttf", "font/ttf", b"a font")
         milli = Fraction(1, 1000)
         parts: list[Any] = [
@@ -203,7 +220,8 @@ def test_what_fits_is_kept_and_the_rest_is_said_once(tmp_path: Path) -> None:
     source = tmp_path / "a.mkv"
     make_rich_video(source)
     assert replace_sound(source, tmp_path / "b.mkv") == [f"{source}: mkv output is without stream 2 (aac audio, fra)"]
-    assert [kind for kind, _ in streams_of(tmp_path / "b.mkv")] == ["video", "subtitle", "audio", "attachment"]
+    kept = [("video", None), ("subtitle", "eng"), ("audio", None), ("attachment", None)]
+    assert streams_of(tmp_path / "b.mkv") == kept
     assert replace_sound(source, tmp_path / "b.mp4") == [
         f"{source}: mp4 output is without stream 2 (aac audio, fra), stream 3 (subrip subtitle, eng), "
         "stream 4 (attachment)"
@@ -215,6 +233,8 @@ def test_what_fits_is_kept_and_the_rest_is_said_once(tmp_path: Path) -> None:
             ]
             assert chapters == [(0.0, "Part 0"), (0.4, "Part 1")]
     with av.open(str(tmp_path / "b.mkv")) as file:
+        assert int(file.streams.subtitles[0].disposition) == FORCED
+        assert file.streams[3].data == b"a font"  # type: ignore[attr-defined]
         (line,) = [packet for packet in file.demux(subtitles=0) if packet.size]
         assert (bytes(line), float(line.pts * line.time_base)) == (b"Hello", pytest.approx(0.3, abs=0.03))
 

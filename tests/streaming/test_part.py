@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
-import audiosr_cli
+from audiosr_cli.api.processing import separate, separate_sr, upsample
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.pipelines import SeparateOptions, UpsampleOptions
 from audiosr_cli.streaming.options import Options
@@ -30,7 +30,7 @@ def wave() -> np.ndarray:
     return np.concatenate([noise(FIRST, 2), tone(4_000, 400, RATE, 2), noise(1_000, 2)], axis=1)
 
 
-@pytest.mark.parametrize("function", [audiosr_cli.separate, audiosr_cli.upsample, audiosr_cli.separate_sr])
+@pytest.mark.parametrize("function", [separate, upsample, separate_sr])
 def test_a_part_gives_what_a_recording_of_the_part_gives(function: Any, wave: np.ndarray) -> None:
     part = function(wave, RATE, start_s=START_S, end_s=END_S)
     alone = function(wave[:, FIRST:LAST], RATE)
@@ -42,9 +42,9 @@ def test_a_part_gives_what_a_recording_of_the_part_gives(function: Any, wave: np
 def test_files_give_what_arrays_give(wave: np.ndarray, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", wave.T, RATE, "FLOAT")
     options = Options(start_s=START_S, end_s=END_S)
-    upsample = UpsampleOptions(44100, "spectral_bwe").pipeline(options)
-    report = upsample.write(tmp_path / "a.wav", [tmp_path / "b.wav"])
-    expected = audiosr_cli.upsample(wave, RATE, rate=44100, start_s=START_S, end_s=END_S, precision="float32")
+    pipeline = UpsampleOptions(44100, "spectral_bwe").pipeline(options)
+    report = pipeline.write(tmp_path / "a.wav", [tmp_path / "b.wav"])
+    expected = upsample(wave, RATE, rate=44100, start_s=START_S, end_s=END_S, precision="float32")
     written, rate = soundfile.read(tmp_path / "b.wav", dtype="float32")
     assert (rate, report.cutoff_hz) == (44100, expected.report.cutoff_hz)
     assert np.array_equal(written.T, expected.audio)
@@ -85,10 +85,10 @@ def test_a_start_behind_the_end_leaves_no_output(wave: np.ndarray, tmp_path: Pat
 
 
 def test_an_end_behind_the_end_is_a_note(wave: np.ndarray) -> None:
-    report = audiosr_cli.upsample(wave, RATE, model="none", start_s=0.2, end_s=60.0).report
+    report = upsample(wave, RATE, model="none", start_s=0.2, end_s=60.0).report
     assert "the array: ends at 0.688 s, before --end 60 s" in report.notes
     assert report.frames_in == wave.shape[1] - RATE // 5
-    exact = audiosr_cli.upsample(wave, RATE, model="none", end_s=wave.shape[1] / RATE).report
+    exact = upsample(wave, RATE, model="none", end_s=wave.shape[1] / RATE).report
     assert not [note for note in exact.notes if "--end" in note]
 
 
@@ -106,19 +106,19 @@ def test_an_end_behind_the_end_is_a_note(wave: np.ndarray) -> None:
 )
 def test_impossible_times_are_usage_errors(times: dict[str, Any], message: str, wave: np.ndarray) -> None:
     with pytest.raises(UsageError, match=message):
-        audiosr_cli.upsample(wave, RATE, **times)
+        upsample(wave, RATE, **times)
 
 
 def test_positions_in_errors_are_those_of_the_recording(wave: np.ndarray) -> None:
     wave[1, FIRST + 100] = np.nan
     with pytest.raises(InputError, match=f"sample {FIRST + 100} "):
-        audiosr_cli.upsample(wave, RATE, model="none", start_s=START_S)
-    assert audiosr_cli.upsample(wave, RATE, model="none", end_s=START_S).report.frames_in == FIRST
+        upsample(wave, RATE, model="none", start_s=START_S)
+    assert upsample(wave, RATE, model="none", end_s=START_S).report.frames_in == FIRST
 
 
 def test_progress_counts_the_part(wave: np.ndarray) -> None:
     calls: list[tuple[float, float | None]] = []
-    audiosr_cli.upsample(wave, RATE, model="none", start_s=0.2, end_s=0.6, progress=lambda *call: calls.append(call))
+    upsample(wave, RATE, model="none", start_s=0.2, end_s=0.6, progress=lambda *call: calls.append(call))
     assert calls[-1] == (0.4, 0.4)
 
 

@@ -154,6 +154,13 @@ def test_linked_folders_are_read_once(speakers: Path) -> None:
     assert len(corpus.names) == 2
 
 
+def test_hidden_files_are_not_read(tmp_path: Path) -> None:
+    for name in ("a.wav", "._a.wav", ".trash/b.wav", "__MACOSX/c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert data.audio_files(tmp_path) == [tmp_path / "a.wav"]
+
+
 def test_damaged_files_are_named_and_used_as_far_as_they_go(speakers: Path) -> None:
     path = speakers / "train" / "a" / "0.wav"
     soundfile.write(path, noise(16000)[0], 16000)
