@@ -49,6 +49,7 @@ def everything(sample_rate: int = 48000, channel_mask: int = LEFT | RIGHT | CENT
             "artist": "A",
             "album_artist": "AA",
             "comment": "one\ntwo",
+            "date": "2024",
             "track": "3",
             "mood": "x",
         },

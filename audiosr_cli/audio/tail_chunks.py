@@ -57,8 +57,8 @@ def _append_aiff(file: BinaryIO, metadata: Metadata, channels: int) -> None:
     id3 = write_id3(_texts(metadata), metadata.cover)
     if id3:
         chunks.append(_aiff_chunk(b"ID3 ", id3))
-    end = file.seek(0, os.SEEK_END)
-    file.write(bytes(end % 2) + b"".join(chunks))
+    file.seek(0, os.SEEK_END)  # libsndfile has padded the samples
+    file.write(b"".join(chunks))
     size = file.tell() - 8
     file.seek(4)
     file.write(struct.pack(">I", min(size, 0xFFFFFFFF)))

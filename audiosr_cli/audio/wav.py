@@ -121,7 +121,7 @@ def w64_header(wav_format: WavFormat, frames: int | None, chunks: bytes = b"") -
     """Build the header of a Sony Wave64 file, as `header` does; sizes are never open, 0 stands for that."""
     fmt = w64_chunk(W64_FMT, _format_body(wav_format))
     data = 24 + (frames or 0) * wav_format.frame_bytes
-    total = 40 + len(fmt) + len(chunks) + data
+    total = 40 + len(fmt) + len(chunks) + data + -data % 8
     head = W64_RIFF + struct.pack("<Q", total) + W64_WAVE + fmt + chunks
     return head + W64_DATA + struct.pack("<Q", data)
 
@@ -163,6 +163,7 @@ class WavWriter:
         assert not wav_format.big_endian and (wav_format.is_float or wav_format.bits in (16, 24, 32))
         self.stream, self.format, self.seekable, self.frames = stream, wav_format, seekable, 0
         self._chunks, self._make_header = chunks, make_header
+        self._alignment = 8 if make_header is w64_header else 2  # bytes
         stream.write(make_header(wav_format, 0 if seekable else None, chunks))
 
     def write(self, samples: NDArray[np.float32] | NDArray[np.int32]) -> None:
@@ -171,10 +172,9 @@ class WavWriter:
         self.frames += samples.shape[1]
 
     def close(self) -> None:
-        """Pad to an even size and write the sizes into the header; the stream stays open."""
+        """Pad the last chunk and write the sizes into the header; the stream stays open."""
         if self.seekable:
-            if self.frames * self.format.frame_bytes % 2:
-                self.stream.write(b"\0")
+            self.stream.write(bytes(-self.frames * self.format.frame_bytes % self._alignment))
             self.stream.seek(0)
             self.stream.write(self._make_header(self.format, self.frames, self._chunks))
         self.stream.flush()

@@ -46,9 +46,10 @@ def test_a_broadcast_chunk_that_is_cut_stays(body: bytes) -> None:
 
 
 def test_the_coding_history_grows_by_a_line() -> None:
-    padded = bext(0, history=b"A=PCM,F=16000\r\n\0\0\0")
-    history = broadcast.add_coding_history(padded, 48000, 24, 2, "tool 1")[602:]
-    assert history == b"A=PCM,F=16000\r\nA=PCM,F=48000,W=24,M=stereo,T=tool 1\r\n"
+    for end in (b"\r\n\0\0\0", b"\r\n", b"\0", b""):
+        chunk = bext(0, history=b"A=PCM,F=16000" + end)
+        history = broadcast.add_coding_history(chunk, 48000, 24, 2, "tool 1")[602:]
+        assert history == b"A=PCM,F=16000\r\nA=PCM,F=48000,W=24,M=stereo,T=tool 1\r\n"
 
 
 IXML = """<?xml version="1.0"?><BWFXML><SPEED><FILE_SAMPLE_RATE>16000</FILE_SAMPLE_RATE>
