@@ -152,3 +152,11 @@ def test_a_pipe_gets_the_metadata_before_the_samples(tmp_path: Path, monkeypatch
     assert soundfile.info(tmp_path / "a.wav").frames == 3 * soundfile.info(CASES / "bwf.wav").frames
     size = 2 * soundfile.info(tmp_path / "a.wav").frames
     assert output.getvalue()[-size - 8 :] == b"data" + b"\xff" * 4 + (tmp_path / "a.wav").read_bytes()[-size:]
+
+
+def test_a_part_keeps_its_place_in_time(tmp_path: Path) -> None:
+    pipeline(Options(start_s=0.5, end_s=2.0)).write(CASES / "bwf.wav", [tmp_path / "a.wav"])
+    part = read_metadata(tmp_path / "a.wav")
+    assert broadcast.time_reference(part.bext or b"") == 3 * (576_000_000 + 8000)
+    assert part.markers == (Marker(0.5),)
+    assert (provenance_of(tmp_path / "a.wav") or {})["options"] == {"rate": 48000, "start_s": 0.5, "end_s": 2.0}
