@@ -6,8 +6,8 @@ import struct
 import zlib
 from pathlib import Path
 
-from audiosr_cli.audio.metadata import Marker, Metadata
-from audiosr_cli.audio.provenance import provenance_text
+from audiosr_cli.audio.metadata.provenance import provenance_text
+from audiosr_cli.audio.metadata.types import Marker, Metadata
 
 CASES = Path(__file__).parent / "audio" / "cases"
 LEFT, RIGHT, CENTRE, LFE = 1, 2, 4, 8

@@ -21,8 +21,8 @@ import av
 import numpy as np
 import soundfile
 
+from audiosr_cli.audio.metadata.read import read_metadata
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.tags import read_metadata
 from audiosr_cli.audio.wav import WavFormat, encode, header
 from audiosr_cli.errors import InputError
 

@@ -11,12 +11,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.detect import open_decoder
-from audiosr_cli.audio.ogg import encoded_rate
+from audiosr_cli.audio.decoders.detect import open_decoder
+from audiosr_cli.audio.decoders.ogg import encoded_rate
+from audiosr_cli.audio.decoders.sndfile import codecs
+from audiosr_cli.audio.decoders.source import ByteSource, EncodedBytes, EncodedSource
+from audiosr_cli.audio.metadata.read import Metadata, read_metadata
 from audiosr_cli.audio.resample import Resampler
-from audiosr_cli.audio.sndfile import codecs
-from audiosr_cli.audio.source import ByteSource, EncodedBytes, EncodedSource
-from audiosr_cli.audio.tags import Metadata, read_metadata
 from audiosr_cli.audio.trim import Trim
 from audiosr_cli.audio.wav import RATES
 

@@ -13,13 +13,13 @@ from typing import BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.encoders.media import MediaEncoder, codec_of, has_encoder
+from audiosr_cli.audio.encoders.remux import VideoSource, has_video
+from audiosr_cli.audio.encoders.sndfile import SoundFileEncoder, can_write
 from audiosr_cli.audio.formats import BITS, FORMATS, VIDEO_CONTAINERS, OutputFormat
-from audiosr_cli.audio.media_write import MediaEncoder, codec_of, has_encoder
-from audiosr_cli.audio.metadata import Metadata
-from audiosr_cli.audio.remux import VideoSource, has_video
-from audiosr_cli.audio.riff import write_chunks, write_w64_chunks
-from audiosr_cli.audio.sound_write import SoundFileEncoder, can_write
-from audiosr_cli.audio.tail_chunks import append_metadata
+from audiosr_cli.audio.metadata.riff import write_chunks, write_w64_chunks
+from audiosr_cli.audio.metadata.tail_chunks import append_metadata
+from audiosr_cli.audio.metadata.types import Metadata
 from audiosr_cli.audio.wav import WavFormat, WavWriter, header, w64_header
 from audiosr_cli.errors import OutputError, SampleError
 from audiosr_cli.files.atomic import flush, place, temporary

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from audiosr_cli.audio.provenance import provenance_of
+from audiosr_cli.audio.metadata.provenance import provenance_of
 from audiosr_cli.audio.read import SUFFIXES
 from audiosr_cli.errors import InputError
 from audiosr_cli.files.fingerprint import absolute

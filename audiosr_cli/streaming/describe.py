@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from audiosr_cli import __version__
-from audiosr_cli.audio.fitting import fit
 from audiosr_cli.audio.formats import OutputFormat
-from audiosr_cli.audio.metadata import Metadata
-from audiosr_cli.audio.provenance import TOOL, provenance_text
+from audiosr_cli.audio.metadata.fitting import fit
+from audiosr_cli.audio.metadata.provenance import TOOL, provenance_text
+from audiosr_cli.audio.metadata.types import Metadata
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.streaming.options import Options

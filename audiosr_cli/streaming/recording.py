@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
+from audiosr_cli.audio.encoders.remux import has_video
 from audiosr_cli.audio.formats import VIDEO_CONTAINERS, OutputFormat
-from audiosr_cli.audio.metadata import Metadata
+from audiosr_cli.audio.metadata.types import Metadata
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.remux import has_video
 from audiosr_cli.audio.trim import frame_range
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import InputError, UsageError

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from audiosr_cli.audio.encode import probe
+from audiosr_cli.audio.small_files import probe
 from audiosr_cli.checkpoints import catalogue, parts
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models import build

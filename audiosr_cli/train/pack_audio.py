@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.encode import OPUS_RATES, Codec, bandwidth, encode
 from audiosr_cli.audio.read import read_mono
+from audiosr_cli.audio.small_files import OPUS_RATES, Codec, bandwidth, encode
 from audiosr_cli.errors import InputError
 from audiosr_cli.files.atomic import atomic_path
 

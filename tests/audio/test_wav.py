@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from conftest import noise
 
+from audiosr_cli.audio.decoders.wav import CodecError, WavReader
 from audiosr_cli.audio.wav import WavFormat, WavWriter, encode, header
-from audiosr_cli.audio.wav_read import CodecError, WavReader
 from audiosr_cli.errors import InputError
 
 PCM = {"PCM_16": (16, False), "PCM_24": (24, False), "PCM_32": (32, False), "FLOAT": (32, True)}

@@ -15,7 +15,7 @@ import soundfile
 from conftest import noise
 from typer.testing import CliRunner, Result
 
-from audiosr_cli.audio.tags import provenance_of
+from audiosr_cli.audio.metadata.read import provenance_of
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import Outcome
 from audiosr_cli.cli import console, progress

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from audiosr_cli.audio.decoders.wav import WavReader
 from audiosr_cli.audio.wav import WavFormat, header
-from audiosr_cli.audio.wav_read import WavReader
 from audiosr_cli.cli import bench
 from audiosr_cli.cli.main import app
 from audiosr_cli.errors import AudioSRError, InputError

@@ -22,10 +22,10 @@ from conftest import HANG_S, noise, tone, until
 from hostile import ENVIRONMENT, RATE, audiosr, chunk, fmt, measured, need, riff, samples, sparse
 from running import COMMAND
 
+from audiosr_cli.audio.decoders.wav import WavReader
 from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.resample import resampled_length
 from audiosr_cli.audio.wav import WavFormat, header
-from audiosr_cli.audio.wav_read import WavReader
 from audiosr_cli.audio.write import Gate
 from audiosr_cli.errors import SampleError
 

@@ -15,9 +15,9 @@ import soundfile
 from conftest import noise
 from metadata_cases import CASES, CENTRE, LEFT, LFE, RIGHT, chunk, png, wav
 
-from audiosr_cli.audio import broadcast
-from audiosr_cli.audio.riff import write_chunks
-from audiosr_cli.audio.tags import Marker, Metadata, provenance_of, read_metadata
+from audiosr_cli.audio.metadata import broadcast
+from audiosr_cli.audio.metadata.read import Marker, Metadata, provenance_of, read_metadata
+from audiosr_cli.audio.metadata.riff import write_chunks
 from audiosr_cli.audio.wav import WavFormat, WavWriter
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, UpsampleOptions
 from audiosr_cli.streaming.options import Options

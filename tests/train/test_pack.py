@@ -16,7 +16,7 @@ import torch
 from conftest import SMALL, noise
 from typer.testing import CliRunner
 
-from audiosr_cli.audio.encode import encode, probe
+from audiosr_cli.audio.small_files import encode, probe
 from audiosr_cli.checkpoints import parts, store
 from audiosr_cli.cli.main import app
 from audiosr_cli.errors import ModelError, UsageError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiosr_cli.audio.encode import Codec, bandwidth, encode, probe
+from audiosr_cli.audio.small_files import Codec, bandwidth, encode, probe
 from audiosr_cli.train.pack_audio import LADDER, Source, codec_for, in_order
 
 

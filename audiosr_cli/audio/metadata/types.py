@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from audiosr_cli.audio import broadcast
+from audiosr_cli.audio.metadata import broadcast
 
 MAX_BYTES = 1 << 24  # of metadata that are read from one recording; more is ignored, and reported
 

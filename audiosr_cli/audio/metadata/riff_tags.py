@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from audiosr_cli.audio.metadata import Marker
-from audiosr_cli.audio.provenance import TAG
+from audiosr_cli.audio.metadata.provenance import TAG
+from audiosr_cli.audio.metadata.types import Marker
 
 # INFO's names of tags; of names that share an id, the last one is what is read.
 _INFO_IDS = {

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Container
 from typing import BinaryIO
 
-from audiosr_cli.audio.provenance import TAG, find_moov
+from audiosr_cli.audio.metadata.provenance import TAG, find_moov
 
 # Rare tags that FFmpeg writes, and what they are called in the file.
 _SLOTS = {"synopsis": b"ldes", "network": b"tvnn", "keywords": b"keyw", "lyrics": b"\xa9lyr"}

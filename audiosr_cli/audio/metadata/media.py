@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from audiosr_cli.audio import libav
-from audiosr_cli.audio.metadata import MAX_BYTES, Marker, Metadata
-from audiosr_cli.audio.provenance import TAG
+from audiosr_cli.audio.decoders import libav
+from audiosr_cli.audio.metadata.provenance import TAG
+from audiosr_cli.audio.metadata.types import MAX_BYTES, Marker, Metadata
 from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:

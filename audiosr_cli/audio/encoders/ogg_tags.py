@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
-from audiosr_cli.audio.disk_file import DiskFile
+from audiosr_cli.audio.encoders.disk_file import DiskFile
 
 _HEADER = struct.Struct("<4sBBqIIIB")  # magic, version, flags, granule, serial, sequence, checksum, segments
 _SERIAL = 1  # libsndfile draws a random one, by which two runs would differ

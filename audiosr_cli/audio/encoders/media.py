@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio import mp4_tags
-from audiosr_cli.audio.cover import Picture
-from audiosr_cli.audio.disk_file import DiskFile
+from audiosr_cli.audio.encoders.disk_file import DiskFile
+from audiosr_cli.audio.encoders.remux import VideoSource
 from audiosr_cli.audio.formats import BITS, OutputFormat, default_bitrate
-from audiosr_cli.audio.metadata import Marker, Metadata
-from audiosr_cli.audio.remux import VideoSource
+from audiosr_cli.audio.metadata import mp4_tags
+from audiosr_cli.audio.metadata.cover import Picture
+from audiosr_cli.audio.metadata.types import Marker, Metadata
 from audiosr_cli.errors import OutputError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""audio/ogg_write.py: the pages of an Ogg file with a long comment header."""
+"""audio/encoders/ogg_tags.py: the pages of an Ogg file with a long comment header."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from conftest import tone
 
 from audiosr_cli.audio.formats import OutputFormat
-from audiosr_cli.audio.metadata import Metadata
+from audiosr_cli.audio.metadata.types import Metadata
 from audiosr_cli.audio.write import AudioWriter
 
 

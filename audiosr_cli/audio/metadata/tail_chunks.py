@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from audiosr_cli.audio import mp4_tags
-from audiosr_cli.audio.id3 import write_id3
-from audiosr_cli.audio.metadata import MAX_BYTES, Marker, Metadata
-from audiosr_cli.audio.provenance import TAG
-from audiosr_cli.audio.riff_tags import decode_text
+from audiosr_cli.audio.metadata import mp4_tags
+from audiosr_cli.audio.metadata.id3 import write_id3
+from audiosr_cli.audio.metadata.provenance import TAG
+from audiosr_cli.audio.metadata.riff_tags import decode_text
+from audiosr_cli.audio.metadata.types import MAX_BYTES, Marker, Metadata
 
 _AIFF_TEXTS = {"title": b"NAME", "artist": b"AUTH", "copyright": b"(c) ", "comment": b"ANNO"}
 _CAF_KEYS = {"track": "track number", "date": "recorded date", "comment": "comments", "encoder": "encoding application"}

@@ -10,11 +10,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.cover import Picture
-from audiosr_cli.audio.disk_file import DiskFile
+from audiosr_cli.audio.encoders.disk_file import DiskFile
+from audiosr_cli.audio.encoders.ogg_tags import CommentWriter
 from audiosr_cli.audio.formats import BITS, OutputFormat
-from audiosr_cli.audio.metadata import Metadata
-from audiosr_cli.audio.ogg_write import CommentWriter
+from audiosr_cli.audio.metadata.cover import Picture
+from audiosr_cli.audio.metadata.types import Metadata
 from audiosr_cli.errors import OutputError
 
 _FRAMES = 1 << 16  # samples a write: one very long Vorbis write overflows libsndfile's stack

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from audiosr_cli.audio.conform import Piece, silence
-from audiosr_cli.audio.libav import (
+from audiosr_cli.audio.decoders.conform import Piece, silence
+from audiosr_cli.audio.decoders.libav import (
     ByteInput,
     choose_stream,
     decoder_options,
@@ -17,7 +17,7 @@ from audiosr_cli.audio.libav import (
     samples_of,
     subtype_of,
 )
-from audiosr_cli.audio.ogg import Link
+from audiosr_cli.audio.decoders.ogg import Link
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

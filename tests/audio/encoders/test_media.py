@@ -1,4 +1,4 @@
-"""audio/media_write.py and audio/sound_write.py: lengths, exactness, channels, tags and cover art of encoded files."""
+"""audio/encoders/: lengths, exactness, channels, tags and cover art of encoded files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import soundfile
 from conftest import noise, tone
 from media_files import decode, picture, tags_of
 
-from audiosr_cli.audio import media_write
-from audiosr_cli.audio.disk_file import DiskFile
+from audiosr_cli.audio.encoders import media as media_write
+from audiosr_cli.audio.encoders.disk_file import DiskFile
 from audiosr_cli.audio.formats import FORMATS, OutputFormat, choose_format
+from audiosr_cli.audio.metadata.read import Metadata
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.tags import Metadata
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
 

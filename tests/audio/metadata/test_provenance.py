@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from audiosr_cli.audio.provenance import provenance_text
-from audiosr_cli.audio.tags import provenance_of
+from audiosr_cli.audio.metadata.provenance import provenance_text
+from audiosr_cli.audio.metadata.read import provenance_of
 
 TEXT = provenance_text("1.2.3", "upsample", {"models": [], "speaker": "é"})
 TAG = {"tool": "audiosr", "version": "1.2.3", "command": "upsample", "models": [], "speaker": "é"}

@@ -13,12 +13,12 @@ import pytest
 import soundfile
 from metadata_cases import CASES, CENTRE, LEFT, LFE, RIGHT, bext, chunk, everything, png, wav
 
-from audiosr_cli.audio import metadata as metadata_module
-from audiosr_cli.audio.fitting import fit
 from audiosr_cli.audio.formats import FORMATS, OutputFormat
-from audiosr_cli.audio.id3 import write_id3
-from audiosr_cli.audio.metadata import Marker, Metadata
-from audiosr_cli.audio.tags import provenance_of, read_metadata
+from audiosr_cli.audio.metadata import types as metadata_module
+from audiosr_cli.audio.metadata.fitting import fit
+from audiosr_cli.audio.metadata.id3 import write_id3
+from audiosr_cli.audio.metadata.read import provenance_of, read_metadata
+from audiosr_cli.audio.metadata.types import Marker, Metadata
 from audiosr_cli.audio.write import AudioWriter
 
 RATE, FRAMES = 48000, 9600

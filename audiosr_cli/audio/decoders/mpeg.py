@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.conform import Conformer, DamageLog, Piece, silence
-from audiosr_cli.audio.elementary import FrameReader, InfoTag, parse_info
-from audiosr_cli.audio.libav import create_decoder, errors, make_packet, samples_of
+from audiosr_cli.audio.decoders.conform import Conformer, DamageLog, Piece, silence
+from audiosr_cli.audio.decoders.elementary import FrameReader, InfoTag, parse_info
+from audiosr_cli.audio.decoders.libav import create_decoder, errors, make_packet, samples_of
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 

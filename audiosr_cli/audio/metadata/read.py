@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from audiosr_cli.audio import riff
-from audiosr_cli.audio.media_tags import cleaned, read_media
-from audiosr_cli.audio.metadata import Marker, Metadata
-from audiosr_cli.audio.provenance import provenance_of
-from audiosr_cli.audio.tail_chunks import read_aiff_markers
+from audiosr_cli.audio.metadata import riff
+from audiosr_cli.audio.metadata.media import cleaned, read_media
+from audiosr_cli.audio.metadata.provenance import provenance_of
+from audiosr_cli.audio.metadata.tail_chunks import read_aiff_markers
+from audiosr_cli.audio.metadata.types import Marker, Metadata
 from audiosr_cli.errors import AudioSRError
 
 __all__ = ["Marker", "Metadata", "provenance_of", "read_metadata"]

@@ -9,10 +9,10 @@ from fractions import Fraction
 import pytest
 from metadata_cases import LEFT, LFE, RIGHT, bext, everything
 
-from audiosr_cli.audio import broadcast
-from audiosr_cli.audio.fitting import CAPACITIES, fit
 from audiosr_cli.audio.formats import FORMATS
-from audiosr_cli.audio.metadata import Marker, Metadata
+from audiosr_cli.audio.metadata import broadcast
+from audiosr_cli.audio.metadata.fitting import CAPACITIES, fit
+from audiosr_cli.audio.metadata.types import Marker, Metadata
 
 
 def test_the_time_reference_counts_samples_of_the_output() -> None:

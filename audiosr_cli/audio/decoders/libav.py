@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.promised import lacks_index, missing_bytes
+from audiosr_cli.audio.decoders.promised import lacks_index, missing_bytes
 from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""audio/ogg.py: pages, and chains of streams."""
+"""audio/decoders/ogg.py: pages, and chains of streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile
 from conftest import noise
 from encoded_files import mux, signal
 
-from audiosr_cli.audio.ogg import PageReader, checksum
+from audiosr_cli.audio.decoders.ogg import PageReader, checksum
 from audiosr_cli.audio.read import AudioReader, read_mono
 from audiosr_cli.errors import InputError
 

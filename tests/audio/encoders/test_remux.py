@@ -1,4 +1,4 @@
-"""audio/remux.py: videos get new sound, and their pictures stay the same packets at the same times."""
+"""audio/encoders/remux.py: videos get new sound, and their pictures stay the same packets at the same times."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from media_files import decode, make_video, tags_of, video_packets
 
+from audiosr_cli.audio.encoders.remux import VideoSource, has_video
 from audiosr_cli.audio.formats import choose_format
-from audiosr_cli.audio.remux import VideoSource, has_video
-from audiosr_cli.audio.tags import Metadata
+from audiosr_cli.audio.metadata.read import Metadata
 from audiosr_cli.audio.write import AudioWriter
 from audiosr_cli.errors import OutputError
 

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.promised import missing_bytes
+from audiosr_cli.audio.decoders.promised import missing_bytes
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from audiosr_cli.audio import broadcast
-from audiosr_cli.audio.id3 import write_id3
-from audiosr_cli.audio.metadata import MAX_BYTES, Metadata
-from audiosr_cli.audio.provenance import TAG, TOOL
-from audiosr_cli.audio.riff_tags import (
+from audiosr_cli.audio.metadata import broadcast
+from audiosr_cli.audio.metadata.id3 import write_id3
+from audiosr_cli.audio.metadata.provenance import TAG, TOOL
+from audiosr_cli.audio.metadata.riff_tags import (
     chunk,
     decode_text,
     info_id,
@@ -22,6 +21,7 @@ from audiosr_cli.audio.riff_tags import (
     write_markers,
     write_summary,
 )
+from audiosr_cli.audio.metadata.types import MAX_BYTES, Metadata
 from audiosr_cli.audio.wav import W64_RIFF, W64_TAIL, w64_chunk
 
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")

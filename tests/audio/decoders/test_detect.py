@@ -12,7 +12,7 @@ from encoded_files import FORMATS, format_table, fuzz_media, mux, signal
 from running import inside
 
 import audiosr_cli
-from audiosr_cli.audio import libav
+from audiosr_cli.audio.decoders import libav
 from audiosr_cli.audio.read import SUFFIXES, AudioReader
 from audiosr_cli.errors import InputError
 

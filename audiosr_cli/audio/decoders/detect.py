@@ -8,16 +8,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio import libav
-from audiosr_cli.audio.elementary import find_kind
-from audiosr_cli.audio.libav import ByteInput, FileInput
-from audiosr_cli.audio.media import MediaDecoder, OggTracks, OneTrack
-from audiosr_cli.audio.mpeg import FrameDecoder
-from audiosr_cli.audio.ogg import find_frames
-from audiosr_cli.audio.sndfile import SoundFileDecoder
-from audiosr_cli.audio.source import ByteSource
-from audiosr_cli.audio.track import Track
-from audiosr_cli.audio.wav_read import MAGIC, CodecError, WavDecoder
+from audiosr_cli.audio.decoders import libav
+from audiosr_cli.audio.decoders.elementary import find_kind
+from audiosr_cli.audio.decoders.libav import ByteInput, FileInput
+from audiosr_cli.audio.decoders.media import MediaDecoder, OggTracks, OneTrack
+from audiosr_cli.audio.decoders.mpeg import FrameDecoder
+from audiosr_cli.audio.decoders.ogg import find_frames
+from audiosr_cli.audio.decoders.sndfile import SoundFileDecoder
+from audiosr_cli.audio.decoders.source import ByteSource
+from audiosr_cli.audio.decoders.track import Track
+from audiosr_cli.audio.decoders.wav import MAGIC, CodecError, WavDecoder
 from audiosr_cli.errors import InputError
 
 # Files that libsndfile reads exactly: FLAC, AIFF, CAF, AU, Wave64.

@@ -1,4 +1,4 @@
-"""audio/source.py: bytes from files and pipes, whose beginning can be read twice, in constant memory."""
+"""audio/decoders/source.py: bytes from files and pipes, whose beginning can be read twice, in constant memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from encoded_files import mux, signal
 
+from audiosr_cli.audio.decoders.source import ByteSource
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.audio.source import ByteSource
 from audiosr_cli.audio.wav import WavFormat, header
 
 

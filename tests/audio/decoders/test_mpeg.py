@@ -1,4 +1,4 @@
-"""audio/elementary.py and audio/mpeg.py: MPEG audio and ADTS as people have them."""
+"""audio/decoders/elementary.py and audio/decoders/mpeg.py: MPEG audio and ADTS as people have them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from encoded_files import format_table, mux, signal
 
-from audiosr_cli.audio.elementary import FrameReader, find_kind, parse_header, parse_info
+from audiosr_cli.audio.decoders.elementary import FrameReader, find_kind, parse_header, parse_info
 from audiosr_cli.audio.read import AudioReader
 
 RATE = 16000

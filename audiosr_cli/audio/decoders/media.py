@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.conform import Conformer, DamageLog, Piece
-from audiosr_cli.audio.libav import ByteInput
-from audiosr_cli.audio.ogg import Link, PageReader
-from audiosr_cli.audio.track import Track
+from audiosr_cli.audio.decoders.conform import Conformer, DamageLog, Piece
+from audiosr_cli.audio.decoders.libav import ByteInput
+from audiosr_cli.audio.decoders.ogg import Link, PageReader
+from audiosr_cli.audio.decoders.track import Track
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 

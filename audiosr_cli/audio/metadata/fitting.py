@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from audiosr_cli.audio import broadcast
-from audiosr_cli.audio.metadata import Marker, Metadata
-from audiosr_cli.audio.provenance import TAG
-from audiosr_cli.audio.riff_tags import info_id
+from audiosr_cli.audio.metadata import broadcast
+from audiosr_cli.audio.metadata.provenance import TAG
+from audiosr_cli.audio.metadata.riff_tags import info_id
+from audiosr_cli.audio.metadata.types import Marker, Metadata
 
 
 @dataclass(frozen=True)
