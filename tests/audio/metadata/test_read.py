@@ -240,8 +240,8 @@ def test_what_no_output_keeps_is_named() -> None:
 
 
 def test_metadata_of_any_size_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in ("riff", "media_tags"):
-        monkeypatch.setattr(f"audiosr_cli.audio.{module}.MAX_BYTES", 1 << 20)
+    for module in ("riff", "media"):
+        monkeypatch.setattr(f"audiosr_cli.audio.metadata.{module}.MAX_BYTES", 1 << 20)
     assert metadata_module.MAX_BYTES == 1 << 24
     large = chunk(b"iXML", bytes(3 << 20)) + chunk(b"LIST", b"INFO" + chunk(b"INAM", b"x"))
     found = read_metadata(io.BytesIO(wav(large)))

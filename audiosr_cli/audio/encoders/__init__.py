@@ -1,0 +1,1 @@
+"""Encoders behind the output gate: of libsndfile and of FFmpeg's libraries."""
