@@ -68,7 +68,7 @@ def _reason(code: int, errors: str) -> str:
     """Say in one line why a command failed."""
     if code == _KILLED:
         return "was killed, probably for lack of memory"
-    lines = errors.strip().splitlines()
+    lines = [line for line in errors.strip().splitlines() if not line.startswith("hint: ")]
     return lines[-1].removeprefix("audiosr: ") if lines else f"exited with code {code}"
 
 

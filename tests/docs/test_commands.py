@@ -21,7 +21,15 @@ from audiosr_cli.cli.main import app
 PAGES = [page for page in doc_pages.PAGES if page not in doc_pages.GENERATED]
 INVOCATIONS = sorted({tuple(words) for page in PAGES for words in doc_pages.invocations(page)})
 PROCESSING = {"separate", "upsample", "separate-sr"}
-NOT_HERE = {"-", "--ray", "cuda", "--spectrogram", "--files-from", "--start"}  # pipes, clusters and so on: parsed only
+NOT_HERE = {
+    "-",
+    "--ray",
+    "cuda",
+    "--spectrogram",
+    "--files-from",
+    "--start",
+    "--audio-stream",
+}  # pipes, videos and so on: parsed only
 PIPELINES = ROOT / "docs/guides/pipelines.md"
 
 
