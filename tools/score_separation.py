@@ -6,7 +6,8 @@ source, with levels within ± 2.5 dB, and are the same in every run.
 
 ``--command separate-sr`` scores that command, ``--rate 48000`` takes the speakers of speech48k/valid. ``--noise`` adds
 noise48k/valid, 10 to 20 dB below the speakers. ``--rooms`` puts each mixture into a small room (T60 0.15 to 0.4 s); the
-references are the reverberant sources. ``--turns`` has one speaker after the other, to measure how much of the high
+references are the reverberant sources. ``--interference`` adds DC, hum or rumble to what is separated; improvements are
+those over the mixture without it. ``--turns`` has one speaker after the other, to measure how much of the high
 frequencies of a speaker who talks alone is on their track.
 """
 
@@ -95,14 +96,31 @@ def mixtures(
     return found
 
 
-def separate(found: list[Mixture], command: str, arguments: list[str]) -> tuple[list[Tensor], float]:
+def interference(kind: str, mix: Tensor, rate: int) -> Tensor:
+    """Return what a recording may have below the voices, as loud as ``mix`` (T,); DC is at 0.05."""
+    time = torch.arange(len(mix)) / rate
+    if kind == "dc":
+        return torch.full_like(mix, 0.05)
+    if kind == "rumble":
+        tones = torch.stack([torch.cos(2 * math.pi * hz * time + hz) for hz in (7.0, 15.0, 22.0)])
+    else:
+        mains = {"hum50": 50.03, "hum60": 59.98}[kind]
+        tones = torch.stack([torch.cos(2 * math.pi * k * mains * time + k) / k for k in range(1, 9)])
+    tone = tones.sum(0)
+    return tone * mix.square().mean().sqrt() / tone.square().mean().sqrt()
+
+
+def separate(
+    found: list[Mixture], command: str, arguments: list[str], kind: str | None = None
+) -> tuple[list[Tensor], float]:
     """Run the command; return the estimates (S, T) in the order of the sources, and CPU-seconds per second of audio."""
     speakers, rate = len(found[0].sources), found[0].rate
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "mix").mkdir()
         for i, mixture in enumerate(found):
-            soundfile.write(work / "mix" / f"{i:03d}.wav", mixture.mix.numpy(), rate, "FLOAT")
+            mix = mixture.mix if kind is None else mixture.mix + interference(kind, mixture.mix, rate)
+            soundfile.write(work / "mix" / f"{i:03d}.wav", mix.numpy(), rate, "FLOAT")
         call = [sys.executable, "-m", "audiosr_cli", command, str(work / "mix"), "-o", str(work / "tracks"), "-q"]
         before = cpu_s()
         subprocess.run([*call, "-s", str(speakers), *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -235,6 +253,7 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--rooms", action="store_true")
     parser.add_argument("--turns", action="store_true")
+    parser.add_argument("--interference", choices=["dc", "hum50", "hum60", "rumble"])
     parser.add_argument(
         "--write",
         type=Path,
@@ -249,7 +268,7 @@ def main() -> None:
     if options.write is not None:
         write(found, options.write)
         return
-    made, cost = separate(found, options.command, rest)
+    made, cost = separate(found, options.command, rest, options.interference)
     print(json.dumps(figures(found, made, options.turns) | {"CPU-s per s, with start": round(cost, 3)}))
 
 
