@@ -34,6 +34,9 @@ os.environ.setdefault("AUDIOSR_NUMBA", "0")
 # A shell that runs `make test &` in a script has SIGINT ignored, which the commands that tests interrupt would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# `nohup make test` ignores SIGHUP, likewise.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Commands run as for somebody without options of their own; tests of these set what they need.
 for variable in [name for name in os.environ if name.startswith("AUDIOSR_")]:
