@@ -90,7 +90,7 @@ class Track:
         self._stream, self.note = choose_stream(self._container, name, number)
         self._context = self._stream.codec_context
         self._context.options = decoder_options(self._context.name)
-        self._absent = source.missing
+        self._absent, self._following = source.missing, source.following
         self._hole = False  # whether a stretch of the file belongs to no packet
         self._lost, self._lost_at_s = 0, 0.0  # losses of the link that have been told, and when there was none left
         self._silent_s = 0.0  # inserted so far
@@ -230,6 +230,8 @@ class Track:
             return [f"{self.name}: ends within a packet, after {done_s:.1f} s; the end of the file is missing"]
         if self._absent:
             return [f"{self.name}: ends after {done_s:.1f} s, {self._absent} bytes earlier than its header says"]
+        if self._following:
+            return [f"{self.name}: another file ({self._following}) follows its end; only the first is read"]
         return []
 
 
