@@ -208,7 +208,8 @@ class Track:
                     if packet.pos is not None and self.format == "matroska":
                         self._hole = self._hole or packet.pos > end + _HOLE_BYTES > _HOLE_BYTES
                         end = max(end, packet.pos + packet.size)
-                    if packet.stream_index == self._stream.index:
+                    # Not its stream_index, which is 0 in the empty packets that end all streams.
+                    if packet.stream is not None and packet.stream.index == self._stream.index:
                         # AC-3 has frames of one size, of which FFmpeg conceals the missing part.
                         shorter = "ac3" in self.format and 0 < packet.size < 0.9 * size
                         if packet.size:  # the last one is empty
