@@ -65,6 +65,7 @@ def choose_format(
     sample_rate: int,
     channels: int,
     bitrate: int | None = None,
+    name: str = "",
 ) -> OutputFormat:
     """Choose the format of an output.
 
@@ -76,6 +77,7 @@ def choose_format(
         sample_rate: Hz.
         channels: Number of channels.
         bitrate: Bit/s of a lossy output; None for its default.
+        name: Of the recording, for errors that concern what it is.
 
     Returns:
         The format.
@@ -97,11 +99,11 @@ def choose_format(
         while chosen not in allowed and chosen in _WIDER:
             chosen = _WIDER[chosen]
         chosen = chosen if chosen in allowed else allowed[0]
-    output_format = OutputFormat(container, chosen, sample_rate, channels, bitrate)
+    output_format, where = OutputFormat(container, chosen, sample_rate, channels, bitrate), f"{name}: " if name else ""
     if limit := _exceeded_limit(output_format):
-        raise OutputError(f"{limit}; use {_alternatives(output_format)}")
+        raise OutputError(f"{where}{limit}; use {_alternatives(output_format)}")
     if bitrate is not None:
-        _check_bitrate(output_format)
+        _check_bitrate(output_format, where)
     return output_format
 
 
@@ -165,14 +167,15 @@ def default_bitrate(output_format: OutputFormat) -> int:
     return min(per_channel, 4 * rate) * channels
 
 
-def _check_bitrate(output_format: OutputFormat) -> None:
+def _check_bitrate(output_format: OutputFormat, where: str) -> None:
     allowed, bitrate = bitrate_range(output_format), output_format.bitrate
     if not allowed:
         what = f"{output_format.container} with {output_format.subtype}"
-        raise OutputError(f"--bitrate {bitrate}: {_no_bitrate(what)}; see --subtype")
+        raise OutputError(f"{where}--bitrate {bitrate}: {_no_bitrate(what)}; see --subtype")
     if bitrate not in allowed:
-        what = f"{output_format.container} at {output_format.sample_rate} Hz with {output_format.channels} channels"
-        raise OutputError(f"--bitrate {bitrate}: {what} takes {allowed[0]} to {allowed[-1]}")
+        channels = f"{output_format.channels} channel{'s' if output_format.channels > 1 else ''}"
+        what = f"{output_format.container} at {output_format.sample_rate} Hz with {channels}"
+        raise OutputError(f"{where}--bitrate {bitrate}: {what} takes {allowed[0]} to {allowed[-1]}")
 
 
 def parse_bitrate(text: str, container: str) -> int:

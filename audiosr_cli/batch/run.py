@@ -220,6 +220,7 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
         targets = plan.targets(item, pipeline.outputs, pipeline.rate or reader.sample_rate)
         if not targets:
             return Outcome(item)
+        pipeline.output_format(reader, plan.naming.output_container, plan.subtype, plan.bitrate)  # or an error
         _create_folders(targets)
         input_fingerprint = fingerprint(reader.path) if plan.fingerprints and reader.path else None
         forecast_s = pipeline.forecast(reader) if plan.forecasts else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -39,8 +40,12 @@ class ProcessingCommand(GroupedCommand):
             raise UsageError("-i: no such option", f"did you mean: audiosr {self._command} IN.wav?") from error
         if not given.get("help"):
             values = sources.resolve(self._command, given, given.get("preset"), bool(given.get("no_config")))
+            output = given.get("output")
             if self._command == "upsample" and list(given.get("inputs") or ()) == ["-"]:
                 values.pop("output", None)  # a pipe stays a pipe, wherever recordings usually go
+                output = output or "-"
+            if _tells_format(output):
+                values.pop("container", None)  # the name on the command line counts
             ctx.default_map = {name: value.value for name, value in values.items()}
         rest: list[str] = super().parse_args(ctx, args)
         if ctx.default_map and ctx.params.get("verbose") and not ctx.params.get("quiet"):
@@ -61,3 +66,10 @@ class ProcessingCommand(GroupedCommand):
     @property
     def _command(self) -> str:
         return str(self.name)
+
+
+def _tells_format(output: str | None) -> bool:
+    """Return whether the output that the command line names has a format: its suffix, or WAV for standard output."""
+    from audiosr_cli.audio.formats import container_of
+
+    return output is not None and (output == "-" or container_of(Path(output)) is not None)

@@ -29,7 +29,8 @@ def bandwidth_warnings(
     """
     lines = []
     if rate is not None and rate <= sample_rate and not (restores and rate == sample_rate):
-        lines.append(f"{name}: the sample rate is {sample_rate} Hz already; it was not raised")
+        result = "it was not raised" if rate == sample_rate else f"it was lowered to {rate} Hz"
+        lines.append(f"{name}: the sample rate is {sample_rate} Hz already; {result}")
     restored = any(model.spec.inputs > 1 for model in models)
     rates = [model.spec.out_rate for model in models] or [sample_rate]
     highest = rates[-1] if restored else min(rates)

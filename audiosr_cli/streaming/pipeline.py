@@ -272,7 +272,7 @@ class Pipeline:
                 f"--rate {rate} is below the {reader.sample_rate} Hz of {reader.name}; to downsample use --model none"
             )
         channels = self.options.count_channels(reader.channels, reader.name)
-        return choose_format(container, subtype, reader.subtype, rate, channels, bitrate)
+        return choose_format(container, subtype, reader.subtype, rate, channels, bitrate, reader.name)
 
     def file(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,16 @@ import pytest
 import soundfile
 from conftest import noise
 
-from audiosr_cli.audio.decoders.wav import CodecError, WavReader
+from audiosr_cli.audio.decoders.wav import CodecError, WavDecoder, WavReader
 from audiosr_cli.audio.wav import WavFormat, WavWriter, encode, header
 from audiosr_cli.errors import InputError
 
 PCM = {"PCM_16": (16, False), "PCM_24": (24, False), "PCM_32": (32, False), "FLOAT": (32, True)}
+
+
+def iter_blocks(decoder: WavDecoder, frames: int) -> Iterator[np.ndarray]:
+    while (block := decoder.read(frames)).shape[1]:
+        yield block
 
 
 def read_all(stream: io.BytesIO, block: int = 1000) -> tuple[WavReader, np.ndarray]:
@@ -230,11 +237,39 @@ def test_files_that_were_joined_are_all_read(sizes: tuple[int | None, ...], bloc
     assert reader.warnings == []
 
 
-def test_another_file_of_another_format_is_told() -> None:
+@pytest.mark.parametrize("block", [7, 1000])
+def test_a_joined_file_of_another_sample_type_is_read_as_it_is(block: int) -> None:
     content, samples = joined(101)
-    reader, wave = read_all(io.BytesIO(content + header(WavFormat(16000, 1, 16), 10) + bytes(20)))
-    np.testing.assert_array_equal(wave * 32768, samples)
-    assert "another format (1 channels of PCM_16 at 16000 Hz)" in reader.warnings[0]
+    floats = np.linspace(-1, 1, 6, dtype=np.float32)
+    other = header(WavFormat(8000, 1, 32, is_float=True), 6) + floats.tobytes()
+    decoder = WavDecoder(io.BytesIO(content + other + content), "a.wav")
+    wave = np.concatenate(list(iter_blocks(decoder, block)), axis=1)
+    np.testing.assert_array_equal(wave[:, :101] * 32768, samples)
+    np.testing.assert_array_equal(wave[:, 101:107], floats[None])
+    np.testing.assert_array_equal(wave[:, 107:] * 32768, samples)
+    assert decoder.warnings == []
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+def test_joined_files_of_another_rate_and_layout_are_converted_and_told(block: int) -> None:
+    content, samples = joined(101)
+    other = header(WavFormat(16000, 2, 16), 100) + bytes(400)
+    decoder = WavDecoder(io.BytesIO(content + other + content), "a.wav")
+    wave = np.concatenate(list(iter_blocks(decoder, block)), axis=1)
+    assert wave.shape == (1, 101 + 50 + 101)
+    np.testing.assert_array_equal(wave[:, :101] * 32768, samples)
+    np.testing.assert_array_equal(wave[:, 151:] * 32768, samples)
+    assert "changes to stereo at 16000 Hz at 0.0 s; converted to mono at 8000 Hz" in decoder.warnings[0]
+    assert len(decoder.warnings) == 2
+
+
+def test_a_joined_file_that_cannot_be_read_is_told() -> None:
+    content, samples = joined(101)
+    compressed = riff((b"fmt ", fmt(codec=7, bits=8)), (b"data", bytes(8))).getvalue()
+    for other, reason in ((compressed, "codec 0x0007"), (b"fLaC" + bytes(50), r"another file \(fLaC\)")):
+        reader, wave = read_all(io.BytesIO(content + other))
+        np.testing.assert_array_equal(wave * 32768, samples)
+        assert re.search(reason, reader.warnings[0])
 
 
 def test_bw64_is_read_like_rf64(tmp_path: Path) -> None:

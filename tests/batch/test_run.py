@@ -105,6 +105,7 @@ def test_dry_run_finds_what_the_header_shows(
     item, plan = Item(str(tmp_path / "a.wav")), run.OutputPlan(Naming(str(tmp_path / "out"), "{stem}.{ext}", container))
     error = str(run.dry_run(item, pipeline, plan)[0].error)
     assert message in error
+    assert message.startswith("--channels") or error.startswith(f"{tmp_path}/a.wav: ")
     assert error == str(run.process_item(item, pipeline, plan).error)
 
 

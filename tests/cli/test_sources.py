@@ -371,3 +371,15 @@ def test_a_pipe_stays_a_pipe_beside_an_output_folder(places: Places) -> None:
     assert output("upsample", "-") is None
     assert output("upsample", "-", "-o", "x") == "x"
     assert output("upsample", "a.wav") == output("separate", "-") == "out"
+
+
+def test_an_output_on_the_command_line_decides_on_the_format(places: Places) -> None:
+    places.write("format = 'flac'")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+    def container(*words: str) -> str | None:
+        return commands["upsample"].make_context("upsample", list(words)).params["container"]
+
+    assert container("a.wav", "-o", "x.mp3") is container("a.wav", "-o", "-") is container("-") is None
+    assert container("a.wav", "-o", "folder") == container("a.wav") == container("-", "-o", "folder") == "flac"
+    assert container("a.wav", "-o", "x.mp3", "--format", "ogg") == "ogg"

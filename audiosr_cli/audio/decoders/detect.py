@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders import libav
-from audiosr_cli.audio.decoders.elementary import find_kind
+from audiosr_cli.audio.decoders.elementary import find_kind, is_free_format
+from audiosr_cli.audio.decoders.flac import FlacDecoder
 from audiosr_cli.audio.decoders.libav import ByteInput, FileInput
 from audiosr_cli.audio.decoders.media import MediaDecoder, OggTracks, OneTrack
 from audiosr_cli.audio.decoders.mpeg import FrameDecoder
@@ -20,8 +21,8 @@ from audiosr_cli.audio.decoders.track import Track
 from audiosr_cli.audio.decoders.wav import MAGIC, CodecError, WavDecoder
 from audiosr_cli.errors import InputError
 
-# Files that libsndfile reads exactly: FLAC, AIFF, CAF, AU, Wave64.
-_SNDFILE_MAGIC = (b"fLaC", b"FORM", b"caff", b".snd", b"dns.", b"riff\x2e\x91\xcf\x11")
+# Files besides FLAC that libsndfile reads exactly: AIFF, CAF, AU, Wave64.
+_SNDFILE_MAGIC = (b"FORM", b"caff", b".snd", b"dns.", b"riff\x2e\x91\xcf\x11")
 # Containers that FFmpeg reads from a pipe without going back: Matroska and WebM, AMR, FLV, MPEG program streams.
 _STREAMED_MAGIC = (b"\x1a\x45\xdf\xa3", b"#!AMR", b"FLV\x01", b"\0\0\x01\xba")
 # Other containers, in which frames of MPEG audio may lie one after the other.
@@ -95,12 +96,14 @@ def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
     """Open a recording whose format holds one stream of sound; None if it is of another."""
     if head[:4] in MAGIC and (head[8:12] == b"WAVE" or len(head) < 12):
         try:
-            decoder = WavDecoder(source, source.name)
+            wav = WavDecoder(source, source.name)
             source.commit()
-            return decoder
+            return wav
         except CodecError as error:
             source.rewind()
-            return SoundFileDecoder(source.file(), source.name) if error.codec in (6, 7) else None
+            return _attempt(lambda: SoundFileDecoder(source.file(), source.name)) if error.codec in (6, 7) else None
+    if head.startswith(b"fLaC"):
+        return _attempt(lambda: FlacDecoder(source.file(), source.name))
     if head.startswith(_SNDFILE_MAGIC):
         return _attempt(lambda: SoundFileDecoder(source.file(), source.name))
     start = _skip_to_sound(source)
@@ -108,7 +111,11 @@ def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
         return None
     beginning = source.head(start + _HEAD_BYTES)[start:]
     if beginning.startswith(b"fLaC"):
-        return _attempt(lambda: SoundFileDecoder(source.file(), source.name))
+        return _attempt(lambda: FlacDecoder(source.file(), source.name, start))
+    if is_free_format(beginning):  # which FFmpeg refuses
+        decoder = SoundFileDecoder(source.file(), source.name)
+        decoder.frames = None  # an estimate
+        return decoder
     if find_kind(beginning) is None:
         return None
     source.commit()

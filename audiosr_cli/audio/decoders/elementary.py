@@ -263,6 +263,30 @@ def find_kind(head: bytes) -> Header | None:
     return None
 
 
+# A header of layer III, of any version, without a bitrate.
+_FREE_SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x00-\x0b]", re.DOTALL)
+
+
+def is_free_format(head: bytes) -> bool:
+    """Return whether the beginning of a file is MP3 in free format, whose headers do not say how long a frame is.
+
+    Its frames all have one length, but for a byte of padding.
+
+    Args:
+        head: The first bytes of the file, without leading tags and zeros.
+    """
+    starts = [found.start() for found in _FREE_SYNC.finditer(head, 0, _MAX_LEAD_BYTES)]
+    if not starts or starts[0] > 0:
+        return False
+    sync = head[:2]
+    for second in starts[1:]:
+        length = second - (head[2] >> 1 & 1)
+        third = second + length + (head[second + 2] >> 1 & 1)
+        if head[second : second + 2] == head[third : third + 2] == sync and third in starts:
+            return True
+    return False
+
+
 @dataclass(frozen=True)
 class InfoTag:
     """What the first frame of many MP3 files says in place of sound.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.decoders.promised import lacks_index, missing_bytes
+from audiosr_cli.audio.decoders.promised import following_file, lacks_index, missing_bytes
 from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,9 +143,10 @@ class ByteInput:
 
     Attributes:
         missing: Bytes that the end of the file lacks according to its header.
+        following: The magic of another file that follows it; empty if there is none.
     """
 
-    missing = 0
+    missing, following = 0, ""
 
     def __init__(self, read: Callable[[int], bytes], name: str) -> None:
         self._read, self.recording = read, name
@@ -183,7 +184,7 @@ class FileInput(ByteInput):
         super().__init__(stream.read, name)
         self._stream = stream
         self.budget = _MAX_PASSES * stream.seek(0, 2) + _FREE_BYTES
-        self.missing = missing_bytes(stream)
+        self.missing, self.following = missing_bytes(stream), following_file(stream)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position and return it, or -1 if there is no such position."""

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 _OPEN = 0x7FFF0000  # sizes from which on streaming writers mean "unknown"
 _MAX_CHUNKS = 64
+_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"fLaC", b"OggS")
 _FLV_SCRIPT_BYTES = 4096
 
 
@@ -22,6 +23,21 @@ def missing_bytes(stream: BinaryIO) -> int:
     promised = _promised(stream, head) if len(head) >= 28 else 0
     stream.seek(0)
     return max(0, promised - size)
+
+
+def following_file(stream: BinaryIO) -> str:
+    """Return the magic of another file that begins where one should end by its header; empty if there is none.
+
+    Args:
+        stream: A file; it is left at its first byte.
+    """
+    stream.seek(0)
+    head = stream.read(64)
+    promised = _promised(stream, head) if len(head) >= 28 else 0
+    stream.seek(promised)
+    follows = stream.read(5) if promised else b""  # some headers do not count a byte of padding
+    stream.seek(0)
+    return next((magic.decode() for magic in (follows[:4], follows[1:]) if magic in _MAGIC), "")
 
 
 def _promised(stream: BinaryIO, head: bytes) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiosr_cli.audio.decoders.promised import missing_bytes
+from audiosr_cli.audio.decoders.promised import following_file, missing_bytes
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 
@@ -50,7 +50,7 @@ class SoundFileDecoder:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name, self.warnings, self.notes = name, list[str](), list[str]()
-        self._missing = missing_bytes(stream)
+        self._missing, self._following = missing_bytes(stream), following_file(stream)
         self._is_ogg = os.pread(stream.fileno(), 4, 0) == b"OggS"
         os.lseek(stream.fileno(), 0, os.SEEK_SET)
         try:
@@ -69,6 +69,8 @@ class SoundFileDecoder:
     def read(self, frames: int) -> NDArray[np.float32]:
         """Read up to ``frames`` frames: (C, T) float32, full scale 1.0; T is 0 at the end."""
         blocks, count = [np.zeros((self.channels, 0), np.float32)], 0
+        if self.frames is not None:  # FLAC's decoder fails as a whole on a read that touches what follows
+            frames = max(0, min(frames, self.frames - self._done))
         while count < frames and (block := self._read(min(frames - count, _READ_FRAMES))).shape[1]:
             blocks.append(block)
             count += block.shape[1]
@@ -107,6 +109,8 @@ class SoundFileDecoder:
             return [f"{self.name}: ends after {at:.1f} s, {self._missing} bytes earlier than its header says"]
         if self.frames is not None and self._done < self.frames:
             return [f"{self.name}: ends after {self._done} of the {self.frames} frames in its header"]
+        if self._following:
+            return [f"{self.name}: another file ({self._following}) follows its end; only the first is read"]
         return [] if self._done else [f"{self.name}: holds no samples"]
 
 

@@ -90,7 +90,7 @@ class Track:
         self._stream, self.note = choose_stream(self._container, name, number)
         self._context = self._stream.codec_context
         self._context.options = decoder_options(self._context.name)
-        self._absent = source.missing
+        self._absent, self._following = source.missing, source.following
         self._hole = False  # whether a stretch of the file belongs to no packet
         self._lost, self._lost_at_s = 0, 0.0  # losses of the link that have been told, and when there was none left
         self._silent_s = 0.0  # inserted so far
@@ -208,7 +208,8 @@ class Track:
                     if packet.pos is not None and self.format == "matroska":
                         self._hole = self._hole or packet.pos > end + _HOLE_BYTES > _HOLE_BYTES
                         end = max(end, packet.pos + packet.size)
-                    if packet.stream_index == self._stream.index:
+                    # Not its stream_index, which is 0 in the empty packets that end all streams.
+                    if packet.stream is not None and packet.stream.index == self._stream.index:
                         # AC-3 has frames of one size, of which FFmpeg conceals the missing part.
                         shorter = "ac3" in self.format and 0 < packet.size < 0.9 * size
                         if packet.size:  # the last one is empty
@@ -230,6 +231,8 @@ class Track:
             return [f"{self.name}: ends within a packet, after {done_s:.1f} s; the end of the file is missing"]
         if self._absent:
             return [f"{self.name}: ends after {done_s:.1f} s, {self._absent} bytes earlier than its header says"]
+        if self._following:
+            return [f"{self.name}: another file ({self._following}) follows its end; only the first is read"]
         return []
 
 

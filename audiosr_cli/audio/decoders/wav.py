@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from audiosr_cli.audio.decoders.conform import Conformer
 from audiosr_cli.audio.wav import EXTENSIBLE, FLOAT, GUID_TAIL, PCM, WavFormat, check_shape
 from audiosr_cli.errors import InputError
 
@@ -33,6 +34,7 @@ _CHUNKS_AFTER_DATA = {
     b"_PMX",
 }
 MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+_OTHER_MAGIC = (b"fLaC", b"FORM", b"OggS", b"ID3\2", b"ID3\3", b"ID3\4")  # no chunk of WAV: of files joined by cat
 _JOINT = re.compile(rb"(?:RIFF|RIFX|RF64|BW64)....WAVE(?:fmt |JUNK|junk|ds64|bext|LIST|fact)", re.DOTALL)
 _JOINT_BYTES = 15  # of a joint, less one
 _MAX_FMT_BYTES = 4096
@@ -59,14 +61,14 @@ class CodecError(InputError):
 
 
 class WavReader:
-    """Read a WAV stream in blocks. Where files were joined, one after the other, all of them are read.
+    """Read a WAV stream in blocks. Where files were joined, one after the other, all of them are read, as they are.
 
     Args:
         stream: At its first byte; it need not be seekable.
         name: For messages.
 
     Attributes:
-        format: The sample format.
+        format: The sample format, of what has been read last.
         frames: Samples of each channel according to the first header; None if it leaves that open.
         warnings: What is wrong with the file; complete at its end.
 
@@ -85,6 +87,7 @@ class WavReader:
         self._done = 0  # frames read
         self._ended = False
         self._low_bits: bool | None = None  # where the bits of samples are in wider containers; None: not known yet
+        self._next_format: WavFormat | None = None  # of the file that follows
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """Read up to ``frames`` frames: (C, T) float32, full scale 1.0; T is 0 at the end."""
@@ -101,6 +104,8 @@ class WavReader:
 
     def _block(self, frames: int) -> NDArray[np.float32]:
         """Read up to ``frames`` frames of one data chunk; at its end go on to the next, if there is one."""
+        if self._next_format is not None:
+            self.format, self._next_format, self._low_bits = self._next_format, None, None
         if self._ended:
             return _decode(b"", self.format)
         width = self.format.frame_bytes
@@ -147,6 +152,10 @@ class WavReader:
                 self._ahead = head + self._ahead
                 self._join()
                 return
+            if head.startswith(_OTHER_MAGIC):
+                kind = head[:4].decode("ascii", "replace").strip("\0\3\4")
+                self.warnings.append(f"{self.name}: another file ({kind}) follows its samples; only the first is read")
+                return
             if head[:4] not in _CHUNKS_AFTER_DATA and not head[:4].isalnum():
                 if any(head):
                     self.warnings.append(f"{self.name}: more data follow than its header says; they are ignored")
@@ -158,21 +167,21 @@ class WavReader:
                 return
 
     def _join(self) -> None:
-        """Go on with the samples of another WAV file that begins here, if its format is the same."""
+        """Go on with the samples of another WAV file that begins here; its format counts from the next block on."""
         self._ended = True
-        at = self._done / self.format.sample_rate
         try:
             wav_format, size = self._header(self._take(12))
+        except CodecError as error:
+            self.warnings.append(
+                f"{self.name}: another WAV file follows its first, with samples of codec {error.codec:#06x}; "
+                "only the first is read"
+            )
+            return
         except InputError:
             self.warnings.append(f"{self.name}: what follows its samples is a damaged WAV header; it is ignored")
             return
         if wav_format != self.format:
-            kind = f"{wav_format.channels} channels of {wav_format.subtype} at {wav_format.sample_rate} Hz"
-            self.warnings.append(
-                f"{self.name}: another WAV file of another format ({kind}) follows its first, which ends at {at:.1f} s "
-                "or later; only the first is read"
-            )
-            return
+            self._next_format = wav_format
         self._remaining, self._padded, self._ended = size, (size or 0) % 2, False
 
     def _exact(self, count: int) -> bytes:
@@ -307,7 +316,7 @@ def _decode(data: bytes, wav_format: WavFormat) -> NDArray[np.float32]:
 
 
 class WavDecoder(WavReader):
-    """Decode a WAV stream: a `WavReader` with the attributes of all decoders.
+    """Decode a WAV stream: a `WavReader` with the attributes of all decoders, and one format throughout.
 
     Attributes:
         sample_rate: Hz.
@@ -320,3 +329,22 @@ class WavDecoder(WavReader):
         super().__init__(stream, name)
         self.sample_rate, self.channels = self.format.sample_rate, self.format.channels
         self.subtype, self.notes = self.format.subtype, list[str]()
+        self._conformer: Conformer | None = None  # from the first change on
+        self._complete = False  # whether the conformer has all
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Read up to ``frames`` frames: (C, T) float32, full scale 1.0; T is 0 at the end."""
+        if self._conformer is None:
+            before, block = self._done, super().read(frames)
+            if (self.format.sample_rate, len(block)) == (self.sample_rate, self.channels):
+                return block
+            self._conformer = Conformer(self.sample_rate, self.channels, self.name)
+            self._conformer.done = before
+            self._conformer.push(block, self.format.sample_rate)
+        while self._conformer.waiting < frames and not self._complete:
+            self._conformer.push(super().read(frames), self.format.sample_rate)
+            self._complete = self._ended
+            if self._complete:
+                self._conformer.finish()
+                self.warnings += self._conformer.warnings
+        return self._conformer.take(frames)

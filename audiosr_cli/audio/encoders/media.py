@@ -195,6 +195,7 @@ class MediaEncoder:
             )
         if container in ("m4a", "mp4") and metadata.provenance and (slot := mp4_tags.slot(tags)) is not None:
             tags[slot] = mp4_tags.placeholder(metadata.provenance)
+        tags.pop("encoder", None)  # FFmpeg would remove it, and put the last tag, the name of a chapter, in its place
         self._container.metadata.update(tags)
         if metadata.markers or self._video is None:  # a video has brought its chapters
             self._container.set_chapters([_chapter(i, marker) for i, marker in enumerate(metadata.markers, 1)])

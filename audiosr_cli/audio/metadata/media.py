@@ -34,6 +34,7 @@ _TECHNICAL = frozenset(
         "media_type",
         "metadata_block_picture",
         "minor_version",
+        "software",
         "vendor_id",
         "waveformatextensible_channel_mask",
     }

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from encoded_files import FORMATS, format_table, fuzz_media, mux, signal
 from running import inside
 
 import audiosr_cli
 from audiosr_cli.audio.decoders import libav
+from audiosr_cli.audio.decoders.elementary import FrameReader
 from audiosr_cli.audio.read import SUFFIXES, AudioReader
 from audiosr_cli.errors import InputError
 
@@ -126,6 +128,30 @@ def test_without_pyav_libsndfile_reads_what_it_can(tmp_path: Path, monkeypatch: 
     mux(tmp_path / "a.m4a", signal(16000, 1, 0.5), 16000, "aac", container="ipod")
     with pytest.raises(InputError, match="pip install av"):
         AudioReader(tmp_path / "a.m4a")
+
+
+def test_a_following_file_that_is_not_read_is_told(tmp_path: Path) -> None:
+    for suffix, kind in (("aiff", "FORM"), ("au", ".snd")):
+        path = tmp_path / f"a.{suffix}"
+        soundfile.write(path, np.zeros(101, np.int16), 16000)
+        assert read(path)[0].warnings == []
+        path.write_bytes(path.read_bytes() * 2)
+        assert f"another file ({kind}) follows its end; only the first is read" in read(path)[0].warnings[0]
+
+
+def test_mp3_in_free_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    mux(path, signal(44100, 1, 1.0), 44100, "libmp3lame")
+    _, wave = read(path)
+    frames = [bytearray(frame.data or b"") for frame in FrameReader(io.BytesIO(path.read_bytes()).read).frames()][1:]
+    for frame in frames:
+        frame[2] &= 0x0F  # without a bitrate
+    path.write_bytes(b"".join(frames))
+    reader, free = read(path)
+    delay = 1105  # of encoder and decoder, which the tag in the first frame told
+    assert free.shape[1] == 1152 * len(frames)
+    np.testing.assert_allclose(free[:, delay : delay + 40_000], wave[:, :40_000], atol=1e-3)
+    assert reader.warnings == []
 
 
 def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from audiosr_cli.audio.metadata.fitting import fit
 from audiosr_cli.audio.metadata.id3 import write_id3
 from audiosr_cli.audio.metadata.read import provenance_of, read_metadata
 from audiosr_cli.audio.metadata.types import Marker, Metadata
+from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.write import AudioWriter
 
 RATE, FRAMES = 48000, 9600
@@ -142,6 +143,21 @@ def test_markers_keep_their_times_and_names(tmp_path: Path, container: str) -> N
     write(tmp_path / "a", container, Metadata(markers=everything().markers, sample_rate=RATE), 2)
     found = {marker.label: round(marker.start_s, 6) for marker in read_metadata(tmp_path / "a").markers}
     assert found == {"first": 0.01, "région": 0.05} | ({"Start": 0.0} if container == "m4a" else {})
+
+
+@pytest.mark.parametrize("container", ["flac", "opus"])
+def test_the_tool_among_the_tags_costs_no_marker_its_name(tmp_path: Path, container: str) -> None:
+    tags = {"encoder": "audiosr 0", "title": "x"}
+    write(tmp_path / "a", container, Metadata(tags=tags, markers=everything().markers, sample_rate=RATE), 2)
+    assert [marker.label for marker in read_metadata(tmp_path / "a").markers] == ["first", "région"]
+
+
+@pytest.mark.parametrize("container", ["m4a", "mov"])
+def test_the_sound_of_files_with_chapters_is_read(tmp_path: Path, container: str) -> None:
+    write(tmp_path / "a", container, Metadata(markers=everything().markers, sample_rate=RATE), 2)
+    with AudioReader(tmp_path / "a") as reader:
+        assert sum(block.shape[1] for block in reader.blocks()) >= FRAMES
+        assert reader.warnings == []
 
 
 @pytest.mark.parametrize("container", FORMATS)
