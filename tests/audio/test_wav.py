@@ -230,7 +230,17 @@ def test_files_that_were_joined_are_all_read(sizes: tuple[int | None, ...], bloc
     assert reader.warnings == []
 
 
-def test_another_file_of_another_format_is_told() -> None:
+@pytest.mark.parametrize("sizes", [(None, 101), (None, None)])
+def test_joined_files_are_read_in_blocks_that_get_smaller(sizes: tuple[int | None, ...]) -> None:
+    content, samples = joined(*sizes)
+    reader = WavReader(io.BytesIO(content), "test.wav")
+    blocks = [reader.read(190)]  # holds the end of the first file and, still undecoded, some of the second
+    while (block := reader.read(9)).shape[1]:
+        blocks.append(block)
+    np.testing.assert_array_equal(np.concatenate(blocks, axis=1)[:, : samples.shape[1]] * 32768, samples)
+
+
+def test_another_file_of_another_format_is_reported() -> None:
     content, samples = joined(101)
     reader, wave = read_all(io.BytesIO(content + header(WavFormat(16000, 1, 16), 10) + bytes(20)))
     np.testing.assert_array_equal(wave * 32768, samples)

@@ -131,15 +131,16 @@ class WavReader:
 
     def _split(self, data: bytes) -> tuple[bytes, bool]:
         """Cut ``data``, of a data chunk of unknown size, where another WAV file begins."""
-        self._ahead = self._take(_JOINT_BYTES) if data else b""
-        found = _JOINT.search(data + self._ahead)
-        if found is None or found.start() >= len(data):
+        if data:
+            self._ahead = self._take(_JOINT_BYTES) + self._ahead
+        joint = _JOINT.search(data + self._ahead[:_JOINT_BYTES])
+        if joint is None or joint.start() >= len(data):
             return data, False
-        self._ahead = data[found.start() :] + self._ahead
-        return data[: found.start()], True
+        self._ahead = data[joint.start() :] + self._ahead
+        return data[: joint.start()], True
 
     def _after_data(self) -> None:
-        """Go on after a data chunk: chunks are skipped, another file is read, anything else is told."""
+        """Go on after a data chunk: chunks are skipped, another file is read, anything else is reported."""
         self._take(self._padded)
         self._ended = True
         while len(head := self._take(8)) == 8:
