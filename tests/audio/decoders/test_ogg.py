@@ -11,7 +11,8 @@ import soundfile
 from conftest import noise
 from encoded_files import mux, signal
 
-from audiosr_cli.audio.decoders.ogg import PageReader, checksum
+from audiosr_cli.audio.decoders.ogg import PageReader
+from audiosr_cli.audio.ogg_pages import checksum
 from audiosr_cli.audio.read import AudioReader, read_mono
 from audiosr_cli.errors import InputError
 
