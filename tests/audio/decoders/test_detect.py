@@ -12,7 +12,7 @@ from encoded_files import FORMATS, format_table, fuzz_media, mux, signal
 from running import inside
 
 import audiosr_cli
-from audiosr_cli.audio.decoders import libav
+from audiosr_cli.audio.decoders import detect, libav
 from audiosr_cli.audio.read import SUFFIXES, AudioReader
 from audiosr_cli.errors import InputError
 
@@ -33,6 +33,26 @@ def test_every_format_is_read_whole_from_files_and_pipes_and_a_missing_end_is_to
     assert (row.pipe, row.told) == (form.name != HEADERLESS, form.name != HEADERLESS)
     assert row.problems == [] or form.name == HEADERLESS
     assert (f".{form.suffix}" in SUFFIXES) == (form.suffix != "ts")  # more often TypeScript
+
+
+def test_endless_tags_of_a_pipe_are_not_all_read_into_memory() -> None:
+    class Tags:
+        most = 0
+
+        def head(self, count: int, start: int = 0) -> bytes:
+            self.most = max(self.most, count)
+            return (b"ID3\4\0\0\0\x20\0\0" + bytes(count))[: count - start]
+
+    tags: Any = Tags()
+    assert detect._skip_to_sound(tags) is None
+    assert tags.most <= (1 << 25) + (1 << 20)
+
+
+def test_an_audio_stream_of_an_unknown_format_needs_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libav, "is_available", lambda: False)
+    (tmp_path / "a.mkv").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(100))
+    with pytest.raises(InputError, match="needs PyAV"):
+        AudioReader(tmp_path / "a.mkv", 2)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
