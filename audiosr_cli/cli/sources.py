@@ -9,7 +9,6 @@ what is set for all of them.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from typing import Any
 
 from audiosr_cli.cli.settings import COMMANDS, names, setting, settings
 from audiosr_cli.errors import UsageError
+from audiosr_cli.files.parsing import parse_toml
 
 FILE_NAME = "audiosr.toml"
 PREFIX = "AUDIOSR_"
@@ -170,10 +170,10 @@ def _read(path: Path) -> dict[str, Any]:
             data = stream.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise UsageError(f"{_shown(path)}: is larger than {_MAX_BYTES >> 20} MiB; expected a file of options")
-        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+        return parse_toml(data.decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{_shown(path)}: cannot be read: {error.strerror}; use --no-config") from error
-    except (ValueError, RecursionError) as error:  # of TOML or UTF-8; tables nested without end
+    except ValueError as error:  # of TOML or UTF-8
         raise UsageError(f"{_shown(path)}: is not valid TOML: {error}") from error
 
 
