@@ -32,14 +32,15 @@ class ProcessingCommand(GroupedCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line; other sources are the defaults."""
         try:
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            arguments, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         except _CallError as error:
             if getattr(error, "option_name", None) not in ("-i", "--input"):
                 raise
             raise UsageError("-i: no such option", f"did you mean: audiosr {self._command} IN.wav?") from error
-        if not given.get("help"):
-            values = sources.resolve(self._command, given, given.get("preset"), bool(given.get("no_config")))
-            if self._command == "upsample" and list(given.get("inputs") or ()) == ["-"]:
+        if not arguments.get("help"):
+            preset, no_config = arguments.get("preset"), bool(arguments.get("no_config"))
+            values = sources.resolve(self._command, arguments, preset, no_config)
+            if self._command == "upsample" and list(arguments.get("inputs") or ()) == ["-"]:
                 values.pop("output", None)  # a pipe stays a pipe, wherever recordings usually go
             ctx.default_map = {name: value.value for name, value in values.items()}
         rest: list[str] = super().parse_args(ctx, args)

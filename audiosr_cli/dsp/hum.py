@@ -205,7 +205,7 @@ class HumFilter:
         time = np.arange(len(signal)) / self.sample_rate
         for _ in range(_PASSES):
             spectrum = _Windowed(low_band, low_rate)
-            mains, tones = max((_find_hum(spectrum, mains) for mains in MAINS_HZ), key=lambda found: len(found[1]))
+            mains, tones = max((_find_hum(spectrum, mains) for mains in MAINS_HZ), key=lambda hum: len(hum[1]))
             if not tones:
                 break
             self.mains_hz = mains

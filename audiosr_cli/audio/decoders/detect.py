@@ -28,7 +28,7 @@ _STREAMED_MAGIC = (b"\x1a\x45\xdf\xa3", b"#!AMR", b"FLV\x01", b"\0\0\x01\xba")
 # Other containers, in which frames of MPEG audio may lie one after the other.
 _CONTAINER_MAGIC = (b"\x30\x26\xb2\x75", b".RMF", b"wvpk", b"MAC ", b"TTA1", b"DSD ", b"tBaK", b"ajkg", b"NIST_1A")
 _TS_PACKET = 188
-# Formats without a header: only the name tells. ITU-T G.722 at 64 kbit/s, and G.726 at 32 kbit/s, both as sent.
+# Formats without a header, known by the name only. ITU-T G.722 at 64 kbit/s, and G.726 at 32 kbit/s, both as sent.
 _HEADERLESS = {".g722": "g722", ".722": "g722", ".g726": "g726"}
 _HEAD_BYTES = 1 << 16
 _TAG_BYTES = 1 << 14  # of a pipe, in which its tags are looked for
@@ -67,6 +67,9 @@ def open_decoder(source: ByteSource, audio_stream: int | None = None) -> Decoder
     Args:
         source: The recording, at its first byte.
         audio_stream: Which of its streams of sound is read, counted from 1; None for the default one.
+
+    Returns:
+        The open decoder, which reads from ``source``.
 
     Raises:
         InputError: If it cannot be read as audio, or there is no such stream.
@@ -164,7 +167,7 @@ def _open_media(source: ByteSource, audio_stream: int | None, demuxer: str | Non
 
 
 def _open_any(source: ByteSource, audio_stream: int | None) -> Decoder:
-    """Open what no signature tells: with FFmpeg, with libsndfile, or by its name if it has no header."""
+    """Open a recording without a known signature: with FFmpeg, with libsndfile, or by its name if it has no header."""
     stream = source.file()
     problem: InputError | None = None
     if libav.is_available():

@@ -126,8 +126,8 @@ class FrameDecoder:
     def _decode(self) -> Generator[Piece, None, None]:
         """Yield the samples of all frames; nothing for those at the start that cannot be decoded."""
         context, first, last = None, True, None
-        for found in self._frames.frames():
-            header, data, gap, joined = found.header, found.data, found.gap, found.joined
+        for frame in self._frames.frames():
+            header, data, gap, joined = frame.header, frame.data, frame.gap, frame.joined
             if context is None:
                 context, self.subtype = create_decoder(_DECODERS[header.kind]), _SUBTYPES[header.kind]
             if data is None:

@@ -136,7 +136,7 @@ class Link:
 
 
 def find_frames(stream: BinaryIO) -> int | None:
-    """Return the samples of each channel that the last page of an Ogg file promises; None if that is unknown.
+    """Return the samples of each channel according to the last page of an Ogg file; None if that is unknown.
 
     Args:
         stream: A file with one stream of sound; it is left anywhere.

@@ -92,7 +92,7 @@ class Track:
         self._context.options = decoder_options(self._context.name)
         self._absent = source.missing
         self._hole = False  # whether a stretch of the file belongs to no packet
-        self._lost, self._lost_at_s = 0, 0.0  # losses of the link that have been told, and when there was none left
+        self._lost, self._lost_at_s = 0, 0.0  # losses of the link: reported ones, and until when all were
         self._silent_s = 0.0  # inserted so far
         self._end_s = 0.0  # of the last packet of any stream
         self._cut = False  # whether a packet was

@@ -1,4 +1,4 @@
-"""Metadata that complete files get afterwards: AIFF, CAF, MP4 and MOV, whose writers lack them."""
+"""Metadata that are appended to complete files of AIFF, CAF, MP4 and MOV, as their writers leave them out."""
 
 from __future__ import annotations
 

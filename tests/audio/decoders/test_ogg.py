@@ -71,7 +71,7 @@ def test_parts_of_a_chain_that_cannot_be_read_are_counted() -> None:
     assert reader.warnings[5].endswith(": 3 more parts of a chain are left out")
 
 
-def test_a_damaged_page_becomes_silence_and_is_told() -> None:
+def test_a_damaged_page_becomes_silence_and_is_reported() -> None:
     content = vorbis(16000 * 20)
     whole, wave = read(content)
     parts = pages(content)
@@ -95,7 +95,7 @@ def test_a_capture_is_read_from_the_first_stream_that_begins_in_it() -> None:
         AudioReader(first)
 
 
-def test_a_missing_end_is_told() -> None:
+def test_a_missing_end_is_reported() -> None:
     content = vorbis(16000 * 10)
     for cut in (content[: len(content) // 2], b"".join(pages(content)[:-1])):
         assert "the end of the file is missing" in read(cut)[0].warnings[0]
