@@ -34,7 +34,7 @@ _DETECTION_DB = 20.0
 _HARMONIC_DB = 8.0  # the same for further harmonics, once there is hum
 _NEIGHBOURHOOD_HZ = (4.0, 14.0)  # on both sides
 _TONE_WIDTH_HZ = 0.5
-_PASSES = 2  # the second one corrects what an inexact frequency has left
+_PASSES = 2  # the second one removes what is left by the inexact frequencies of the first
 
 
 class InterferenceFilter:

@@ -19,7 +19,7 @@ _MAX_CHANGES = 500
 _LISTED = 5
 # Seconds between two places of damage that are reported as one.
 _SAME_PLACE_S = 0.5
-_SILENCE_FRAMES = 1 << 14
+_SILENCE_FRAMES = 1 << 14  # of a piece, so that a long gap needs little memory
 
 
 class Piece(NamedTuple):

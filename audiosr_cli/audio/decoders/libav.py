@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders.promised import lacks_index, missing_bytes
+from audiosr_cli.audio.wav import MAX_CHANNELS
 from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # The most samples of one channel in a frame: the longest of a real format (APE, extra high) has 1.2 million.
 _MAX_SAMPLES = 1 << 22
-_MAX_PLANES = 64
 _SAFE_PLANES = 7  # of more, PyAV 18.1 reads pointers behind the last one, and crashes
 # Reads at the end of the file, one after the other, by which a demuxer shows that it will never stop.
 _MAX_EMPTY_READS = 10_000
@@ -28,7 +28,7 @@ _MAX_EMPTY_READS = 10_000
 # out of order, but a loop of offsets would go on for ever.
 _MAX_PASSES, _FREE_BYTES = 40, 1 << 28
 _BUFFER_BYTES = 1 << 13  # small, so that an Ogg page that is missing is noticed near its place
-_MAX_STREAMS = 1000
+_MAX_STREAMS = 1000  # of a file; FFmpeg's own default
 _DEFAULT = 1  # AV_DISPOSITION_DEFAULT
 # The demuxers that may be used. Those that open other files or addresses (playlists, concat, SDP, image sequences),
 # that execute scripts or drive devices are not among them, nor are the obscure ones.
@@ -116,7 +116,7 @@ def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
         ValueError: If its format or its number of channels is none of audio.
     """
     channels = frame.layout.nb_channels
-    if not 1 <= channels <= _MAX_PLANES:
+    if not 1 <= channels <= MAX_CHANNELS:
         raise ValueError(f"{channels} channels")
     if frame.format.is_planar and channels > _SAFE_PLANES:
         frame = _interleaved(frame)

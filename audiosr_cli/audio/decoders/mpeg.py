@@ -24,7 +24,7 @@ _SUBTYPES = {"mp1": "MPEG_LAYER_I", "mp2": "MPEG_LAYER_II", "mp3": "MPEG_LAYER_I
 _COUNT_TOLERANCE = 1
 # Trailing bytes, in frames, that are no damage: all kinds of programs append a few bytes of their own.
 _TRAILING_FRAMES = 2
-# Frames at the start of which none can be decoded after which the file is given up.
+# Frames at the start, some minutes, of which none can be decoded: the rest is not tried.
 _HOPELESS_FRAMES = 10_000
 
 
