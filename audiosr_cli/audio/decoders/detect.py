@@ -32,7 +32,7 @@ _TS_PACKET = 188
 _HEADERLESS = {".g722": "g722", ".722": "g722", ".g726": "g726"}
 _HEAD_BYTES = 1 << 16
 _TAG_BYTES = 1 << 14  # of a pipe, in which its tags are looked for
-_MAX_LEAD_BYTES = 1 << 25  # of zeros and tags before the first frame, which may hold cover art; of a pipe in memory
+_MAX_SKIPPED_BYTES = 1 << 25  # of zeros and tags before the first frame, which may hold cover art; of a pipe in memory
 
 
 class Decoder(Protocol):
@@ -137,7 +137,7 @@ def _skip_to_sound(source: ByteSource) -> int | None:
         start += step
         if not step:
             return start
-        if start > _MAX_LEAD_BYTES:
+        if start > _MAX_SKIPPED_BYTES:
             return None
 
 

@@ -26,7 +26,6 @@ _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12
 # The first bytes of a header: sync word, a layer, a bitrate that is neither free nor forbidden (MPEG), or ADTS.
 _SYNC = re.compile(rb"\xff(?:[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xeb]|[\xf0\xf1\xf8\xf9])", re.DOTALL)
 _HEADER_BYTES = 7
-_MAX_FRAME_BYTES = 8191  # of ADTS; MPEG has less
 # Frames that must follow one another before the first, or the first after a disturbance, counts: chance finds a header
 # in 0.1 % of all bytes.
 _CONFIRM = 3
@@ -34,7 +33,6 @@ _READ_BYTES = 1 << 16
 # Bytes before the first frame, other than zeros and tags, in which one is looked for: a capture of a stream starts with
 # part of a frame. Set by hand, November 2026.
 _MAX_LEAD_BYTES = 1 << 14
-_MAX_TAG_BYTES = 1 << 28  # the most that an ID3v2 tag's size can express
 
 
 class Header(NamedTuple):

@@ -101,11 +101,6 @@ class Track:
             discard_others(self._container, self._stream)
 
     @property
-    def is_only_stream(self) -> bool:
-        """Whether there is nothing but this stream of sound."""
-        return len(self._container.streams) == 1
-
-    @property
     def duration_s(self) -> float | None:
         """Seconds according to the header; None if it does not say."""
         if self._stream.duration is not None and self._stream.time_base is not None:
