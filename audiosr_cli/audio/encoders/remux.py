@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiosr_cli.audio.decoders.libav import pick_stream
+from audiosr_cli.audio.metadata.media import cleaned
+from audiosr_cli.audio.metadata.provenance import TAG
 from audiosr_cli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ _MAX_FAILURES = 1000  # errors of the demuxer, after which it is given up
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _TIMED_THUMBNAILS = 0x800
 _DISCARD_ALL = 48  # AVDISCARD_ALL, of the text track that carries an MP4 file's chapters
-_VOLATILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of a file, not its content
+_VOLATILE = {"encoder", "duration"}  # tags of a stream that describe its old packets
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut"}
 _SUBTITLES = {  # that a container can hold as they are
     "mp4": {"mov_text"},
@@ -42,7 +44,7 @@ class VideoSource:
         start_s: When the first sample of the replaced sound is played, on the clock of the output.
         sound_tags: Tags of the replaced audio stream, such as its language.
         sound_disposition: FFmpeg's flags of it.
-        tags: Tags of the file.
+        tags: Tags of the file that describe its content, in lower case.
         time_scale: A common multiple of the units of time of its video streams, in 1/s.
         codecs: Names of the codecs of its video streams.
 
@@ -61,7 +63,8 @@ class VideoSource:
         self._sound = _sound_stream(self._input, audio_stream)
         self.sound_tags = _lasting(self._sound.metadata)
         self.sound_disposition = self._sound.disposition
-        self.tags = _lasting(self._input.metadata)
+        tags = cleaned(dict(self._input.metadata))
+        self.tags = {name: text for name, text in tags.items() if name.upper() != TAG}
         self.time_scale = lcm(
             *(stream.time_base.denominator for stream in self._input.streams.video if stream.time_base)
         )
@@ -175,7 +178,7 @@ def _open(path: Path) -> InputContainer:
 
 
 def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that describe the content."""
+    """Return the tags of a stream that describe its content."""
     return {key: text for key, text in tags.items() if key.lower() not in _VOLATILE}
 
 

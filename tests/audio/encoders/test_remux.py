@@ -187,6 +187,15 @@ def test_language_and_tags_are_kept_and_ours_come_first(tmp_path: Path) -> None:
         assert tags_of(tmp_path / f"c.{target}")[0]["title"] == "Other"
 
 
+def test_provenance_and_levels_of_the_old_sound_are_not_kept(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", seconds=0.2)
+    tags = {"title": "A talk", "AUDIOSR": "old", "replaygain_track_gain": "-3 dB", "director": "somebody"}
+    replace_sound(tmp_path / "a.mp4", tmp_path / "b.mkv", metadata=Metadata(tags=tags))
+    assert tags_of(tmp_path / "b.mkv")[0].keys() >= {name.lower() for name in tags}
+    replace_sound(tmp_path / "b.mkv", tmp_path / "c.mkv")
+    assert tags_of(tmp_path / "c.mkv")[0].keys() & {name.lower() for name in tags} == {"title", "director"}
+
+
 def make_rich_video(path: Path) -> None:
     """Write a Matroska file with two languages, subtitles, a font and chapters."""
     make_video(path.with_suffix(".mp4"))
