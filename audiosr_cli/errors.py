@@ -91,6 +91,6 @@ class AudioSRWarning(UserWarning):
 
 
 def error_of_system(error: OSError) -> AudioSRError:
-    """Return what a user is told where the operating system refuses something: the file, and its reason."""
+    """Return the error that a user sees where the operating system refuses something: the file, and the reason."""
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return AudioSRError(f"{where}{error.strerror or error}")

@@ -2,7 +2,7 @@
 
 Every format is encoded by FFmpeg's libraries (PyAV), libsndfile or by hand, and read back: whether that works, whether
 the length is that of FFmpeg's own decoding to the sample, whether its title is read, whether a pipe gives the same
-samples, and whether a file cut at two thirds is told.
+samples, and whether the missing end of a file cut at two thirds is reported.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Row:
     expected: int | None = None
     title: bool | None = None
     pipe: bool = False
-    told: bool = False
+    reports_truncation: bool = False
     problems: list[str] = field(default_factory=list)
 
     def line(self) -> str:
@@ -240,7 +240,7 @@ class Row:
         difference = None if self.frames is None or self.expected is None else self.frames - self.expected
         length = "–" if difference is None else "exact" if difference == 0 else f"{difference:+d} samples"
         yes = {True: "yes", False: "no", None: "none"}
-        cells = (yes[self.frames is not None], length, yes[self.title], yes[self.pipe], yes[self.told])
+        cells = (yes[self.frames is not None], length, yes[self.title], yes[self.pipe], yes[self.reports_truncation])
         return f"| {self.name} | {' | '.join(cells)} |"
 
 
@@ -288,7 +288,7 @@ def _feed(pipe: Path, content: bytes) -> None:
         pipe.write_bytes(content)
 
 
-def is_told(content: bytes, path: Path) -> bool:
+def reports_truncation(content: bytes, path: Path) -> bool:
     """Return whether a file with this content, which is cut, has a warning or is refused."""
     path.write_bytes(content)
     try:
@@ -312,14 +312,14 @@ def examine(form: Format, folder: Path, seconds: float = SECONDS) -> Row:
     except InputError as error:
         row.problems.append(str(error))
     row.title = has_title(path)
-    row.told = is_told(content[: len(content) * 2 // 3 + 1], path)
+    row.reports_truncation = reports_truncation(content[: len(content) * 2 // 3 + 1], path)
     path.unlink()
     return row
 
 
 def table(rows: list[Row]) -> str:
     """Format all rows."""
-    head = "| Format | Read | Length against FFmpeg's | Tags | Same from a pipe | Truncation is told |"
+    head = "| Format | Read | Length against FFmpeg's | Tags | Same from a pipe | Truncation is reported |"
     return "\n".join([head, "|---|---|---|---|---|---|", *(row.line() for row in rows)])
 
 

@@ -24,7 +24,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "mkv": ("AAC", "PCM_16", "PCM_24"),
     "webm": ("OPUS",),
 }
-VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm")  # they take the video of a recording along
+VIDEO_CONTAINERS = ("mp4", "mov", "mkv", "webm")  # the video of a recording is copied into these
 BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _SUFFIXES = {"wave": "wav", "oga": "ogg", "aif": "aiff", "m4b": "m4a", "m4v": "mp4", "qt": "mov"}
 _WIDER = {"DOUBLE": "FLOAT", "FLOAT": "PCM_24", "PCM_32": "PCM_24"}  # the nearest one if a format lacks a sample type
@@ -128,7 +128,7 @@ def _alternatives(output_format: OutputFormat) -> str:
     """List the containers that can hold what ``output_format`` cannot: those for video, if it is one."""
     video = output_format.container in VIDEO_CONTAINERS
     rate, channels = output_format.sample_rate, output_format.channels
-    candidates = ("mp4", "mov", "mkv", "webm") if video else ("m4a", "ogg", "flac", "wav")
+    candidates = VIDEO_CONTAINERS if video else ("m4a", "ogg", "flac", "wav")
     names = [
         name
         for name in candidates
@@ -154,7 +154,7 @@ def bitrate_range(output_format: OutputFormat) -> range:
 
 
 def default_bitrate(output_format: OutputFormat) -> int:
-    """Return the bit/s of a lossy format for which none is given; 0 for others.
+    """Return the bit/s of a lossy format for which no other is set; 0 for others.
 
     Listeners no longer tell these from the original, with a reserve, as outputs are often cut and encoded again.
     """

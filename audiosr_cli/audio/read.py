@@ -83,7 +83,7 @@ class AudioReader:
         self._trim = Trim(start_s, end_s, self.sample_rate, self.name)
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
-        """Yield all samples in blocks (C, T) of at most ``frames`` frames; iterate only once.
+        """Yield all samples in blocks (C, T), of at most ``frames`` frames unless ``peek`` has read them; iterate once.
 
         Raises:
             InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
@@ -93,13 +93,17 @@ class AudioReader:
         yield from self._trim.cut(self._blocks(frames))
 
     def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
-        """Yield the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too."""
+        """Yield at least the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too.
+
+        Raises:
+            InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
+        """
+        yield from tuple(self._peeked)
         frames = seconds * self.sample_rate + self._trim.first
-        for block in self._trim.cut(self._blocks(BLOCK)):
+        blocks = self._trim.cut(self._blocks(BLOCK))
+        while self._done < frames and (block := next(blocks, None)) is not None:
             self._peeked.append(block)
             yield block
-            if self._done >= frames:
-                return
 
     def _blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:
         while (block := self._decoder.read(self._trim.limit(frames))).shape[1]:
@@ -107,7 +111,7 @@ class AudioReader:
             yield block
 
     def metadata(self) -> Metadata:
-        """Read tags, cover art and the like; of a pipe, what comes before its samples."""
+        """Read tags, cover art, markers and so on; of a pipe, those that come before its samples."""
         return read_metadata(self._source.reopened())
 
     def check_unchanged(self) -> None:

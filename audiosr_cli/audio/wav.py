@@ -19,6 +19,9 @@ from audiosr_cli.errors import InputError
 MAX_CHANNELS = 64
 RATES = range(1_000, 768_001)
 
+MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+OPEN_SIZE = 0xFFFFFFFF  # of the data chunk: up to the end of the file, unless a ds64 chunk says more
+STREAMED_SIZE = 0x7FFFF000  # the same from SoX, rounded down to whole frames
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 GUID_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa 0038 9b71")
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -100,7 +103,7 @@ def header(wav_format: WavFormat, frames: int | None, chunks: bytes = b"") -> by
         The bytes up to the first sample.
     """
     width, fmt = wav_format.frame_bytes, _format_body(wav_format)
-    data = 0xFFFFFFFF if frames is None else frames * width
+    data = OPEN_SIZE if frames is None else frames * width
     header_bytes = 12 + 8 + _DS64_BYTES + 8 + len(fmt) + 12 * wav_format.is_float + 8
     total = header_bytes + len(chunks) - 8 + data + data % 2
     huge = frames is not None and total > 0xFFFFFFFF

@@ -90,7 +90,7 @@ class AudioWriter:
         output_format: The format.
         clip: What happens to samples above full scale.
         exclusive: Fail if ``target`` exists at ``commit``; otherwise replace it.
-        metadata: What the output says of itself.
+        metadata: Of the output: tags, cover art and so on.
         source: A recording; if it has a video and the format can hold one, the output takes it along.
         audio_stream: Which audio stream of ``source`` the samples replace, counted from 1; None for the default one.
 
@@ -132,8 +132,6 @@ class AudioWriter:
 
     def __exit__(self, *_: object) -> None:
         with self._named_errors():
-            if isinstance(self._sink, SoundFileEncoder | MediaEncoder):
-                self._sink.abort()
             self._files.close()
 
     @property
@@ -165,7 +163,8 @@ class AudioWriter:
                 stream = self._files.enter_context(open(self._part, "xb"))
                 self._sink = self._raw_writer(stream, seekable=True)
             else:
-                self._sink = self._encoder(self._part)
+                self._sink = encoder = self._encoder(self._part)
+                self._files.callback(encoder.abort)
 
     def _encoder(self, part: Path) -> SoundFileEncoder | MediaEncoder:
         if codec_of(self.output_format) is None:

@@ -57,9 +57,9 @@ def path() -> None:
 
 def _rows(command: str, preset: str | None, no_config: bool) -> dict[str, Value]:
     """Return all options of a command, by name."""
-    found = sources.resolve(command, None, preset, no_config)
+    values = sources.resolve(command, None, preset, no_config)
     return {
-        name: found.get(setting.parameter, Value(setting.default, "default"))
+        name: values.get(setting.parameter, Value(setting.default, "default"))
         for name, setting in settings()[command].items()
     }
 

@@ -33,15 +33,17 @@ class ProcessingCommand(GroupedCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line; other sources are the defaults."""
         try:
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            arguments, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         except _CallError as error:
             if getattr(error, "option_name", None) not in ("-i", "--input"):
                 raise
             raise UsageError("-i: no such option", f"did you mean: audiosr {self._command} IN.wav?") from error
-        if not given.get("help"):
-            values = sources.resolve(self._command, given, given.get("preset"), bool(given.get("no_config")))
-            output = given.get("output")
-            if self._command == "upsample" and list(given.get("inputs") or ()) == ["-"]:
+        if not arguments.get("help"):
+            values = sources.resolve(
+                self._command, arguments, arguments.get("preset"), bool(arguments.get("no_config"))
+            )
+            output = arguments.get("output")
+            if self._command == "upsample" and list(arguments.get("inputs") or ()) == ["-"]:
                 values.pop("output", None)  # a pipe stays a pipe, wherever recordings usually go
                 output = output or "-"
             if _tells_format(output):

@@ -117,7 +117,7 @@ def settings() -> dict[str, dict[str, Setting]]:
 
 
 def setting(name: str, command: str | None = None) -> Setting:
-    """Return the setting called ``name`` of a command, or of the first one that has it."""
+    """Return the setting called ``name`` of a command, or of the first command that has it; it must exist."""
     return next(known[name] for key, known in settings().items() if command in (None, key) and name in known)
 
 

@@ -9,7 +9,6 @@ what is set for all of them.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from typing import Any
 
 from audiosr_cli.cli.settings import COMMANDS, names, setting, settings
 from audiosr_cli.errors import UsageError
+from audiosr_cli.files.parsing import parse_toml
 
 FILE_NAME = "audiosr.toml"
 PREFIX = "AUDIOSR_"
@@ -52,13 +52,13 @@ class Source:
 
 
 def resolve(
-    command: str, given: Mapping[str, object] | None = None, preset: str | None = None, no_config: bool = False
+    command: str, arguments: Mapping[str, object] | None = None, preset: str | None = None, no_config: bool = False
 ) -> dict[str, Value]:
-    """Find the values of the options of a command that are not on its command line.
+    """Collect the values of those options of a command that are not on its command line.
 
     Args:
         command: A processing command.
-        given: What the command line sets, by name of the parameter.
+        arguments: Values on the command line, by name of the parameter.
         preset: Name of a preset; None for that of ``$AUDIOSR_PRESET``, if there is one.
         no_config: Whether files are ignored; ``$AUDIOSR_NO_CONFIG`` does the same.
 
@@ -69,19 +69,19 @@ def resolve(
         UsageError: If a file or variable is invalid, or there is no such preset.
     """
     known = settings()[command]
-    settled = set(given or {})
-    if any((given or {}).get(name) for name in EXCLUSIVE):
+    settled = set(arguments or {})
+    if any((arguments or {}).get(name) for name in EXCLUSIVE):
         settled |= EXCLUSIVE
     result: dict[str, Value] = {}
     for source in _sources(preset, no_config):
-        found = {
+        values = {
             known[name].parameter: value
             for name, value in source.of(command).items()
             if name in known and known[name].parameter not in settled
         }
-        result |= found
-        settled |= found.keys()
-        if any(name in found and found[name].value for name in EXCLUSIVE):
+        result |= values
+        settled |= values.keys()
+        if any(name in values and values[name].value for name in EXCLUSIVE):
             settled |= EXCLUSIVE
     return result
 
@@ -105,7 +105,7 @@ def ignores_files(no_config: bool = False) -> bool:
 
 
 def unknown_variables() -> list[str]:
-    """List variables whose names are nearly those of options: misspelt ones."""
+    """Describe the environment variables that look like misspelt options."""
     known = _variables()
     others = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
     return [f"${name}: did you mean ${near[0]}?" for name in others if (near := get_close_matches(name, known, 1, 0.9))]
@@ -170,10 +170,10 @@ def _read(path: Path) -> dict[str, Any]:
             data = stream.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise UsageError(f"{_shown(path)}: is larger than {_MAX_BYTES >> 20} MiB; expected a file of options")
-        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+        return parse_toml(data.decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{_shown(path)}: cannot be read: {error.strerror}; use --no-config") from error
-    except (ValueError, RecursionError) as error:  # of TOML or UTF-8; tables nested without end
+    except ValueError as error:  # of TOML or UTF-8
         raise UsageError(f"{_shown(path)}: is not valid TOML: {error}") from error
 
 

@@ -34,7 +34,7 @@ _DETECTION_DB = 20.0
 _HARMONIC_DB = 8.0  # the same for further harmonics, once there is hum
 _NEIGHBOURHOOD_HZ = (4.0, 14.0)  # on both sides
 _TONE_WIDTH_HZ = 0.5
-_PASSES = 2  # the second one corrects what an inexact frequency has left
+_PASSES = 2  # the second one removes what is left by the inexact frequencies of the first
 
 
 class InterferenceFilter:
@@ -205,7 +205,7 @@ class HumFilter:
         time = np.arange(len(signal)) / self.sample_rate
         for _ in range(_PASSES):
             spectrum = _Windowed(low_band, low_rate)
-            mains, tones = max((_find_hum(spectrum, mains) for mains in MAINS_HZ), key=lambda found: len(found[1]))
+            mains, tones = max((_find_hum(spectrum, mains) for mains in MAINS_HZ), key=lambda hum: len(hum[1]))
             if not tones:
                 break
             self.mains_hz = mains

@@ -26,6 +26,9 @@ def bandwidth_warnings(
         rate: Hz asked for; None for that of the recording.
         restores: Whether the bandwidth is restored, which the same rate does not forbid.
         models: That processed the recording.
+
+    Returns:
+        The warnings, one sentence each.
     """
     lines = []
     if rate is not None and rate <= sample_rate and not (restores and rate == sample_rate):

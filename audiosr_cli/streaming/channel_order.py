@@ -12,8 +12,9 @@ from torch import Tensor
 from audiosr_cli.streaming.tracking_config import TRACKING
 
 _FRAMES = 80  # levels in a window
-_RANGE_DB = 40.0
-# A channel whose levels follow those of the other one, and lie so far below them, holds nothing but leakage.
+_RANGE_DB = 40.0  # below the loudest frame, where noise decides the level
+# A channel whose levels correlate with those of the other one by more than the first, and lie below them by more than
+# the second on average, holds nothing but leakage. Set by hand, November 2026.
 _FOLLOWS = 0.8
 _LEAKAGE_DB = 8.0
 # A source that is louder by so much is its channel's voice as surely as one whose levels are wholly those of the

@@ -1,4 +1,4 @@
-"""What the outputs of a recording say of themselves: its own metadata, and how they were made."""
+"""Metadata of the outputs of a recording: its own, as far as they fit, and provenance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def describe(
     models: Sequence[ModelCall],
     settings: Mapping[str, Any],
 ) -> tuple[list[Metadata], list[str]]:
-    """Return the metadata of every output of an open recording, and notes on what is lost.
+    """Collect the metadata of every output of an open recording.
 
     Args:
         reader: The recording.
@@ -38,7 +38,10 @@ def describe(
         outputs: Names of the outputs.
         command: Name of the command.
         models: That process the recording.
-        settings: The command's own settings, of which those that are None say nothing.
+        settings: The command's own settings; those that are None are left out.
+
+    Returns:
+        The metadata of each output, and notes on what the format cannot hold.
     """
     channels, rate = output_format.channels, output_format.sample_rate
     source = reader.metadata()

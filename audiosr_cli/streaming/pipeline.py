@@ -327,7 +327,7 @@ class Pipeline:
         return report
 
     def _settings(self) -> dict[str, Any]:
-        """Return what the command was told, for provenance; None for defaults."""
+        """Return the command's own settings, for provenance; None for those that nobody has set."""
         sampling = None if self.sampling is None else asdict(self.sampling)
         return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling, "residual": self.residual or None}
 

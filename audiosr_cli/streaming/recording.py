@@ -108,7 +108,7 @@ def process_file(
         speaker_encoder: Helps to keep the speakers of a separator on their tracks.
         residual: Whether the last target gets what remains of the input when all sources are subtracted.
         exclusive: Targets that must not exist. Other existing files are replaced.
-        metadata: What each output says of itself; none by default.
+        metadata: Of each output; none by default.
 
     Returns:
         The report.
@@ -149,7 +149,17 @@ def process_file(
 def read_blocks(
     reader: AudioReader | ArrayReader, report: Report, options: Options, progress: ProgressCallback | None
 ) -> Iterator[Samples]:
-    """Yield the channels that are processed, checked, and count their frames."""
+    """Yield the channels that are processed, and count their frames.
+
+    Args:
+        reader: The recording.
+        report: Gets the number of frames, and warnings.
+        options: How the recording is processed.
+        progress: Called with the number of frames read so far.
+
+    Raises:
+        InputError: If the recording cannot be read, or has samples that are not finite and the options forbid them.
+    """
     energy = np.zeros(2)  # of the channels, mean, and of what is processed
     for channels in reader.blocks():
         block = options.pick_channels(channels)

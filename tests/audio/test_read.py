@@ -34,6 +34,17 @@ def test_blocks_equal_the_whole_file_as_libsndfile_reads_it(suffix: str, channel
     assert reader.warnings == []
 
 
+def test_peeking_twice_yields_the_same_beginning(tmp_path: Path) -> None:
+    wave = tone(200_000)
+    soundfile.write(tmp_path / "a.wav", wave.T, 16000, "FLOAT")
+    with AudioReader(tmp_path / "a.wav") as reader:
+        for seconds in (1.0, 1.0, 6.0, 2.0, 100.0):
+            peeked = np.concatenate(list(reader.peek(seconds)), axis=1)
+            assert peeked.shape[1] >= min(seconds * 16000, 200_000)
+            np.testing.assert_array_equal(peeked, wave[:, : peeked.shape[1]])
+        np.testing.assert_array_equal(np.concatenate(list(reader.blocks()), axis=1), wave)
+
+
 def test_format_is_detected_from_content_not_from_the_suffix(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(100).T, 8000, format="FLAC")
     assert read_all(tmp_path / "a.wav")[1].shape == (1, 100)

@@ -237,6 +237,16 @@ def test_files_that_were_joined_are_all_read(sizes: tuple[int | None, ...], bloc
     assert reader.warnings == []
 
 
+@pytest.mark.parametrize("sizes", [(None, 101), (None, None)])
+def test_joined_files_are_read_in_blocks_that_get_smaller(sizes: tuple[int | None, ...]) -> None:
+    content, samples = joined(*sizes)
+    reader = WavReader(io.BytesIO(content), "test.wav")
+    blocks = [reader.read(190)]  # holds the end of the first file and, still undecoded, some of the second
+    while (block := reader.read(9)).shape[1]:
+        blocks.append(block)
+    np.testing.assert_array_equal(np.concatenate(blocks, axis=1)[:, : samples.shape[1]] * 32768, samples)
+
+
 @pytest.mark.parametrize("block", [7, 1000])
 def test_a_joined_file_of_another_sample_type_is_read_as_it_is(block: int) -> None:
     content, samples = joined(101)

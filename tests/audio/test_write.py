@@ -7,6 +7,7 @@ import io
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,22 @@ def test_an_encoder_that_cannot_start_keeps_the_old_file(tmp_path: Path) -> None
     ):
         pass
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.mp3", b"old")]
+
+
+def test_an_encoder_that_cannot_be_closed_leaves_no_temporary_file(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError(5, "Input/output error")
+
+    encoders: list[Any] = []
+    with (
+        pytest.raises(OutputError, match="Input/output error"),
+        pytest.MonkeyPatch.context() as patch,
+        AudioWriter(tmp_path / "a.ogg", OutputFormat("ogg", "VORBIS", 16000, 1)) as writer,
+    ):
+        encoders.append(writer._sink)
+        patch.setattr(encoders[0]._sound, "close", fail)
+    assert list(tmp_path.iterdir()) == []
+    encoders[0].abort()
 
 
 def test_vorbis_takes_one_very_long_block(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""batch/folders.py: hidden files, other files, and outputs of earlier rounds in the folders of a call."""
+"""batch/folders.py: hidden files, other files, and outputs of earlier calls in the folders of a call."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_stronger_sources_replace_weaker_ones(places: Places) -> None:
     places.write((places.folder / "audiosr.toml").read_text(), "speakers = 5\njobs = 5", SPEAKERS="3", BATCH="3")
     assert values() == {"speakers": 3, "batch": 3, "threads": 4, "jobs": 5}
     assert values(preset="p") == {"speakers": 2, "batch": 3, "threads": 4, "jobs": 5}
-    assert values(preset="p", given={"speakers": 1, "jobs": 1}) == {"batch": 3, "threads": 4}
+    assert values(preset="p", arguments={"speakers": 1, "jobs": 1}) == {"batch": 3, "threads": 4}
 
 
 def test_each_value_knows_where_it_comes_from(places: Places) -> None:
@@ -100,8 +100,8 @@ def test_a_stronger_source_counts_even_if_it_is_for_all_commands(places: Places)
 def test_a_choice_of_what_happens_to_existing_outputs_replaces_weaker_ones(places: Places) -> None:
     places.write(user="skip = true\nquiet = true")
     assert values() == {"skip": True, "quiet": True}
-    assert values(given={"overwrite": True}) == {"quiet": True}
-    assert values(given={"overwrite": False}) == {"skip": True, "quiet": True}
+    assert values(arguments={"overwrite": True}) == {"quiet": True}
+    assert values(arguments={"overwrite": False}) == {"skip": True, "quiet": True}
     places.write(user="skip = true", OVERWRITE="1")
     assert values() == {"overwrite": True}
 

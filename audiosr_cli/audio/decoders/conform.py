@@ -17,9 +17,9 @@ from audiosr_cli.errors import InputError
 _MAX_CHANGES = 500
 # Changes, and places of damage, that are listed one by one.
 _LISTED = 5
-# Seconds between two places of damage that are told as one.
+# Seconds between two places of damage that are reported as one.
 _SAME_PLACE_S = 0.5
-_SILENCE_FRAMES = 1 << 14
+_SILENCE_FRAMES = 1 << 14  # of a piece, so that a long gap needs little memory
 
 
 class Piece(NamedTuple):
@@ -157,37 +157,42 @@ class DamageLog:
 
     def __init__(self, name: str, sample_rate: int) -> None:
         self.name, self.sample_rate = name, sample_rate
-        self._places = list[list[int]]()  # [start, end, silent] in frames
-        self._more = 0
+        self._places = list[list[int]]()  # [start, silent] in frames, of those that are listed
+        self._count = self._end = 0  # places, and where the last one ends
+        self._silent = 0  # frames, in all places
 
     def add(self, start: int, silent: int = 0) -> None:
         """Record damage at frame ``start``, in whose place there are ``silent`` frames of silence."""
-        near = int(_SAME_PLACE_S * self.sample_rate)
-        if self._places and start <= self._places[-1][1] + near:
-            self._places[-1][1] = max(self._places[-1][1], start + silent)
-            self._places[-1][2] += silent
-        elif len(self._places) < _LISTED:
-            self._places.append([start, start + silent, silent])
-        else:
-            self._more += 1
+        if not self._count or start > self._end + int(_SAME_PLACE_S * self.sample_rate):
+            self._count += 1
+            if self._count <= _LISTED:
+                self._places.append([start, 0])
+        if self._count <= _LISTED:
+            self._places[-1][1] += silent
+        self._end = max(self._end, start + silent)
+        self._silent += silent
 
     @property
     def gaps(self) -> list[str]:
         """One line about the places of a healthy recording that have no sound."""
         if not self._places:
             return []
-        places = ", ".join(f"{start / self.sample_rate:.1f} s" for start, _, _ in self._places)
-        seconds = sum(silent for _, _, silent in self._places) / self.sample_rate
-        more = f" and {self._more} more places" if self._more else ""
+        places = ", ".join(f"{start / self.sample_rate:.1f} s" for start, _ in self._places)
+        more = f" and {self._unlisted} more places" if self._unlisted else ""
+        seconds = self._silent / self.sample_rate
         return [f"{self.name}: has no sound at {places}{more}; {seconds:.1f} s of silence keep the time"]
 
     @property
     def warnings(self) -> list[str]:
         """One line for each place, up to a few."""
         lines = []
-        for start, _, silent in self._places:
+        for start, silent in self._places:
             what = f"{silent / self.sample_rate:.2f} s are replaced by silence" if silent else "some of it is lost"
             lines.append(f"{self.name}: damaged at {start / self.sample_rate:.1f} s; {what}")
-        if self._more:
-            lines.append(f"{self.name}: damaged at {self._more} more places")
+        if self._unlisted:
+            lines.append(f"{self.name}: damaged at {self._unlisted} more places")
         return lines
+
+    @property
+    def _unlisted(self) -> int:
+        return self._count - len(self._places)

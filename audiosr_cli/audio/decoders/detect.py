@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders import libav
-from audiosr_cli.audio.decoders.elementary import find_kind, is_free_format
+from audiosr_cli.audio.decoders.elementary import find_kind, id3_size, is_free_format
 from audiosr_cli.audio.decoders.flac import FlacDecoder
 from audiosr_cli.audio.decoders.libav import ByteInput, FileInput
 from audiosr_cli.audio.decoders.media import MediaDecoder, OggTracks, OneTrack
@@ -18,7 +18,8 @@ from audiosr_cli.audio.decoders.ogg import find_frames
 from audiosr_cli.audio.decoders.sndfile import SoundFileDecoder
 from audiosr_cli.audio.decoders.source import ByteSource
 from audiosr_cli.audio.decoders.track import Track
-from audiosr_cli.audio.decoders.wav import MAGIC, CodecError, WavDecoder
+from audiosr_cli.audio.decoders.wav import CodecError, WavDecoder
+from audiosr_cli.audio.wav import MAGICS
 from audiosr_cli.errors import InputError
 
 # Files besides FLAC that libsndfile reads exactly: AIFF, CAF, AU, Wave64.
@@ -28,12 +29,11 @@ _STREAMED_MAGIC = (b"\x1a\x45\xdf\xa3", b"#!AMR", b"FLV\x01", b"\0\0\x01\xba")
 # Other containers, in which frames of MPEG audio may lie one after the other.
 _CONTAINER_MAGIC = (b"\x30\x26\xb2\x75", b".RMF", b"wvpk", b"MAC ", b"TTA1", b"DSD ", b"tBaK", b"ajkg", b"NIST_1A")
 _TS_PACKET = 188
-# Formats without a header: only the name tells. ITU-T G.722 at 64 kbit/s, and G.726 at 32 kbit/s, both as sent.
+# Formats without a header, known by the name only. ITU-T G.722 at 64 kbit/s, and G.726 at 32 kbit/s, both as sent.
 _HEADERLESS = {".g722": "g722", ".722": "g722", ".g726": "g726"}
 _HEAD_BYTES = 1 << 16
 _TAG_BYTES = 1 << 14  # of a pipe, in which its tags are looked for
-_MAX_ZERO_BYTES = 1 << 24  # that may precede the first frame
-_MAX_TAG_BYTES = 1 << 25  # cover art of 32 MiB
+_MAX_SKIPPED_BYTES = 1 << 25  # of zeros and tags before the first frame, which may hold cover art; of a pipe in memory
 
 
 class Decoder(Protocol):
@@ -69,6 +69,9 @@ def open_decoder(source: ByteSource, audio_stream: int | None = None) -> Decoder
         source: The recording, at its first byte.
         audio_stream: Which of its streams of sound is read, counted from 1; None for the default one.
 
+    Returns:
+        The open decoder, which reads from ``source``.
+
     Raises:
         InputError: If it cannot be read as audio, or there is no such stream.
     """
@@ -94,7 +97,7 @@ def open_decoder(source: ByteSource, audio_stream: int | None = None) -> Decoder
 
 def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
     """Open a recording whose format holds one stream of sound; None if it is of another."""
-    if head[:4] in MAGIC and (head[8:12] == b"WAVE" or len(head) < 12):
+    if head[:4] in MAGICS and (head[8:12] == b"WAVE" or len(head) < 12):
         try:
             wav = WavDecoder(source, source.name)
             source.commit()
@@ -109,7 +112,7 @@ def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
     start = _skip_to_sound(source)
     if start is None or not libav.is_available():
         return None
-    beginning = source.head(start + _HEAD_BYTES)[start:]
+    beginning = source.head(start + _HEAD_BYTES, start)
     if beginning.startswith(b"fLaC"):
         return _attempt(lambda: FlacDecoder(source.file(), source.name, start))
     if is_free_format(beginning):  # which FFmpeg refuses
@@ -136,19 +139,13 @@ def _skip_to_sound(source: ByteSource) -> int | None:
     """Return the bytes of zeros and ID3 tags before the first sound; None if there are too many."""
     start = 0
     while True:
-        head = source.head(start + _HEAD_BYTES)[start:]
-        if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
-            size = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-            if size > _MAX_TAG_BYTES:
-                return None
-            start += size
-        elif head[:1] == b"\0":
-            zeros = len(head) - len(head.lstrip(b"\0"))
-            start += zeros
-            if start > _MAX_ZERO_BYTES or zeros == 0:
-                return None
-        else:
+        head = source.head(start + _HEAD_BYTES, start)
+        step = id3_size(head) or len(head) - len(head.lstrip(b"\0"))
+        start += step
+        if not step:
             return start
+        if start > _MAX_SKIPPED_BYTES:
+            return None
 
 
 def _open_ogg(source: ByteSource, audio_stream: int | None) -> Decoder:
@@ -177,7 +174,7 @@ def _open_media(source: ByteSource, audio_stream: int | None, demuxer: str | Non
 
 
 def _open_any(source: ByteSource, audio_stream: int | None) -> Decoder:
-    """Open what no signature tells: with FFmpeg, with libsndfile, or by its name if it has no header."""
+    """Open a recording without a known signature: with FFmpeg, with libsndfile, or by its name if it has no header."""
     stream = source.file()
     problem: InputError | None = None
     if libav.is_available():
@@ -188,7 +185,7 @@ def _open_any(source: ByteSource, audio_stream: int | None) -> Decoder:
     stream.seek(0)
     head = stream.read(4)
     # MP3 that FFmpeg refuses, also in WAV, makes libsndfile's decoder write to standard error.
-    seems_mpeg = head[:3] == b"ID3" or head in MAGIC or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+    seems_mpeg = head[:3] == b"ID3" or head in MAGICS or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
     try:
         if audio_stream in (None, 1) and not (seems_mpeg and problem is not None):
             return SoundFileDecoder(source.file(), source.name)
@@ -198,5 +195,6 @@ def _open_any(source: ByteSource, audio_stream: int | None) -> Decoder:
     suffix = source.path.suffix.lower() if source.path is not None else ""
     if suffix in _HEADERLESS and libav.is_available():
         return _open_media(source, audio_stream, _HEADERLESS[suffix])
+    libav.require(source.name)
     assert problem is not None
     raise problem

@@ -26,7 +26,6 @@ _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12
 # The first bytes of a header: sync word, a layer, a bitrate that is neither free nor forbidden (MPEG), or ADTS.
 _SYNC = re.compile(rb"\xff(?:[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xeb]|[\xf0\xf1\xf8\xf9])", re.DOTALL)
 _HEADER_BYTES = 7
-_MAX_FRAME_BYTES = 8191  # of ADTS; MPEG has less
 # Frames that must follow one another before the first, or the first after a disturbance, counts: chance finds a header
 # in 0.1 % of all bytes.
 _CONFIRM = 3
@@ -34,7 +33,6 @@ _READ_BYTES = 1 << 16
 # Bytes before the first frame, other than zeros and tags, in which one is looked for: a capture of a stream starts with
 # part of a frame. Set by hand, November 2026.
 _MAX_LEAD_BYTES = 1 << 14
-_MAX_TAG_BYTES = 1 << 28  # the most that an ID3v2 tag's size can express
 
 
 class Header(NamedTuple):
@@ -88,6 +86,14 @@ def _parse_adts(data: bytes) -> Header | None:
     channels = (data[2] & 1) << 2 | data[3] >> 6
     samples = 1024 * ((data[6] & 3) + 1)
     return Header("aac", size, samples, _ADTS_RATES[rate_index], channels, data[1] >> 3 & 1)
+
+
+def id3_size(head: bytes) -> int:
+    """Return the bytes of the ID3v2 tag that ``head`` begins with; 0 if there is none."""
+    if head[:3] != b"ID3" or len(head) < 10 or max(head[6:10]) >= 128 or 255 in head[3:5]:
+        return 0
+    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    return 10 + size + (10 if head[5] & 16 else 0)  # with a footer
 
 
 @dataclass(frozen=True)
@@ -164,9 +170,8 @@ class FrameReader:
             return 0  # a frame, most of the time
         self._have(offset + 32)
         head = self._buffer[self._at + offset : self._at + offset + 32]
-        if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128 and 255 not in head[3:5]:
-            size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-            return 10 + size + (10 if head[5] & 16 else 0)
+        if size := id3_size(head):
+            return size
         if head[:4] == b"TAG+":
             return 227
         if head[:3] == b"TAG":
@@ -242,8 +247,8 @@ class FrameReader:
         """Return the number of bytes up to the next place where a frame or a tag may start, at least one."""
         self._have(_READ_BYTES // 2)
         start, end = self._at + 1, len(self._buffer)
-        found = _SYNC.search(self._buffer, start)
-        positions = [found.start()] if found else []
+        sync = _SYNC.search(self._buffer, start)
+        positions = [sync.start()] if sync else []
         positions += [at for mark in (b"ID3", b"TAG", b"APETAGEX") if (at := self._buffer.find(mark, start)) > 0]
         if positions:
             return min(positions) - self._at

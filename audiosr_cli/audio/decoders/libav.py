@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders.promised import following_file, lacks_index, missing_bytes
+from audiosr_cli.audio.wav import MAX_CHANNELS
 from audiosr_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # The most samples of one channel in a frame: the longest of a real format (APE, extra high) has 1.2 million.
 _MAX_SAMPLES = 1 << 22
-_MAX_PLANES = 64
 _SAFE_PLANES = 7  # of more, PyAV 18.1 reads pointers behind the last one, and crashes
 # Reads at the end of the file, one after the other, by which a demuxer shows that it will never stop.
 _MAX_EMPTY_READS = 10_000
@@ -28,7 +28,8 @@ _MAX_EMPTY_READS = 10_000
 # out of order, but a loop of offsets would go on for ever.
 _MAX_PASSES, _FREE_BYTES = 40, 1 << 28
 _BUFFER_BYTES = 1 << 13  # small, so that an Ogg page that is missing is noticed near its place
-_MAX_STREAMS = 1000
+_MAX_STREAMS = 1000  # of a file; FFmpeg's own default
+_DEFAULT = 1  # AV_DISPOSITION_DEFAULT
 # The demuxers that may be used. Those that open other files or addresses (playlists, concat, SDP, image sequences),
 # that execute scripts or drive devices are not among them, nor are the obscure ones.
 _DEMUXERS = (
@@ -75,7 +76,7 @@ def errors() -> tuple[type[Exception], ...]:
 
 def decoder_options(codec: str = "") -> dict[str, str]:
     """Return the options of a decoder: frames of bounded size, checksums checked, one thread."""
-    # AC-3 conceals what its checksum shows to be damaged, unless it is told to fail.
+    # AC-3's decoder conceals what its checksum shows to be damaged; "explode" makes it an error.
     detect = "crccheck+explode" if codec in ("ac3", "eac3", "ac3_fixed") else "crccheck"
     return {"max_samples": str(_MAX_SAMPLES), "err_detect": detect, "threads": "1"}
 
@@ -115,7 +116,7 @@ def samples_of(frame: AudioFrame) -> NDArray[np.float32]:
         ValueError: If its format or its number of channels is none of audio.
     """
     channels = frame.layout.nb_channels
-    if not 1 <= channels <= _MAX_PLANES:
+    if not 1 <= channels <= MAX_CHANNELS:
         raise ValueError(f"{channels} channels")
     if frame.format.is_planar and channels > _SAFE_PLANES:
         frame = _interleaved(frame)
@@ -261,9 +262,7 @@ def choose_stream(container: InputContainer, name: str, number: int | None) -> t
         raise InputError(f"{name}: holds no sound (its format is {container.format.long_name})")
     if number is not None and number > len(streams):
         raise InputError(f"{name}: --audio-stream {number}: it has only {len(streams)}")
-    usable = [stream for stream in streams if stream.codec_context is not None]
-    marked = [stream for stream in usable if stream.disposition.default]
-    chosen = streams[number - 1] if number is not None else (marked or usable or streams)[0]
+    chosen = pick_stream(streams, number)
     if chosen.codec_context is None:
         raise InputError(f"{name}: its sound cannot be decoded: FFmpeg's libraries have no decoder for its codec")
     if number is not None or len(streams) == 1:
@@ -273,6 +272,15 @@ def choose_stream(container: InputContainer, name: str, number: int | None) -> t
         f"{name}: has {len(streams)} audio streams ({listed}); stream {streams.index(chosen) + 1} is read, "
         "--audio-stream N picks another"
     )
+
+
+def pick_stream(streams: Sequence[AudioStream], number: int | None) -> AudioStream:
+    """Return a stream of sound: the one with this number, from 1 on, or the default one among those with a decoder."""
+    if number is not None:
+        return streams[number - 1]
+    usable = [stream for stream in streams if stream.codec_context is not None]
+    marked = [stream for stream in usable if stream.disposition & _DEFAULT]
+    return (marked or usable or streams)[0]
 
 
 def discard_others(container: InputContainer, chosen: AudioStream) -> None:

@@ -15,6 +15,8 @@ from audiosr_cli.audio.decoders.track import Track
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 
+_LISTED = 5  # parts of a chain that are left out, listed one by one
+
 
 class Tracks(Protocol):
     """The tracks of a recording, one after the other."""
@@ -61,7 +63,7 @@ class OggTracks:
         self.name, self._number = name, number
         self._pages = PageReader(read)
         self._link: Link | None = None
-        self._skipped = list[str]()
+        self._skipped, self._lines = 0, list[str]()  # parts that cannot be read, and a line for each of the first few
 
     def __iter__(self) -> Iterator[Track]:
         """Return itself."""
@@ -86,13 +88,17 @@ class OggTracks:
             except InputError as error:
                 if is_first:
                     raise
-                self._skipped.append(f"{error}; this part of a chain is left out")
+                self._skipped += 1
+                if len(self._lines) < _LISTED:
+                    self._lines.append(f"{error}; this part of a chain is left out")
 
     def warnings(self, done: int) -> list[str]:
         """Return what is wrong with the file as a whole, when all of it, ``done`` frames, has been read."""
+        more = self._skipped - len(self._lines)
+        lines = self._lines + ([f"{self.name}: {more} more parts of a chain are left out"] if more else [])
         if self._pages.cut or (self._link is not None and not self._link.is_complete):
-            return [*self._skipped, f"{self.name}: the end of the file is missing; it has {done} frames"]
-        return self._skipped
+            lines.append(f"{self.name}: the end of the file is missing; it has {done} frames")
+        return lines
 
 
 class MediaDecoder:

@@ -24,7 +24,7 @@ _SUBTYPES = {"mp1": "MPEG_LAYER_I", "mp2": "MPEG_LAYER_II", "mp3": "MPEG_LAYER_I
 _COUNT_TOLERANCE = 1
 # Trailing bytes, in frames, that are no damage: all kinds of programs append a few bytes of their own.
 _TRAILING_FRAMES = 2
-# Frames at the start of which none can be decoded after which the file is given up.
+# Frames at the start, some minutes, of which none can be decoded: the rest is not tried.
 _HOPELESS_FRAMES = 10_000
 
 
@@ -126,8 +126,8 @@ class FrameDecoder:
     def _decode(self) -> Generator[Piece, None, None]:
         """Yield the samples of all frames; nothing for those at the start that cannot be decoded."""
         context, first, last = None, True, None
-        for found in self._frames.frames():
-            header, data, gap, joined = found.header, found.data, found.gap, found.joined
+        for frame in self._frames.frames():
+            header, data, gap, joined = frame.header, frame.data, frame.gap, frame.joined
             if context is None:
                 context, self.subtype = create_decoder(_DECODERS[header.kind]), _SUBTYPES[header.kind]
             if data is None:

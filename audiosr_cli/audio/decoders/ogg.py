@@ -1,54 +1,14 @@
-"""Pages of Ogg: checked, and split into the streams that were chained, one after the other."""
+"""Ogg streams: whole pages, split into the streams that were chained, one after the other."""
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
-_MAGIC = b"OggS"
-_HEADER_BYTES = 27
+from audiosr_cli.audio.ogg_pages import HEADER_BYTES, MAGIC, MAX_PAGE_BYTES, Page, page_size
+
 _READ_BYTES = 1 << 16
-_MAX_PAGE_BYTES = _HEADER_BYTES + 255 + 255 * 255
-_FIRST, _LAST = 2, 4
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # the bits of each byte, backwards
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page.
-
-    Attributes:
-        data: All its bytes.
-        first: Whether a stream begins with it.
-        last: Whether a stream ends with it.
-        serial: The number of its stream.
-        sequence: Its number within the stream.
-        granule: Samples from the start of the stream to the end of the page; negative if it does not say.
-    """
-
-    data: bytes
-    first: bool
-    last: bool
-    serial: int
-    sequence: int
-    granule: int
-
-    @property
-    def body(self) -> bytes:
-        """What follows the header."""
-        return self.data[_HEADER_BYTES + self.data[26] :]
-
-
-def checksum(page: bytes) -> int:
-    """Compute the checksum of a page whose checksum field is zero.
-
-    Ogg's CRC is that of zlib with the bits of every byte, and of the result, in the other order, without inversion.
-    """
-    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{value:032b}"[::-1], 2)
 
 
 class PageReader:
@@ -75,7 +35,7 @@ class PageReader:
     def next(self) -> Page | None:
         """Return the next page; None at the end."""
         while True:
-            start = self._buffer.find(_MAGIC)
+            start = self._buffer.find(MAGIC)
             if start < 0:
                 self._buffer = self._buffer[-3:]
                 if self._ended or not self._have(len(self._buffer) + 1):
@@ -84,30 +44,23 @@ class PageReader:
             self._buffer = self._buffer[start:]
             size = self._page_size()
             if size is None:
-                if (start := self._buffer.find(_MAGIC, 1)) > 0:  # what seems to be cut is damaged: others follow
+                if (start := self._buffer.find(MAGIC, 1)) > 0:  # what seems to be cut is damaged: others follow
                     self._buffer = self._buffer[start:]
                     continue
                 self.cut = True
                 return None
-            page = self._parse(self._buffer[:size])
-            self._buffer = self._buffer[size if page else len(_MAGIC) :]
-            if page is not None:
+            page = Page.parse(self._buffer[:size])
+            is_intact = page.is_intact
+            self._buffer = self._buffer[size if is_intact else len(MAGIC) :]
+            if is_intact:
                 return page
 
     def _page_size(self) -> int | None:
         """Return the size of the page at the start of the buffer; None if the stream ends before its end."""
-        if not self._have(_HEADER_BYTES) or not self._have(_HEADER_BYTES + self._buffer[26]):
+        if not self._have(HEADER_BYTES) or not self._have(HEADER_BYTES + self._buffer[26]):
             return None
-        size = _HEADER_BYTES + self._buffer[26] + sum(self._buffer[_HEADER_BYTES : _HEADER_BYTES + self._buffer[26]])
-        return size if self._have(size) else None
-
-    @staticmethod
-    def _parse(data: bytes) -> Page | None:
-        if checksum(data[:22] + bytes(4) + data[26:]) != int.from_bytes(data[22:26], "little"):
-            return None
-        flags, serial, sequence = data[5], int.from_bytes(data[14:18], "little"), int.from_bytes(data[18:22], "little")
-        granule = int.from_bytes(data[6:14], "little", signed=True)
-        return Page(data, bool(flags & _FIRST), bool(flags & _LAST), serial, sequence, granule)
+        size = page_size(self._buffer)
+        return size if size is not None and self._have(size) else None
 
 
 class Link:
@@ -183,23 +136,23 @@ class Link:
 
 
 def find_frames(stream: BinaryIO) -> int | None:
-    """Return the samples of each channel that the last page of an Ogg file promises; None if that cannot be told.
+    """Return the samples of each channel according to the last page of an Ogg file; None if that is unknown.
 
     Args:
         stream: A file with one stream of sound; it is left anywhere.
     """
     stream.seek(0)
-    head = stream.read(_MAX_PAGE_BYTES)
-    stream.seek(max(0, stream.seek(0, 2) - _MAX_PAGE_BYTES))
-    tail = stream.read(_MAX_PAGE_BYTES)
-    page = tail[max(0, tail.rfind(_MAGIC)) :][:_HEADER_BYTES]
-    if len(page) < _HEADER_BYTES or page[14:18] != head[14:18]:
+    head = stream.read(MAX_PAGE_BYTES)
+    stream.seek(max(0, stream.seek(0, 2) - MAX_PAGE_BYTES))
+    tail = stream.read(MAX_PAGE_BYTES)
+    page = tail[max(0, tail.rfind(MAGIC)) :]
+    if len(page) < HEADER_BYTES or Page.parse(page).serial != Page.parse(head).serial:
         return None
-    skipped = _skipped_at_start(head[_HEADER_BYTES + head[26] :])
+    skipped = _skipped_at_start(Page.parse(head).body)
     if skipped is None:
         return None
-    granule = int.from_bytes(page[6:14], "little", signed=True) - skipped
-    return granule if 0 <= granule < 2**48 else None
+    frames = Page.parse(page).granule - skipped
+    return frames if 0 <= frames < 2**48 else None
 
 
 def _skipped_at_start(body: bytes) -> int | None:
@@ -211,5 +164,5 @@ def _skipped_at_start(body: bytes) -> int | None:
 
 def encoded_rate(first_page: bytes) -> int | None:
     """Return the sample rate in Hz of what an Opus encoder was given; Opus itself has 48 kHz. None for other codecs."""
-    body = first_page[_HEADER_BYTES + first_page[26] :] if len(first_page) > _HEADER_BYTES else b""
+    body = Page.parse(first_page).body if len(first_page) > HEADER_BYTES else b""
     return int.from_bytes(body[12:16], "little") if body.startswith(b"OpusHead") and len(body) >= 16 else None

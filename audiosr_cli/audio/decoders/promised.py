@@ -1,4 +1,4 @@
-"""How many bytes a file should have according to its header: what decoders that read to the end do not notice."""
+"""How many bytes a file should have according to its header. Decoders that read to the end do not check that."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import struct
 from typing import BinaryIO
 
 _OPEN = 0x7FFF0000  # sizes from which on streaming writers mean "unknown"
-_MAX_CHUNKS = 64
 _MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"fLaC", b"OggS")
-_FLV_SCRIPT_BYTES = 4096
+_MAX_CHUNKS = 64  # chunks or boxes that are looked at: real files have about ten before the one that counts
+_FLV_SCRIPT_BYTES = 4096  # at the start of an FLV file, in which its metadata begin
 
 
 def missing_bytes(stream: BinaryIO) -> int:
-    """Return how many bytes the end of a file lacks; 0 if its format does not tell.
+    """Return how many bytes the end of a file lacks; 0 if its format does not state its size.
 
     Args:
         stream: A file; it is left at its first byte.

@@ -10,11 +10,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders.promised import following_file, missing_bytes
+from audiosr_cli.audio.ogg_pages import MAGIC, MAX_PAGE_BYTES, Page, page_size
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 
 _READ_FRAMES = 1 << 12  # frames a read: the most that are lost before a damaged one
-_OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # of the longest page possible
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -51,7 +51,7 @@ class SoundFileDecoder:
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name, self.warnings, self.notes = name, list[str](), list[str]()
         self._missing, self._following = missing_bytes(stream), following_file(stream)
-        self._is_ogg = os.pread(stream.fileno(), 4, 0) == b"OggS"
+        self._is_ogg = os.pread(stream.fileno(), 4, 0) == MAGIC
         os.lseek(stream.fileno(), 0, os.SEEK_SET)
         try:
             self._sound = _Forward(stream.fileno(), closefd=False)
@@ -117,9 +117,10 @@ class SoundFileDecoder:
 def _ogg_is_whole(descriptor: int) -> bool:
     """Return whether an Ogg file ends with a complete page that is marked as the last: libsndfile does not check."""
     size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, _OGG_PAGE_BYTES, max(0, size - _OGG_PAGE_BYTES))
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    return len(page) > 26 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    tail = os.pread(descriptor, MAX_PAGE_BYTES, max(0, size - MAX_PAGE_BYTES))
+    last = tail[max(0, tail.rfind(MAGIC)) :]
+    expected = page_size(last)
+    return expected is not None and len(last) >= expected and Page.parse(last).last
 
 
 def codecs() -> tuple[str, list[str]]:

@@ -52,11 +52,16 @@ class ByteSource:
             self._stack.close()
             raise
 
-    def head(self, count: int) -> bytes:
-        """Return the first ``count`` bytes, fewer only if there are no more, without consuming them."""
+    def head(self, count: int, start: int = 0) -> bytes:
+        """Return the first ``count`` bytes, fewer only if there are no more, without consuming them.
+
+        Args:
+            count: How many are read.
+            start: How many of these are left out of what is returned.
+        """
         assert self._recording
         self._fill(count)
-        return bytes(self._head[:count])
+        return bytes(self._head[start:count])
 
     def read(self, count: int) -> bytes:
         """Read up to ``count`` bytes; none at the end."""

@@ -41,23 +41,23 @@ _PRECISE = {
     "caf": 0.1,
     "mpc8": 0.1,
 }
-# Of these, those that tell the duration of the longest stream, from the start of the file.
+# Of these, those whose header has the duration of the longest stream, from the start of the file.
 _LONGEST = {"matroska", "flv"}
 # Formats with timestamps of their own, so that a jump means that sound is missing.
 _TIMED = {"mov", "matroska", "asf", "mpegts", "flv", "ogg"}
 # Of these, those in which recorders and telephones leave out silence on purpose, unless bytes are left over there.
 _PAUSES = {"matroska", "ogg", "flv", "mov"}
-_HOLE_BYTES = 2048
+_HOLE_BYTES = 2048  # between packets of Matroska, from which they are what is left of a packet: headers are shorter
 # Seconds from which a jump of the timestamps counts: Matroska's are rounded to ms, Ogg's are extrapolated by up to a
 # block. Set by hand, November 2026.
 _GAP_S = 0.1
 _MAX_GAP_S = 4 * 3600.0  # what all jumps of a file may add up to; beyond, its timestamps are not believed
-_MAX_FAILURES = 1000  # errors of a demuxer, one after the other, after which it is given up
+_MAX_FAILURES = 1000  # errors of a demuxer, one after the other, after which no more is read: it may never end
 _ROUNDING_S = 0.001  # of timestamps
 # Seconds of an Ogg stream within which a page that is missing shows in the timestamps: those of a page.
 _OGG_AHEAD_S = 5.0
 _OGG_BLOCK = 8192  # samples: the longest block of Vorbis
-_HOPELESS_PACKETS = 20_000  # packets of which none can be decoded
+_HOPELESS_PACKETS = 20_000  # packets of which none can be decoded, some minutes, after which no more is tried
 
 
 class Track:
@@ -92,18 +92,13 @@ class Track:
         self._context.options = decoder_options(self._context.name)
         self._absent, self._following = source.missing, source.following
         self._hole = False  # whether a stretch of the file belongs to no packet
-        self._lost, self._lost_at_s = 0, 0.0  # losses of the link that have been told, and when there was none left
+        self._lost, self._lost_at_s = 0, 0.0  # losses of the link: reported ones, and until when all were
         self._silent_s = 0.0  # inserted so far
         self._end_s = 0.0  # of the last packet of any stream
         self._cut = False  # whether a packet was
         self._decoded_s = 0.0
         if self.format not in _LONGEST:
             discard_others(self._container, self._stream)
-
-    @property
-    def is_only_stream(self) -> bool:
-        """Whether there is nothing but this stream of sound."""
-        return len(self._container.streams) == 1
 
     @property
     def duration_s(self) -> float | None:

@@ -14,10 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders.conform import Conformer
-from audiosr_cli.audio.wav import EXTENSIBLE, FLOAT, GUID_TAIL, PCM, WavFormat, check_shape
+from audiosr_cli.audio.wav import (
+    EXTENSIBLE,
+    FLOAT,
+    GUID_TAIL,
+    MAGICS,
+    OPEN_SIZE,
+    PCM,
+    STREAMED_SIZE,
+    WavFormat,
+    check_shape,
+)
 from audiosr_cli.errors import InputError
 
-_STREAMING_BYTES = 0x7FFFF000  # what SoX writes as the size of the data chunk of a stream, rounded down to whole frames
 _CHUNKS_AFTER_DATA = {
     b"LIST",
     b"bext",
@@ -33,7 +42,6 @@ _CHUNKS_AFTER_DATA = {
     b"PEAK",
     b"_PMX",
 }
-MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _OTHER_MAGIC = (b"fLaC", b"FORM", b"OggS", b"ID3\2", b"ID3\3", b"ID3\4")  # no chunk of WAV: of files joined by cat
 _JOINT = re.compile(rb"(?:RIFF|RIFX|RF64|BW64)....WAVE(?:fmt |JUNK|junk|ds64|bext|LIST|fact)", re.DOTALL)
 _JOINT_BYTES = 15  # of a joint, less one
@@ -136,19 +144,20 @@ class WavReader:
 
     def _split(self, data: bytes) -> tuple[bytes, bool]:
         """Cut ``data``, of a data chunk of unknown size, where another WAV file begins."""
-        self._ahead = self._take(_JOINT_BYTES) if data else b""
-        found = _JOINT.search(data + self._ahead)
-        if found is None or found.start() >= len(data):
+        if data:
+            self._ahead = self._take(_JOINT_BYTES) + self._ahead
+        joint = _JOINT.search(data + self._ahead[:_JOINT_BYTES])
+        if joint is None or joint.start() >= len(data):
             return data, False
-        self._ahead = data[found.start() :] + self._ahead
-        return data[: found.start()], True
+        self._ahead = data[joint.start() :] + self._ahead
+        return data[: joint.start()], True
 
     def _after_data(self) -> None:
-        """Go on after a data chunk: chunks are skipped, another file is read, anything else is told."""
+        """Go on after a data chunk: chunks are skipped, another file is read, anything else is reported."""
         self._take(self._padded)
         self._ended = True
         while len(head := self._take(8)) == 8:
-            if head[:4] in MAGIC:
+            if head[:4] in MAGICS:
                 self._ahead = head + self._ahead
                 self._join()
                 return
@@ -199,7 +208,7 @@ class WavReader:
 
     def _header(self, magic: bytes) -> tuple[WavFormat, int | None]:
         """Read from the first 12 bytes up to the first sample; return the format and the data's bytes, if known."""
-        if magic[:4] not in MAGIC or magic[8:] != b"WAVE":
+        if magic[:4] not in MAGICS or magic[8:] != b"WAVE":
             raise InputError(f"{self.name}: not a WAV file (it starts with {magic[:4]!r})")
         order = ">" if magic[:4] == b"RIFX" else "<"
         wav_format: WavFormat | None = None
@@ -225,13 +234,13 @@ class WavReader:
 
     def _data_bytes(self, size: int, size_64: int | None, wav_format: WavFormat) -> int | None:
         """Return the size of the data chunk, or None if the header leaves it open."""
-        if size == 0xFFFFFFFF:
+        if size == OPEN_SIZE:
             return size_64 or None
-        if _STREAMING_BYTES - wav_format.frame_bytes < size <= _STREAMING_BYTES:
+        if STREAMED_SIZE - wav_format.frame_bytes < size <= STREAMED_SIZE:
             return None
         if size == 0:  # the writer was interrupted, or there are no samples
             self._ahead = self._take(4)
-            if self._ahead and self._ahead not in _CHUNKS_AFTER_DATA and self._ahead not in MAGIC:
+            if self._ahead and self._ahead not in _CHUNKS_AFTER_DATA and self._ahead not in MAGICS:
                 self.warnings.append(f"{self.name}: there are samples, but none according to the header; all are read")
                 return None
         return size

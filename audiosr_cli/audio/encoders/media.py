@@ -18,6 +18,7 @@ from audiosr_cli.audio.encoders.remux import VideoSource
 from audiosr_cli.audio.formats import BITS, OutputFormat, default_bitrate
 from audiosr_cli.audio.metadata import mp4_tags
 from audiosr_cli.audio.metadata.cover import Picture
+from audiosr_cli.audio.metadata.fitting import CAPACITIES
 from audiosr_cli.audio.metadata.types import Marker, Metadata
 from audiosr_cli.errors import OutputError
 
@@ -62,7 +63,6 @@ _BUFFER_BYTES = 1 << 18
 _FRAMES = 1 << 14  # samples a call of the encoder
 _MP4 = ("m4a", "mp4", "mov")
 _MAX_TIME_SCALE = 1_000_000  # of an MP4 file: 32 bits of its units are more than an hour
-_NO_COVER = ("mov", "webm")
 # Tags that FFmpeg writes to MP4 and QuickTime files.
 _MOV_TAGS = {"title", "artist", "album", "date", "comment", "genre", "copyright"}
 _MP4_TAGS = _MOV_TAGS | {
@@ -75,8 +75,10 @@ _MP4_TAGS = _MOV_TAGS | {
     "keywords",
     "lyrics",
     "network",
+    "show",
+    "synopsis",
+    "track",
 }
-_MP4_TAGS |= {"show", "synopsis", "track"}
 
 
 def has_encoder(output_format: OutputFormat) -> bool:
@@ -202,7 +204,7 @@ class MediaEncoder:
         if metadata.cover is None:
             return None
         picture = Picture.of(metadata.cover)
-        if picture is not None and container not in _NO_COVER:
+        if picture is not None and CAPACITIES[container].cover:
             return _add_picture(self._container, container, picture)
         why = "is neither JPEG nor PNG" if picture is None else f"has no place in {container} files"
         self.notes.append(f"{self._name}: the cover art {why}, and is left out")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Sequence
 
 from audiosr_cli.audio.encoders.disk_file import DiskFile
+from audiosr_cli.audio.ogg_pages import CONTINUED, FIRST, MAGIC, Page, checksum, page_size
 
 _HEADER = struct.Struct("<4sBBqIIIB")  # magic, version, flags, granule, serial, sequence, checksum, segments
-_SERIAL = 1  # libsndfile draws a random one, by which two runs would differ
+_SERIAL = 1  # libsndfile draws a random one, so that two runs would differ
 _MAX_SEGMENTS = 255  # of a page, each of at most 255 bytes
 _HEADERS = 3  # packets before the sound: identification, comment, setup
-_CONTINUED = 1  # flag of a page that begins within a packet
 _COMMENT_MAGIC = b"\x03vorbis"
 _NAMES = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "DISCNUMBER", "comment": "DESCRIPTION"}
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class CommentWriter:
@@ -36,11 +34,11 @@ class CommentWriter:
         """Append to the stream."""
         self._pending += data
         self._position += len(data)
-        while (size := _page_size(self._pending)) is not None:
-            page = bytes(self._pending[:size])
+        while (size := page_size(self._pending)) is not None and size <= len(self._pending):
+            page = Page.parse(bytes(self._pending[:size]))
             del self._pending[:size]
             if self._packets is None:
-                self._write_page(page[5], struct.unpack_from("<q", page, 6)[0], page[26 : 27 + page[26]], _body(page))
+                self._write_page(page.data[5], page.granule, page.segments, page.body)
             else:
                 self._collect(page)
         return len(data)
@@ -53,11 +51,11 @@ class CommentWriter:
         """Return the position in bytes."""
         return self._position
 
-    def _collect(self, page: bytes) -> None:
+    def _collect(self, page: Page) -> None:
         """Take a page of the headers, and write them all when they are complete."""
         assert self._packets is not None
-        body, at = _body(page), 0
-        for length in page[27 : 27 + page[26]]:
+        body, at = page.body, 0
+        for length in page.segments:
             self._packets[-1] += body[at : at + length]
             at += length
             if length < 255:
@@ -66,7 +64,7 @@ class CommentWriter:
             return
         identification, comment, setup = map(bytes, self._packets[:_HEADERS])
         self._packets = None
-        self._write_packets(2, [identification])
+        self._write_packets(FIRST, [identification])
         self._write_packets(0, [self._comments(comment), setup])
 
     def _comments(self, old: bytes) -> bytes:
@@ -84,32 +82,14 @@ class CommentWriter:
         for start in range(0, len(lacing), _MAX_SEGMENTS):
             segments = lacing[start : start + _MAX_SEGMENTS]
             granule = -1 if segments.count(255) == len(segments) else 0  # -1 where no packet ends
-            continued = _CONTINUED if start and lacing[start - 1] == 255 else 0
+            continued = CONTINUED if start and lacing[start - 1] == 255 else 0
             size = sum(segments)
-            self._write_page(flags | continued, granule, bytes([len(segments)]) + segments, body[at : at + size])
+            self._write_page(flags | continued, granule, segments, body[at : at + size])
             at += size
 
-    def _write_page(self, flags: int, granule: int, table: bytes, body: bytes) -> None:
-        """Write a page; ``table`` is the number of segments and their lengths."""
-        head = _HEADER.pack(b"OggS", 0, flags, granule, _SERIAL, self._sequence, 0, table[0])
-        checksum = _checksum(head + table[1:] + body)
-        self._disk.write(head[:22] + struct.pack("<I", checksum) + table + body)
+    def _write_page(self, flags: int, granule: int, segments: bytes, body: bytes) -> None:
+        """Write a page with a number and a checksum of our own; ``segments`` are the lengths of its segments."""
+        head = _HEADER.pack(MAGIC, 0, flags, granule, _SERIAL, self._sequence, 0, len(segments))
+        crc = struct.pack("<I", checksum(head + segments + body))
+        self._disk.write(head[:22] + crc + head[26:] + segments + body)
         self._sequence += 1
-
-
-def _page_size(data: bytearray) -> int | None:
-    """Return the bytes of the page that ``data`` begins with, None if it is incomplete."""
-    if len(data) < 27 or len(data) < 27 + data[26]:
-        return None
-    size = 27 + data[26] + sum(data[27 : 27 + data[26]])
-    return size if len(data) >= size else None
-
-
-def _body(page: bytes) -> bytes:
-    return page[27 + page[26] :]
-
-
-def _checksum(page: bytes) -> int:
-    """Compute Ogg's checksum, which is zlib's with the bits of bytes and result reversed and without complements."""
-    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{value:032b}"[::-1], 2)

@@ -8,6 +8,9 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiosr_cli.audio.decoders.libav import pick_stream
+from audiosr_cli.audio.metadata.media import cleaned
+from audiosr_cli.audio.metadata.provenance import TAG
 from audiosr_cli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -15,11 +18,10 @@ if TYPE_CHECKING:
 
 _BROADCAST = ("mpegts", "mpeg")
 _MAX_FAILURES = 1000  # errors of the demuxer, after which it is given up
-_DEFAULT = 1  # AV_DISPOSITION_DEFAULT
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _TIMED_THUMBNAILS = 0x800
 _DISCARD_ALL = 48  # AVDISCARD_ALL, of the text track that carries an MP4 file's chapters
-_VOLATILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of a file, not its content
+_VOLATILE = {"encoder", "duration"}  # tags of a stream that describe its old packets
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut"}
 _SUBTITLES = {  # that a container can hold as they are
     "mp4": {"mov_text"},
@@ -42,7 +44,7 @@ class VideoSource:
         start_s: When the first sample of the replaced sound is played, on the clock of the output.
         sound_tags: Tags of the replaced audio stream, such as its language.
         sound_disposition: FFmpeg's flags of it.
-        tags: Tags of the file.
+        tags: Tags of the file that describe its content, in lower case.
         time_scale: A common multiple of the units of time of its video streams, in 1/s.
         codecs: Names of the codecs of its video streams.
 
@@ -61,17 +63,16 @@ class VideoSource:
         self._sound = _sound_stream(self._input, audio_stream)
         self.sound_tags = _lasting(self._sound.metadata)
         self.sound_disposition = self._sound.disposition
-        self.tags = _lasting(self._input.metadata)
+        tags = cleaned(dict(self._input.metadata))
+        self.tags = {name: text for name, text in tags.items() if name.upper() != TAG}
         self.time_scale = lcm(
             *(stream.time_base.denominator for stream in self._input.streams.video if stream.time_base)
         )
         self.codecs = [_codec(stream) for stream in self._input.streams.video if not _is_picture(stream)]
         self._streams: dict[int, Any] = {}  # of the output, by the index of the input's
         self._output: OutputContainer | None = None
-        self._copied: list[Any] = []  # streams of the input
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
-        self._failures = 0
 
     def add_to(self, output: OutputContainer, container: str) -> None:
         """Add the streams to an output before its header is written.
@@ -95,8 +96,7 @@ class VideoSource:
         for stream in streams:
             if stream.index not in self._streams:
                 stream.discard = _DISCARD_ALL
-        self._copied = [stream for stream in streams if stream.index in self._streams]
-        self._packets = self._input.demux(self._copied)
+        self._packets = _packets(self._input, [stream for stream in streams if stream.index in self._streams])
         self._advance()
 
     def _add(self, stream: Any, output: OutputContainer) -> bool:
@@ -122,18 +122,8 @@ class VideoSource:
             self._advance()
 
     def _advance(self) -> None:
-        """Read the next packet; behind damage reading goes on where the demuxer can."""
-        import av
-
-        self._next = None
-        while self._failures <= _MAX_FAILURES:
-            try:
-                self._next = next((packet for packet in self._packets if packet.size), None)
-            except av.error.FFmpegError:
-                self._failures += 1
-                self._packets = self._input.demux(self._copied)
-            else:
-                break
+        """Read the next packet."""
+        self._next = next((packet for packet in self._packets if packet.size), None)
         if self._next is not None and self._shift_s:
             shift = round(self._shift_s / self._next.time_base)
             self._next.pts = None if self._next.pts is None else self._next.pts - shift
@@ -156,6 +146,19 @@ def has_video(path: Path) -> bool:
         return False
 
 
+def _packets(source: InputContainer, streams: list[Any]) -> Iterator[Any]:
+    """Yield the packets of some streams, and empty ones at the end; behind damage go on where the demuxer can."""
+    import av
+
+    failures = 0
+    while failures <= _MAX_FAILURES:
+        try:
+            yield from source.demux(streams)
+            return
+        except av.error.FFmpegError:
+            failures += 1
+
+
 def _hint(stream: Any) -> str:
     """Say which container can hold a stream."""
     import av
@@ -175,7 +178,7 @@ def _open(path: Path) -> InputContainer:
 
 
 def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that speak of the content."""
+    """Return the tags of a stream that describe its content."""
     return {key: text for key, text in tags.items() if key.lower() not in _VOLATILE}
 
 
@@ -208,12 +211,7 @@ def _time_s(packet: Any) -> float:
 
 def _sound_stream(source: InputContainer, audio_stream: int | None) -> Any:
     """Return the audio stream that the reader decodes."""
-    streams: list[Any] = list(source.streams.audio)
-    if audio_stream is not None:
-        return streams[audio_stream - 1]
-    usable = [stream for stream in streams if stream.codec_context is not None]
-    marked = [stream for stream in usable if int(stream.disposition) & _DEFAULT]
-    return (marked or usable or streams)[0]
+    return pick_stream(source.streams.audio, audio_stream)
 
 
 def _start_of_sound(path: Path, audio_stream: int | None) -> float:
@@ -223,7 +221,7 @@ def _start_of_sound(path: Path, audio_stream: int | None) -> float:
     failed_s = 0.0  # of packets that cannot be decoded, for which the reader yields silence
     with _open(path) as source:
         stream = _sound_stream(source, audio_stream)
-        for packet in source.demux(stream):
+        for packet in _packets(source, [stream]):
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError):

@@ -1,1 +1,1 @@
-"""What a recording says of itself besides its samples: tags, cover art, broadcast chunks, markers, provenance."""
+"""Metadata of recordings: tags, cover art, broadcast chunks, markers, channel layout, provenance."""

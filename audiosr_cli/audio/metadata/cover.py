@@ -11,6 +11,17 @@ _FRONT_COVER = 3  # the picture type of ID3 and FLAC
 _BITS = 24  # of a pixel; readers take it for information only
 
 
+def image_type(image: bytes) -> str:
+    """Return the MIME type of a JPEG, PNG, GIF, BMP or WebP file."""
+    if image.startswith(b"\x89PNG"):
+        return "image/png"
+    if image.startswith(b"GIF8"):
+        return "image/gif"
+    if image.startswith(b"BM"):
+        return "image/bmp"
+    return "image/webp" if image[8:12] == b"WEBP" else "image/jpeg"
+
+
 @dataclass(frozen=True)
 class Picture:
     """A JPEG or PNG file.
@@ -45,7 +56,7 @@ class Picture:
     @property
     def mime_type(self) -> str:
         """The MIME type."""
-        return "image/png" if self.codec == "png" else "image/jpeg"
+        return image_type(self.data)
 
     @property
     def file_name(self) -> str:

@@ -1,4 +1,4 @@
-"""What of a recording's metadata a container can hold, and in which form."""
+"""Which metadata each output container can hold, and in which form."""
 
 from __future__ import annotations
 
@@ -95,9 +95,8 @@ def _fit_broadcast(metadata: Metadata, capacity: Capacity, tags: dict[str, str],
         changes["bext"] = None
         if capacity.broadcast == "tags":
             fields = broadcast.bext_tags(metadata.bext)
-            if (
-                "description" in fields and "comment" not in tags
-            ):  # FFmpeg's name; Vorbis comments know only one of them
+            # Vorbis comments have one field for both: FFmpeg calls it comment.
+            if "description" in fields and "comment" not in tags:
                 tags["comment"] = fields.pop("description")
             for name, text in fields.items():
                 tags.setdefault("bext_description" if name == "description" else name, text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from audiosr_cli.audio.metadata.cover import image_type
+
 _FRAMES = {
     "title": "TIT2",
     "artist": "TPE1",
@@ -48,17 +50,6 @@ def write_id3(tags: Mapping[str, str], cover: bytes | None = None) -> bytes:
             frames.append(_frame("TXXX", _UTF_8 + name.encode(errors="replace") + b"\0" + value))
     body = b"".join(frames)
     return b"ID3\4\0\0" + _synchsafe(len(body)) + body if body else b""
-
-
-def image_type(image: bytes) -> str:
-    """Return the MIME type of a JPEG, PNG, GIF, BMP or WebP file."""
-    if image.startswith(b"\x89PNG"):
-        return "image/png"
-    if image.startswith(b"GIF8"):
-        return "image/gif"
-    if image.startswith(b"BM"):
-        return "image/bmp"
-    return "image/webp" if image[8:12] == b"WEBP" else "image/jpeg"
 
 
 def _frame(code: str, body: bytes) -> bytes:

@@ -40,8 +40,6 @@ _TECHNICAL = frozenset(
     }
 )
 _TECHNICAL_STARTS = ("replaygain_", "r128_", "_statistics", "number_of_", "chapter", "id3v2_priv.")
-
-
 _ALIASES = {  # names in CAF and elsewhere
     "track number": "track",
     "tracknumber": "track",
@@ -106,10 +104,10 @@ def _within_limit(tags: dict[str, str], dropped: list[str]) -> dict[str, str]:
     """Return the tags that fit into the limit."""
     fitting, left = {}, MAX_BYTES // 4
     for name, text in tags.items():
-        left -= len(name) + len(text)
-        if left < 0:
+        if len(name) + len(text) > left:
             dropped.append(f"the tag {name[:40]!r}, which is too long")
-            break
+            continue
+        left -= len(name) + len(text)
         fitting[name] = text
     return fitting
 

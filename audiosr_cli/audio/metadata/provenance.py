@@ -49,7 +49,7 @@ def provenance_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for its writer
             return None
         with open(path, "rb") as file:
-            return next((found for piece in _pieces(file) if (found := _parse(piece)) is not None), None)
+            return next((tag for piece in _pieces(file) if (tag := _parse(piece)) is not None), None)
     except (OSError, ValueError):
         return None
 

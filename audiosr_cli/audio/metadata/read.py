@@ -1,4 +1,4 @@
-"""What a recording says of itself besides its samples: tags, cover art, broadcast chunks, markers, channel layout."""
+"""Reading the metadata of a recording of any format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Marker", "Metadata", "provenance_of", "read_metadata"]
 
 
 def read_metadata(source: str | os.PathLike[str] | BinaryIO) -> Metadata:
-    """Read what a recording says of itself. Damaged metadata are left out and never an error.
+    """Read the metadata of a recording. Damaged ones are left out and never an error.
 
     Args:
         source: A path, or a binary file object that can seek, which is read from its start.
@@ -54,7 +54,7 @@ def _read(file: BinaryIO) -> Metadata:
 
 
 def _with_id3(metadata: Metadata, tag: bytes) -> Metadata:
-    """Add what an ID3 tag in a WAV file says; INFO, which is always there for others to read, goes first."""
+    """Add the ID3 tag of a WAV file; where both have a text, that of INFO counts, which more programs edit."""
     try:
         other = read_media(io.BytesIO(riff.head_only(tag)))
     except (OSError, ValueError, AudioSRError):

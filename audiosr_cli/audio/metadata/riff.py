@@ -22,9 +22,8 @@ from audiosr_cli.audio.metadata.riff_tags import (
     write_summary,
 )
 from audiosr_cli.audio.metadata.types import MAX_BYTES, Metadata
-from audiosr_cli.audio.wav import W64_RIFF, W64_TAIL, w64_chunk
+from audiosr_cli.audio.wav import EXTENSIBLE, MAGICS, OPEN_SIZE, STREAMED_SIZE, W64_RIFF, W64_TAIL, w64_chunk
 
-MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _W64_SUMMARY = bytes.fromhex("bc945f925a52d21186dc00c04f8edb8a")  # the GUID of Wave64's list of tags
 _SUMMARY = b"SUMM"  # what that list is called here
 _PROVENANCE = b"IASR"  # a chunk of our own in Wave64, whose tags are in UTF-16
@@ -40,9 +39,7 @@ _DROPPED = {
     b"acid": "loop data (acid)",
 }
 _MAX_CHUNKS = 4096
-_OPEN = 0xFFFFFFFF  # as the size of data: up to the end of the file, unless a ds64 chunk says more
-_STREAMED = range(0x7FFFF000 - 0x1000, 0x7FFFF001)  # sizes that SoX writes for streams
-_EXTENSIBLE = 0xFFFE
+_STREAMED_SIZES = range(STREAMED_SIZE - 0x1000, STREAMED_SIZE + 1)  # less the longest frame
 
 
 @dataclass
@@ -82,7 +79,7 @@ def read_chunks(stream: BinaryIO) -> Chunks:
     head = stream.read(40)
     chunks = Chunks(">" if head[:4] == b"RIFX" else "<")
     budget = MAX_BYTES
-    for code, start, size in _walk(stream, head, chunks.order):
+    for code, start, size in walk_chunks(stream, head, chunks.order):
         if code in _DROPPED and _DROPPED[code] not in chunks.dropped:
             chunks.dropped.append(_DROPPED[code])
         if code not in _READ:
@@ -98,8 +95,14 @@ def read_chunks(stream: BinaryIO) -> Chunks:
     return chunks
 
 
-def _walk(stream: BinaryIO, head: bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Yield id, position and size of each chunk's body."""
+def walk_chunks(stream: BinaryIO, head: bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield id, position and size of the body of each chunk of an IFF file: RIFF and its relatives, AIFF, Wave64.
+
+    Args:
+        stream: Seekable; it may be moved between two chunks.
+        head: The first 16 bytes of the file.
+        order: "<" or ">", the byte order.
+    """
     wave64 = head[:16] == W64_RIFF
     position, data_size = 40 if wave64 else 12, None
     for _ in range(_MAX_CHUNKS):
@@ -115,9 +118,9 @@ def _walk(stream: BinaryIO, head: bytes, order: str) -> Iterator[tuple[bytes, in
         position += len(start)
         if code == b"ds64":
             data_size = struct.unpack("<Q", (stream.read(16) + bytes(16))[8:16])[0]
-        elif code == b"data" and not wave64 and size in _STREAMED:
+        elif code == b"data" and not wave64 and size in _STREAMED_SIZES:
             return
-        elif code == b"data" and not wave64 and size == _OPEN:
+        elif code == b"data" and not wave64 and size == OPEN_SIZE:
             if not data_size:
                 return
             size = data_size
@@ -153,7 +156,7 @@ def _parse_format(fmt: bytes, order: str) -> tuple[int, int]:
     if len(fmt) < 16:
         return 0, 0
     codec, _, sample_rate = struct.unpack_from(order + "HHI", fmt)
-    mask = struct.unpack_from(order + "I", fmt, 20)[0] if codec == _EXTENSIBLE and len(fmt) >= 24 else 0
+    mask = struct.unpack_from(order + "I", fmt, 20)[0] if codec == EXTENSIBLE and len(fmt) >= 24 else 0
     return sample_rate, mask
 
 

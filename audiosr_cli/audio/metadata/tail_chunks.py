@@ -1,4 +1,4 @@
-"""Metadata that complete files get afterwards: AIFF, CAF, MP4 and MOV, whose writers lack them."""
+"""Metadata that are appended to complete files of AIFF, CAF, MP4 and MOV, as their writers leave them out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import BinaryIO
 from audiosr_cli.audio.metadata import mp4_tags
 from audiosr_cli.audio.metadata.id3 import write_id3
 from audiosr_cli.audio.metadata.provenance import TAG
+from audiosr_cli.audio.metadata.riff import walk_chunks
 from audiosr_cli.audio.metadata.riff_tags import decode_text
 from audiosr_cli.audio.metadata.types import MAX_BYTES, Marker, Metadata
 
@@ -19,7 +20,6 @@ _AIFF_TEXTS = {"title": b"NAME", "artist": b"AUTH", "copyright": b"(c) ", "comme
 _CAF_KEYS = {"track": "track number", "date": "recorded date", "comment": "comments", "encoder": "encoding application"}
 _CAF_BITMAP = 1 << 16  # a channel layout that is a mask
 _MAX_AIFF_MARKERS = 32767
-_MAX_CHUNKS = 4096
 _MOV_BOX = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/audiosr-cli/#provenance")
 
 
@@ -84,19 +84,14 @@ def read_aiff_markers(file: BinaryIO) -> tuple[Marker, ...]:
         file: A file that can seek.
     """
     file.seek(0)
-    head = file.read(12)
+    head = file.read(16)
     if head[:4] != b"FORM" or head[8:12] not in (b"AIFF", b"AIFC"):
         return ()
-    bodies, position = dict[bytes, bytes](), 12
-    for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        start = file.read(8)
-        if len(start) < 8:
-            break
-        code, size = struct.unpack(">4sI", start)
+    bodies = dict[bytes, bytes]()
+    for code, start, size in walk_chunks(file, head, ">"):
         if code in (b"COMM", b"MARK") and size <= MAX_BYTES:
+            file.seek(start)
             bodies[code] = file.read(size)
-        position += 8 + size + size % 2
     sample_rate = _extended(bodies.get(b"COMM", b"")[8:18])
     return _parse_aiff_markers(bodies.get(b"MARK", b""), sample_rate) if sample_rate else ()
 

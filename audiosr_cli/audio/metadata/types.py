@@ -1,4 +1,4 @@
-"""The shape of what a recording says of itself besides its samples, and how it changes with rate and start."""
+"""The data structure of metadata, and how times in it change with sample rate and start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a recording says of itself; all of it may be absent.
+    """Metadata of a recording or output; all of it may be absent.
 
     Attributes:
         tags: Text tags, under FFmpeg's lower-case names (title, artist, album, date, genre, comment ...).
@@ -44,7 +44,7 @@ class Metadata:
         channel_mask: WAVE's speaker positions, one bit a channel; 0 if unknown.
         sample_rate: Hz of the recording, the unit of bext's time reference; 0 if unknown.
         provenance: How an output was made, as `provenance.provenance_text` writes it; empty for none.
-        dropped: What else the recording holds and no output keeps, by its name in messages.
+        dropped: Names, for messages, of what the recording holds and no output can.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Every format: read, as long as FFmpeg's own decoding, the same from a pipe, and truncation is told."""
+"""Every format: read, as long as FFmpeg's own decoding, the same from a pipe, and truncation is reported."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from encoded_files import FORMATS, format_table, fuzz_media, mux, signal
 from running import inside
 
 import audiosr_cli
-from audiosr_cli.audio.decoders import libav
+from audiosr_cli.audio.decoders import detect, libav
 from audiosr_cli.audio.decoders.elementary import FrameReader
 from audiosr_cli.audio.read import SUFFIXES, AudioReader
 from audiosr_cli.errors import InputError
 
-# G.722 has no header: neither a pipe nor a missing end can be told.
+# G.722 has no header: a pipe cannot be recognised, nor a missing end noticed.
 HEADERLESS = "G.722"
 
 
@@ -28,13 +28,33 @@ def read(path: Path | str, stream: int | None = None) -> tuple[AudioReader, np.n
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
-def test_every_format_is_read_whole_from_files_and_pipes_and_a_missing_end_is_told(form: Any, tmp_path: Path) -> None:
+def test_every_format_is_read_whole_from_files_and_pipes_and_truncation_is_reported(form: Any, tmp_path: Path) -> None:
     row = format_table.examine(form, tmp_path, 1.2)
     assert row.title is not False
     assert row.frames == row.expected
-    assert (row.pipe, row.told) == (form.name != HEADERLESS, form.name != HEADERLESS)
+    assert (row.pipe, row.reports_truncation) == (form.name != HEADERLESS, form.name != HEADERLESS)
     assert row.problems == [] or form.name == HEADERLESS
     assert (f".{form.suffix}" in SUFFIXES) == (form.suffix != "ts")  # more often TypeScript
+
+
+def test_endless_tags_of_a_pipe_are_not_all_read_into_memory() -> None:
+    class Tags:
+        most = 0
+
+        def head(self, count: int, start: int = 0) -> bytes:
+            self.most = max(self.most, count)
+            return (b"ID3\4\0\0\0\x20\0\0" + bytes(count))[: count - start]
+
+    tags: Any = Tags()
+    assert detect._skip_to_sound(tags) is None
+    assert tags.most <= (1 << 25) + (1 << 20)
+
+
+def test_an_audio_stream_of_an_unknown_format_needs_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libav, "is_available", lambda: False)
+    (tmp_path / "a.mkv").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(100))
+    with pytest.raises(InputError, match="needs PyAV"):
+        AudioReader(tmp_path / "a.mkv", 2)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
@@ -172,7 +192,7 @@ def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:
         ("wma", "wmav2", {"container": "asf", "bit_rate": 64000}),
     ],
 )
-def test_noise_in_the_middle_keeps_the_time_and_is_told(
+def test_noise_in_the_middle_keeps_the_time_and_is_reported(
     suffix: str, codec: str, options: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path, rate = tmp_path / f"a.{suffix}", 48000 if codec == "libopus" else 44100

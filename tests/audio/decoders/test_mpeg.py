@@ -85,7 +85,7 @@ def test_a_capture_that_starts_within_a_frame_is_no_damage(suffix: str, codec: s
     assert wave.shape[1] > 2 * RATE
 
 
-def test_noise_in_the_middle_keeps_the_time_and_the_place_is_told(mp3: bytes) -> None:
+def test_noise_in_the_middle_keeps_the_time_and_the_place_is_reported(mp3: bytes) -> None:
     expected = read(mp3)[1]
     damaged = bytearray(mp3)
     damaged[5000:6500] = np.random.default_rng(0).bytes(1500)
@@ -131,7 +131,7 @@ def cut(content: bytes) -> bytes:
         (lambda content: content + b"\x11" * 900, "are no frames and are lost"),
     ],
 )
-def test_a_missing_end_is_told(change: Callable[[bytes], bytes], message: str, mp3: bytes, bare: bytes) -> None:
+def test_a_missing_end_is_reported(change: Callable[[bytes], bytes], message: str, mp3: bytes, bare: bytes) -> None:
     reader, _ = read(change(mp3 if "header" in message else bare))
     assert message in reader.warnings[0]
 

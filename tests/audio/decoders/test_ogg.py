@@ -11,7 +11,8 @@ import soundfile
 from conftest import noise
 from encoded_files import mux, signal
 
-from audiosr_cli.audio.decoders.ogg import PageReader, checksum
+from audiosr_cli.audio.decoders.ogg import PageReader
+from audiosr_cli.audio.ogg_pages import FIRST, LAST, checksum
 from audiosr_cli.audio.read import AudioReader, read_mono
 from audiosr_cli.errors import InputError
 
@@ -61,7 +62,16 @@ def test_streams_of_other_codecs_are_chained_too(tmp_path: Path) -> None:
     assert read(joined)[1].shape == (1, 96000)
 
 
-def test_a_damaged_page_becomes_silence_and_is_told() -> None:
+def test_parts_of_a_chain_that_cannot_be_read_are_counted() -> None:
+    unknown = b"OggS\0" + bytes([FIRST | LAST]) + bytes(20) + b"\1\7unknown"
+    unknown = unknown[:22] + checksum(unknown).to_bytes(4, "little") + unknown[26:]
+    reader, wave = read(vorbis(8000) + 8 * 2 * unknown + vorbis(8000))
+    assert wave.shape == (1, 16000)
+    assert [line.endswith("this part of a chain is left out") for line in reader.warnings] == [True] * 5 + [False]
+    assert reader.warnings[5].endswith(": 3 more parts of a chain are left out")
+
+
+def test_a_damaged_page_becomes_silence_and_is_reported() -> None:
     content = vorbis(16000 * 20)
     whole, wave = read(content)
     parts = pages(content)
@@ -85,7 +95,7 @@ def test_a_capture_is_read_from_the_first_stream_that_begins_in_it() -> None:
         AudioReader(first)
 
 
-def test_a_missing_end_is_told() -> None:
+def test_a_missing_end_is_reported() -> None:
     content = vorbis(16000 * 10)
     for cut in (content[: len(content) // 2], b"".join(pages(content)[:-1])):
         assert "the end of the file is missing" in read(cut)[0].warnings[0]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import resource
 import signal
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
 import pytest
 from media_files import decode, make_video, tags_of, video_packets
 
+from audiosr_cli.audio.encoders import remux
 from audiosr_cli.audio.encoders.remux import VideoSource, has_video
 from audiosr_cli.audio.formats import choose_format
 from audiosr_cli.audio.metadata.read import Metadata
@@ -185,6 +187,15 @@ def test_language_and_tags_are_kept_and_ours_come_first(tmp_path: Path) -> None:
         assert tags_of(tmp_path / f"c.{target}")[0]["title"] == "Other"
 
 
+def test_provenance_and_levels_of_the_old_sound_are_not_kept(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", seconds=0.2)
+    tags = {"title": "A talk", "AUDIOSR": "old", "replaygain_track_gain": "-3 dB", "director": "somebody"}
+    replace_sound(tmp_path / "a.mp4", tmp_path / "b.mkv", metadata=Metadata(tags=tags))
+    assert tags_of(tmp_path / "b.mkv")[0].keys() >= {name.lower() for name in tags}
+    replace_sound(tmp_path / "b.mkv", tmp_path / "c.mkv")
+    assert tags_of(tmp_path / "c.mkv")[0].keys() & {name.lower() for name in tags} == {"title", "director"}
+
+
 def make_rich_video(path: Path) -> None:
     """Write a Matroska file with two languages, subtitles, a font and chapters."""
     make_video(path.with_suffix(".mp4"))
@@ -318,6 +329,19 @@ def test_a_video_is_read_while_the_sound_is_written(tmp_path: Path) -> None:
             assert float(waiting.dts * waiting.time_base) == pytest.approx(second, abs=0.15)
         writer.finish()
         writer.commit()
+
+
+def test_packets_behind_damage_are_read() -> None:
+    class Source:
+        parts: ClassVar = [["a", "b"], ["c"]]
+
+        def demux(self, streams: list[Any]) -> Iterator[str]:
+            yield from self.parts.pop(0)
+            if self.parts:
+                raise av.error.InvalidDataError(1, f"damage in {streams}")
+
+    source: Any = Source()
+    assert list(remux._packets(source, [])) == ["a", "b", "c"]
 
 
 def test_a_video_that_disappears_is_an_output_error(tmp_path: Path) -> None:

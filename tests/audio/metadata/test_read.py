@@ -264,6 +264,9 @@ def test_metadata_of_any_size_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (found.tags, found.ixml, found.dropped) == ({"title": "x"}, None, ("iXML of 3 MiB",))
     write(tmp_path / "a.flac", "flac", Metadata(cover=png() + bytes(2 << 20)), 1)
     assert read_metadata(tmp_path / "a.flac").dropped == ("cover art of 2 MiB",)
+    write(tmp_path / "b.flac", "flac", Metadata(tags={"lyrics": "x" * (1 << 19), "title": "x"}), 1)
+    metadata = read_metadata(tmp_path / "b.flac")  # one tag that is too long does not cost the others
+    assert (metadata.tags, metadata.dropped) == ({"title": "x"}, ("the tag 'lyrics', which is too long",))
 
 
 CUE = struct.pack("<I", 2**31)
