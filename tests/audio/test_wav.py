@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from conftest import noise
 
-from audiosr_cli.audio.decoders.wav import CodecError, WavDecoder, WavReader
+from audiosr_cli.audio.decoders.wav import WavDecoder, WavReader
+from audiosr_cli.audio.decoders.wav_samples import CodecError
 from audiosr_cli.audio.wav import WavFormat, WavWriter, encode, header
 from audiosr_cli.errors import InputError
 

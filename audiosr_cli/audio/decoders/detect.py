@@ -18,7 +18,8 @@ from audiosr_cli.audio.decoders.ogg import find_frames
 from audiosr_cli.audio.decoders.sndfile import SoundFileDecoder
 from audiosr_cli.audio.decoders.source import ByteSource
 from audiosr_cli.audio.decoders.track import Track
-from audiosr_cli.audio.decoders.wav import CodecError, WavDecoder
+from audiosr_cli.audio.decoders.wav import WavDecoder
+from audiosr_cli.audio.decoders.wav_samples import CodecError
 from audiosr_cli.audio.wav import MAGICS
 from audiosr_cli.errors import InputError
 

@@ -14,16 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.decoders.conform import Conformer
+from audiosr_cli.audio.decoders.wav_samples import CodecError, decode, has_low_bits, parse_format
 from audiosr_cli.audio.wav import (
-    EXTENSIBLE,
-    FLOAT,
-    GUID_TAIL,
     MAGICS,
     OPEN_SIZE,
-    PCM,
     STREAMED_SIZE,
     WavFormat,
-    check_shape,
 )
 from audiosr_cli.errors import InputError
 
@@ -54,18 +50,6 @@ class ByteStream(Protocol):
 
     def read(self, count: int, /) -> bytes:
         """Return up to ``count`` bytes; none at the end."""
-
-
-class CodecError(InputError):
-    """A WAV file whose samples are neither PCM nor IEEE float; other decoders may be able to read it.
-
-    Attributes:
-        codec: The format tag.
-    """
-
-    def __init__(self, message: str, codec: int) -> None:
-        super().__init__(message)
-        self.codec = codec
 
 
 class WavReader:
@@ -115,7 +99,7 @@ class WavReader:
         if self._next_format is not None:
             self.format, self._next_format, self._low_bits = self._next_format, None, None
         if self._ended:
-            return _decode(b"", self.format)
+            return decode(b"", self.format)
         width = self.format.frame_bytes
         size = frames * width if self._remaining is None else min(frames * width, self._remaining)
         data = self._take(size)
@@ -135,7 +119,7 @@ class WavReader:
         if len(data) % width:
             self.warnings.append(f"{self.name}: ends within a frame; the last {len(data) % width} bytes are ignored")
             data = data[: len(data) - len(data) % width]
-        return self._decode(data)
+        return self.decode(data)
 
     def _take(self, count: int) -> bytes:
         """Read ``count`` bytes, fewer only at the end."""
@@ -224,7 +208,7 @@ class WavReader:
             body = min(size, _MAX_FMT_BYTES) if tag in (b"fmt ", b"ds64") else 0
             content = self._exact(body)
             if tag == b"fmt ":
-                wav_format = _parse_format(content, order, self.name)
+                wav_format = parse_format(content, order, self.name)
             elif tag == b"ds64" and len(content) >= 24:
                 size_64 = struct.unpack("<Q", content[8:16])[0]
             self._skip(size - body + size % 2)
@@ -245,14 +229,14 @@ class WavReader:
                 return None
         return size
 
-    def _decode(self, data: bytes) -> NDArray[np.float32]:
+    def decode(self, data: bytes) -> NDArray[np.float32]:
         """Decode the samples of whole frames."""
         if not self.format.sample_bytes:
-            return _decode(data, self.format)
+            return decode(data, self.format)
         wide = replace(self.format, bits=8 * self.format.sample_bytes, sample_bytes=0)
         if self._low_bits is None and any(data):
-            self._low_bits = _has_low_bits(data, self.format)
-        samples = _decode(data, wide)
+            self._low_bits = has_low_bits(data, self.format)
+        samples = decode(data, wide)
         # Exact: a power of two.
         return samples * np.float32(2 ** (wide.bits - self.format.bits)) if self._low_bits else samples
 
@@ -264,64 +248,6 @@ def _read_fully(stream: ByteStream, count: int) -> bytes:
         pieces.append(piece)
         count -= len(piece)
     return b"".join(pieces)
-
-
-def _parse_format(content: bytes, order: str, name: str) -> WavFormat:
-    if len(content) < 16:
-        raise InputError(f"{name}: the WAV format chunk has {len(content)} bytes; it must have at least 16")
-    codec, channels, rate, byte_rate, block, bits = struct.unpack(order + "HHIIHH", content[:16])
-    if codec == EXTENSIBLE and len(content) >= 40 and content[26:40] == GUID_TAIL:
-        codec = struct.unpack(order + "H", content[24:26])[0]
-    check_shape(rate, channels, name)
-    if codec not in (PCM, FLOAT):
-        raise CodecError(f"{name}: WAV codec {codec:#06x} is neither PCM nor float", codec)
-    stored = -(-bits // 8) * 8  # 12 valid bits are left-justified in 16
-    if stored not in ((32, 64) if codec == FLOAT else (8, 16, 24, 32)):
-        raise InputError(
-            f"{name}: {bits}-bit samples are not supported; expected PCM of 8 to 32 bits, or float of 32 or 64"
-        )
-    wider = _container_bytes(block, byte_rate, rate, channels) if codec == PCM else 0
-    sample_bytes = wider if wider > stored // 8 else 0
-    return WavFormat(rate, channels, stored, codec == FLOAT, order == ">", sample_bytes=sample_bytes)
-
-
-def _container_bytes(block: int, byte_rate: int, sample_rate: int, channels: int) -> int:
-    """Return the bytes of a sample according to the block alignment; 0 if that is not to be believed."""
-    # nBlockAlign decides where a frame ends (RIFF 1.0, "WAVE Format": samples are in containers of whole bytes, the
-    # valid bits at the top, zeros below). Headers that lie in it, or leave it empty, contradict their own byte rate.
-    width = block // channels
-    consistent = block == width * channels and (not byte_rate or byte_rate == block * sample_rate)
-    return width if consistent and width in (2, 3, 4) else 0
-
-
-def _has_low_bits(data: bytes, wav_format: WavFormat) -> bool:
-    """Return whether samples are at the bottom of their containers, against the specification."""
-    # libsndfile ignores the alignment and reads noise, FFmpeg takes 24 bits in 32 for a float format of Cool Edit. We
-    # follow the specification, but some recorders extend the sign instead: then the lowest byte is in use, which is
-    # zero otherwise, and the highest only repeats the sign.
-    array = np.frombuffer(data, np.uint8).reshape(-1, wav_format.sample_bytes)
-    array = array[:, ::-1] if wav_format.big_endian else array
-    used = wav_format.bits // 8
-    sign = np.where(array[:, used - 1] & 0x80, 0xFF, 0)
-    return bool(array[:, 0].any() and (array[:, used:] == sign[:, None]).all())
-
-
-def _decode(data: bytes, wav_format: WavFormat) -> NDArray[np.float32]:
-    order = ">" if wav_format.big_endian else "<"
-    if wav_format.is_float:
-        flat = np.frombuffer(data, f"{order}f{wav_format.bits // 8}").astype(np.float32)
-    elif wav_format.bits == 8:
-        flat = (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
-    elif wav_format.bits == 24:
-        byte = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        wide = np.zeros((len(byte), 4), np.uint8)
-        wide[:, 1:] = byte[:, ::-1] if wav_format.big_endian else byte
-        flat = (wide.view("<i4").ravel() >> 8).astype(np.float32) / np.float32(2**23)
-    else:
-        flat = np.frombuffer(data, f"{order}i{wav_format.bits // 8}").astype(np.float32) / np.float32(
-            2 ** (wav_format.bits - 1)
-        )
-    return np.ascontiguousarray(flat.reshape(-1, wav_format.channels).T)
 
 
 class WavDecoder(WavReader):
