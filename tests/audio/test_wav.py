@@ -238,7 +238,7 @@ def test_files_that_were_joined_are_all_read(sizes: tuple[int | None, ...], bloc
     assert reader.warnings == []
 
 
-@pytest.mark.parametrize("sizes", [(None, 101), (None, None)])
+@pytest.mark.parametrize("sizes", [(None, 101), (None, None), (None, 0)])
 def test_joined_files_are_read_in_blocks_that_get_smaller(sizes: tuple[int | None, ...]) -> None:
     content, samples = joined(*sizes)
     reader = WavReader(io.BytesIO(content), "test.wav")

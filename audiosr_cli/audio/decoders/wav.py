@@ -223,8 +223,9 @@ class WavReader:
         if STREAMED_SIZE - wav_format.frame_bytes < size <= STREAMED_SIZE:
             return None
         if size == 0:  # the writer was interrupted, or there are no samples
-            self._ahead = self._take(4)
-            if self._ahead and self._ahead not in _CHUNKS_AFTER_DATA and self._ahead not in MAGICS:
+            following = self._take(4)
+            self._ahead = following + self._ahead
+            if following and following not in _CHUNKS_AFTER_DATA and following not in MAGICS:
                 self.warnings.append(f"{self.name}: there are samples, but none according to the header; all are read")
                 return None
         return size
