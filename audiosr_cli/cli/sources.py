@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from audiosr_cli.cli.settings import COMMANDS, names, setting, settings
+from audiosr_cli.cli.settings import BY_COMMAND, COMMANDS, names, setting, settings
 from audiosr_cli.errors import UsageError
 from audiosr_cli.files.parsing import parse_toml
 
@@ -105,10 +105,13 @@ def ignores_files(no_config: bool = False) -> bool:
 
 
 def unknown_variables() -> list[str]:
-    """Describe the environment variables that look like misspelt options."""
+    """Describe the environment variables that look like options and set none."""
     known = _variables()
     others = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
-    return [f"${name}: did you mean ${near[0]}?" for name in others if (near := get_close_matches(name, known, 1, 0.9))]
+    by_command = {f"{PREFIX}{name}".upper(): f"{PREFIX}{COMMANDS[0]}_{name}".upper() for name in BY_COMMAND}
+    lines = [f"${name}: differs between commands; set ${by_command[name]}" for name in others if name in by_command]
+    similar = ((name, get_close_matches(name, known, 1, 0.9)) for name in others)
+    return lines + [f"${name}: did you mean ${near[0]}?" for name, near in similar if near]
 
 
 def _sources(preset: str | None, no_config: bool) -> Iterator[Source]:

@@ -305,6 +305,8 @@ def test_the_file_of_the_guide_is_valid(places: Places) -> None:
 def test_misspelt_variables_are_found(places: Places) -> None:
     places.write(SPEEKERS="3", CACHE="/tmp", TEST_THREADS="1", DATA="x")
     assert sources.unknown_variables() == ["$AUDIOSR_SPEEKERS: did you mean $AUDIOSR_SPEAKERS?"]
+    places.write(MODEL="spectral2")
+    assert sources.unknown_variables()[0] == "$AUDIOSR_MODEL: differs between commands; set $AUDIOSR_SEPARATE_MODEL"
 
 
 def record(places: Places) -> None:
