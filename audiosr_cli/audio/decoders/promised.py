@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from audiosr_cli.audio.mp4_boxes import HEAD_BYTES, boxes
+
 _OPEN = 0x7FFF0000  # sizes from which on streaming writers mean "unknown"
 _MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"fLaC", b"OggS")
-_MAX_CHUNKS = 64  # chunks or boxes that are looked at: real files have about ten before the one that counts
+_MAX_CHUNKS = 64  # of a CAF file that are looked at: real ones have about ten
 _FLV_SCRIPT_BYTES = 4096  # at the start of an FLV file, in which its metadata begin
 
 
@@ -112,19 +114,15 @@ def lacks_index(stream: BinaryIO) -> bool:
     Args:
         stream: A file; it is left anywhere.
     """
-    at, size = 0, stream.seek(0, 2)
-    for _ in range(_MAX_CHUNKS):
-        stream.seek(at)
-        head = stream.read(16)
-        if len(head) < 8 or head[4:8] == b"moov":
-            return len(head) < 8 and at > 0
-        if at == 0 and head[4:8] != b"ftyp":
+    end = stream.seek(0, 2)
+    last: tuple[int, int] | None = None  # position and size of the last box
+    for name, position, size in boxes(stream):
+        if name == b"moov" or (position == 0 and name != b"ftyp"):
             return False
-        step = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
-        at = size if step == 0 else at + step  # 0: up to the end
-        if 0 < step < 8 or at > size:
-            return at > size
-    return False
+        last = position, size
+    if last is None or 0 < last[1] < HEAD_BYTES:  # too short, or damaged
+        return False
+    return last[1] == 0 or sum(last) > end - HEAD_BYTES
 
 
 def _plausible(size: int) -> int:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audiosr_cli.audio.mp4_boxes import boxes
+
 TAG = "AUDIOSR"  # its name in containers whose tags have names
 TOOL = "audiosr"
 _START = f'{{"tool": "{TOOL}", '.encode()
 _HEAD_BYTES, _TAIL_BYTES = 1 << 17, 1 << 16  # where to look: writers put the tag before cover art, or at the end
 _MAX_MOOV_BYTES = 1 << 24
-_MAX_ATOMS = 64
 _MAX_TAG_BYTES = 1 << 16
 _MAX_TRIES = 8  # of starts of a tag that is damaged
 
@@ -55,7 +56,7 @@ def provenance_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the parts of a file that may hold the tag: its head, its tail, and the ``moov`` atom of MP4."""
+    """Yield the parts of a file that may hold the tag: its head, its tail, and the ``moov`` box of MP4."""
     head = file.read(_HEAD_BYTES)
     yield head
     size = file.seek(0, os.SEEK_END)
@@ -66,23 +67,12 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def find_moov(file: BinaryIO) -> tuple[int, bytes]:
-    """Return the position and the content of the ``moov`` atom of an MP4 file, with its head; empty without one."""
-    position = 0
-    for _ in range(_MAX_ATOMS):
-        file.seek(position)
-        head = file.read(16)
-        if len(head) < 8:
-            break
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        if head[4:8] == b"moov":
+    """Return the position and the bytes of the ``moov`` box of an MP4 file; none without one."""
+    for name, position, size in boxes(file):
+        if name == b"moov":
             file.seek(position)
-            return position, file.read(min(size, _MAX_MOOV_BYTES))
-        if size < 8:
-            break
-        position += size
-    return position, b""
+            return position, file.read(min(size or _MAX_MOOV_BYTES, _MAX_MOOV_BYTES))
+    return 0, b""
 
 
 def _parse(piece: bytes) -> dict[str, Any] | None:
