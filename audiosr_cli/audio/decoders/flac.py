@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from contextlib import ExitStack
 from typing import BinaryIO
@@ -45,7 +44,7 @@ class FlacDecoder:
 
     def __init__(self, stream: BinaryIO, name: str, start: int = 0) -> None:
         self.name, self.warnings, self.notes = name, list[str](), list[str]()
-        self._stack = ExitStack()  # copies of the files that follow the first
+        self._stack = ExitStack()  # the copy of what follows the first file
         self._start = start  # of the current file
         self._stream, self._current = stream, SoundFileDecoder(stream, name)
         self.sample_rate, self.channels = self._current.sample_rate, self._current.channels
@@ -71,12 +70,12 @@ class FlacDecoder:
     def _go_on(self) -> None:
         """Open the file that follows, if there is one."""
         endings, at = self._current.warnings, self._conformer.done / self.sample_rate
-        found = _find_beginning(self._stream.fileno(), self._start)
+        beginning = _find_beginning(self._stream.fileno(), self._start)
         self._current.close()
-        if found is None:
+        if beginning is None:
             self._ended = True
         else:
-            start, kind = found
+            start, kind = beginning
             endings = [line.replace("everything after that", "the rest of that part") for line in endings]
             try:
                 self._continue(start, kind)
@@ -91,24 +90,31 @@ class FlacDecoder:
     def _continue(self, start: int, kind: str) -> None:
         if kind != "fLaC":
             raise InputError(f"{self.name}: not FLAC")
-        self._stream, self._start = self._copy(start), 0
+        with ExitStack() as stack:
+            copy = _copy(self._stream, start, stack)
+            self._stack.close()  # only one copy stays on the disk
+            self._stack = stack.pop_all()
+        self._stream, self._start = copy, 0
         self._current = SoundFileDecoder(self._stream, self.name)
 
-    def _copy(self, start: int) -> BinaryIO:
-        """Copy what lies behind ``start`` to a temporary file: libsndfile reads a file from its first byte."""
-        copy = self._stack.enter_context(tempfile.TemporaryFile())
-        self._stream.seek(start)
-        shutil.copyfileobj(self._stream, copy, _READ_BYTES)
-        copy.flush()
-        return self._stack.enter_context(open(copy.fileno(), "rb", closefd=False))
+
+def _copy(stream: BinaryIO, start: int, stack: ExitStack) -> BinaryIO:
+    """Copy what lies behind ``start`` to a temporary file: libsndfile reads a file from its first byte."""
+    copy = stack.enter_context(tempfile.TemporaryFile())
+    # By the descriptor: libsndfile has moved it, so that the stream's own buffer no longer fits.
+    while piece := os.pread(stream.fileno(), _READ_BYTES, start):
+        copy.write(piece)
+        start += len(piece)
+    copy.flush()
+    return stack.enter_context(open(copy.fileno(), "rb", closefd=False))
 
 
 def _find_beginning(descriptor: int, start: int) -> tuple[int, str] | None:
     """Return where the next file begins, and its magic, when the one that begins at ``start`` has been decoded."""
     at = max(start + _BEGINNING_BYTES, os.lseek(descriptor, 0, os.SEEK_CUR) - _BUFFERED_BYTES)
     while piece := os.pread(descriptor, _READ_BYTES, at):
-        if found := _BEGINNING.search(piece):
-            return at + found.start(), found[0][:4].decode()
+        if match := _BEGINNING.search(piece):
+            return at + match.start(), match[0][:4].decode()
         if len(piece) < _BEGINNING_BYTES:
             break
         at += len(piece) - _BEGINNING_BYTES + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,16 @@ def test_a_part_that_is_cut_loses_only_its_own_end(tmp_path: Path) -> None:
     reader, wave = read(tmp_path / "a.flac")
     np.testing.assert_array_equal(wave[:, -9001:] * 32768, others)
     assert "the rest of that part is lost" in reader.warnings[0]
+
+
+def test_short_files_are_all_read_and_only_one_copy_of_what_follows_is_open(tmp_path: Path) -> None:
+    content, samples = flac(tmp_path / "1.flac", 1000)
+    (tmp_path / "a.flac").write_bytes(8 * content)
+    reader, wave = read(tmp_path / "a.flac")
+    np.testing.assert_array_equal(wave * 32768, np.tile(samples, 8))
+    assert reader.warnings == []
+    with AudioReader(tmp_path / "a.flac") as reader:
+        numbers = [os.open(os.devnull, os.O_RDONLY) for _ in reader.blocks(1000)]  # the lowest that is free
+    for number in numbers:
+        os.close(number)
+    assert max(numbers) - numbers[0] <= 7 + 3
