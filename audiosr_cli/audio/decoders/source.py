@@ -101,8 +101,10 @@ class ByteSource:
             spool.flush()
             self._stream = self._stack.enter_context(open(spool.fileno(), "rb", closefd=False))
         self._head, self._at = bytearray(), 0
+        # Libraries move the descriptor behind the stream's back: a seek to the end drops what the stream has buffered.
+        self._stream.seek(0, os.SEEK_END)
         self._stream.seek(0)
-        os.lseek(self._stream.fileno(), 0, os.SEEK_SET)  # libraries use the descriptor, which buffering has moved
+        os.lseek(self._stream.fileno(), 0, os.SEEK_SET)
         return self._stream
 
     def reopened(self) -> BinaryIO:
