@@ -177,6 +177,14 @@ def test_files_that_follow_an_mp4_or_mp3_are_told_unless_they_are_read(tmp_path:
             assert reader.warnings == []
 
 
+@pytest.mark.parametrize("head", [bytes(64), b"ID3\3\0\0\0\0\0\x0a" + bytes(10)])
+def test_wav_behind_a_tag_or_zeros_is_read(head: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.arange(-50, 51, dtype=np.int16), 16000)
+    path.write_bytes(head + path.read_bytes())
+    np.testing.assert_array_equal(read(path)[1][0] * 32768, np.arange(-50, 51))
+
+
 def test_mp3_in_free_format_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     mux(path, signal(44100, 1, 1.0), 44100, "libmp3lame")
