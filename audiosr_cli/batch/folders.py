@@ -96,9 +96,12 @@ class FolderWalk:
     def _counts(self, name: str) -> Counter[str]:
         return self.left_out.setdefault(name, Counter())
 
-    def describe(self) -> str:
-        """Describe what was left out, such as ``3 hidden, 2 .txt``; empty if nothing was."""
-        total = sum(self.left_out.values(), Counter())
+    def describe(self, name: str | None = None) -> str:
+        """Describe what was left out of one folder or, without a name, of all of them.
+
+        Such as ``3 hidden, 2 .txt``; empty if nothing was.
+        """
+        total = sum(self.left_out.values(), Counter()) if name is None else self.left_out.get(name, Counter())
         suffixes = [kind for kind, _ in total.most_common() if kind not in (HIDDEN, OUTPUTS)]
         kinds = [kind for kind in (HIDDEN, OUTPUTS, *suffixes[:_MAX_KINDS]) if total[kind]]
         others = sum(total[kind] for kind in suffixes[_MAX_KINDS:])

@@ -136,7 +136,7 @@ def _find(name: str, walk: FolderWalk, allow_empty: bool = False) -> Iterator[It
 
 
 def _no_recordings(name: str, walk: FolderWalk) -> InputError:
-    left_out = walk.describe()
+    left_out = walk.describe(name if name in walk.left_out else None)
     hint = "; name files to process them again" if OUTPUTS in left_out else ""
     return InputError(f"{name}: no audio files in this folder" + (f" ({left_out} left out{hint})" if left_out else ""))
 

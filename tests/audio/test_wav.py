@@ -274,6 +274,15 @@ def test_joined_files_of_another_rate_and_layout_are_converted_and_told(block: i
     assert len(decoder.warnings) == 2
 
 
+def test_a_second_data_chunk_is_read_too() -> None:
+    samples = integers(100, 1, 16)
+    half = encode(samples[:, :50], WavFormat(8000, 1, 16)), encode(samples[:, 50:], WavFormat(8000, 1, 16))
+    content = riff((b"fmt ", fmt()), (b"data", half[0]), (b"LIST", bytes(4)), (b"data", half[1]))
+    reader, wave = read_all(content)
+    np.testing.assert_array_equal(wave * 32768, samples)
+    assert reader.warnings == []
+
+
 def test_a_joined_file_that_cannot_be_read_is_told() -> None:
     content, samples = joined(101)
     compressed = riff((b"fmt ", fmt(codec=7, bits=8)), (b"data", bytes(8))).getvalue()

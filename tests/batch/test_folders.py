@@ -90,6 +90,14 @@ def test_a_folder_without_recordings_is_an_error_that_says_what_it_has(tmp_path:
         collect([str(tmp_path)])
 
 
+def test_the_error_of_a_folder_counts_only_what_is_in_it(tmp_path: Path) -> None:
+    for folder, names in (("a", ("a.wav", "a.txt")), ("b", (".x.wav",))):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, *names)
+    with pytest.raises(InputError, match=r"b: no audio files in this folder \(1 hidden left out\)"):
+        collect([str(tmp_path / "a"), str(tmp_path / "b")])
+
+
 ORIGINS = {"track.wav": "separate", "wide.wav": "upsample"}  # the others are recordings
 
 

@@ -99,13 +99,7 @@ def open_decoder(source: ByteSource, audio_stream: int | None = None) -> Decoder
 def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
     """Open a recording whose format holds one stream of sound; None if it is of another."""
     if head[:4] in MAGICS and (head[8:12] == b"WAVE" or len(head) < 12):
-        try:
-            wav = WavDecoder(source, source.name)
-            source.commit()
-            return wav
-        except CodecError as error:
-            source.rewind()
-            return _attempt(lambda: SoundFileDecoder(source.file(), source.name)) if error.codec in (6, 7) else None
+        return _open_wav(source)
     if head.startswith(b"fLaC"):
         return _attempt(lambda: FlacDecoder(source.file(), source.name))
     if head.startswith(_SNDFILE_MAGIC):
@@ -116,6 +110,8 @@ def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
     beginning = source.head(start + _HEAD_BYTES, start)
     if beginning.startswith(b"fLaC"):
         return _attempt(lambda: FlacDecoder(source.file(), source.name, start))
+    if beginning[:4] in MAGICS and beginning[8:12] == b"WAVE":
+        return _open_wav(source, start)
     if is_free_format(beginning):  # which FFmpeg refuses
         decoder = SoundFileDecoder(source.file(), source.name)
         decoder.frames = None  # an estimate
@@ -124,6 +120,20 @@ def _open_single(source: ByteSource, head: bytes) -> Decoder | None:
         return None
     source.commit()
     return FrameDecoder(source.read, source.name)
+
+
+def _open_wav(source: ByteSource, start: int = 0) -> Decoder | None:
+    """Open a WAV file behind ``start`` bytes of tags and zeros; None if its codec is for FFmpeg."""
+    skipped = 0
+    while skipped < start:
+        skipped += len(source.read(start - skipped))
+    try:
+        decoder = WavDecoder(source, source.name)
+        source.commit()
+        return decoder
+    except CodecError as error:
+        source.rewind()
+        return _attempt(lambda: SoundFileDecoder(source.file(), source.name)) if error.codec in (6, 7) else None
 
 
 def _attempt(open_it: Callable[[], Decoder]) -> Decoder | None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from audiosr_cli.audio.decoders.promised import magic_of
+
 # MPEG-1 layers I, II, III, and MPEG-2 (and 2.5) layer I, layers II and III; kbit/s by index.
 _KBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -33,6 +35,7 @@ _READ_BYTES = 1 << 16
 # Bytes before the first frame, other than zeros and tags, in which one is looked for: a capture of a stream starts with
 # part of a frame. Set by hand, November 2026.
 _MAX_LEAD_BYTES = 1 << 14
+_FOLLOWING_BYTES = 12  # of what follows the last frame, that tell its format
 
 
 class Header(NamedTuple):
@@ -122,13 +125,14 @@ class FrameReader:
     Attributes:
         cut: Whether the stream ends within a frame.
         trailing: Bytes after the last frame that are neither tags nor zeros.
+        following: The first of these bytes.
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
         self._buffer, self._at, self._ended = b"", 0, False
         self._total = 0  # bytes read
-        self.cut, self.trailing = False, 0
+        self.cut, self.trailing, self.following = False, 0, b""
 
     @property
     def position(self) -> int:
@@ -212,6 +216,8 @@ class FrameReader:
                 self._at += header.size
                 last, gap, zeros, joined = header, 0, True, False
                 continue
+            if not gap:
+                self.following = self._buffer[self._at : self._at + _FOLLOWING_BYTES]
             step = self._junk()
             zeros = zeros and not any(self._buffer[self._at : self._at + step])
             gap += step
@@ -230,9 +236,10 @@ class FrameReader:
         return False
 
     def _ends_cleanly(self, header: Header) -> bool:
-        """Return whether a tag or zeros follow the frame here, or nothing that looks like another up to the end."""
+        """Return whether a tag, zeros or a file of another format follow the frame here, or nothing like a frame."""
         start = self._at + header.size
-        if self._tag_size(header.size) > 0 or not any(self._buffer[start : start + 64]):
+        following = self._buffer[start : start + 64]
+        if self._tag_size(header.size) > 0 or not any(following) or magic_of(following):
             return True
         if self._have(header.size + _READ_BYTES):
             return False

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from audiosr_cli.audio.decoders.conform import Conformer, DamageLog, Piece, silence
 from audiosr_cli.audio.decoders.elementary import FrameReader, InfoTag, parse_info
 from audiosr_cli.audio.decoders.libav import create_decoder, errors, make_packet, samples_of
+from audiosr_cli.audio.decoders.promised import magic_of
 from audiosr_cli.audio.wav import check_shape
 from audiosr_cli.errors import InputError
 
@@ -115,6 +116,8 @@ class FrameDecoder:
         if not self._joined and self._tag.frames is not None and self._count < self._tag.frames - _COUNT_TOLERANCE:
             promised = (self._tag.frames * self._samples - self._tag.delay - self._tag.padding) / self.sample_rate
             return [f"{self.name}: ends after {at} of the {promised:.1f} s in its header"]
+        if self._frames.trailing and (kind := magic_of(self._frames.following)):
+            return [f"{self.name}: another file ({kind}) follows its end, after {at}; only the first is read"]
         if not self._joined and self._tag.frames is not None and self._count >= self._tag.frames:
             return []  # all is there, whatever follows
         if self._frames.cut:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from audiosr_cli.audio.mp4_boxes import HEAD_BYTES, boxes
 
 _OPEN = 0x7FFF0000  # sizes from which on streaming writers mean "unknown"
-_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"fLaC", b"OggS")
+_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"FLV\1")
 _MAX_CHUNKS = 64  # of a CAF file that are looked at: real ones have about ten
 _FLV_SCRIPT_BYTES = 4096  # at the start of an FLV file, in which its metadata begin
 
@@ -27,19 +27,52 @@ def missing_bytes(stream: BinaryIO) -> int:
     return max(0, promised - size)
 
 
+def magic_of(head: bytes) -> str:
+    """Return the name of the format that the first bytes of a file are those of; empty if they are of none."""
+    if head[4:8] == b"ftyp":
+        return "MP4"
+    return head[:4].decode().strip("\1") if head[:4] in _MAGIC else ""
+
+
 def following_file(stream: BinaryIO) -> str:
-    """Return the magic of another file that begins where one should end by its header; empty if there is none.
+    """Return the magic of another file that begins where one should end; empty if there is none.
+
+    Only formats count of which decoders do not go on with the next file by themselves.
 
     Args:
         stream: A file; it is left at its first byte.
     """
     stream.seek(0)
     head = stream.read(64)
-    promised = _promised(stream, head) if len(head) >= 28 else 0
-    stream.seek(promised)
-    follows = stream.read(5) if promised else b""  # some headers do not count a byte of padding
+    if head[4:8] == b"ftyp":
+        found = _following_mp4(stream)
+    elif head[8:12] == b"AVI " or head[:4] in (b"riff", b"\x1a\x45\xdf\xa3"):
+        found = ""
+    else:
+        promised = _promised(stream, head) if len(head) >= 28 else 0
+        stream.seek(promised)
+        follows = stream.read(5) if promised else b""  # some headers do not count a byte of padding
+        found = magic_of(follows) or magic_of(follows[1:])
     stream.seek(0)
-    return next((magic.decode() for magic in (follows[:4], follows[1:]) if magic in _MAGIC), "")
+    return found
+
+
+def _following_mp4(stream: BinaryIO) -> str:
+    """Return "MP4" if a second MP4 file begins within the file, unless there are fragments, which go on."""
+    at = index = 0
+    for _ in range(_MAX_CHUNKS):
+        stream.seek(at)
+        head = stream.read(16)
+        if len(head) < 8 or head[4:8] == b"moof":
+            break
+        index += head[4:8] == b"moov"
+        if index and head[4:8] == b"ftyp":
+            return "MP4"
+        step = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+        if step < 8:
+            break
+        at += step
+    return ""
 
 
 def _promised(stream: BinaryIO, head: bytes) -> int:

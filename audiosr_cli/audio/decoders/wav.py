@@ -154,6 +154,9 @@ class WavReader:
                     self.warnings.append(f"{self.name}: more data follow than its header says; they are ignored")
                 return
             size = int.from_bytes(head[4:], "big" if self.format.big_endian else "little")
+            if head[:4] == b"data":
+                self._remaining, self._padded, self._ended = size, size % 2, False
+                return
             try:
                 self._skip(size + size % 2)
             except InputError:  # the samples are there

@@ -159,6 +159,32 @@ def test_a_following_file_that_is_not_read_is_told(tmp_path: Path) -> None:
         assert f"another file ({kind}) follows its end; only the first is read" in read(path)[0].warnings[0]
 
 
+def test_files_that_follow_an_mp4_or_mp3_are_told_unless_they_are_read(tmp_path: Path) -> None:
+    wave = signal(16000, 1, 0.5)
+    mux(tmp_path / "a.m4a", wave, 16000, "aac", container="ipod")
+    mux(tmp_path / "a.avi", wave, 16000, "pcm_s16le")
+    mux(tmp_path / "a.mp3", wave, 16000, "libmp3lame")
+    soundfile.write(tmp_path / "a.wav", signal(16000, 1, 5.0).T, 16000)
+    for first, second, kind in (("m4a", "m4a", "MP4"), ("mp3", "wav", "RIFF"), ("avi", "avi", "")):
+        content = (tmp_path / f"a.{first}").read_bytes()
+        (tmp_path / "b").write_bytes(content + (tmp_path / f"a.{second}").read_bytes())
+        reader, joined = read(tmp_path / "b")
+        if kind:
+            assert f"another file ({kind}) follows its end" in reader.warnings[0]
+            assert joined.shape == read(tmp_path / f"a.{first}")[1].shape
+        else:
+            assert joined.shape[1] > 1.9 * read(tmp_path / f"a.{first}")[1].shape[1]
+            assert reader.warnings == []
+
+
+@pytest.mark.parametrize("head", [bytes(64), b"ID3\3\0\0\0\0\0\x0a" + bytes(10)])
+def test_wav_behind_a_tag_or_zeros_is_read(head: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.arange(-50, 51, dtype=np.int16), 16000)
+    path.write_bytes(head + path.read_bytes())
+    np.testing.assert_array_equal(read(path)[1][0] * 32768, np.arange(-50, 51))
+
+
 def test_mp3_in_free_format_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     mux(path, signal(44100, 1, 1.0), 44100, "libmp3lame")
