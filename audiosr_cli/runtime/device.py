@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
@@ -45,6 +46,10 @@ def computes_bf16(device: str) -> bool:
     if device_type(device) == "cuda":
         with torch.cuda.device(device) if ":" in device else nullcontext():
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Below these instruction sets, to which a variable can limit it, oneDNN emulates bfloat16, or refuses it (LSTM).
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit and not any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")):
+        return False
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 

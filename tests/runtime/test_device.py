@@ -44,8 +44,13 @@ def test_one_of_several_gpus_is_chosen_by_its_number(monkeypatch: pytest.MonkeyP
 def test_auto_precision_is_bf16_if_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], native: bool
 ) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
     assert computes_bf16("cpu") == pick_bf16("auto", "cpu") == native
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")  # which leaves nothing that computes in bfloat16
+    assert not computes_bf16("cpu")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core_bf16")
+    assert computes_bf16("cpu") == native
     assert pick_bf16("bf16", "cpu") and not pick_bf16("float32", "cpu")
 
 
