@@ -13,6 +13,10 @@ THOROUGH := $(wildcard tests/faults/test_*.py) $(addprefix tests/,$(addsuffix .p
     checkpoints/test_bundled_quality models/test_fused \
     train/test_batch_size train/test_config train/test_joint train/test_kit train/test_ranks train/test_run train/test_session))
 THOROUGH += tests/docs/test_commands.py
+THOROUGH += $(addprefix tests/,$(addsuffix .py, \
+    test_fork_server audio/decoders/test_detect audio/encoders/test_remux models/test_audiosr train/test_valid_sets \
+    bench/test_processes cli/test_run_batch cli/test_videos train/test_heads train/test_pack train/test_resuming \
+    train/test_stepping))
 
 .PHONY: demo test test-all test-isa quick lint docs reference setup clean
 
