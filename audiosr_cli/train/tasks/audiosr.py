@@ -55,15 +55,6 @@ class AudioSRTraining(Upsampling):
         """The discriminators of the vocoder, if their losses have a weight."""
         return super().adversarial if self.stage == "vocoder" else None
 
-    @property
-    def difficulty(self) -> None:
-        """None: pairs are drawn at random."""
-        return None
-
-    def heads(self, model: Model) -> None:
-        """Return None: no auxiliary heads."""
-        del model
-
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make a batch as an upsampler's, with ``step`` (B,), ``conditioned`` (B,) and a ``seed`` for the diffusion."""
         if ranks.world > 1:

@@ -109,3 +109,32 @@ class TrainingTask(Protocol):
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
         """Compute further scores on held-out recordings by name, for information only."""
         ...
+
+
+class PlainTask:
+    """What a training task answers that needs none of the extras: base of the tasks, which override what they have."""
+
+    @property
+    def adversarial(self) -> AdversarialConfig | None:
+        """None: no discriminators."""
+        return None
+
+    @property
+    def joint_model(self) -> Model | None:
+        """None: no second network."""
+        return None
+
+    @property
+    def difficulty(self) -> PairDifficulty | None:
+        """None: pairs are drawn at random."""
+        return None
+
+    def heads(self, model: Model) -> Heads | None:
+        """Return None: no auxiliary heads."""
+        del model
+        return None
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
+        """Return an empty dict: no further scores."""
+        del model, recordings
+        return {}

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, Recordings
+from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload
 
 # Rounds of two crops of every validation speaker.
@@ -20,7 +19,7 @@ _VALID_ROUNDS = 8
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(PlainTask):
     """Two crops of each of ``batch_size`` speakers, both from one recording.
 
     Each crop contains another speaker at a lower level, like the leakage of a separator.
@@ -45,25 +44,6 @@ class Embedding:
         positive(self, "batch_size", "crop_s", "similarity_scale")
         within(self, 2, 1e6, "batch_size")
         within(self, 0, 0.5, "speed_perturbation")
-
-    @property
-    def adversarial(self) -> AdversarialConfig | None:
-        """None: no discriminators."""
-        return None
-
-    @property
-    def joint_model(self) -> Model | None:
-        """None: no second network."""
-        return None
-
-    @property
-    def difficulty(self) -> None:
-        """None: pairs are drawn at random."""
-        return None
-
-    def heads(self, model: Model) -> None:
-        """Return None: no auxiliary heads."""
-        del model
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make ``input`` (2 · speakers, 1, T): all first crops, then all second crops."""
@@ -106,7 +86,3 @@ class Embedding:
             above = torch.ones_like(margin, dtype=torch.bool).triu(1)
             correct, total = correct + int((margin[above] > 0).sum()), total + int(above.sum())
         return 100 * correct / total
-
-    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
-        """Return an empty dict: no further scores."""
-        return {}

@@ -16,7 +16,6 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.losses import (
     best_permutation,
     log_spectral,
@@ -27,7 +26,7 @@ from audiosr_cli.train.losses import (
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.acoustics import noise_and_rirs
-from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, Recordings
+from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload
 
 # Smallest magnitude in the STFT loss, so that errors in silence do not outweigh errors in speech.
@@ -57,7 +56,7 @@ class RestorationLossWeights:
 
 
 @dataclass(frozen=True)
-class Restoration:
+class Restoration(PlainTask):
     """Mixtures of several speakers, separated at a low sample rate by a trained separator.
 
     Targets are in the order of the separator's estimates.
@@ -106,20 +105,6 @@ class Restoration:
     def joint_model(self) -> Model | None:
         """The separator, if it is trained jointly."""
         return self.separator_model if self.joint else None
-
-    @property
-    def adversarial(self) -> AdversarialConfig | None:
-        """None: the highs are in the mixture, so no discriminators are needed."""
-        return None
-
-    @property
-    def difficulty(self) -> None:
-        """None: pairs are drawn at random."""
-        return None
-
-    def heads(self, model: Model) -> None:
-        """Return None: no auxiliary heads."""
-        del model
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make ``input`` (B, 1, T), the mixtures, and ``target`` (B, S, T).
@@ -197,7 +182,3 @@ class Restoration:
                 for estimate, target, high in zip(estimates, ordered, bands.tolist(), strict=True):
                     distances += [float(lsd(*pair, high=high)) for pair in zip(estimate, target, strict=True)]
         return -sum(distances) / len(distances)
-
-    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
-        """Return an empty dict: no further scores."""
-        return {}

@@ -14,14 +14,13 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.gan import AdversarialConfig
 from audiosr_cli.train.heads import ClusteringConfig, Heads
 from audiosr_cli.train.losses import METRICS, multi_stage, pit, pit_items
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.pairs import PairDifficulty, PairSampling
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.acoustics import noise_and_rirs
-from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, Recordings
+from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.tasks.valid_sets import set_improvement
 
 # Relative width of the low-pass roll-off of the stages' targets.
@@ -29,7 +28,7 @@ _ROLL_OFF = 0.1
 
 
 @dataclass(frozen=True)
-class Separation:
+class Separation(PlainTask):
     """Mixtures of several speakers; the loss is permutation-invariant (uPIT).
 
     A network with several stages, (B, stages * S, C, T) in training, is trained on the mean of the stages' losses
@@ -70,16 +69,6 @@ class Separation:
                 "speakers are always active; [task.mixing] turns_prob, padded_prob and silent_source_prob must be "
                 "below 1"
             )
-
-    @property
-    def adversarial(self) -> AdversarialConfig | None:
-        """None: no discriminators."""
-        return None
-
-    @property
-    def joint_model(self) -> Model | None:
-        """None: no second network."""
-        return None
 
     @cached_property
     def difficulty(self) -> PairDifficulty | None:

@@ -12,14 +12,11 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train import mixing
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.gan import AdversarialConfig
-from audiosr_cli.train.heads import Heads
 from audiosr_cli.train.losses import METRICS, pairwise_metric
 from audiosr_cli.train.mixing import Mixing
-from audiosr_cli.train.pairs import PairDifficulty
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.acoustics import noise_and_rirs
-from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, Recordings
+from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.tasks.valid_sets import clip_length, render_set, separate_mixtures
 
 # The metric of each output is clamped here, in dB, so that clear speech does not outweigh a rest that is not silent.
@@ -27,7 +24,7 @@ _BEST_DB = 30.0
 
 
 @dataclass(frozen=True)
-class SpeechAndRest:
+class SpeechAndRest(PlainTask):
     """Mixtures of speakers and noise; the outputs have a fixed order: all speech, and what remains of the mixture.
 
     In a room the speech is reverberant. With ``--init``, a separator of speakers starts with the sum of its speakers as
@@ -61,26 +58,6 @@ class SpeechAndRest:
                 "the noise"
             )
 
-    @property
-    def adversarial(self) -> AdversarialConfig | None:
-        """None: no discriminators."""
-        return None
-
-    @property
-    def joint_model(self) -> Model | None:
-        """None: no second network."""
-        return None
-
-    @property
-    def difficulty(self) -> PairDifficulty | None:
-        """None: speakers are drawn at random."""
-        return None
-
-    def heads(self, model: Model) -> Heads | None:
-        """Return None: no auxiliary heads."""
-        del model
-        return None
-
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make mixtures (B, 1, T) and targets (B, 2, T'), without the network's context."""
         length, context, train = round(self.crop_s * self.spec.in_rate), self.spec.context, recordings.train
@@ -111,8 +88,3 @@ class SpeechAndRest:
         mix, sources = render_set("noise", recordings.valid, self.speakers, length, device, recordings.valid_noise)
         speech, estimate = sources.sum(1), separate_mixtures(model, mix)[:, 0]
         return float((si_sdr(estimate, speech) - si_sdr(mix, speech)).mean())
-
-    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
-        """Return an empty dict: no further scores."""
-        del model, recordings
-        return {}

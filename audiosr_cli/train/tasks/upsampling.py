@@ -20,7 +20,7 @@ from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.gan import AdversarialConfig, DiscriminatorConfig
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, Recordings
+from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload
 
 # Speed and pitch are multiplied by a factor within 1 ± this.
@@ -65,7 +65,7 @@ class UpsamplingLossWeights:
 
 
 @dataclass(frozen=True)
-class Upsampling:
+class Upsampling(PlainTask):
     """Band-limited recordings; nothing above the bandwidth of the original recording is a target.
 
     Attributes:
@@ -95,20 +95,6 @@ class Upsampling:
             if w.adversarial or w.feature_matching
             else None
         )
-
-    @property
-    def joint_model(self) -> Model | None:
-        """None: no second network."""
-        return None
-
-    @property
-    def difficulty(self) -> None:
-        """None: pairs are drawn at random."""
-        return None
-
-    def heads(self, model: Model) -> None:
-        """Return None: no auxiliary heads."""
-        del model
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make ``input`` (B, 1, T) and ``target`` (B, T'), as long as the model's output for the crop.
@@ -193,7 +179,3 @@ class Upsampling:
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
                 distances.append(float(lsd(estimate.flatten(), wave[0], high=band)))
         return -sum(distances) / len(distances)
-
-    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:  # noqa: ARG002
-        """Return an empty dict: no further scores."""
-        return {}
