@@ -55,6 +55,21 @@ def test_dc_and_rumble_are_gone(wave: Samples) -> None:
     assert level_db(filtered(LowCut, wave), wave) < -40
 
 
+@pytest.mark.parametrize("rumble_db", [-12.0, -30.0])
+def test_rumble_as_recordings_have_it_is_unchanged(speech: Samples, rumble_db: float) -> None:
+    rumble = tones(speech.shape[1], 15.0)
+    wave = speech + rumble * np.float32(speech.std() / rumble.std() * 10 ** (rumble_db / 20))
+    np.testing.assert_array_equal(filtered(LowCut, wave), wave)
+
+
+def test_loud_rumble_that_ends_is_cut_without_a_step(speech: Samples) -> None:
+    rumble = tones(speech.shape[1], 15.0) * np.float32(0.3)
+    rumble[:, RATE:] = 0
+    output = filtered(LowCut, speech + rumble)
+    assert level_db((output - speech)[:, : RATE - 2000], rumble[:, : RATE - 2000]) < -30
+    assert np.abs(np.diff(output - speech))[:, RATE + 2000 :].max() < 1e-3
+
+
 def test_low_cut_has_no_step_at_the_ends_of_an_offset() -> None:
     assert np.abs(filtered(LowCut, np.full((1, 5000), 0.5, np.float32))).max() < 1e-5
 
