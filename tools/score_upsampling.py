@@ -42,6 +42,8 @@ def cpu_s() -> float:
 def full_band(data: Path, kind: str, most: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield names and samples (T,) at 48 kHz, at most 20 s, of up to ``most`` files of one kind's valid split."""
     paths = sorted((data / kind / "valid").rglob("*.ogg"))
+    if not paths:
+        sys.exit(f"{data / kind / 'valid'}: no recordings")
     for path in paths[:: -(-len(paths) // most)]:
         wave, rate = soundfile.read(path, dtype="float32")
         wave = soxr.resample(wave, rate, 48000) if rate != 48000 else wave

@@ -154,6 +154,7 @@ def render(
     device: torch.device,
     noise: Corpus | None = None,
     rirs: Tensor | None = None,
+    reflections_s: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Render mixtures and their sources on ``device``; without noise a mixture is the sum of its sources.
 
@@ -167,6 +168,8 @@ def render(
         device: Where to render.
         noise: As for ``draw``.
         rirs: As for ``draw``.
+        reflections_s: The sources hold what arrives up to this many seconds after the direct sound; None for all. The
+            mixtures hold all of it.
 
     Returns:
         Mixtures (B, T) and sources (B, S, T).
@@ -178,18 +181,33 @@ def render(
     begin, end, active = (own[key].unsqueeze(-1) for key in ("begin", "end", "active"))
     ramp = _RAMP_S * corpus.sample_rate
     waves = waves * (((time - begin) / ramp).clamp(0, 1) * ((end - time) / ramp).clamp(0, 1) * active)
-    if rirs is not None and len(reverberant := (params["room"] >= 0).nonzero()[:, 0]):
-        responses = rirs[params["room"][reverberant, None], params["position"][reverberant]]  # (b, S, T')
-        reverberant = upload(reverberant, device)
-        waves[reverberant] = reverberate(waves[reverberant], upload(responses, device))
-    waves = waves * own["gain"].unsqueeze(-1)
-    mix = waves.sum(1)  # (B, T)
+    at_microphone = waves
+    if rirs is not None and (params["room"] >= 0).any():
+        reflections = None if reflections_s is None else round(reflections_s * corpus.sample_rate)
+        at_microphone, waves = _in_rooms(waves, params, rirs, reflections)
+    gain = own["gain"].unsqueeze(-1)
+    mix, waves = (at_microphone * gain).sum(1), waves * gain  # (B, T), (B, S, T)
     if noise is not None:
         added = noise.render({key: params[f"noise_{key}"] for key in ("recording", "first", "rate")}, length, device)
         level = upload(torch.pow(10, -params["snr_db"] / 20), device)  # (B,)
         mix = mix + added[:, 0] * (level * _rms(mix) / _rms(added[:, 0])).unsqueeze(-1)
     scale = (torch.pow(10, own["mixture_db"] / 20) / _rms(mix)).unsqueeze(-1)  # (B, 1)
     return mix * scale, waves * scale.unsqueeze(-1)
+
+
+def _in_rooms(
+    waves: Tensor, params: RandomParameters, rirs: Tensor, reflections: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return ``waves`` (B, S, T) in their rooms, and the same with reflections up to so many samples only."""
+    reverberant = (params["room"] >= 0).nonzero()[:, 0]
+    responses = rirs[params["room"][reverberant, None], params["position"][reverberant]]  # (b, S, T')
+    reverberant, responses = upload(reverberant, waves.device), upload(responses, waves.device)
+    full, early = waves.clone(), waves.clone()
+    full[reverberant] = reverberate(waves[reverberant], responses)
+    if reflections is None:
+        return full, full
+    early[reverberant] = reverberate(waves[reverberant], responses[..., : reflections + 1])
+    return full, early
 
 
 def _rms(waves: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training of one output for all speech and another one for the rest: noise, in its mixture with speakers."""
+"""Training of one output for all speech and another one for the rest: noise and, if wanted, late reverberation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from audiosr_cli.dsp.metrics import si_sdr
 from audiosr_cli.errors import UsageError
@@ -27,13 +28,14 @@ _BEST_DB = 30.0
 class SpeechAndRest(PlainTask):
     """Mixtures of speakers and noise; the outputs have a fixed order: all speech, and what remains of the mixture.
 
-    In a room the speech is reverberant. With ``--init``, a separator of speakers starts with the sum of its speakers as
-    its first output.
+    With ``--init``, a separator of speakers starts with the sum of its speakers as its first output.
 
     Attributes:
         batch_size: Mixtures in the batch of each process.
         crop_s: Length of a mixture in seconds.
         speakers: Speakers of a mixture.
+        reflections_ms: In a room, speech holds the reflections up to this many milliseconds after the direct sound;
+            the others are part of the rest. Speech keeps all of its reverberation by default.
         loss: One of losses.METRICS, averaged over the two outputs.
     """
 
@@ -41,6 +43,7 @@ class SpeechAndRest(PlainTask):
     batch_size: int
     crop_s: float
     speakers: int = 1
+    reflections_ms: float | None = None
     mixing: Mixing = field(default_factory=Mixing)
     loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
     metric: str = "SI-SDRi of speech in noise (dB)"
@@ -48,6 +51,8 @@ class SpeechAndRest(PlainTask):
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
         within(self, 1, 8, "speakers")
+        if self.reflections_ms is not None:
+            within(self, 0, 1000, "reflections_ms")
         if self.spec.sources != 2:
             raise UsageError(
                 f"[model] sources = {self.spec.sources}: must be 2 for the task speech-and-rest, which has two outputs"
@@ -65,7 +70,8 @@ class SpeechAndRest(PlainTask):
         params = mixing.draw(
             self.mixing, train, self.speakers, self.batch_size * ranks.world, length, generator, noise, rirs
         )
-        mix, sources = mixing.render(ranks.share(params, self.batch_size), train, length, ranks.device, noise, rirs)
+        params = ranks.share(params, self.batch_size)
+        mix, sources = mixing.render(params, train, length, ranks.device, noise, rirs, self._reflections_s)
         speech = sources.sum(1)
         target = torch.stack([speech, mix - speech], 1)
         return {"input": mix.unsqueeze(1), "target": target[..., context : length - context]}
@@ -77,14 +83,37 @@ class SpeechAndRest(PlainTask):
         loss = -metric.clamp_max(_BEST_DB).mean()
         return Losses({self.loss: loss}, estimate.flatten(0, 1), target.flatten(0, 1))
 
+    @property
+    def _reflections_s(self) -> float | None:
+        return None if self.reflections_ms is None else self.reflections_ms / 1000
+
     def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the mean SI-SDR improvement of the speech over 24 fixed mixtures with noise, 5.12 s each.
 
         Raises UsageError if there is no noise for validation.
         """
+        return self._improvement("noise", model, recordings)
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
+        """Compute it at 0 dB SNR and in rooms, and the SI-SDR of the speech where there is nothing to remove."""
+        mix, _ = self._mixtures("plain", model, recordings)
+        return {
+            "SI-SDRi at 0 dB SNR (dB)": self._improvement("loud noise", model, recordings),
+            "SI-SDRi rooms (dB)": self._improvement("rooms", model, recordings),
+            "SI-SDR without noise (dB)": float(si_sdr(separate_mixtures(model, mix)[:, 0], mix).mean()),
+        }
+
+    def _improvement(self, name: str, model: Model, recordings: Recordings) -> float:
+        mix, speech = self._mixtures(name, model, recordings)
+        estimate = separate_mixtures(model, mix)[:, 0]
+        return float((si_sdr(estimate, speech) - si_sdr(mix, speech)).mean())
+
+    def _mixtures(self, name: str, model: Model, recordings: Recordings) -> tuple[Tensor, Tensor]:
+        """Render the mixtures (B, T) of a fixed set, and all speech in each (B, T)."""
         if recordings.valid_noise is None:
             raise UsageError("[data] valid_noise: is missing; the task speech-and-rest is scored on speech in noise")
-        device, length = next(model.parameters()).device, clip_length(model.spec)
-        mix, sources = render_set("noise", recordings.valid, self.speakers, length, device, recordings.valid_noise)
-        speech, estimate = sources.sum(1), separate_mixtures(model, mix)[:, 0]
-        return float((si_sdr(estimate, speech) - si_sdr(mix, speech)).mean())
+        device, length, noise = next(model.parameters()).device, clip_length(model.spec), recordings.valid_noise
+        mix, sources = render_set(
+            name, recordings.valid, self.speakers, length, device, noise, reflections_s=self._reflections_s
+        )
+        return mix, sources.sum(1)

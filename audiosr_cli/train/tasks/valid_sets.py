@@ -55,6 +55,7 @@ SETS = {
     "turns": _set(1, 24, turns_prob=1.0, overlap=(-0.3, 0.9), turn_shift=0.3),
     "noise": _set(2, 24, noise_prob=1.0, snr_db=(5.0, 20.0)),
     "rooms": _set(3, 24, reverb_prob=1.0),
+    "loud noise": _set(4, 24, noise_prob=1.0, snr_db=(0.0, 0.0)),
 }
 
 
@@ -72,17 +73,19 @@ def render_set(
     device: torch.device,
     noise: Corpus | None = None,
     rate: int | None = None,
+    reflections_s: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Render the set ``name`` of SETS.
 
     Args:
-        name: plain, turns, noise or rooms.
+        name: plain, turns, noise, rooms or loud noise.
         valid: Validation speakers, at any rate.
         sources: Speakers of a mixture.
         length: Samples of a clip at the rate of ``valid``.
         device: Where to render.
-        noise: Noise at the rate of ``valid``, for the set of that name.
+        noise: Noise at the rate of ``valid``, for the sets with noise.
         rate: Sample rate of the result in Hz; None for that of ``valid``.
+        reflections_s: As for ``mixing.render``.
 
     Returns:
         Mixtures (B, T) and sources (B, S, T). In a room the sources are reverberant; noise belongs to no source.
@@ -91,7 +94,7 @@ def render_set(
     noise = noise if chosen.mixing.noise_prob else None
     rirs = _rirs(chosen.count, sources, valid.sample_rate) if chosen.mixing.reverb_prob else None
     params = mixing.draw(chosen.mixing, valid, sources, chosen.count, length, generator, noise, rirs)
-    mix, references = mixing.render(params, valid, length, device, noise, rirs)
+    mix, references = mixing.render(params, valid, length, device, noise, rirs, reflections_s)
     if rate is None or rate == valid.sample_rate:
         return mix, references
     return change_rate(mix, valid.sample_rate, rate), change_rate(references, valid.sample_rate, rate)
