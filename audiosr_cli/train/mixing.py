@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -154,7 +155,7 @@ def render(
     device: torch.device,
     noise: Corpus | None = None,
     rirs: Tensor | None = None,
-    reflections_s: float | None = None,
+    reflections_s: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Render mixtures and their sources on ``device``; without noise a mixture is the sum of its sources.
 
@@ -168,8 +169,8 @@ def render(
         device: Where to render.
         noise: As for ``draw``.
         rirs: As for ``draw``.
-        reflections_s: The sources hold what arrives up to this many seconds after the direct sound; None for all. The
-            mixtures hold all of it.
+        reflections_s: The sources hold what arrives up to this many seconds after the direct sound, the mixtures
+            all of it.
 
     Returns:
         Mixtures (B, T) and sources (B, S, T).
@@ -183,8 +184,7 @@ def render(
     waves = waves * (((time - begin) / ramp).clamp(0, 1) * ((end - time) / ramp).clamp(0, 1) * active)
     at_microphone = waves
     if rirs is not None and (params["room"] >= 0).any():
-        reflections = None if reflections_s is None else round(reflections_s * corpus.sample_rate)
-        at_microphone, waves = _in_rooms(waves, params, rirs, reflections)
+        at_microphone, waves = _in_rooms(waves, params, rirs, reflections_s * corpus.sample_rate)
     gain = own["gain"].unsqueeze(-1)
     mix, waves = (at_microphone * gain).sum(1), waves * gain  # (B, T), (B, S, T)
     if noise is not None:
@@ -195,18 +195,16 @@ def render(
     return mix * scale, waves * scale.unsqueeze(-1)
 
 
-def _in_rooms(
-    waves: Tensor, params: RandomParameters, rirs: Tensor, reflections: int | None
-) -> tuple[Tensor, Tensor]:
+def _in_rooms(waves: Tensor, params: RandomParameters, rirs: Tensor, reflections: float) -> tuple[Tensor, Tensor]:
     """Return ``waves`` (B, S, T) in their rooms, and the same with reflections up to so many samples only."""
     reverberant = (params["room"] >= 0).nonzero()[:, 0]
     responses = rirs[params["room"][reverberant, None], params["position"][reverberant]]  # (b, S, T')
     reverberant, responses = upload(reverberant, waves.device), upload(responses, waves.device)
     full, early = waves.clone(), waves.clone()
     full[reverberant] = reverberate(waves[reverberant], responses)
-    if reflections is None:
+    if reflections >= responses.shape[-1]:
         return full, full
-    early[reverberant] = reverberate(waves[reverberant], responses[..., : reflections + 1])
+    early[reverberant] = reverberate(waves[reverberant], responses[..., : round(reflections) + 1])
     return full, early
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,7 +44,7 @@ class SpeechAndRest(PlainTask):
     batch_size: int
     crop_s: float
     speakers: int = 1
-    reflections_ms: float | None = None
+    reflections_ms: float = math.inf
     mixing: Mixing = field(default_factory=Mixing)
     loss: Literal["si_snr", "si_snr_and_level", "snr", "thresholded_si_snr", "thresholded_snr"] = "si_snr_and_level"
     metric: str = "SI-SDRi of speech in noise (dB)"
@@ -51,8 +52,7 @@ class SpeechAndRest(PlainTask):
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
         within(self, 1, 8, "speakers")
-        if self.reflections_ms is not None:
-            within(self, 0, 1000, "reflections_ms")
+        within(self, 0, math.inf, "reflections_ms")
         if self.spec.sources != 2:
             raise UsageError(
                 f"[model] sources = {self.spec.sources}: must be 2 for the task speech-and-rest, which has two outputs"
@@ -71,7 +71,7 @@ class SpeechAndRest(PlainTask):
             self.mixing, train, self.speakers, self.batch_size * ranks.world, length, generator, noise, rirs
         )
         params = ranks.share(params, self.batch_size)
-        mix, sources = mixing.render(params, train, length, ranks.device, noise, rirs, self._reflections_s)
+        mix, sources = mixing.render(params, train, length, ranks.device, noise, rirs, self.reflections_ms / 1000)
         speech = sources.sum(1)
         target = torch.stack([speech, mix - speech], 1)
         return {"input": mix.unsqueeze(1), "target": target[..., context : length - context]}
@@ -82,10 +82,6 @@ class SpeechAndRest(PlainTask):
         metric = pairwise_metric(estimate, target, METRICS[self.loss]).diagonal(dim1=1, dim2=2)  # (B, 2)
         loss = -metric.clamp_max(_BEST_DB).mean()
         return Losses({self.loss: loss}, estimate.flatten(0, 1), target.flatten(0, 1))
-
-    @property
-    def _reflections_s(self) -> float | None:
-        return None if self.reflections_ms is None else self.reflections_ms / 1000
 
     def score(self, model: Model, recordings: Recordings) -> float:
         """Compute the mean SI-SDR improvement of the speech over 24 fixed mixtures with noise, 5.12 s each.
@@ -114,6 +110,6 @@ class SpeechAndRest(PlainTask):
             raise UsageError("[data] valid_noise: is missing; the task speech-and-rest is scored on speech in noise")
         device, length, noise = next(model.parameters()).device, clip_length(model.spec), recordings.valid_noise
         mix, sources = render_set(
-            name, recordings.valid, self.speakers, length, device, noise, reflections_s=self._reflections_s
+            name, recordings.valid, self.speakers, length, device, noise, reflections_s=self.reflections_ms / 1000
         )
         return mix, sources.sum(1)

@@ -8,6 +8,7 @@ corpus's rate and resamples: then a model at 8 kHz gets exactly the mixtures of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,7 +74,7 @@ def render_set(
     device: torch.device,
     noise: Corpus | None = None,
     rate: int | None = None,
-    reflections_s: float | None = None,
+    reflections_s: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Render the set ``name`` of SETS.
 
