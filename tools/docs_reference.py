@@ -10,6 +10,7 @@ compare them with the code.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -160,7 +161,9 @@ def _type(hint: Any) -> str:
 
 def _default(one: Field[Any]) -> str:
     value = one.default if one.default_factory is MISSING else one.default_factory()
-    return "required" if value is MISSING else f"`{json.dumps(value)}`"
+    if value is MISSING:
+        return "required"
+    return "`inf`" if value == math.inf else f"`{json.dumps(value)}`"
 
 
 def _prose(text: str | None) -> str:

@@ -130,3 +130,21 @@ def test_a_part_of_a_recipe_renders_to_a_part_of_the_batch() -> None:
     mix, _ = mixing.render(params, VOICES, LENGTH, CPU)
     half, _ = mixing.render({key: value[4:] for key, value in params.items()}, VOICES, LENGTH, CPU)
     torch.testing.assert_close(half, mix[4:], atol=1e-6, rtol=0)
+
+
+def test_sources_without_late_reflections_in_the_same_mixtures() -> None:
+    rirs = torch.zeros(1, 2, 1000)
+    rirs[..., 0], rirs[..., 100], rirs[..., 900] = 1.0, 0.5, 0.25
+    settings = Mixing(reverb_prob=0.5, level_db=(-20.0, -20.0))
+    params = mixing.draw(settings, VOICES, 2, COUNT, LENGTH, generator(), None, rirs)
+    mix, whole = mixing.render(params, VOICES, LENGTH, CPU, None, rirs)
+    same, early = mixing.render(params, VOICES, LENGTH, CPU, None, rirs, reflections_s=100 / 8000)
+    torch.testing.assert_close(same, mix)
+    dry = params["room"] < 0
+    torch.testing.assert_close(early[dry], whole[dry])
+    # What is missing is the last reflection of the direct sound, 900 samples later, and nothing else.
+    _, direct = mixing.render(params, VOICES, LENGTH, CPU, None, rirs, reflections_s=0.0)
+    late = torch.zeros_like(early)
+    late[..., 900:] = 0.25 * direct[..., :-900]
+    torch.testing.assert_close((whole - early)[~dry], late[~dry], atol=1e-5, rtol=0)
+    assert ((whole - early)[~dry].abs().amax(-1) > 1e-3).all()

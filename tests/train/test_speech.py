@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,39 @@ def test_the_score_is_the_improvement_of_the_speech_in_noise(monkeypatch: pytest
         task().score(model, replace(RECORDINGS, valid_noise=None))
 
 
+def test_late_reverberation_belongs_to_the_rest() -> None:
+    rooms = replace(MIXING, noise_prob=1e-9, reverb_prob=1.0)
+    whole, early = (
+        task(mixing=rooms, reflections_ms=ms).batch(RECORDINGS, generator(), Ranks()) for ms in (math.inf, 20.0)
+    )
+    torch.testing.assert_close(early["input"], whole["input"])
+    torch.testing.assert_close(early["target"].sum(1), whole["target"].sum(1))
+    assert (whole["target"][:, 1].abs().amax(1) < 1e-5).all()
+    assert (early["target"][:, 1].abs().amax(1) > 1e-3).all()
+
+
+def test_extra_scores_tell_what_is_lost_where_there_is_nothing_to_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_mixtures(monkeypatch)
+    model = halves()
+    scores = task().extra_scores(model, RECORDINGS)
+    assert scores["SI-SDR without noise (dB)"] > 60  # half of the mixture has its shape
+    assert scores["SI-SDRi at 0 dB SNR (dB)"] == pytest.approx(0.0, abs=0.01)
+    context = model.spec.context
+    model.forward = lambda x: x[..., context : x.shape[-1] - context].sign().unsqueeze(1).repeat(1, 2, 1, 1)  # type: ignore[method-assign]
+    scores = task().extra_scores(model, RECORDINGS)
+    assert scores["SI-SDR without noise (dB)"] < 10
+    assert scores["SI-SDRi rooms (dB)"] < -1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"mixing": Mixing()}, "noise_prob = 0: must be above 0"),
         ({"speakers": 0}, "speakers"),
+        ({"reflections_ms": -1.0}, "reflections_ms = -1.0: must be at least 0"),
         ({"spec": halves(sources=3).spec}, r"\[model\] sources = 3: must be 2"),
     ],
-    ids=["noise", "speakers", "sources"],
+    ids=["noise", "speakers", "reflections", "sources"],
 )
 def test_impossible_settings_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
