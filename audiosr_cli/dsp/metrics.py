@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import torch
@@ -144,3 +145,25 @@ def gain_db(estimate: Tensor, reference: Tensor) -> Tensor:
     """
     share = (estimate * reference).sum(-1) / (reference.square().sum(-1) + _EPS)
     return 20 * torch.log10(share.abs() + _EPS)
+
+
+def equal_error_rate(vectors: Tensor, labels: Tensor) -> float:
+    """Compute the equal error rate of the cosine similarity in telling speakers apart, over all pairs of vectors.
+
+    Args:
+        vectors: Embeddings (N, D) of unit length.
+        labels: The speaker of each, (N,).
+
+    Returns:
+        The rate in [0, 1] at which as many pairs of one speaker are below a threshold as pairs of two are above it;
+        not a number if there are no pairs of one of these kinds.
+    """
+    pairs = torch.ones(len(vectors), len(vectors), dtype=torch.bool, device=vectors.device).triu(1)
+    similarity, same = (vectors @ vectors.T)[pairs], (labels[:, None] == labels)[pairs]
+    if same.all() or not same.any():
+        return math.nan
+    same = same[similarity.argsort()]
+    rejected = same.cumsum(0) / same.sum()  # with a threshold above each pair in turn
+    accepted = 1 - (~same).cumsum(0) / (~same).sum()
+    crossing = int((rejected - accepted).abs().argmin())
+    return float(rejected[crossing] + accepted[crossing]) / 2

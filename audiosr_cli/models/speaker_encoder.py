@@ -1,6 +1,7 @@
 """The speaker encoder: a time-delay network with statistics pooling, as in x-vectors (Snyder et al., ICASSP 2018).
 
-At a hundredth of their size: it only has to distinguish the few speakers of one recording.
+Optional, after ECAPA-TDNN (Desplanques et al., Interspeech 2020): residual layers, features of all layers together, and
+attention over time. At a small part of their size: it only has to distinguish the few speakers of one recording.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class SpeakerEncoderConfig:
         mels: Mel bands of a frame.
         width: Features of the convolutional layers.
         dilations: Dilation of each layer.
+        residual: Whether each layer but the first adds to its input.
+        pooled: Features, combined from those of all layers, whose statistics are pooled; 0 for those of the last layer.
+        attention: Features of the attention that weighs the frames of the statistics; 0 for equal weights.
         size: Numbers of an embedding.
         window: Samples that the spec names; the network takes any number.
         name: Name of the model.
@@ -48,6 +52,9 @@ class SpeakerEncoderConfig:
     mels: int = 40
     width: int = 128
     dilations: tuple[int, ...] = (1, 2, 3, 4)
+    residual: bool = False
+    pooled: int = 0
+    attention: int = 0
     size: int = 64
     window: int = 16000
     name: str = "speaker_encoder"
@@ -56,6 +63,7 @@ class SpeakerEncoderConfig:
         at_least(self, 2 * _HIGH_HZ, "sample_rate")
         check(bool(self.dilations), "dilations = []: must have at least one number")
         at_least(self, 1, "mels", "width", "size", "window", "dilations")
+        at_least(self, 0, "pooled", "attention")
 
     @property
     def spec(self) -> ModelSpec:
@@ -78,7 +86,15 @@ class SpeakerEncoder(Model):
             for i, dilation in enumerate(c.dilations)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(c.width) for _ in c.dilations)
-        self.leave = nn.Linear(2 * c.width, c.size)
+        pooled = c.pooled or c.width
+        self.combine = nn.Conv1d(c.width * len(c.dilations), pooled, 1) if c.pooled else None
+        self.combine_norm = nn.BatchNorm1d(pooled) if c.pooled else None
+        self.attention = (
+            nn.Sequential(nn.Conv1d(pooled, c.attention, 1), nn.Tanh(), nn.Conv1d(c.attention, pooled, 1))
+            if c.attention
+            else None
+        )
+        self.leave = nn.Linear(2 * pooled, c.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T) at the config's rate → (B, size)."""
@@ -103,13 +119,31 @@ class SpeakerEncoder(Model):
         mels = (filters @ power).clamp_min(1e-8 * level.amax(1)[:, None, None] + 1e-20).log()
         mean = (mels * speech).sum((1, 2), keepdim=True) / (speech.sum((1, 2), keepdim=True) * self.config.mels)
         h = (mels - mean) / 3
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            h = norm(F.leaky_relu(layer(h), 0.1))
-        weight = speech / speech.sum(2, keepdim=True)
+        h = self._features(h)  # (B, pooled, L)
+        weight = self._frame_weights(h, speech)
         mean = (h * weight).sum(2, keepdim=True)
         spread = (((h - mean).square() * weight).sum(2) + 1e-5).sqrt()
         embedding = F.normalize(self.leave(torch.cat([mean[..., 0], spread], dim=1)).float(), dim=1)
         return embedding * (waves.square().mean(1, keepdim=True) > _SILENT)
+
+    def _features(self, h: Tensor) -> Tensor:
+        """(B, mels, L) → (B, pooled, L)."""
+        outputs = []
+        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            output = norm(F.leaky_relu(layer(h), 0.1))
+            h = h + output if self.config.residual and i else output
+            outputs.append(h)
+        if self.combine is None or self.combine_norm is None:
+            return h
+        combined: Tensor = self.combine_norm(F.leaky_relu(self.combine(torch.cat(outputs, 1)), 0.1))
+        return combined
+
+    def _frame_weights(self, h: Tensor, speech: Tensor) -> Tensor:
+        """Return the weights of frames, which sum to 1 over those of ``speech`` (B, 1, L): (B, 1 or pooled, L)."""
+        if self.attention is None:
+            return speech / speech.sum(2, keepdim=True)
+        scores = self.attention(h).float().masked_fill(speech == 0, -torch.inf)
+        return torch.softmax(scores, 2)
 
 
 @constant

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from audiosr_cli.dsp.metrics import equal_error_rate
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model, ModelSpec
 from audiosr_cli.train.checks import positive, within
+from audiosr_cli.train.corpus import Corpus, RandomParameters
 from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload
 
 # Rounds of two crops of every validation speaker.
 _VALID_ROUNDS = 8
+# Seconds of every validation speaker, and of the crops of them, for the equal error rates.
+_EER_S, _EER_CROPS_S = 12.0, (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
 class Embedding(PlainTask):
-    """Two crops of each of ``batch_size`` speakers, both from one recording.
+    """Two crops of each of ``batch_size`` speakers, from one recording or from two.
 
     Each crop contains another speaker at a lower level, like the leakage of a separator.
 
@@ -30,6 +34,7 @@ class Embedding(PlainTask):
         leakage_db: Range of the leakage below the speaker's level, in dB.
         similarity_scale: Factor of the cosine similarities in the loss.
         speed_perturbation: Speed and pitch are multiplied by a factor within 1 ± this, which adds voices.
+        two_recordings_prob: Probability that the second crop is from another recording of the speaker, if there is one.
     """
 
     spec: ModelSpec
@@ -38,12 +43,14 @@ class Embedding(PlainTask):
     leakage_db: tuple[float, float] = (5.0, 30.0)
     similarity_scale: float = 12.0
     speed_perturbation: float = 0.1
+    two_recordings_prob: float = 0.0
     metric: str = "speaker pairs identified (%)"
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s", "similarity_scale")
         within(self, 2, 1e6, "batch_size")
         within(self, 0, 0.5, "speed_perturbation")
+        within(self, 0, 1, "two_recordings_prob")
 
     def batch(self, recordings: Recordings, generator: torch.Generator, ranks: Ranks) -> Batch:
         """Make ``input`` (2 · speakers, 1, T): all first crops, then all second crops."""
@@ -51,15 +58,26 @@ class Embedding(PlainTask):
         if int((recordings.valid.speaker_probs > 0).sum()) < 2:
             raise TrainingError("[data] valid: needs recordings of at least two speakers")
         for _ in range(ranks.rank + 1):  # every process also draws the speakers of those before it
-            params = recordings.train.draw(1, 2 * length, generator, count, self.speed_perturbation)
-            share = torch.rand(count, generator=generator)
+            params = self._draw(recordings.train, generator)
+            share, choice = torch.rand(2, count, generator=generator)
         low, high = self.leakage_db
         gain = upload(torch.pow(10, -(low + (high - low) * share) / 20), ranks.device)
-        waves = recordings.train.render(params, 2 * length, ranks.device)[0]  # (speakers, 2T)
+        rendered = recordings.train.render(params, 2 * length, ranks.device)  # (1 or 2 recordings, speakers, 2T)
+        waves = rendered[0]
+        if len(rendered) > 1:
+            other = (choice < self.two_recordings_prob) & (params["recording"][0] != params["recording"][1])
+            second = torch.where(upload(other, ranks.device)[:, None], rendered[1, :, length:], waves[:, length:])
+            waves = torch.cat([waves[:, :length], second], 1)
         waves = waves / waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
         crops = torch.split(waves, length, 1)  # with different leakage, or it would identify the speaker
         mixed = [crop + gain[:, None] * crop.roll(shift, 0) for crop, shift in zip(crops, (1, -1), strict=True)]
         return {"input": torch.cat(mixed).unsqueeze(1)}
+
+    def _draw(self, train: Corpus, generator: torch.Generator) -> RandomParameters:
+        """Draw a crop of twice the length for each speaker, and a second one if other recordings are wanted."""
+        length, rows = 2 * round(self.crop_s * self.spec.in_rate), 2 if self.two_recordings_prob else 1
+        speakers = train.draw_speakers(1, self.batch_size, generator).expand(rows, -1)
+        return train.draw(rows, length, generator, self.batch_size, self.speed_perturbation, speakers)
 
     def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
         """Compute the angular prototypical loss among this process's speakers (Chung et al. 2020)."""
@@ -86,3 +104,20 @@ class Embedding(PlainTask):
             above = torch.ones_like(margin, dtype=torch.bool).triu(1)
             correct, total = correct + int((margin[above] > 0).sum()), total + int(above.sum())
         return 100 * correct / total
+
+    def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
+        """Compute equal error rates of crops of 1, 2 and 4 s, among 12 s of each validation speaker, in percent."""
+        valid, rate = recordings.valid, self.spec.in_rate
+        length, device = round(_EER_S * rate), next(model.parameters()).device
+        speakers = int((valid.speaker_probs > 0).sum())
+        params = valid.draw(1, length, torch.Generator().manual_seed(VALID_SEED), speakers)
+        waves = valid.render(params, length, device)[0]  # (speakers, T)
+        scores = {}
+        for seconds in _EER_CROPS_S:
+            crops = waves.view(speakers, -1, round(seconds * rate))  # (speakers, crops, T)
+            speaker = torch.arange(speakers, device=device)[:, None].expand(crops.shape[:2]).flatten()
+            with torch.no_grad():
+                vectors = torch.cat([model(part.unsqueeze(1)) for part in torch.split(crops.flatten(0, 1), 64)])
+            present = vectors.any(1)  # not silent
+            scores[f"EER at {seconds:g} s (%)"] = 100 * equal_error_rate(vectors[present], speaker[present])
+        return scores
