@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from audiosr_cli.dsp.metrics import best_order, gain_db, lag, lsd, lsd_ssr_eval, sdr, si_sdr, snr
+from audiosr_cli.dsp.metrics import best_order, equal_error_rate, gain_db, lag, lsd, lsd_ssr_eval, sdr, si_sdr, snr
 
 
 def orthogonal(length: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,3 +112,16 @@ def test_lsd_ssr_eval_is_limited_to_its_band() -> None:
     half = torch.fft.irfft(spectrum, 48000)
     assert lsd_ssr_eval(half, wave, 48000, high=0.45) < 0.2
     assert lsd_ssr_eval(half, wave, 48000, low=0.55) > 3
+
+
+@pytest.mark.parametrize(
+    ("degrees", "rate"),
+    [([0, 10, 90, 100], 0.0), ([0, 10, 6, 90], 0.5)],  # own pairs 10 and 84 apart, strangers 4, 6, 80 and 90
+    ids=["apart", "mixed"],
+)
+def test_equal_error_rate_is_where_both_errors_are_equal(degrees: list[float], rate: float) -> None:
+    angle, labels = torch.tensor(degrees).deg2rad(), torch.tensor([0, 0, 1, 1])
+    vectors = torch.stack([angle.cos(), angle.sin()], 1)
+    assert equal_error_rate(vectors, labels) == pytest.approx(rate)
+    assert math.isnan(equal_error_rate(vectors, labels * 0))
+    assert math.isnan(equal_error_rate(vectors, torch.arange(4)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from conftest import noise
 from torch import Tensor
 
 from audiosr_cli.checkpoints.store import load_model
@@ -48,8 +51,22 @@ def test_level_does_not_matter_and_rate_hardly() -> None:
             assert float((vector * other).sum()) > 0.9
 
 
-def test_gradients_reach_every_parameter() -> None:
-    model = build("speaker_encoder", make_config("speaker_encoder", {"width": 8, "size": 4}))
+LARGER = {"width": 8, "size": 4, "residual": True, "pooled": 12, "attention": 6}
+
+
+def test_attention_sees_speech_only() -> None:
+    """What is far below the loudest frames changes neither the statistics nor the attention of a network."""
+    torch.manual_seed(0)
+    model = build("speaker_encoder", make_config("speaker_encoder", LARGER | {"dilations": (1,)})).eval()
+    speech = buzz(120, 8000)
+    quiet = [torch.cat([speech, 1e-3 * torch.from_numpy(noise(8000, seed=seed)[0])])[None, None] for seed in (1, 2)]
+    with torch.no_grad():
+        torch.testing.assert_close(model(quiet[0]), model(quiet[1]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("values", [{"width": 8, "size": 4}, LARGER], ids=["plain", "larger"])
+def test_gradients_reach_every_parameter(values: dict[str, Any]) -> None:
+    model = build("speaker_encoder", make_config("speaker_encoder", values))
     vectors = model(torch.randn(4, 1, 16000))
     (vectors * torch.randn(4, 4)).sum().backward()
     for name, weight in model.named_parameters():

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import noise
@@ -16,6 +17,7 @@ from audiosr_cli.dsp.metrics import si_sdr
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build, make_config
+from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.losses import pairwise_metric
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
@@ -25,6 +27,7 @@ from audiosr_cli.train.tasks.restoration import RestorationLossWeights
 from audiosr_cli.train.tasks.upsampling import UpsamplingLossWeights
 
 SPEC = make_config("dual_path", {"context": 0}).spec
+SPEAKER_SPEC = make_config("speaker_encoder", {}).spec
 RECORDINGS = Recordings(voices(4), voices(3))
 
 
@@ -66,6 +69,48 @@ def test_voices_are_two_crops_of_each_speaker() -> None:
     torch.testing.assert_close(level, torch.full_like(level, -10.0), rtol=0, atol=0.5)
     torch.testing.assert_close(leaky[0] - quiet[0], quiet[2] * 10**-0.5, rtol=0, atol=1e-4)
     torch.testing.assert_close(leaky[3] - quiet[3], quiet[4] * 10**-0.5, rtol=0, atol=1e-4)  # not the same one again
+
+
+def tones(speakers: list[int], seconds: float = 2.0) -> Corpus:
+    """Recordings of the given speakers; the first is a tone of 100 Hz, the second of 200 Hz and so on."""
+    time = np.arange(round(seconds * 8000)) / 8000
+    waves = [0.1 * np.sin(2 * np.pi * 100 * (i + 1) * time) for i in range(len(speakers))]
+    return corpus_of(waves, speakers)
+
+
+def recordings_of(crops: Tensor) -> Tensor:
+    """Return which recording of ``tones`` each of the crops (N, 1, 4000) is from, (N,)."""
+    return torch.fft.rfft(crops[:, 0]).abs().argmax(-1) // 50 - 1
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.5, 1.0])
+def test_the_second_crop_comes_from_another_recording_if_there_is_one(prob: float) -> None:
+    train = tones([0, 0, 1, 1, 2])
+    task = Embedding(SPEAKER_SPEC, 3, 0.5, (200.0, 200.0), speed_perturbation=0.0, two_recordings_prob=prob)
+    different = 0
+    for seed in range(60):
+        crops = task.batch(Recordings(train, voices(2)), generator(seed), Ranks())["input"]
+        first, second = recordings_of(crops).chunk(2)
+        assert torch.equal(train.speakers[first], train.speakers[second])
+        different += int((first != second).sum())
+    # Of 120 crops of speakers with two recordings, half of the second ones are drawn from the other recording.
+    assert abs(different - 60 * prob) <= 20 * (prob > 0)
+
+
+def test_equal_error_rates_of_a_network_that_knows_most() -> None:
+    """It takes speakers 0 and 1 for one, but knows speaker 2: of strangers' pairs a third are alike."""
+    recordings = Recordings(voices(3), tones([0, 1, 2], 12.0))
+    task, network = Embedding(SPEAKER_SPEC, 3, 0.5), build("speaker_encoder", make_config("speaker_encoder", {}))
+
+    def forward(x: Tensor, classes: list[int]) -> Tensor:
+        hz = torch.fft.rfft(x[:, 0]).abs().argmax(-1) * 8000 / x.shape[-1]
+        return torch.eye(3)[torch.tensor(classes)[(hz / 100).round().long() - 1]]
+
+    for classes, least, most in (([0, 1, 2], 0.0, 0.0), ([0, 0, 1], 10.0, 60.0)):
+        network.forward = lambda x, c=classes: forward(x, c)  # type: ignore[method-assign,misc]
+        scores = task.extra_scores(network, recordings)
+        assert list(scores) == ["EER at 1 s (%)", "EER at 2 s (%)", "EER at 4 s (%)"]
+        assert all(least <= score <= most for score in scores.values())
 
 
 def test_voices_loss_and_score_of_a_network_that_knows() -> None:

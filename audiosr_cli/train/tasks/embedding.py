@@ -76,7 +76,7 @@ class Embedding(PlainTask):
     def _draw(self, train: Corpus, generator: torch.Generator) -> RandomParameters:
         """Draw a crop of twice the length for each speaker, and a second one if other recordings are wanted."""
         length, rows = 2 * round(self.crop_s * self.spec.in_rate), 2 if self.two_recordings_prob else 1
-        speakers = train.draw_speakers(1, self.batch_size, generator).expand(rows, -1)
+        speakers = train.draw_speakers(1, self.batch_size, generator).repeat(rows, 1)
         return train.draw(rows, length, generator, self.batch_size, self.speed_perturbation, speakers)
 
     def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
