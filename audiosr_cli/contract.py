@@ -29,9 +29,11 @@ class ModelSpec:
         cutoff_hz: With ``inputs`` above 1, the frequency above which the estimates have no content.
         uses_cutoff: ``forward`` takes ``cutoff_hz``, the frequency at which the content of the input ends.
         uses_position: ``forward`` takes ``position``, the sample of the recording at which each window begins.
+        rest: The two sources are all speech and the rest of the mixture: noise, and maybe late reverberation. A model's
+            training decides that, not its architecture, so it is not part of the config.
 
     Raises:
-        UsageError: The hop is impossible.
+        UsageError: The hop is impossible, or there are not two sources with ``rest``.
     """
 
     name: str
@@ -47,12 +49,20 @@ class ModelSpec:
     cutoff_hz: float = 0.0
     uses_cutoff: bool = False
     uses_position: bool = False
+    rest: bool = False
 
     def __post_init__(self) -> None:
+        if self.rest and self.sources != 2:
+            raise UsageError(f"{self.name}: sources = {self.sources}: must be 2 with rest: speech and the rest")
         if not 0 < self.hop <= self.core:
             raise UsageError(
                 f"{self.name}: hop = {self.hop} samples; must be above 0 and at most what a window yields, {self.core}"
             )
+
+    @property
+    def speakers(self) -> int:
+        """Sources that hold speech: 1, for any number of speakers, if the other one is the rest of the mixture."""
+        return 1 if self.rest else self.sources
 
     @property
     def core(self) -> int:

@@ -36,7 +36,7 @@ class SeparateOptions:
     """Options of ``audiosr separate``.
 
     Attributes:
-        speakers: Number of speakers in the recording.
+        speakers: Number of speakers in the recording; 1 removes noise, and the only output is the speech of everybody.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         residual: Whether the last output is the input minus all separated speakers.
         hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
@@ -117,7 +117,7 @@ class SeparateSROptions:
     """Options of ``audiosr separate-sr``.
 
     Attributes:
-        speakers: Number of speakers in the recording.
+        speakers: As in ``SeparateOptions``.
         rate: Sample rate of the outputs in Hz; None keeps the input's.
         model: Model that separates; None picks the bundled one with the lowest sample rate.
         restorer: Model that restores each speaker's high frequencies from the mixture; "none" leaves that to the
@@ -160,7 +160,7 @@ class SeparateSROptions:
         separation = _separation(self.speakers, model, options)
         separator = separation.models[0]
         name = self.restorer or _find_restorer(separator.spec.out_rate / 2)
-        restorers = [] if name == "none" else [_restorer(name, separator, self.speakers, options)]
+        restorers = [] if name == "none" else [_restorer(name, separator, options)]
         upsamplers = []
         if self.rate or self.upsampler or not restorers:
             upsamplers = [_load("upsample", self.upsampler, options)]
@@ -212,26 +212,28 @@ def _check_rate(rate: int) -> None:
 
 def _separation(speakers: int, model: str, options: Options, residual: bool = False) -> Pipeline:
     network = _load("separate", model, options)
-    if network.spec.sources != speakers:
-        raise UsageError(f"--speakers {speakers}: {network.spec.name} separates {network.spec.sources} speakers")
-    return Pipeline((network,), None, options, load_speaker_encoder(), residual)
+    if (own := network.spec.speakers) != speakers:
+        does = "separates speech from noise" if own == 1 else f"separates {own} speakers"
+        raise UsageError(f"--speakers {speakers}: {network.spec.name} {does}; use --speakers {own}, or another --model")
+    return Pipeline((network,), None, options, load_speaker_encoder() if speakers > 1 else None, residual)
 
 
 def _find_separator(speakers: int, lowest_rate: bool = False) -> str:
     """Name the bundled model for so many speakers: the first one, or the one with the lowest sample rate."""
     specs = _bundled_specs("separate")
-    matching = [name for name, spec in specs.items() if spec["sources"] == speakers]
+    matching = [name for name, spec in specs.items() if catalogue.speakers_of(spec) == speakers]
     if not matching:
-        available = ", ".join(map(str, sorted({spec["sources"] for spec in specs.values()})))
+        available = ", ".join(map(str, sorted({catalogue.speakers_of(spec) for spec in specs.values()})))
+        what = "speech from noise" if speakers == 1 else f"{speakers} speakers"
         raise UsageError(
-            f"--speakers {speakers}: no bundled model separates {speakers} speakers (available: {available}); "
+            f"--speakers {speakers}: no bundled model separates {what} (available: {available}); "
             "use --model with your own"
         )
     return min(matching, key=lambda name: specs[name]["in_rate"]) if lowest_rate else matching[0]
 
 
-def _restorer(name: str, separator: Model, speakers: int, options: Options) -> Model:
-    """Load a restorer that continues where the tracks of ``separator`` end."""
+def _restorer(name: str, separator: Model, options: Options) -> Model:
+    """Load a restorer that continues where the tracks of ``separator`` end; it restores the rest, too, if any."""
     network = _load("separate-sr", name, options)
     cutoff_hz = separator.spec.out_rate / 2
     if not _continues(network.spec.cutoff_hz, cutoff_hz):
@@ -239,9 +241,10 @@ def _restorer(name: str, separator: Model, speakers: int, options: Options) -> M
             f"--restorer {name}: {network.spec.name} restores frequencies above {network.spec.cutoff_hz:.0f} Hz, but "
             f"the tracks of {separator.spec.name} end at {cutoff_hz:.0f} Hz; use another --restorer, or none"
         )
-    fitted = network.fitted(network.spec.in_rate, speakers)
-    if fitted.spec.sources != speakers:
-        raise UsageError(f"--speakers {speakers}: {network.spec.name} restores {fitted.spec.sources} speakers")
+    sources = separator.spec.sources
+    fitted = network.fitted(network.spec.in_rate, sources)
+    if fitted.spec.sources != sources:
+        raise UsageError(f"--restorer {name}: restores {fitted.spec.sources} sources, but {separator.spec.name} has {sources}")
     return fitted
 
 

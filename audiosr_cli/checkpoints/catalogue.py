@@ -42,6 +42,11 @@ def names(task: str) -> list[str]:
     return [name for name, entry in entries().items() if task in entry["tasks"]]
 
 
+def speakers_of(spec: dict[str, Any]) -> int:
+    """Return ``ModelSpec.speakers`` for a ``spec`` as `metadata` returns it."""
+    return 1 if spec["rest"] else int(spec["sources"])
+
+
 def default_model(task: str) -> str:
     """Return the name of the bundled model that is the default for ``task``. Raises ModelError."""
     if bundled := names(task):
@@ -121,9 +126,12 @@ def metadata(path: Path) -> dict[str, Any]:
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not an audiosr checkpoint (its metadata are missing or damaged)") from error
     if values["format"] == 1 and isinstance(values["spec"], dict) and isinstance(values["config"], dict):
-        return _upgraded(values)
-    if values["format"] != FORMAT:
+        values = _upgraded(values)
+    elif values["format"] != FORMAT:
         raise ModelError(f"{path}: checkpoint format {values['format']}; this version reads formats 1 to {FORMAT}")
+    if isinstance(values["spec"], dict) and isinstance(values["note"], dict):
+        # Checkpoints from before the field: it follows from what they were trained for.
+        values["spec"].setdefault("rest", values["note"].get("training_task") == "speech-and-rest")
     return values
 
 

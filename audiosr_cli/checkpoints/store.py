@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiosr_cli.checkpoints import parts
 from audiosr_cli.checkpoints.catalogue import FORMAT, find, metadata
-from audiosr_cli.errors import ModelError, OutputError
+from audiosr_cli.contract import ModelSpec
+from audiosr_cli.errors import ModelError, OutputError, UsageError
 from audiosr_cli.files.fingerprint import sha256
 
 if TYPE_CHECKING:
@@ -68,7 +69,17 @@ def load_model(model: str, device: str = "cpu") -> Model:
     except RuntimeError as error:
         raise ModelError(f"{path}: the weights do not fit their config: {error}") from error
     network.sha256 = actual
+    network.spec = _trained_spec(path, network.spec, values["spec"])
     return network.to(device).requires_grad_(False).eval()
+
+
+def _trained_spec(path: Path, spec: ModelSpec, stored: Any) -> ModelSpec:
+    """Return the ``spec`` of a config with what only the ``stored`` one says. Raises ModelError."""
+    rest = stored.get("rest", False) if isinstance(stored, dict) else False
+    try:
+        return replace(spec, rest=rest is True)
+    except UsageError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _verified_digest(path: Path, digest: str | None) -> str:

@@ -79,9 +79,10 @@ class Pipeline:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the outputs of a recording."""
-        speakers = int(np.prod([model.spec.sources for model in self.models if model.spec.inputs == 1]))
-        return (*(f"speaker{i + 1}" for i in range(speakers)), *(["residual"] if self.residual else []))
+        """The names of the outputs of a recording. One output of a separator is all speech, of any number of people."""
+        separators = [model.spec.speakers for model in self.models if model.spec.task == "separate"]
+        tracks = ["speech"] if separators == [1] else [f"speaker{i + 1}" for i in range(math.prod(separators))]
+        return (*tracks, *(["residual"] if self.residual else []))
 
     @property
     def checkpoints(self) -> dict[str, str]:
@@ -114,8 +115,8 @@ class Pipeline:
     def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[ModelCall, ...]:
         """Choose the models that a recording needs.
 
-        Restorers are for recordings with content above the separator's band. An upsampler that comes first is for
-        recordings that lack content, and not for silence.
+        Restorers are for recordings with content above the separator's band, upsamplers for output with a higher band
+        than what reaches them. An upsampler that comes first is not for silence.
 
         Args:
             sample_rate: Of the recording, in Hz.
@@ -132,13 +133,14 @@ class Pipeline:
         def is_needed(model: Model) -> bool:
             if model.spec.inputs > 1:
                 return _PASSBAND * sample_rate / 2 > model.spec.cutoff_hz
-            return not (rate_is_enough and model.spec.task == "upsample")
+            return model.spec.task != "upsample" or not (rate_is_enough or cutoff >= full_band)
 
         calls = list[ModelCall]()
-        cutoff = min(_DETECTED_TO_MINUS_3_DB * (cutoff_hz or math.inf), _MINUS_3_DB * sample_rate / 2)
+        cutoff = own = min(_DETECTED_TO_MINUS_3_DB * (cutoff_hz or math.inf), _MINUS_3_DB * sample_rate / 2)
         for model in filter(is_needed, self.models):
             calls.append(self._call(model.fitted(sample_rate, model.spec.sources), cutoff))
-            cutoff = min(cutoff, _MINUS_3_DB * calls[-1].spec.out_rate / 2)
+            # A restorer also sees the recording, and so restores content up to the recording's own cutoff.
+            cutoff = min(own if model.spec.inputs > 1 else cutoff, _MINUS_3_DB * calls[-1].spec.out_rate / 2)
         return tuple(calls)
 
     def _call(self, model: Model, cutoff_hz: float | None = None) -> ModelCall:
@@ -198,7 +200,7 @@ class Pipeline:
 
     def options_for(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> Options:
         """Return the options for an open recording, with what depends on it."""
-        separates = any(model.spec.sources == 2 and model.spec.inputs == 1 for model in models)
+        separates = any(model.spec.speakers == 2 and model.spec.inputs == 1 for model in models)
         if not separates or reader.channels != 2 or self.options.channels != "each":
             return self.options
         meter = ChannelMeter(reader.sample_rate)
@@ -310,18 +312,8 @@ class Pipeline:
                 reader, output_format, self.options, self.outputs, self.command, models, self._settings()
             )
             options = self.options_for(reader, models)
-            report = process_file(
-                targets,
-                reader,
-                models,
-                output_format,
-                options,
-                progress,
-                self.speaker_encoder,
-                self.residual,
-                exclusive,
-                metadata,
-            )
+            arguments = (output_format, options, progress, self.speaker_encoder, self.residual, exclusive, metadata)
+            report = process_file(targets, reader, models, *arguments)
         self._complete(report, reader, models, cutoff_hz, options)
         report.notes += notes
         return report

@@ -37,10 +37,12 @@ class Stage:
         options: How the recording is processed.
         embed: Speaker encoder for waveforms at the model's output rate, if any.
         executor: Computes the windows; by default the calling thread.
+        outputs: Sources S of the output, the model's first ones; None leaves out only the rest, see ``ModelSpec.rest``.
 
     Attributes:
         model_rate: The model's input rate in Hz.
         rows: S * C.
+        speakers: Sources of the model that hold speech.
         tracker: Puts the sources of a separator in order; None for other models.
         filter: Keeps DC, rumble and hum from a separator; None for other models, and if the options say so.
         hop_s: Seconds from one window to the next.
@@ -60,23 +62,25 @@ class Stage:
         options: Options,
         embed: Embed | None = None,
         executor: Executor | None = None,
+        outputs: int | None = None,
     ) -> None:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
-        self.rows = channels * (model.spec.sources if model else 1)
-        separates = model is not None and model.spec.sources > 1 and model.spec.inputs == 1
-        if model and model.spec.sources > TRACKING.max_sources:
+        self.speakers, sources = (model.spec.speakers, model.spec.sources) if model else (1, 1)
+        self.rows = channels * (outputs or self.speakers)
+        separates = model is not None and sources > 1 and model.spec.inputs == 1
+        if model and sources > TRACKING.max_sources:
             raise ModelError(
-                f"{model.spec.name} separates {model.spec.sources} speakers, but at most {TRACKING.max_sources} can be "
+                f"{model.spec.name} separates {sources} speakers, but at most {TRACKING.max_sources} can be "
                 "tracked; use a model with fewer"
             )
         self.tracker: Tracker | ChannelOrder | None = None
-        if model and separates:
-            by_channel = options.voices_by_channel and (model.spec.sources, channels) == (2, 2)
+        if model and separates and self.speakers > 1:
+            by_channel = options.voices_by_channel and (self.speakers, channels) == (2, 2)
             self.tracker = ChannelOrder() if by_channel else Tracker(model.spec.channels == 1, embed)
         self.hop_s = model.spec.hop / model.spec.in_rate if model else 0.0
         self.filter = InterferenceFilter(self.model_rate, channels) if separates and options.hum != "keep" else None
-        self._shared: Sharing | None = Sharing(channels) if self.filter and options.hum == "share" else None
+        self._shared = Sharing(channels, self.speakers) if self.filter and options.hum == "share" else None
         self.runner: ModelRunner | None = None
         self._engine = self._make_engine(model, channels, options, executor) if model else None
         model_out_rate = model.spec.out_rate if model else in_rate
@@ -113,7 +117,7 @@ class Stage:
             output = self._engine.push(torch.from_numpy(block))
             if last:
                 output = torch.cat([output, self._engine.flush()], dim=-1)
-            block = output.flatten(0, 1).numpy()
+            block = output.flatten(0, 1)[: self.rows].numpy()
         if self._shared is not None:
             block = self._shared.add_to(block)
         return self._after.push(block, last)
@@ -133,25 +137,32 @@ class Stage:
 
 
 class Sharing:
-    """What was removed from a separator's input, in equal shares for its outputs."""
+    """What was removed from a separator's input, in equal shares for its speakers.
 
-    def __init__(self, channels: int) -> None:
-        self._pending = np.zeros((channels, 0), np.float32)
+    Args:
+        channels: Channels C of the input.
+        speakers: Speakers, the first ones of the separator's sources.
+    """
+
+    def __init__(self, channels: int, speakers: int) -> None:
+        self._pending, self._speakers = np.zeros((channels, 0), np.float32), speakers
 
     def push(self, removed: Samples) -> None:
         """Append what was removed, (C, T)."""
         self._pending = np.concatenate([self._pending, removed], axis=1)
 
     def add_to(self, block: Samples) -> Samples:
-        """Return the next outputs (S * C, T) with their shares added."""
-        sources, frames = len(block) // len(self._pending), block.shape[1]
-        shares = np.tile(self._pending[:, :frames] / np.float32(sources), (sources, 1))
+        """Return the next outputs (S * C, T), those of speakers with their shares added."""
+        frames = block.shape[1]
+        shares = np.tile(self._pending[:, :frames] / np.float32(self._speakers), (self._speakers, 1))
         self._pending = self._pending[:, frames:]
-        return block + shares
+        return np.concatenate([block[: len(shares)] + shares, block[len(shares) :]])
 
 
 class GuidedStage(Stage):
     """Stream a recording and the sources that a separator estimates from it through a restorer.
+
+    The sources include the rest, if the separator has one; the output does not.
 
     Args:
         model: The restorer; its input is the recording followed by the estimates.
@@ -172,7 +183,10 @@ class GuidedStage(Stage):
                 f"{model.spec.name} restores {model.spec.sources} sources at {model.spec.in_rate} Hz, but the "
                 f"separator returns {separator.rows // separator.channels} at {separator.out_rate} Hz"
             )
-        super().__init__(model, separator.in_rate, out_rate, separator.channels, options, executor=executor)
+        channels, speakers = separator.channels, separator.speakers
+        super().__init__(
+            model, separator.in_rate, out_rate, channels, options, executor=executor, outputs=speakers
+        )
         self.model_rate = min(self.model_rate, separator.model_rate)
         self.tracker, self.hop_s, self.filter = separator.tracker, separator.hop_s, separator.filter
         self._separator = separator
@@ -254,7 +268,9 @@ def make_stages(
             stages.append(GuidedStage(model, stages.pop(), target, options, executor))
         else:
             embed = embedder(speaker_encoder, model.spec.out_rate if model else 0)
-            stages.append(Stage(model, rate, target, channels, options, embed, executor))
+            guides = model is not None and following is not None and following.spec.inputs > 1
+            outputs = model.spec.sources if model and guides else None
+            stages.append(Stage(model, rate, target, channels, options, embed, executor, outputs))
         rate, channels = target, stages[-1].rows
     return stages
 

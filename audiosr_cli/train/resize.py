@@ -150,7 +150,7 @@ def speech_and_rest(model: SpectralUNet) -> SpectralUNet:
         model: A trained separator of any number of speakers.
 
     Returns:
-        A network of two sources on the CPU, in training mode.
+        A network of two sources on the CPU, in training mode; its spec says that the second one is the rest.
     """
     network = SpectralUNet(replace(model.config, sources=2))
     trained = model.state_dict()
@@ -164,6 +164,7 @@ def speech_and_rest(model: SpectralUNet) -> SpectralUNet:
         if key.endswith("bias"):
             both[1, 0] += 1  # the real part
         value.copy_(both.flatten(0, 2))
+    network.spec = replace(network.spec, rest=True)
     return network
 
 
@@ -215,6 +216,7 @@ def cut_bins(model: SpectralUNet, config: SpectralUNetConfig) -> SpectralUNet:
     network, trained = SpectralUNet(replace(config, widths=model.config.widths)), model.state_dict()
     for key, value in network.state_dict().items():
         value.copy_(trained[key][tuple(slice(size) for size in value.shape)])
+    network.spec = replace(network.spec, rest=model.spec.rest)
     return network
 
 
@@ -259,6 +261,7 @@ def narrow(model: SpectralUNet, config: SpectralUNetConfig, scores: dict[str, Te
     vector = _bottom_vector(old, channels[bottom], old.widths[bottom])
     for key, value in network.state_dict().items():
         value.copy_(_pick(key, trained[key], channels, inner, vector))
+    network.spec = replace(network.spec, rest=model.spec.rest)
     return network
 
 

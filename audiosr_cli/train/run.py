@@ -32,7 +32,7 @@ from audiosr_cli.train.ranks import Ranks, join
 from audiosr_cli.train.recordings import load_recordings
 from audiosr_cli.train.resuming import training_settings
 from audiosr_cli.train.session import Deadline, Exporter, Session, snapshot
-from audiosr_cli.train.tasks import TASKS, Recordings
+from audiosr_cli.train.tasks import TASKS, Recordings, SpeechAndRest
 from audiosr_cli.train.warm_start import warm_start
 
 
@@ -119,6 +119,7 @@ def train(config_path: Path, out: Path, on_event: EventCallback, call: TrainCall
     torch.manual_seed(config.loop.seed)
     model = build(config.architecture, config.training_model)
     deployed = build(config.architecture, config.model)
+    deployed.spec = replace(deployed.spec, rest=isinstance(config.task, SpeechAndRest))
     _check_crop(model, config.task.crop_s)
     with join(call.device) as ranks:
         log = Log(on_event, ranks.is_leader)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model, architecture_of
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
@@ -34,7 +33,7 @@ def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
 
     trained = load_model(name)
     if isinstance(model, SpectralUNet) and isinstance(trained, SpectralUNet):
-        converts = isinstance(task, SpeechAndRest) and _training_task(name) != "speech-and-rest"
+        converts = isinstance(task, SpeechAndRest) and not trained.spec.rest
         try:
             grown = grow(speech_and_rest(trained) if converts else trained, model.config)
         except ModelError as error:
@@ -46,17 +45,12 @@ def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
         if before != after or converts:
             log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
         return
-    if isinstance(task, SpeechAndRest) and _training_task(name) != "speech-and-rest":
+    if isinstance(task, SpeechAndRest) and not trained.spec.rest:
         raise ModelError(
             f"--init {name}: a {architecture_of(trained)} that separates speakers cannot start speech-and-rest; use a "
             "spectral_unet, or weights that were trained for speech-and-rest"
         )
     _copy_weights(model, trained, name)
-
-
-def _training_task(name: str) -> str:
-    """Return the task that the weights ``name`` were trained for; empty if they do not tell."""
-    return str(catalogue.metadata(catalogue.find(name)[0])["note"].get("training_task", ""))
 
 
 def check_silent_sources(task: TrainingTask, config: SpectralUNetConfig) -> None:
