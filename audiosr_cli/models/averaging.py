@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from audiosr_cli.contract import ModelSpec
+from audiosr_cli.errors import UsageError
 
 
 def starts_within_hop(frame_hop: int, starts: int) -> list[int]:
@@ -39,6 +40,11 @@ def averaged_spec(spec: ModelSpec, starts: list[int]) -> ModelSpec:
     """
     shift = starts[-1]
     core = spec.core - shift
+    if core < 1:
+        raise UsageError(
+            f"{spec.name}: cannot be averaged over windows {shift} samples apart, as one yields only {spec.core}; "
+            "leave out --quality best"
+        )
     return replace(spec, window=spec.window + shift, context=spec.context + shift, hop=min(spec.hop, core))
 
 

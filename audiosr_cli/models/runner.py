@@ -26,20 +26,12 @@ class ModelCall:
         sampling: How a diffusion model draws; None for the default and for all other models.
         starts: Windows over which a separator is averaged; they start at different places within a frame. More than
             one is for separators only.
-
-    Raises:
-        UsageError: If the model's windows are too short to have output in common.
     """
 
     model: Model
     cutoff_hz: float | None = None
     sampling: Sampling | None = None
     starts: int = 1
-
-    def __post_init__(self) -> None:
-        if self.starts > 1:
-            assert not (self.model.spec.uses_cutoff or self.model.spec.uses_position)
-            averaged_spec(self.model.spec, self._starts)
 
     @property
     def spec(self) -> ModelSpec:
