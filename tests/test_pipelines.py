@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +73,19 @@ def test_separate_sr_has_one_separator_for_all_qualities(two_separators: Path) -
 
 def test_best_changes_samples_but_not_their_number(two_separators: Path) -> None:
     wave = noise(9001, 2)
-    once, twice = (audiosr_cli.separate(wave, 8000, quality=quality).audio for quality in ("standard", "best"))
-    assert once.shape == twice.shape == (2, 2, 9001)
+    once, twice = (
+        SeparateOptions(residual=True, hum="keep", quality=quality).pipeline().array(wave, 8000)
+        for quality in ("standard", "best")
+    )
+    assert once.shape == twice.shape == (3, 2, 9001)
     assert not np.array_equal(once, twice)
-    residual = audiosr_cli.separate(wave, 8000, quality="best", residual=True, hum="keep").audio
-    np.testing.assert_allclose(residual.sum(0), wave, atol=1e-5)
+    np.testing.assert_allclose(twice.sum(0), wave, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [audiosr_cli.separate, audiosr_cli.separate_sr])
+def test_the_python_interface_passes_the_quality_on(function: Callable[..., object]) -> None:
+    with pytest.raises(UsageError, match="--quality fast and --model spectral2 both choose a model"):
+        function(noise(1000), 8000, model="spectral2", quality="fast")
 
 
 def test_a_quality_reaches_provenance_and_manifest(two_separators: Path, tmp_path: Path) -> None:
