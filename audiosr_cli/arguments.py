@@ -22,7 +22,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import Precision, pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Channels, HumPolicy, Options
+from audiosr_cli.streaming.options import Channels, HumPolicy, Options, Quality
 
 Source = NDArray[np.floating] | torch.Tensor | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
@@ -113,6 +113,11 @@ def progress(callback: object, reader: AudioReader | ArrayReader, options: Optio
 def hum_policy(value: object) -> HumPolicy:
     """Return ``value`` if it says what happens to hum. Raises UsageError."""
     return cast("HumPolicy", choice("hum", value, get_args(HumPolicy)))
+
+
+def quality(value: object) -> Quality:
+    """Return ``value`` if it is a quality. Raises UsageError."""
+    return cast("Quality", choice("quality", value, get_args(Quality)))
 
 
 def sampling(steps: int | None, guidance: float | None, seed: int | None) -> Sampling | None:

@@ -14,7 +14,7 @@ from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import HumPolicy, Options
+from audiosr_cli.streaming.options import HumPolicy, Options, Quality
 from audiosr_cli.streaming.pipeline import Pipeline
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
@@ -41,6 +41,8 @@ class SeparateOptions:
         residual: Whether the last output is the input minus all separated speakers.
         hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
             equal shares to them, "keep" leaves them to the model.
+        quality: "fast" picks a smaller model than "standard" where there is one; "best" runs the standard one, or
+            ``model``, twice at starts half a hop of its frames apart, and averages.
 
     Example:
         >>> from audiosr_cli.pipelines import SeparateOptions
@@ -54,6 +56,7 @@ class SeparateOptions:
     model: str | None = None
     residual: bool = False
     hum: HumPolicy = "remove"
+    quality: Quality = "standard"
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
         """Load the models and return the pipeline that separates speakers.
@@ -62,11 +65,13 @@ class SeparateOptions:
             options: Device, batch size and so on; None uses ``default_options("cpu")``.
 
         Raises:
-            UsageError: If no model separates that many speakers.
+            UsageError: If no model separates that many speakers, or both ``model`` and "fast" choose one.
             ModelError: If the model cannot be loaded, or is for another task.
         """
         options = replace(options or default_options("cpu"), hum=self.hum)
-        return _separation(self.speakers, self.model or _find_separator(self.speakers), options, self.residual)
+        _check_quality(self.quality, self.model)
+        model = self.model or _find_separator(self.speakers, self.quality == "fast")
+        return replace(_separation(self.speakers, model, options, self.residual), quality=self.quality)
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,8 @@ class SeparateSROptions:
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
             given or there is no restorer.
         hum: As in ``SeparateOptions``.
+        quality: "best" averages the separator as in ``SeparateOptions``; "fast" and "standard" are the same, as the
+            separator with the lowest sample rate is the fast one.
 
     Example:
         >>> from audiosr_cli.pipelines import SeparateSROptions
@@ -140,6 +147,7 @@ class SeparateSROptions:
     restorer: str | None = None
     upsampler: str | None = None
     hum: HumPolicy = "remove"
+    quality: Quality = "standard"
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
         """Load the models and return the pipeline that separates at a low sample rate and restores bandwidth.
@@ -148,9 +156,11 @@ class SeparateSROptions:
             options: Device, batch size and so on; None uses ``default_options("cpu")``.
 
         Raises:
-            UsageError: If a value is out of range, or the models do not fit each other.
+            UsageError: If a value is out of range, or the models do not fit each other, or both ``model`` and "fast"
+                choose one.
             ModelError: If a model cannot be loaded, or is for another task.
         """
+        _check_quality(self.quality, self.model)
         if self.rate is not None:
             _check_rate(self.rate)
         elif self.upsampler is not None and self.restorer != "none":
@@ -164,7 +174,8 @@ class SeparateSROptions:
         upsamplers = []
         if self.rate or self.upsampler or not restorers:
             upsamplers = [_load("upsample", self.upsampler, options)]
-        return replace(separation, models=(separator, *restorers, *upsamplers), rate=self.rate)
+        models = (separator, *restorers, *upsamplers)
+        return replace(separation, models=models, rate=self.rate, quality=self.quality)
 
 
 @dataclass(frozen=True)
@@ -218,8 +229,16 @@ def _separation(speakers: int, model: str, options: Options, residual: bool = Fa
     return Pipeline((network,), None, options, load_speaker_encoder() if speakers > 1 else None, residual)
 
 
-def _find_separator(speakers: int, lowest_rate: bool = False) -> str:
-    """Name the bundled model for so many speakers: the first one, or the one with the lowest sample rate."""
+def _check_quality(quality: Quality, model: str | None) -> None:
+    """Raise UsageError if both choose a model."""
+    if quality == "fast" and model is not None:
+        raise UsageError(
+            f"--quality fast and --model {model} both choose a model; leave one of them out (best works with any model)"
+        )
+
+
+def _find_separator(speakers: int, fast: bool = False, lowest_rate: bool = False) -> str:
+    """Name the bundled model for so many speakers: the first, the fast one if any, or that with the lowest rate."""
     specs = _bundled_specs("separate")
     matching = [name for name, spec in specs.items() if catalogue.speakers_of(spec) == speakers]
     if not matching:
@@ -229,7 +248,10 @@ def _find_separator(speakers: int, lowest_rate: bool = False) -> str:
             f"--speakers {speakers}: no bundled model separates {what} (available: {available}); "
             "use --model with your own"
         )
-    return min(matching, key=lambda name: specs[name]["in_rate"]) if lowest_rate else matching[0]
+    if lowest_rate:
+        return min(matching, key=lambda name: specs[name]["in_rate"])
+    quick = [name for name in matching if catalogue.entries()[name].get("quality") == "fast"]
+    return quick[0] if fast and quick else matching[0]
 
 
 def _restorer(name: str, separator: Model, options: Options) -> Model:

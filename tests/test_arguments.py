@@ -106,6 +106,8 @@ def test_a_bad_shared_option_is_a_usage_error_that_names_it(options: dict[str, A
         ("separate", {"speakers": 2.0}, "speakers = 2.0"),
         ("separate", {"speakers": 7}, "--speakers 7"),
         ("separate", {"residual": "no"}, "residual = 'no'"),
+        ("separate", {"quality": "better"}, "quality = 'better': expected one of 'fast', 'standard', 'best'"),
+        ("separate_sr", {"quality": None}, "quality = None"),
         ("upsample", {"rate": 0}, "rate = 0"),
         ("upsample", {"rate": 48000.0}, "rate = 48000.0"),
         ("upsample", {"rate": None}, "rate = None"),

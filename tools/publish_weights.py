@@ -27,7 +27,8 @@ def main() -> None:
     else:
         export(source, target)
     entries = json.loads((place / "catalogue.json").read_text(encoding="utf-8"))
-    entries[spec["name"]] = {"file": target.name, "sha256": sha256(target), "tasks": [spec["task"]]}
+    entry = {"file": target.name, "sha256": sha256(target), "tasks": [spec["task"]]}
+    entries[spec["name"]] = entries.get(spec["name"], {}) | entry
     (place / "catalogue.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     print(f"{target}: {json.dumps(catalogue.metadata(target)['note'])}")
 

@@ -8,7 +8,8 @@ source, with levels within ± 2.5 dB, and are the same in every run.
 noise48k/valid, 10 to 20 dB below the speakers. ``--rooms`` puts each mixture into a small room (T60 0.15 to 0.4 s); the
 references are the reverberant sources. ``--interference`` adds DC, hum or rumble to what is separated; improvements are
 those over the mixture without it. ``--turns`` has one speaker after the other, to measure how much of the high
-frequencies of a speaker who talks alone is on their track.
+frequencies of a speaker who talks alone is on their track. ``--perceptual`` adds STOI, PESQ and DNSMOS of the tracks,
+the mixtures and (DNSMOS) the references; it needs the extra ``metrics`` and works at 16 kHz or above.
 """
 
 import argparse
@@ -32,7 +33,9 @@ from data_folder import add_data_option
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiosr_cli.bench import perceptual
 from audiosr_cli.dsp.metrics import best_order, lsd, sdr, si_sdr
+from audiosr_cli.errors import AudioSRError
 from audiosr_cli.train.reverb import impulse_responses, reverberate
 
 RATE = 16000
@@ -162,24 +165,18 @@ def improvement(figure: Callable[[Tensor, Tensor], Tensor], made: Tensor, source
     return float((figure(made, sources) - figure(mix.expand_as(sources), sources)).mean())
 
 
-def optional(made: Tensor, sources: Tensor, rate: int) -> dict[str, float]:
-    """Return STOI and PESQ at 16 kHz, if their packages are installed."""
-    rows: dict[str, float] = {}
-    if rate != RATE:
-        return rows
-    try:
-        import pystoi
-
-        rows["STOI"] = mean(float(pystoi.stoi(s.numpy(), m.numpy(), RATE)) for m, s in zip(made, sources, strict=True))
-    except ImportError:
-        pass
-    try:
-        import pesq
-
-        rows["PESQ"] = mean(pesq.pesq(RATE, s.numpy(), m.numpy(), "wb") for m, s in zip(made, sources, strict=True))
-    except ImportError:
-        pass
-    return rows
+def perceptual_scores(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[str, float]:
+    """Return perceptual metrics, averaged over the sources: of the tracks, the mixture and the references."""
+    rows: dict[str, list[float]] = {}
+    for name, waves in (("", made), (", mixture", mix.expand_as(sources))):
+        for estimate, source in zip(waves, sources, strict=True):
+            for metric, value in perceptual.compare(estimate, source, rate).items():
+                rows.setdefault(metric + name, []).append(value)
+    for name, waves in (("", made), (", mixture", mix[None]), (", reference", sources)):
+        for wave in waves:
+            for metric, value in perceptual.dnsmos(wave, rate).items():
+                rows.setdefault(metric + name, []).append(value)
+    return {name: mean(values) for name, values in sorted(rows.items())}
 
 
 def turn_gates(speakers: int, length: int, rate: int) -> Tensor:
@@ -217,7 +214,7 @@ def lone_highs(made: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[st
     return rows
 
 
-def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, float]:
+def figures(found: list[Mixture], made: list[Tensor], turns: bool, perceptually: bool = False) -> dict[str, float]:
     """Return the mean figures over all mixtures; ``turns`` says whether speakers talk one after the other."""
     rows: dict[str, list[float]] = {}
     for mixture, estimate in zip(found, made, strict=True):
@@ -233,7 +230,7 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool) -> dict[str, 
             "LSD": distance(estimate, sources),
             "LSD above 4 kHz": distance(estimate, sources, 2 * CUTOFF_HZ / rate),
             **(lone_highs(estimate, sources, mix, rate) if turns else {}),
-            **optional(estimate, sources, rate),
+            **(perceptual_scores(estimate, sources, mix, rate) if perceptually else {}),
         }
         for key, value in row.items():
             rows.setdefault(key, []).append(value)
@@ -253,6 +250,7 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--rooms", action="store_true")
     parser.add_argument("--turns", action="store_true")
+    parser.add_argument("--perceptual", action="store_true")
     parser.add_argument("--interference", choices=["dc", "hum50", "hum60", "rumble"])
     parser.add_argument(
         "--write",
@@ -263,13 +261,19 @@ def main() -> None:
     options, rest = parser.parse_known_args()
     if options.turns and options.noise:
         parser.error("--turns compares with the mixture, which must be without --noise")
+    if options.perceptual:
+        try:
+            perceptual.check_installed("--perceptual")
+        except AudioSRError as error:
+            parser.error(str(error))
     kinds = {"noisy": options.noise, "roomy": options.rooms, "turns": options.turns}
     found = mixtures(options.data, options.mixtures, options.speakers, rate=options.rate, **kinds)
     if options.write is not None:
         write(found, options.write)
         return
     made, cost = separate(found, options.command, rest, options.interference)
-    print(json.dumps(figures(found, made, options.turns) | {"CPU-s per s, with start": round(cost, 3)}))
+    rows = figures(found, made, options.turns, options.perceptual)
+    print(json.dumps(rows | {"CPU-s per s, with start": round(cost, 3)}))
 
 
 if __name__ == "__main__":

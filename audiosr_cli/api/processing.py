@@ -15,7 +15,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import AudioSRWarning
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision
-from audiosr_cli.streaming.options import Channels, HumPolicy, Samples
+from audiosr_cli.streaming.options import Channels, HumPolicy, Quality, Samples
 from audiosr_cli.streaming.recording import Report
 
 ProgressCallback = Callable[[float, float | None], object]  # seconds processed, seconds in all if known
@@ -43,6 +43,7 @@ def separate(
     *,
     speakers: int = 2,
     model: str | os.PathLike[str] | None = None,
+    quality: Quality = "standard",
     residual: bool = False,
     hum: HumPolicy = "remove",
     channels: Channels = "each",
@@ -69,6 +70,8 @@ def separate(
         sample_rate: Sample rate of an array in Hz. Files state their own.
         speakers: Number of speakers.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
+        quality: "standard", "fast" (a smaller model for two speakers) or "best" (the standard model, or ``model``,
+            runs twice at starts half a hop of its frames apart, and the estimates are averaged).
         residual: Return one more output, the input minus all separated speakers.
         hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
             equal shares to them, "keep" leaves them to the model.
@@ -92,7 +95,8 @@ def separate(
         A result with audio (S, C, T) float32: the speakers, then the residual if requested.
 
     Raises:
-        UsageError: If an argument is invalid, or no model separates that many speakers.
+        UsageError: If an argument is invalid, no model separates that many speakers, or both ``model`` and "fast"
+            choose one.
         InputError: If the recording cannot be read, is damaged (with ``strict``), not finite, or over at ``start_s``.
         SampleError: If the output is not finite, or exceeds full scale with ``clip="error"``.
         ModelError: If the model cannot be loaded, or is for another task.
@@ -120,6 +124,7 @@ def separate(
         arguments.model_name("model", model),
         arguments.flag("residual", residual),
         arguments.hum_policy(hum),
+        arguments.quality(quality),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
@@ -208,6 +213,7 @@ def separate_sr(
     speakers: int = 2,
     rate: int | None = None,
     model: str | os.PathLike[str] | None = None,
+    quality: Quality = "standard",
     restorer: str | os.PathLike[str] | None = None,
     upsampler: str | os.PathLike[str] | None = None,
     hum: HumPolicy = "remove",
@@ -232,6 +238,7 @@ def separate_sr(
         speakers: Number of speakers.
         rate: Sample rate of the output in Hz; None keeps the input's.
         model: Model that separates; None picks the bundled one with the lowest sample rate.
+        quality: As in ``separate``, but "fast" is the same as "standard": the lowest sample rate is the fast one.
         restorer: Model that restores each speaker's high frequencies from the mixture; "none" leaves that to the
             upsampler, None picks a bundled model if one fits.
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
@@ -276,6 +283,7 @@ def separate_sr(
         arguments.model_name("restorer", restorer),
         arguments.model_name("upsampler", upsampler),
         arguments.hum_policy(hum),
+        arguments.quality(quality),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 

@@ -74,6 +74,7 @@ class BenchSettings:
         batch: Number of windows in a batch.
         threads: Number of batches in parallel on the CPU; None for the default.
         precision: "auto", "float32" or "bf16".
+        perceptual: Whether quality includes STOI, PESQ and DNSMOS.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class BenchSettings:
     batch: int = 1
     threads: int | None = None
     precision: Precision = "auto"
+    perceptual: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 
@@ -24,6 +22,7 @@ from audiosr_cli.audio.formats import OutputFormat
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.audio.write import AudioWriter
+from audiosr_cli.bench import perceptual
 from audiosr_cli.bench.candidates import BenchSettings, Candidate, Failure
 from audiosr_cli.bench.datasets import Quality
 from audiosr_cli.bench.processes import audiosr, measure_process
@@ -32,7 +31,6 @@ from audiosr_cli.errors import BenchError, InputError, UsageError
 
 SEPARATION_CUTOFF_HZ = 4000.0  # separation at 8 kHz ends here; its LSD is also given below and above
 _BELOW = 0.9  # of the cutoff: what lies below is unchanged by resampling
-_PESQ_HZ = 16000  # the rate of wide-band PESQ
 _AS_FLOATS = ("--subtype", "float", "--channels", "mix")
 _MIN_SAMPLES = 2048  # for an LSD
 _MIN_CORRELATION = 0.5  # of an estimate with its reference, for its lag to mean something
@@ -64,7 +62,7 @@ def score_separation(
     rows = []
     for name in names:  # one at a time, here and below: a set may be larger than memory
         mix, sources, rate = _mixture(folder, name, speakers)
-        rows.append(separation_scores(mix.expand_as(sources), sources, mix, rate))
+        rows.append(separation_scores(mix.expand_as(sources), sources, mix, rate, settings.perceptual))
     yield Quality("the mixture", condition, len(names), None, average(rows))
     for candidate in candidates:
         yield _score_separator(candidate, folder, names, condition, settings)
@@ -87,7 +85,8 @@ def _score_separator(
         seconds += len(mix) / rate
         tracks = [target / f"{Path(name).stem}_speaker{i + 1}.wav" for i in range(len(sources))]
         estimate = torch.stack([load(track)[0] for track in tracks])
-        rows.append(separation_scores(estimate[list(best_order(estimate, sources))], sources, mix, rate))
+        estimate = estimate[list(best_order(estimate, sources))]
+        rows.append(separation_scores(estimate, sources, mix, rate, settings.perceptual))
     return Quality(candidate.label, condition, len(rows), usage.cpu_s / seconds, average(rows))
 
 
@@ -144,11 +143,13 @@ def _score_upsampler(
     for path in references:
         reference, estimate = (load(name)[0] for name in (path, target / f"{path.stem}_{rate}.wav"))
         seconds += len(reference) / rate
-        rows.append(upsampling_scores(estimate, reference, rate, low / 2))
+        rows.append(upsampling_scores(estimate, reference, rate, low / 2, settings.perceptual))
     return Quality(candidate.label, f"{low} → {rate} Hz", len(rows), usage.cpu_s / seconds, average(rows))
 
 
-def separation_scores(estimates: Tensor, sources: Tensor, mix: Tensor, rate: int) -> dict[str, float]:
+def separation_scores(
+    estimates: Tensor, sources: Tensor, mix: Tensor, rate: int, perceptually: bool = False
+) -> dict[str, float]:
     """Score the tracks of one mixture; silent sources are left out.
 
     Args:
@@ -156,6 +157,7 @@ def separation_scores(estimates: Tensor, sources: Tensor, mix: Tensor, rate: int
         sources: References (S, T).
         mix: Mixture (T,).
         rate: Sample rate in Hz.
+        perceptually: Whether to compute STOI, PESQ and DNSMOS, too.
 
     Returns:
         Each metric's mean over the sources.
@@ -165,11 +167,14 @@ def separation_scores(estimates: Tensor, sources: Tensor, mix: Tensor, rate: int
     for estimate, reference in zip(estimates[loud], sources[loud], strict=True):
         row = {"SI-SDRi": float(si_sdr(estimate, reference) - si_sdr(mix, reference))}
         row["SDRi"] = float(sdr(estimate, reference) - sdr(mix, reference))
-        rows.append(row | _lsds(estimate, reference, rate, SEPARATION_CUTOFF_HZ) | _fidelity(estimate, reference, rate))
+        row |= _lsds(estimate, reference, rate, SEPARATION_CUTOFF_HZ)
+        rows.append(row | _fidelity(estimate, reference, rate, perceptually))
     return average(rows)
 
 
-def upsampling_scores(estimate: Tensor, reference: Tensor, rate: int, cutoff_hz: float) -> dict[str, float]:
+def upsampling_scores(
+    estimate: Tensor, reference: Tensor, rate: int, cutoff_hz: float, perceptually: bool = False
+) -> dict[str, float]:
     """Score one restored recording.
 
     Args:
@@ -177,11 +182,13 @@ def upsampling_scores(estimate: Tensor, reference: Tensor, rate: int, cutoff_hz:
         reference: Waveform (T',); both are cut to the shorter one.
         rate: Sample rate in Hz.
         cutoff_hz: Frequency below which the content was known.
+        perceptually: Whether to compute STOI, PESQ and DNSMOS, too.
     """
     size = min(len(estimate), len(reference))  # resampling down may have rounded the length
     estimate, reference = estimate[:size], reference[:size]
     distances = _lsds(estimate, reference, rate, cutoff_hz)
-    return distances | {"SNR": float(snr(estimate, reference))} | _fidelity(estimate, reference, rate)
+    distances["SNR"] = float(snr(estimate, reference))
+    return distances | _fidelity(estimate, reference, rate, perceptually)
 
 
 def _lsds(estimate: Tensor, reference: Tensor, rate: int, cutoff_hz: float) -> dict[str, float]:
@@ -194,18 +201,15 @@ def _lsds(estimate: Tensor, reference: Tensor, rate: int, cutoff_hz: float) -> d
     }
 
 
-def _fidelity(estimate: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
-    """Compute lag and gain, and STOI and PESQ if their packages are installed."""
+def _fidelity(estimate: Tensor, reference: Tensor, rate: int, perceptually: bool) -> dict[str, float]:
+    """Compute lag and gain, and perceptual metrics if they are asked for."""
     delay, scores = lag(estimate, reference), dict[str, float]()
     if torch.cosine_similarity(estimate.roll(-delay), reference, dim=0).abs() > _MIN_CORRELATION:
         scores["lag"] = float(delay)
     if reference.square().mean() > _SILENCE:
         scores["gain"] = float(gain_db(estimate, reference))
-    if find_spec("pystoi") is not None:
-        scores["STOI"] = float(import_module("pystoi").stoi(reference.numpy(), estimate.numpy(), rate))
-    if find_spec("pesq") is not None and rate >= _PESQ_HZ:
-        both = [resample(wave, rate, _PESQ_HZ).numpy() for wave in (reference, estimate)]
-        scores["PESQ"] = float(import_module("pesq").pesq(_PESQ_HZ, *both, "wb"))
+        if perceptually:
+            scores |= perceptual.compare(estimate, reference, rate) | perceptual.dnsmos(estimate, rate)
     return scores
 
 

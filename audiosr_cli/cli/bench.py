@@ -61,6 +61,14 @@ _QualityFolder = Annotated[
         help="Score on references: mix/*.wav with s1/*.wav, s2/*.wav (separation), or full-band *.wav (upsampling).",
     ),
 ]
+_Perceptual = Annotated[
+    bool,
+    typer.Option(
+        "--perceptual",
+        rich_help_panel=_MEASUREMENTS,
+        help="With --quality: also STOI, PESQ and DNSMOS, for speech (pip install 'audiosr-cli[metrics]').",
+    ),
+]
 _Rates = Annotated[
     str,
     typer.Option(
@@ -131,6 +139,7 @@ def bench(
     source: _Source = None,
     synthetic: _Synthetic = None,
     quality: _QualityFolder = None,
+    perceptual: _Perceptual = False,
     rates: _Rates = "8000,16000",
     memory: _Memory = False,
     lengths: _Lengths = "1,10,60,600",
@@ -155,6 +164,8 @@ def bench(
     from audiosr_cli.bench.run import BenchPlan, select_candidates
 
     _check_machine(picture, device)
+    if perceptual:
+        _check_perceptual(quality)
     plan = BenchPlan(
         tuple(models.split(",")) if models else (),
         _peers(against),
@@ -165,7 +176,7 @@ def bench(
         tuple(dict.fromkeys(round(rate) for rate in _numbers("--from", rates))),
     )
     with TemporaryDirectory(prefix="audiosr-bench-") as folder:
-        settings = BenchSettings(Path(folder), source, synthetic or 1.0, device, batch, threads, precision)
+        settings = BenchSettings(Path(folder), source, synthetic or 1.0, device, batch, threads, precision, perceptual)
         _run(plan, select_candidates(plan), settings, as_json, markdown, picture)
 
 
@@ -191,6 +202,15 @@ def _check_machine(picture: Path | None, device: str) -> None:
         from audiosr_cli.runtime.device import pick_device
 
         pick_device(device)
+
+
+def _check_perceptual(quality: Path | None) -> None:
+    """Raise UsageError if perceptual metrics cannot be computed."""
+    from audiosr_cli.bench.perceptual import check_installed
+
+    if quality is None:
+        raise UsageError("--perceptual scores the recordings of --quality; give --quality FOLDER, too")
+    check_installed("--perceptual")
 
 
 def _peers(text: str | None) -> tuple[str, ...]:

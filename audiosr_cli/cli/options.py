@@ -46,13 +46,13 @@ Hum = Annotated[
         "equally among the speakers, or leave them to the model.",
     ),
 ]
-Upsampler = Annotated[
-    str | None,
+Quality = Annotated[
+    Literal["fast", "standard", "best"],
     typer.Option(
-        "--upsampler",
-        metavar="MODEL",
+        "--quality",
         rich_help_panel=MODEL,
-        help="Model that restores highs above the input's bandwidth.",
+        help="fast: a smaller model for two speakers. best: run the standard model, or --model, twice at shifted "
+        "starts and average, for twice the time.",
     ),
 ]
 

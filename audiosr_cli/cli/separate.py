@@ -10,6 +10,7 @@ def separate(
     inputs: options.Inputs = None,
     speakers: options.Speakers = 2,
     model: options.Model = None,
+    quality: options.Quality = "standard",
     residual: options.Residual = False,
     hum: options.Hum = "remove",
     *,
@@ -21,4 +22,6 @@ def separate(
     """
     from audiosr_cli.pipelines import SeparateOptions
 
-    run_batch.run_batch(inputs, SeparateOptions(speakers, model, residual, hum), "{stem}_{speaker}.{ext}", shared)
+    run_batch.run_batch(
+        inputs, SeparateOptions(speakers, model, residual, hum, quality), "{stem}_{speaker}.{ext}", shared
+    )

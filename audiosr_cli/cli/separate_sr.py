@@ -26,6 +26,7 @@ def separate_sr(
         ),
     ] = None,
     model: options.Model = None,
+    quality: options.Quality = "standard",
     restorer: Annotated[
         str | None,
         typer.Option(
@@ -35,7 +36,15 @@ def separate_sr(
             help="Model that restores each speaker's highs from the mixture, or none.",
         ),
     ] = None,
-    upsampler: options.Upsampler = None,
+    upsampler: Annotated[
+        str | None,
+        typer.Option(
+            "--upsampler",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+            help="Model that restores highs above the input's bandwidth.",
+        ),
+    ] = None,
     hum: options.Hum = "remove",
     *,
     shared: options.Shared,
@@ -47,5 +56,5 @@ def separate_sr(
     """
     from audiosr_cli.pipelines import SeparateSROptions
 
-    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum)
+    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum, quality)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

@@ -69,7 +69,8 @@ def resolve(
         UsageError: If a file or variable is invalid, or there is no such preset.
     """
     known = settings()[command]
-    settled = set(arguments or {})
+    stronger = dict(arguments or {})
+    settled = set(stronger)
     if any((arguments or {}).get(name) for name in EXCLUSIVE):
         settled |= EXCLUSIVE
     result: dict[str, Value] = {}
@@ -77,13 +78,21 @@ def resolve(
         values = {
             known[name].parameter: value
             for name, value in source.of(command).items()
-            if name in known and known[name].parameter not in settled
+            if name in known and known[name].parameter not in settled and not _is_outdone(name, value.value, stronger)
         }
         result |= values
+        stronger |= {name: value.value for name, value in values.items()}
         settled |= values.keys()
         if any(name in values and values[name].value for name in EXCLUSIVE):
             settled |= EXCLUSIVE
     return result
+
+
+def _is_outdone(name: str, value: object, stronger: Mapping[str, object]) -> bool:
+    """Return whether a stronger source chooses the model in another way, so that both would be an error."""
+    if name == "model":
+        return stronger.get("quality") == "fast"
+    return (name, value) == ("quality", "fast") and stronger.get("model") is not None
 
 
 def folder_file() -> Path:

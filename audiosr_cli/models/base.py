@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from audiosr_cli.config import at_least, check
 from audiosr_cli.contract import ModelSpec
 
+# The frames of a model whose config has none: those of spectral2.
+_FRAME_HOP_S = 0.016
+
 
 class Config(Protocol):
     """A frozen dataclass with every number that shapes the weights or the windows of a model."""
@@ -136,6 +139,12 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         """The device of the weights."""
         return next(self.parameters()).device
+
+    @property
+    def frame_hop(self) -> int:
+        """Input samples from one of the model's frames to the next, as its config states it; 16 ms if it does not."""
+        stated: int = getattr(self.config, "hop_length", 0) or getattr(self.config, "stride", 0)
+        return stated or max(1, round(_FRAME_HOP_S * self.spec.in_rate))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs * C, T) → (B, S, C, (T - 2 * context) * ratio)."""

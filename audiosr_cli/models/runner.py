@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audiosr_cli.contract import ModelSpec
+from audiosr_cli.models.averaging import average, averaged_spec, starts_within_hop
 from audiosr_cli.models.base import Model
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import computes_bf16, float32_products
@@ -23,16 +24,23 @@ class ModelCall:
         cutoff_hz: Frequency at which the content of the recording ends. None leaves the model its default, and so it
             must be for a model that takes no cutoff.
         sampling: How a diffusion model draws; None for the default and for all other models.
+        starts: Windows over which a separator is averaged; they start at different places within a frame. More than
+            one is for separators only.
     """
 
     model: Model
     cutoff_hz: float | None = None
     sampling: Sampling | None = None
+    starts: int = 1
 
     @property
     def spec(self) -> ModelSpec:
-        """The model's."""
-        return self.model.spec
+        """The model's; with several starts, that of all windows together."""
+        return self.model.spec if self.starts == 1 else averaged_spec(self.model.spec, self._starts)
+
+    @property
+    def _starts(self) -> list[int]:
+        return starts_within_hop(self.model.frame_hop, self.starts)
 
     @property
     def device(self) -> torch.device:
@@ -43,12 +51,14 @@ class ModelCall:
         """Run the model on windows ``x``.
 
         Args:
-            x: (B, inputs * C, window), on the model's device.
+            x: (B, inputs * C, window), on the model's device; the window is that of ``spec``.
             position: (B,), the first sample of each window in its recording, for models that ask for it.
 
         Returns:
             (B, S, C, (window - 2 * context) * ratio).
         """
+        if self.starts > 1:
+            return average(self.model, self.model.spec, self._starts, x)
         arguments: dict[str, Any] = {}
         if self.cutoff_hz is not None:
             arguments["cutoff_hz"] = x.new_full((len(x),), self.cutoff_hz)

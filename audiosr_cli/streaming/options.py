@@ -16,6 +16,7 @@ Samples = NDArray[np.float32]
 Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, or one of them (counted from 1)
 
 HumPolicy = Literal["remove", "share", "keep"]
+Quality = Literal["fast", "standard", "best"]
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.arrays import ArrayReader
@@ -22,14 +20,14 @@ from audiosr_cli.dsp.channels import ChannelMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.diffusion import Sampling
-from audiosr_cli.models.runner import ModelCall, ModelRunner
+from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
-from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.bandwidth_report import bandwidth_warnings, cutoff_note
 from audiosr_cli.streaming.describe import describe
+from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
-from audiosr_cli.streaming.options import Options, Samples
+from audiosr_cli.streaming.options import Options, Quality, Samples
 from audiosr_cli.streaming.recording import ProgressCallback, Report, process_file
 
 Source = str | os.PathLike[str]
@@ -43,12 +41,12 @@ _MINUS_3_DB = 0.945
 _DETECTED_TO_MINUS_3_DB = 0.985
 # Nothing is restored if content reaches 20 kHz, the limit of hearing.
 _FULL_BAND_HZ = 20000.0
-# Windows of a diffusion model below which no duration is predicted. Set by hand, November 2026.
-_MIN_WINDOWS_TO_PREDICT = 16
 # Seconds at the start of a pipe from which its cutoff is detected. Set by hand, November 2026.
 _PIPE_CUTOFF_S = 30.0
 # Seconds at the start of a recording from which is decided whether each of two channels holds a voice of its own.
 _CHANNELS_S = 30.0
+# Windows that --quality best averages. Two had 0.18 dB more than one, four 0.23 (24 mixtures, spectral2).
+_BEST_STARTS = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Pipeline:
         cutoff_hz: Cutoff of all recordings in Hz; None detects that of each.
         sampling: How a diffusion model draws; None for its default.
         command: Name of the command, for the outputs' provenance.
+        quality: With "best", separators are averaged over windows that start half a hop of their frames apart.
     """
 
     models: tuple[Model, ...]
@@ -76,6 +75,7 @@ class Pipeline:
     cutoff_hz: float | None = None
     sampling: Sampling | None = None
     command: str = ""
+    quality: Quality = "standard"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -146,7 +146,9 @@ class Pipeline:
     def _call(self, model: Model, cutoff_hz: float | None = None) -> ModelCall:
         """Return ``model`` with the arguments it takes for a recording that ends at ``cutoff_hz``."""
         spec = model.spec
-        return ModelCall(model, cutoff_hz if spec.uses_cutoff else None, self.sampling if spec.uses_position else None)
+        starts = _BEST_STARTS if self.quality == "best" and spec.task == "separate" else 1
+        sampling = self.sampling if spec.uses_position else None
+        return ModelCall(model, cutoff_hz if spec.uses_cutoff else None, sampling, starts)
 
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """Process a signal in memory.
@@ -218,15 +220,8 @@ class Pipeline:
         frames = self.options.count_frames(reader.frames, reader.sample_rate)
         if model is None or frames is None:
             return None
-        spec, seconds = model.spec, frames / reader.sample_rate
-        windows = self.options.count_channels(reader.channels, reader.name) * seconds * spec.in_rate / spec.hop
-        if windows < _MIN_WINDOWS_TO_PREDICT:
-            return None
-        run, started = ModelRunner(self._call(model), 1, self.options.bf16), time.monotonic()
-        with thread_pool(1):
-            run(torch.zeros(1, 1, spec.window), torch.zeros(1, dtype=torch.long))
-        parallel = self.options.threads if model.device.type == "cpu" else 1
-        return (time.monotonic() - started) * windows / parallel
+        channels = self.options.count_channels(reader.channels, reader.name)
+        return predict_seconds(self._call(model), channels * frames / reader.sample_rate, self.options)
 
     def write(self, source: Source, targets: Sequence[str | Path]) -> Report:
         """Process a recording into files.
@@ -321,7 +316,9 @@ class Pipeline:
     def _settings(self) -> dict[str, Any]:
         """Return the command's own settings, for provenance; None for those that nobody has set."""
         sampling = None if self.sampling is None else asdict(self.sampling)
-        return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling, "residual": self.residual or None}
+        quality = None if self.quality == "standard" else self.quality
+        chosen = {"quality": quality, "residual": self.residual or None}
+        return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling} | chosen
 
     def _complete(
         self,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,16 +78,6 @@ def test_no_band_lies_above_half_the_sample_rate() -> None:
 def test_average_takes_the_furthest_lag() -> None:
     rows = [{"lag": 3.0, "gain": 1.0}, {"lag": -7.0, "gain": math.nan}, {"lag": 0.0, "gain": 2.0}]
     assert quality.average(rows) == {"lag": -7.0, "gain": 1.5}
-
-
-def test_stoi_and_pesq_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "pystoi", SimpleNamespace(stoi=lambda clean, made, rate: len(made) / rate))
-    monkeypatch.setitem(sys.modules, "pesq", SimpleNamespace(pesq=lambda rate, clean, made, mode: len(made) / rate))
-    scores = quality.upsampling_scores(wave(96000), wave(96000), 48000, 4000.0)
-    assert (scores["STOI"], scores["PESQ"]) == (2.0, 2.0)
-    monkeypatch.setattr(quality, "find_spec", lambda name: None)
-    assert not {"STOI", "PESQ"} & set(quality.upsampling_scores(wave(), wave(), RATE, 4000.0))
 
 
 @pytest.fixture

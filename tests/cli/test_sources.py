@@ -106,6 +106,23 @@ def test_a_choice_of_what_happens_to_existing_outputs_replaces_weaker_ones(place
     assert values() == {"overwrite": True}
 
 
+def test_a_model_and_a_fast_quality_replace_each_other(places: Places) -> None:
+    """Both together would be an error."""
+    places.write(user="[separate]\nmodel = 'm'\nquality = 'standard'")
+    assert values(arguments={"quality": "fast"}) == {}
+    assert values(arguments={"quality": "best"}) == {"model": "m"}
+    assert values() == {"model": "m", "quality": "standard"}
+    places.write(user="quality = 'fast'")
+    assert values(arguments={"model": "m"}) == {}
+    assert values(arguments={"model": None}) == values() == {"quality": "fast"}
+    places.write("[separate]\nmodel = 'm'", "quality = 'fast'")
+    assert values() == {"model": "m"}
+    places.write(user="[separate]\nmodel = 'm'", QUALITY="fast")
+    assert values() == {"quality": "fast"}
+    places.write(user="quality = 'best'")
+    assert values(arguments={"model": "m"}) == {"quality": "best"}
+
+
 def test_presets_of_both_files_are_joined(places: Places) -> None:
     places.write("[preset.p]\nbatch = 1", "[preset.p]\nbatch = 2\njobs = 2\n[preset.p.separate]\nspeakers = 3")
     assert values(preset="p") == {"batch": 1, "jobs": 2, "speakers": 3}

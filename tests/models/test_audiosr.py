@@ -26,7 +26,7 @@ from audiosr_cli.models.hifi_gan import HiFiGAN, HiFiGANConfig
 from audiosr_cli.models.latent_unet import LatentUNet, LatentUNetConfig
 from audiosr_cli.models.mel_vae import MelVAE, MelVAEConfig
 from audiosr_cli.models.runner import ModelCall
-from audiosr_cli.streaming import pipeline as pipeline_module
+from audiosr_cli.streaming import forecast
 from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -198,7 +198,7 @@ def test_sampling_has_limits(values: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize("threads", [1, 4])
 def test_duration_is_estimated_from_one_window(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window takes 3 s by the clock; channels, seconds and windows per second are those of the recording."""
-    monkeypatch.setattr(pipeline_module, "time", SimpleNamespace(monotonic=count(0.0, 3.0).__next__))
+    monkeypatch.setattr(forecast, "time", SimpleNamespace(monotonic=count(0.0, 3.0).__next__))
     pipeline = Pipeline((small(),), 48000, Options(threads=threads))
     spec = pipeline.models[0].spec
     for name, seconds in (("short", 2), ("long", 10)):
