@@ -266,7 +266,9 @@ def _restorer(name: str, separator: Model, options: Options) -> Model:
     sources = separator.spec.sources
     fitted = network.fitted(network.spec.in_rate, sources)
     if fitted.spec.sources != sources:
-        raise UsageError(f"--restorer {name}: restores {fitted.spec.sources} sources, but {separator.spec.name} has {sources}")
+        raise UsageError(
+            f"--restorer {name}: restores {fitted.spec.sources} sources, but {separator.spec.name} has {sources}"
+        )
     return fitted
 
 

@@ -184,9 +184,7 @@ class GuidedStage(Stage):
                 f"separator returns {separator.rows // separator.channels} at {separator.out_rate} Hz"
             )
         channels, speakers = separator.channels, separator.speakers
-        super().__init__(
-            model, separator.in_rate, out_rate, channels, options, executor=executor, outputs=speakers
-        )
+        super().__init__(model, separator.in_rate, out_rate, channels, options, executor=executor, outputs=speakers)
         self.model_rate = min(self.model_rate, separator.model_rate)
         self.tracker, self.hop_s, self.filter = separator.tracker, separator.hop_s, separator.filter
         self._separator = separator
