@@ -43,7 +43,7 @@ def test_filters_have_their_textbook_responses(order: int) -> None:
 
 def params(**changes: float | bool | int) -> dict[str, torch.Tensor]:
     values = {"cutoff": 4000.0, "roll_off": 0.02, "resampler": False, "filter": 0, "aliased": False, "shelf_db": 0.0}
-    return {key: torch.tensor([value]) for key, value in (values | {"shelf_start": 0.5} | changes).items()}
+    return {key: torch.tensor([value]) for key, value in (values | {"shelf_start": 0.5, "low_cutoff": 0.0} | changes).items()}
 
 
 def response_db(degradation: dict[str, torch.Tensor]) -> torch.Tensor:
