@@ -11,7 +11,7 @@ from audiosr_cli.dsp.spectra import constant, hann_window, squared, stft
 # Samples of a frame, and from one to the next. At 48 kHz as in the log-spectral distance.
 _N_FFT, _HOP = 2048, 512
 # Bins on each side over which the power of a bin is averaged to see whether it is empty.
-_AVERAGED_BINS = 2
+_AVERAGED_BINS = 4
 # Bins on each side over which the level beside an empty region is averaged: 0.5 kHz at 48 kHz.
 _LEVEL_BINS = 20
 # How many bins below an empty region the middle of those lies: the content next to it often is falling already.

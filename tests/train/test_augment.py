@@ -50,9 +50,7 @@ def test_noise_has_its_level_and_slope(slope: float) -> None:
 def test_noise_is_drawn_anew_and_silence_stays_silent() -> None:
     waves = torch.cat([0.1 * torch.randn(2, LENGTH, generator=generator()), torch.zeros(1, LENGTH)])
     always = Augmentation(noise_prob=1.0)
-    first, second = (
-        augment.render(waves, augment.draw(always, 3, generator(seed)), RATE) - waves for seed in (1, 2)
-    )
+    first, second = (augment.render(waves, augment.draw(always, 3, generator(seed)), RATE) - waves for seed in (1, 2))
     assert (first[:2].square().mean(1) > 0).all() and first[2].abs().max() == 0
     assert float(torch.corrcoef(torch.stack([first[0], first[1], second[0]])).triu(1).abs().max()) < 0.05
 
