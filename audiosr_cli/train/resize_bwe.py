@@ -7,8 +7,8 @@ import torch
 from audiosr_cli.errors import ModelError
 from audiosr_cli.models.spectral_bwe import SpectralBWE, SpectralBWEConfig
 
-# What must stay the same. Of these only ``hidden`` could be thought to grow, but the blocks normalise over all features,
-# and their mean is not zero: features beside them would change their scale.
+# What must stay the same. ``hidden``, too: the blocks normalise over all features of a frame, and the mean of those is
+# not zero, so that features beside them would change their scale.
 _FIXED = ("sample_rate", "n_fft", "hop_length", "hidden", "kernel", "steady", "inputs")
 
 

@@ -78,7 +78,7 @@ def test_noise_passes_through_the_equaliser() -> None:
 
 
 def test_impossible_values_are_errors() -> None:
-    with pytest.raises(UsageError, match="noise_prob = 1.5"):
+    with pytest.raises(UsageError, match=r"noise_prob = 1\.5"):
         Augmentation(noise_prob=1.5)
     with pytest.raises(UsageError, match="noise_db"):
         Augmentation(noise_db=(-40.0, -60.0))
