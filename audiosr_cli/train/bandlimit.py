@@ -18,7 +18,7 @@ FAMILIES = ("butterworth", "chebyshev", "elliptic", "bessel", "sinc")
 ORDERS = tuple(range(2, 12))
 
 # The entries of the random parameters that ``band_limit`` reads.
-KEYS = ("cutoff", "roll_off", "resampler", "filter", "aliased", "shelf_db", "shelf_start")
+KEYS = ("cutoff", "roll_off", "resampler", "filter", "aliased", "shelf_db", "shelf_start", "low_cutoff")
 
 # Filter magnitudes are tabulated over log2(frequency / cutoff) from -4 to 6.
 _LOWEST, _POINTS_PER_OCTAVE, _POINTS = -4, 128, 1281
@@ -28,6 +28,10 @@ _FLOOR_DB = -120.0
 _DOWN_3_DB = 0.636
 # dB. Pass-band ripple of Chebyshev and elliptic filters, and stop-band attenuation of elliptic ones.
 _RIPPLE_DB, _STOP_DB = 0.5, 60.0
+# The telephone band in Hz (ITU-T G.712), and over which share of its lower end a telephone's high-pass rises.
+_TELEPHONE_HZ, _HIGH_PASS_WIDTH = (300.0, 3400.0), 0.5
+# Roll-off of a resampler without a low-pass filter, at its Nyquist frequency.
+_UNFILTERED_ROLL_OFF = 0.02
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Degradation:
         aliasing_prob: Probability that any other filter is followed by decimation to twice the cutoff, so that what it
             passes above the cutoff is aliased.
         shelf_prob: Probability that the octaves below the cutoff are attenuated by up to 40 dB, as by codecs.
+        unfiltered_prob: Probability of decimation without any filter, as by careless resamplers: what lies up to an
+            octave above the cutoff is aliased in full.
+        telephone_prob: Probability of the telephone band, 300 to 3400 Hz.
+        bandwidth_share: Cutoffs above this share of a recording's bandwidth are drawn again below it, as nothing can be
+            learned from them; 0 keeps them.
     """
 
     cutoff_hz: tuple[float, float] = (1000.0, 16000.0)
@@ -52,17 +61,33 @@ class Degradation:
     resampler_prob: float = 0.5
     aliasing_prob: float = 0.5
     shelf_prob: float = 0.1
+    unfiltered_prob: float = 0.0
+    telephone_prob: float = 0.0
+    bandwidth_share: float = 0.0
 
     def __post_init__(self) -> None:
         within(self, 0, 1, "common_cutoff_prob", "resampler_prob", "aliasing_prob", "shelf_prob")
+        within(self, 0, 1, "unfiltered_prob", "telephone_prob", "bandwidth_share")
         ascending(self, "cutoff_hz")
         for name in ("cutoff_hz", "common_cutoffs_hz"):
             if min(getattr(self, name), default=1.0) <= 0:
                 raise UsageError(f"{name} = {list(getattr(self, name))}: each must be above 0")
 
 
-def draw(degradation: Degradation, count: int, generator: torch.Generator) -> RandomParameters:
-    """Draw the degradation parameters of ``count`` recordings: (count,) each."""
+def draw(
+    degradation: Degradation, count: int, generator: torch.Generator, bandwidth: Tensor | None = None
+) -> RandomParameters:
+    """Draw the degradation parameters of ``count`` recordings: (count,) each.
+
+    Args:
+        degradation: How to draw them.
+        count: Number of recordings.
+        generator: Source of the random choices.
+        bandwidth: Bandwidth of each recording in Hz (count,), for ``bandwidth_share``.
+
+    Returns:
+        Every entry that ``band_limit`` reads.
+    """
     d = degradation
 
     def uniform() -> Tensor:
@@ -73,8 +98,11 @@ def draw(degradation: Degradation, count: int, generator: torch.Generator) -> Ra
     if d.common_cutoffs_hz:
         index = torch.randint(len(d.common_cutoffs_hz), (count,), generator=generator)
         cutoff = torch.where(uniform() < d.common_cutoff_prob, torch.tensor(d.common_cutoffs_hz)[index], cutoff)
+    if d.bandwidth_share and bandwidth is not None:
+        most = (d.bandwidth_share * bandwidth).clamp_min(low)
+        cutoff = torch.where(cutoff > most, low * (most / low) ** uniform(), cutoff)
     resampler = uniform() < d.resampler_prob
-    return {
+    params = {
         "cutoff": cutoff,
         "roll_off": torch.where(resampler, 0.01 + 0.12 * uniform(), 0.02),
         "resampler": resampler,
@@ -82,7 +110,23 @@ def draw(degradation: Degradation, count: int, generator: torch.Generator) -> Ra
         "aliased": ~resampler & (uniform() < d.aliasing_prob),
         "shelf_db": torch.where(uniform() < d.shelf_prob, -40 * uniform(), 0),
         "shelf_start": 0.4 + 0.5 * uniform(),  # as a share of the cutoff
+        "low_cutoff": torch.zeros(count),
     }
+    return _with_special_cases(d, params, generator)
+
+
+def _with_special_cases(d: Degradation, params: RandomParameters, generator: torch.Generator) -> RandomParameters:
+    """Make some of the recordings unfiltered or telephone calls; draws nothing where neither is wanted."""
+    count = len(params["cutoff"])
+    if d.unfiltered_prob:
+        chosen = torch.rand(count, generator=generator) < d.unfiltered_prob
+        params["resampler"], params["aliased"] = params["resampler"] | chosen, params["aliased"] | chosen
+        params["roll_off"] = torch.where(chosen, _UNFILTERED_ROLL_OFF, params["roll_off"])
+    if d.telephone_prob:
+        chosen = torch.rand(count, generator=generator) < d.telephone_prob
+        params["low_cutoff"] = torch.where(chosen, _TELEPHONE_HZ[0], params["low_cutoff"])
+        params["cutoff"] = torch.where(chosen, _TELEPHONE_HZ[1], params["cutoff"])
+    return params
 
 
 def content_bandwidth(params: RandomParameters) -> Tensor:
@@ -119,7 +163,9 @@ def band_limit(waves: Tensor, params: RandomParameters, sample_rate: int) -> Ten
     wall = torch.where(r["resampler"] | r["aliased"], raised_cosine(relative, r["roll_off"]), 1.0)
     octaves = (relative / r["shelf_start"]).clamp_min(1e-9).log2() * 4  # the shelf's slope is a quarter of an octave
     shelf = _gain(r["shelf_db"] * octaves.clamp(0, 1))
-    return irfft((filtered + alias) * wall * shelf, length)
+    rise = ((frequency / r["low_cutoff"].clamp_min(1e-3) - 1) / _HIGH_PASS_WIDTH + 1).clamp(0, 1)
+    high_pass = torch.where(r["low_cutoff"] > 0, (1 - torch.cos(torch.pi * rise)) / 2, 1.0)
+    return irfft((filtered + alias) * wall * shelf * high_pass, length)
 
 
 def _gain(level_db: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class DataConfig:
         shares: Probability of each folder of ``train``, up to a factor. Without it all speakers are equally likely.
         balance: Within a folder, a speaker with n seconds is drawn in proportion to n ** balance: 0 makes all speakers
             equally likely, 1 all seconds of audio.
+        full_band_share: Of the draws from each folder, the share of its full-band speakers, most of whose audio
+            has a bandwidth of at least 95 % of half the model's rate; 0 does not tell them apart.
         table: A CSV with the speaker and bandwidth of recordings.
         min_bandwidth_hz: Training recordings with a lower bandwidth in ``table`` are left out, in Hz.
         min_seconds: Shorter training recordings are left out.
@@ -44,12 +46,13 @@ class DataConfig:
     valid_noise: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     balance: float = 0.0
+    full_band_share: float = 0.0
     table: str = ""
     min_bandwidth_hz: float = 0.0
     min_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        within(self, 0, 1, "balance")
+        within(self, 0, 1, "balance", "full_band_share")
         within(self, 0, float("inf"), "min_bandwidth_hz", "min_seconds")
 
 

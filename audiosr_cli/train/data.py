@@ -23,6 +23,8 @@ from audiosr_cli.train.corpus import Corpus
 
 # Share of the Nyquist frequency up to which common resamplers pass content unchanged.
 _PASS_BAND = 0.94
+# Share of the Nyquist frequency from which a recording counts as full-band.
+_FULL_BAND = 0.95
 # Columns of a metadata table that name the speaker; the first one with a value counts.
 _SPEAKER_COLUMNS = ("speaker", "speaker_or_class")
 
@@ -91,6 +93,7 @@ def load_corpus(
     shares: Sequence[float] = (),
     balance: float = 0.0,
     min_seconds: float = 0.0,
+    full_band_share: float = 0.0,
 ) -> Corpus:
     """Load all audio files under ``folders`` as mono; the parent folder of a file is its speaker.
 
@@ -103,6 +106,8 @@ def load_corpus(
         shares: Probability of each folder, up to a factor; without it all speakers are equally likely.
         balance: Within a folder, a speaker with n seconds is drawn in proportion to n ** balance.
         min_seconds: Shorter recordings are left out.
+        full_band_share: Of the draws from each folder, the share of speakers most of whose audio reaches 95 %
+            of the Nyquist frequency, where a folder has such speakers and others; 0 does not tell them apart.
 
     Returns:
         The corpus. Files that cannot be read are listed in it.
@@ -120,8 +125,10 @@ def load_corpus(
     indices = {name: index for index, name in enumerate(sorted(set(names)))}
     order = sorted(range(len(usable)), key=lambda k: (indices[names[k]], usable[k][0]))
     entries = [usable[k][2] for k in order]
+    bandwidth = [table.bandwidth_of(path, entry["sample_rate"], sample_rate) for path, _, entry in usable]
     recordings = [
-        (indices[name], folder, entry["length"]) for name, (_, folder, entry) in zip(names, usable, strict=True)
+        (indices[name], folder, entry["length"], hz >= _FULL_BAND * sample_rate / 2)
+        for name, (_, folder, entry), hz in zip(names, usable, bandwidth, strict=True)
     ]
     return Corpus(
         sample_rate=sample_rate,
@@ -129,11 +136,9 @@ def load_corpus(
         starts=torch.tensor([entry["start"] for entry in entries]),
         lengths=torch.tensor([entry["length"] for entry in entries]),
         speakers=torch.tensor([indices[names[k]] for k in order]),
-        bandwidth=torch.tensor(
-            [table.bandwidth_of(usable[k][0], usable[k][2]["sample_rate"], sample_rate) for k in order]
-        ),
+        bandwidth=torch.tensor([bandwidth[k] for k in order]),
         level=torch.tensor([entry["level"] for entry in entries]),
-        speaker_probs=_speaker_probs(recordings, shares, len(folders), balance),
+        speaker_probs=_speaker_probs(recordings, shares, len(folders), balance, full_band_share),
         names=[str(usable[k][0]) for k in order],
         skipped=skipped,
         damaged=damaged,
@@ -176,24 +181,39 @@ def audio_files(folder: Path) -> list[Path]:
 
 
 def _speaker_probs(
-    recordings: Sequence[tuple[int, int, int]], shares: Sequence[float], folders: int, balance: float
+    recordings: Sequence[tuple[int, int, int, bool]],
+    shares: Sequence[float],
+    folders: int,
+    balance: float,
+    full_band_share: float = 0.0,
 ) -> torch.Tensor:
-    """Compute each speaker's probability (P,) from (speaker, folder, samples) of every recording.
+    """Compute each speaker's probability (P,) from (speaker, folder, samples, full band) of every recording.
 
     A speaker with recordings in several folders has the sum of the probabilities there.
     """
     if shares and (len(shares) != folders or min(shares) < 0 or not sum(shares) > 0):
         raise UsageError(f"[data] shares = {list(shares)}: needs one number of 0 or more for each of {folders} folders")
-    speaker, folder, samples = torch.tensor(recordings).unbind(1)  # (recordings,) each
+    speaker, folder, samples, full = torch.tensor(recordings).unbind(1)  # (recordings,) each
     probs = torch.zeros(int(speaker.max()) + 1, dtype=torch.float64)
     for number, share in enumerate(shares or (1.0,)):
         here = (folder == number) | (not shares)
         total = torch.zeros_like(probs).index_add(0, speaker[here], samples[here].double())
         weight = total.pow(balance) * (total > 0)
+        if full_band_share:
+            full_total = torch.zeros_like(probs).index_add(0, speaker[here], (samples * full)[here].double())
+            weight = _shared(weight, full_total >= total / 2, full_band_share)
         probs += share / sum(shares or (1.0,)) * weight / weight.sum().clamp_min(1e-9)
     if not (probs > 0).any():
         raise TrainingError("[data] shares: the folders with a share above 0 contain no audio files")
     return probs.float()
+
+
+def _shared(weight: torch.Tensor, chosen: torch.Tensor, share: float) -> torch.Tensor:
+    """Scale the ``chosen`` ones of ``weight`` (P,) to ``share`` of their sum, unless all or none of them are chosen."""
+    inside, outside = weight[chosen].sum(), weight[~chosen].sum()
+    if not inside or not outside:
+        return weight
+    return weight * torch.where(chosen, share / inside, (1 - share) / outside)
 
 
 @dataclass(frozen=True)

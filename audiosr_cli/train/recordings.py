@@ -62,6 +62,7 @@ def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Re
             min_bandwidth=settings.min_bandwidth_hz,
             shares=settings.shares,
             balance=settings.balance,
+            full_band_share=settings.full_band_share,
             min_seconds=settings.min_seconds,
         ),
         load(settings.valid),

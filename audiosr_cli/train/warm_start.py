@@ -6,18 +6,20 @@ import torch
 
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models import Model, architecture_of
+from audiosr_cli.models.spectral_bwe import SpectralBWE
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
 from audiosr_cli.train.log import Log
 from audiosr_cli.train.resize import grow, speech_and_rest
+from audiosr_cli.train.resize_bwe import grow_bwe
 from audiosr_cli.train.tasks import Separation, SpeechAndRest, TrainingTask
 
 
 def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
     """Load the weights of a bundled model or a checkpoint into ``model``.
 
-    A larger SpectralUNet is grown from a smaller one. For the task speech-and-rest, a SpectralUNet that separates
-    speakers becomes one whose outputs are the sum of its speakers and the rest, and is grown then. In any other model
-    with more sources, the weights of the additional sources keep their random initial values.
+    A larger SpectralUNet or SpectralBWE is grown from a smaller one. For the task speech-and-rest, a SpectralUNet that
+    separates speakers becomes one whose outputs are the sum of its speakers and the rest, and is grown then. In any
+    other model with more sources, the weights of the additional sources keep their random initial values.
 
     Args:
         model: The network to train; its weights are replaced.
@@ -41,9 +43,14 @@ def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
         if model.spec.sources > trained.spec.sources:
             check_silent_sources(task, model.config)
         model.load_state_dict(grown.state_dict())
-        before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
-        if before != after or converts:
-            log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
+        _log_growth(log, name, trained, model, always=converts)
+        return
+    if isinstance(model, SpectralBWE) and isinstance(trained, SpectralBWE):
+        try:
+            model.load_state_dict(grow_bwe(trained, model.config).state_dict())
+        except ModelError as error:
+            raise ModelError(f"--init {name}: {error}") from error
+        _log_growth(log, name, trained, model)
         return
     if isinstance(task, SpeechAndRest) and not trained.spec.rest:
         raise ModelError(
@@ -51,6 +58,13 @@ def warm_start(model: Model, task: TrainingTask, name: str, log: Log) -> None:
             "spectral_unet, or weights that were trained for speech-and-rest"
         )
     _copy_weights(model, trained, name)
+
+
+def _log_growth(log: Log, name: str, trained: Model, model: Model, always: bool = False) -> None:
+    """Write an event if the network grew, or ``always``."""
+    before, after = (sum(weight.numel() for weight in each.parameters()) for each in (trained, model))
+    if before != after or always:
+        log.write({"event": "grown", "init": name, "parameters_before": before, "parameters": after})
 
 
 def check_silent_sources(task: TrainingTask, config: SpectralUNetConfig) -> None:

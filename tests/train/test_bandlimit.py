@@ -43,7 +43,10 @@ def test_filters_have_their_textbook_responses(order: int) -> None:
 
 def params(**changes: float | bool | int) -> dict[str, torch.Tensor]:
     values = {"cutoff": 4000.0, "roll_off": 0.02, "resampler": False, "filter": 0, "aliased": False, "shelf_db": 0.0}
-    return {key: torch.tensor([value]) for key, value in (values | {"shelf_start": 0.5} | changes).items()}
+    return {
+        key: torch.tensor([value])
+        for key, value in (values | {"shelf_start": 0.5, "low_cutoff": 0.0} | changes).items()
+    }
 
 
 def response_db(degradation: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -109,3 +112,41 @@ def test_drawn_parameters_follow_the_config() -> None:
 def test_silence_stays_silent() -> None:
     drawn = bandlimit.draw(Degradation(), 32, generator())
     assert band_limit(torch.zeros(32, 4800), drawn, RATE).abs().max() == 0
+
+
+def test_an_unfiltered_resampler_aliases_in_full() -> None:
+    settings = Degradation(common_cutoffs_hz=(4000.0,), common_cutoff_prob=1.0, unfiltered_prob=1.0, shelf_prob=0.0)
+    drawn = bandlimit.draw(settings, 2, generator())
+    time = torch.arange(LENGTH) / RATE
+    waves = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (5000, 3500)])
+    spectrum = torch.fft.rfft(band_limit(waves, drawn, RATE)).abs() / (LENGTH / 2)
+    assert spectrum.argmax(1).tolist() == [1500, 1750]  # 3 and 3.5 kHz
+    torch.testing.assert_close(spectrum.amax(1), torch.ones(2), rtol=0, atol=1e-3)
+    torch.testing.assert_close(bandlimit.content_bandwidth(drawn), torch.full((2,), 4000.0), rtol=0.02, atol=0)
+
+
+def test_a_telephone_passes_300_to_3400_hz() -> None:
+    drawn = bandlimit.draw(Degradation(telephone_prob=1.0, resampler_prob=1.0, shelf_prob=0.0), 1, generator())
+    level = response_db(drawn)
+    assert level[: 140 // 2].max() < -60 and level[340 // 2 : 2900 // 2].abs().max() < 0.1
+    assert level[3420 // 2 :].max() < -100
+
+
+def test_cutoffs_lie_below_what_a_recording_has() -> None:
+    bandwidth = torch.tensor([7520.0, 24000.0]).repeat(2000)
+    settings = Degradation(cutoff_hz=(1000.0, 20000.0), common_cutoff_prob=0.4, bandwidth_share=0.8)
+    cutoff = bandlimit.draw(settings, 4000, generator(), bandwidth)["cutoff"].view(2000, 2)
+    assert cutoff[:, 0].max() <= 0.8 * 7520 + 1 and cutoff.min() >= 1000
+    assert cutoff[:, 1].max() > 15000
+    low = (cutoff[:, 0] < 2450).float().mean()  # 2453 Hz is the middle of 1000 to 6016 in octaves
+    assert 0.3 < float(low) < 0.7
+
+
+def test_new_degradations_are_off_by_default() -> None:
+    """They draw nothing then, so a run without them has the batches that it always had."""
+    state = generator()
+    drawn = bandlimit.draw(Degradation(), 8, state, torch.full((8,), 7520.0))
+    assert (drawn["low_cutoff"] == 0).all() and drawn["cutoff"].max() > 6100
+    plain = generator()
+    bandlimit.draw(Degradation(), 8, plain)
+    assert torch.equal(state.get_state(), plain.get_state())

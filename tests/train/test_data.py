@@ -20,7 +20,7 @@ from corpora import RUN
 
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.train import data
-from audiosr_cli.train.data import load_corpus, read_table
+from audiosr_cli.train.data import MetadataTable, load_corpus, read_table
 from audiosr_cli.train.recordings import cache_folder
 from audiosr_cli.train.reverb import load_rirs
 
@@ -115,6 +115,22 @@ def test_training_reads_audio_without_pyav(speakers: Path, monkeypatch: pytest.M
     corpus = load_corpus([speakers / "train"], 8000, speakers / "cache")
     assert len(corpus.names) == 7
     assert len(load_rirs([speakers / "valid" / "d"], 8000).responses) == 3
+
+
+def test_full_band_speakers_get_their_share(speakers: Path) -> None:
+    """Of a folder with such speakers and others only; between folders nothing changes."""
+    paths = sorted((speakers / "train").rglob("*.flac"))
+    full = paths[0].parent.name
+    band = {path.resolve(): 4000.0 if path.parent.name == full else 3000.0 for path in paths}
+    table = MetadataTable({}, band)
+    for share, expected in ((0.0, 1 / 3), (0.6, 0.6)):
+        corpus = load_corpus([speakers / "train"], 8000, speakers / "cache", table, full_band_share=share)
+        names = {Path(corpus.names[int((corpus.speakers == i).nonzero()[0])]).parent.name: i for i in range(3)}
+        assert float(corpus.speaker_probs[names[full]]) == pytest.approx(expected)
+        assert float(corpus.speaker_probs.sum()) == pytest.approx(1.0)
+    narrow = MetadataTable({}, dict.fromkeys(band, 3000.0))
+    corpus = load_corpus([speakers / "train"], 8000, speakers / "cache", narrow, full_band_share=0.6)
+    torch.testing.assert_close(corpus.speaker_probs, torch.full((3,), 1 / 3))
 
 
 def test_shares_weigh_folders(speakers: Path) -> None:

@@ -18,6 +18,8 @@ from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build, make_config
 from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.augment import Augmentation
+from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.losses import pairwise_metric
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
@@ -250,6 +252,45 @@ def test_rooms_are_used_by_both_mixing_tasks(task: str, small_weights: Path) -> 
     own = [torch.fft.irfft(torch.fft.rfft(wave, 16384).abs().square())[:, 740:861].amax(1) for wave in inputs]
     energy = [wave.square().sum(-1) for wave in inputs]
     assert (own[0] / energy[0]).max() < 0.1 < (own[1] / energy[1]).min()  # an echo after 50 ms, give or take 5 %
+
+
+def test_upsampling_augments_targets_and_inputs_alike() -> None:
+    """Noise floors are in the target, and in the input up to its cutoff."""
+    tone = 0.1 * np.sin(2 * np.pi * 500 * np.arange(96000) / 48000)
+    recordings = Recordings(corpus_of([tone], [0], 48000), voices(1))
+    task = Upsampling(make_config("audio_unet", {"sample_rate": 48000, "ratio": 1}).spec, 4, 0.5)
+    degradation = Degradation(common_cutoffs_hz=(4000.0,), common_cutoff_prob=1.0, resampler_prob=1.0, shelf_prob=0.0)
+    task = replace(task, degradation=degradation)
+    noisy = replace(task, augmentation=Augmentation(noise_prob=1.0, noise_db=(-40.0, -40.0), noise_slope_db=(0.0, 0.0)))
+    levels = []
+    for each in (task, noisy):
+        batch = each.batch(recordings, generator(), Ranks())
+        for wave in (batch["target"], batch["input"][:, 0]):
+            power = torch.fft.rfft(wave * torch.hann_window(wave.shape[-1])).abs().square()
+            bins = power.shape[1]
+            levels.append([float(power[:, int(bins * a) : int(bins * b)].mean()) for a, b in ((0.1, 0.13), (0.5, 0.9))])
+    (quiet_target, quiet_input, target, low) = levels
+    assert min(target) > 100 * max(quiet_target) and target[1] == pytest.approx(target[0], rel=0.2)
+    assert low[0] == pytest.approx(target[0], rel=0.2) and low[1] < 1e-3 * target[1] and max(quiet_input) < low[0] / 100
+
+
+def test_upsampling_fills_what_codecs_emptied() -> None:
+    """In the targets and in the score: a network that ends noise where the codec did scores worse."""
+    full = torch.from_numpy(0.01 * noise(96000, seed=3)[0])[None].float()
+    coded = low_pass(full, torch.tensor([18000.0]), torch.tensor([0.01]), 48000)
+    recordings = Recordings(*(corpus_of([coded[0].numpy()], [0], 48000) for _ in range(2)))
+    spec = make_config("audio_unet", {"sample_rate": 48000, "ratio": 1}).spec
+    plain, filling = (Upsampling(spec, 1, 0.5, fill_empty_bins=fill) for fill in (False, True))
+    share = []
+    for task in (plain, filling):
+        power = torch.fft.rfft(task.batch(recordings, generator(), Ranks())["target"]).abs().square()[0]
+        share.append(
+            float(power[int(0.8 * len(power)) : int(0.95 * len(power))].mean() / power[: len(power) // 2].mean())
+        )
+    assert share[0] < 1e-3 and share[1] > 0.5
+    model = build("audio_unet", make_config("audio_unet", {"sample_rate": 48000, "ratio": 1})).eval()
+    model.forward = lambda x, **_: full[:, None, None, : x.shape[-1]]  # type: ignore[method-assign,misc]
+    assert filling.score(model, recordings) > plain.score(model, recordings) + 0.3
 
 
 def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:

@@ -14,13 +14,16 @@ from audiosr_cli.dsp.metrics import lsd
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import Model, ModelSpec
-from audiosr_cli.train import bandlimit
+from audiosr_cli.train import augment, bandlimit
+from audiosr_cli.train.augment import Augmentation
 from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.checks import positive, within
+from audiosr_cli.train.corpus import Corpus, RandomParameters
+from audiosr_cli.train.empty_bins import fill_empty_bins
 from audiosr_cli.train.gan import AdversarialConfig, DiscriminatorConfig
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
 from audiosr_cli.train.ranks import Ranks
-from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, PlainTask, Recordings
+from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload
 
 # Speed and pitch are multiplied by a factor within 1 ± this.
@@ -71,11 +74,15 @@ class Upsampling(PlainTask):
     Attributes:
         batch_size: Recordings in the batch of each process.
         crop_s: Length of a crop in seconds.
+        fill_empty_bins: Whether noise fills what lossy coding emptied above 10 kHz, at the level below it, in training
+            and in the score. Otherwise the network learns that noise floors end there.
     """
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
+    fill_empty_bins: bool = False
+    augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation = field(default_factory=Degradation)
     loss_weights: UpsamplingLossWeights = field(default_factory=UpsamplingLossWeights)
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -104,18 +111,22 @@ class Upsampling(PlainTask):
         """
         spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
-        params = corpus.draw(count, length, generator, speed=_SPEED_PERTURBATION) | bandlimit.draw(
-            self.degradation, count, generator
-        )
+        params = corpus.draw(count, length, generator, speed=_SPEED_PERTURBATION)
+        band = corpus.bandwidth[params["recording"][:, 0]] * params["rate"][:, 0].float()
+        params |= bandlimit.draw(self.degradation, count, generator, band)
         low, high = _GAIN_DB
         gain = torch.pow(10, (low + (high - low) * torch.rand(count, generator=generator)) / 20)
         params["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
         params["cutoff_error"] = 1 + _CUTOFF_ERROR * (2 * torch.rand(count, generator=generator) - 1)
+        if self.augmentation.active:
+            params |= augment.draw(self.augmentation, count, generator)
+        if self.fill_empty_bins:
+            params["fill_seed"] = torch.randint(1 << 62, (count,), generator=generator)
         params = ranks.share(params, self.batch_size)
-        waves = corpus.render(params, length, ranks.device)[:, 0] * upload(params["gain"], ranks.device).unsqueeze(1)
+        waves = self._targets(params, corpus, length, ranks.device)
         params["cutoff"] = params["cutoff"].clamp_max(spec.in_rate / 2)
         narrow = bandlimit.band_limit(waves, {key: params[key] for key in bandlimit.KEYS}, spec.out_rate)
-        band = corpus.bandwidth[params["recording"][:, 0]] * params["rate"][:, 0].float()
+        band = ranks.share({"band": band}, self.batch_size)["band"]
         cut = spec.context * spec.ratio
         batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
         if spec.uses_cutoff:
@@ -124,6 +135,15 @@ class Upsampling(PlainTask):
         if bool((band < spec.out_rate / 2).any()):
             batch["band"] = upload(band, ranks.device)
         return batch
+
+    def _targets(self, params: RandomParameters, corpus: Corpus, length: int, device: torch.device) -> Tensor:
+        """Render the crops of ``params`` as targets: (B, T)."""
+        waves = corpus.render(params, length, device)[:, 0]
+        if self.fill_empty_bins:
+            waves = fill_empty_bins(waves, self.spec.out_rate, _seeded(int(params["fill_seed"][0])))
+        if self.augmentation.active:
+            waves = augment.render(waves, params, self.spec.out_rate)
+        return waves * upload(params["gain"], device).unsqueeze(1)
 
     def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
         """Compute the losses, each up to the bandwidth of the recording."""
@@ -165,6 +185,8 @@ class Upsampling(PlainTask):
         for k in long[torch.linspace(0, len(long) - 1, min(20, len(long))).long()].tolist():
             start, length = int(valid.starts[k]), min(int(valid.lengths[k]), 4 * spec.out_rate) // unit * unit
             wave = valid.samples[start : start + length].to(device).float()[None] / 32768
+            if self.fill_empty_bins:
+                wave = fill_empty_bins(wave, spec.out_rate, _seeded(VALID_SEED))
             for cutoff in sorted({min(cutoff, spec.in_rate / 2) for cutoff in _VALID_CUTOFFS_HZ}):
                 cut, roll_off = (torch.tensor([value], device=device) for value in (cutoff, _VALID_ROLL_OFF))
                 low = low_pass(wave, cut, roll_off, spec.out_rate)
@@ -179,3 +201,7 @@ class Upsampling(PlainTask):
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
                 distances.append(float(lsd(estimate.flatten(), wave[0], high=band)))
         return -sum(distances) / len(distances)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
