@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -106,7 +107,7 @@ def _noise(octave: Tensor, slope_db: Tensor, seed: int, length: int) -> Tensor:
     shape = _gain(slope_db * octave)
     shape = shape / shape.square().mean(-1, keepdim=True).sqrt()
     parts = torch.randn(2, *shape.shape, generator=torch.Generator().manual_seed(seed)).to(shape.device)
-    return torch.complex(parts[0], parts[1]) * shape * (length / 2) ** 0.5
+    return torch.complex(parts[0], parts[1]) * shape * math.sqrt(length / 2)
 
 
 def _curve(octave: Tensor, points_db: Tensor) -> Tensor:

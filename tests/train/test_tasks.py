@@ -17,9 +17,9 @@ from audiosr_cli.dsp.metrics import si_sdr
 from audiosr_cli.dsp.spectra import low_pass
 from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.models import build, make_config
-from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.augment import Augmentation
 from audiosr_cli.train.bandlimit import Degradation
+from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.losses import pairwise_metric
 from audiosr_cli.train.mixing import Mixing
 from audiosr_cli.train.ranks import Ranks
