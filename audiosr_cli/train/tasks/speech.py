@@ -84,7 +84,7 @@ class SpeechAndRest(PlainTask):
         return Losses({self.loss: loss}, estimate.flatten(0, 1), target.flatten(0, 1))
 
     def score(self, model: Model, recordings: Recordings) -> float:
-        """Compute the mean SI-SDR improvement of the speech over 24 fixed mixtures with noise, 5.12 s each.
+        """Compute the mean SI-SDR improvement over 24 fixed mixtures of one speaker with noise, 5.12 s each.
 
         Raises UsageError if there is no noise for validation.
         """
@@ -105,11 +105,11 @@ class SpeechAndRest(PlainTask):
         return float((si_sdr(estimate, speech) - si_sdr(mix, speech)).mean())
 
     def _mixtures(self, name: str, model: Model, recordings: Recordings) -> tuple[Tensor, Tensor]:
-        """Render the mixtures (B, T) of a fixed set, and all speech in each (B, T)."""
+        """Render the mixtures (B, T) of a fixed set, and the speech of one speaker in each (B, T)."""
         if recordings.valid_noise is None:
             raise UsageError("[data] valid_noise: is missing; the task speech-and-rest is scored on speech in noise")
         device, length, noise = next(model.parameters()).device, clip_length(model.spec), recordings.valid_noise
         mix, sources = render_set(
-            name, recordings.valid, self.speakers, length, device, noise, reflections_s=self.reflections_ms / 1000
+            name, recordings.valid, 1, length, device, noise, reflections_s=self.reflections_ms / 1000
         )
-        return mix, sources.sum(1)
+        return mix, sources[:, 0]
