@@ -25,6 +25,35 @@ def test_written_mixtures_have_the_layout_of_bench_quality(tmp_path: Path, monke
     assert (row.condition, row.files, row.figures["SI-SDRi"]) == ("2 speakers", 1, 0.0)
 
 
+def test_perceptual_scores_are_those_of_tracks_mixtures_and_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins score by the first sample: 1 and 3 on the tracks, 2 and 4 in the references, 6 in the mixture."""
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("score_separation")
+    compare = lambda estimate, reference, rate: {"STOI": float(estimate[0] - reference[0])}  # noqa: E731
+    monkeypatch.setattr(tool.perceptual, "compare", compare)
+    monkeypatch.setattr(tool.perceptual, "dnsmos", lambda wave, rate: {"DNSMOS OVRL": float(wave[0])})
+    made, sources = (torch.tensor(starts)[:, None].expand(2, 5) for starts in ((1.0, 3.0), (2.0, 4.0)))
+    assert tool.perceptual_scores(made, sources, torch.full((5,), 6.0), 16000) == {
+        "STOI": -1.0,
+        "STOI, mixture": 3.0,
+        "DNSMOS OVRL": 2.0,
+        "DNSMOS OVRL, mixture": 6.0,
+        "DNSMOS OVRL, reference": 3.0,
+    }
+
+
+def test_a_tool_without_the_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("score_separation")
+    monkeypatch.setattr(tool.perceptual, "find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["score_separation.py", "--data", "nowhere", "--perceptual"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "pip install 'audiosr-cli[metrics]'" in capsys.readouterr().err
+
+
 def test_data_is_the_option_or_the_variable_and_otherwise_required(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,8 +51,8 @@ Quality = Annotated[
     typer.Option(
         "--quality",
         rich_help_panel=MODEL,
-        help="fast: a smaller model for two speakers. best: run the standard model, or --model, twice at shifted "
-        "starts and average, for twice the time.",
+        help="fast: a smaller model where there is one (separate, two speakers). best: run the standard model, or "
+        "--model, twice at shifted starts and average, for twice the time.",
     ),
 ]
 
