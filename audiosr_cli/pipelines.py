@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 from audiosr_cli.checkpoints import catalogue
 from audiosr_cli.checkpoints.catalogue import default_model
 from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.contract import ModelSpec
 from audiosr_cli.errors import ModelChoiceError, UsageError
 from audiosr_cli.models import Model
 from audiosr_cli.models.audiosr import AudioSR
@@ -169,7 +170,7 @@ class SeparateSROptions:
         model = self.model or _find_separator(self.speakers, lowest_rate=True)
         separation = _separation(self.speakers, model, options)
         separator = separation.models[0]
-        name = self.restorer or _find_restorer(separator.spec.out_rate / 2)
+        name = self.restorer or _find_restorer(separator.spec)
         restorers = [] if name == "none" else [_restorer(name, separator, options)]
         upsamplers = []
         if self.rate or self.upsampler or not restorers:
@@ -264,17 +265,19 @@ def _restorer(name: str, separator: Model, options: Options) -> Model:
             f"the tracks of {separator.spec.name} end at {cutoff_hz:.0f} Hz; use another --restorer, or none"
         )
     sources = separator.spec.sources
-    fitted = network.fitted(network.spec.in_rate, sources)
+    fitted = network.fitted(network.spec.in_rate, sources) if sources > 1 else network
     if fitted.spec.sources != sources:
         raise UsageError(
-            f"--restorer {name}: restores {fitted.spec.sources} sources, but {separator.spec.name} has {sources}"
+            f"--restorer {name}: {network.spec.name} restores {fitted.spec.sources} sources, but the outputs of "
+            f"{separator.spec.name} are {sources}; use --restorer none"
         )
     return fitted
 
 
-def _find_restorer(cutoff_hz: float) -> str:
-    """Name the bundled restorer for tracks that end at ``cutoff_hz``, or "none"."""
-    specs = _bundled_specs("separate-sr")
+def _find_restorer(separator: ModelSpec) -> str:
+    """Name the bundled restorer for the tracks of a separator, or "none"; it shares the mixture among several."""
+    specs = _bundled_specs("separate-sr") if separator.sources > 1 else {}
+    cutoff_hz = separator.out_rate / 2
     return next((name for name, spec in specs.items() if _continues(spec["cutoff_hz"], cutoff_hz)), "none")
 
 

@@ -89,6 +89,14 @@ def halves(rate: int = 8000, sources: int = 2) -> Model:
     return model.eval().requires_grad_(False)
 
 
+def denoiser(rate: int = 8000) -> Model:
+    """A model of speech and the rest: three quarters of the mixture, and one."""
+    model = halves(rate)
+    model.head.weight.data[:, -1] = torch.tensor([0.75, 0.25]).view(2, *[1] * (model.head.weight.dim() - 2))
+    model.spec = replace(model.spec, rest=True)
+    return model
+
+
 def restorer(rate: int = 16000, sources: int = 2) -> Model:
     """Fresh: sources as they were estimated, above 3.75 kHz as much of the mixture as they have of it below."""
     values = {"sample_rate": rate, "sources": sources, "frame_s": 0.008, "width": 4, "blocks": 1, "frames": 16}

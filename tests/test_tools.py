@@ -54,6 +54,35 @@ def test_a_tool_without_the_extra_says_what_to_install(
     assert "pip install 'audiosr-cli[metrics]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("speakers", "noise", "snr_db", "expected"),
+    [
+        (2, None, None, None),
+        (2, "add", None, (10, 20)),
+        (3, None, 5, (5, 5)),
+        (1, None, None, (0, 0)),
+        (1, None, -5, (-5, -5)),
+        (1, "none", None, None),
+    ],
+)
+def test_one_speaker_is_scored_in_noise_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, speakers: int, noise: str | None, snr_db: float | None, expected: object
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    assert import_module("score_separation").chosen_snr_db(speakers, noise, snr_db) == expected
+
+
+def test_clean_speech_has_no_improvement_but_a_distance_from_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("score_separation")
+    speech, hiss = torch.from_numpy(noise(16000)), torch.from_numpy(noise(16000, level=0.01, seed=1))
+    clean = tool.figures([tool.Mixture(speech, speech[0], None, 16000)], [speech + hiss], turns=False)
+    noisy = tool.figures([tool.Mixture(speech, (speech + hiss)[0], None, 16000)], [speech + hiss], turns=False)
+    assert clean["SI-SDR"] == clean["SI-SDR, median"] == pytest.approx(20, abs=0.5)
+    assert "SI-SDRi" not in clean
+    assert noisy["SI-SDRi"] == noisy["SI-SDRi, median"] == 0.0
+
+
 def test_data_is_the_option_or_the_variable_and_otherwise_required(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,11 +5,13 @@ that are not listed by ``--help``, such as ``--model``, are passed to the comman
 source, with levels within ± 2.5 dB, and are the same in every run.
 
 ``--command separate-sr`` scores that command, ``--rate 48000`` takes the speakers of speech48k/valid. ``--noise`` adds
-noise48k/valid, 10 to 20 dB below the speakers. ``--rooms`` puts each mixture into a small room (T60 0.15 to 0.4 s); the
-references are the reverberant sources. ``--interference`` adds DC, hum or rumble to what is separated; improvements are
-those over the mixture without it. ``--turns`` has one speaker after the other, to measure how much of the high
-frequencies of a speaker who talks alone is on their track. ``--perceptual`` adds STOI, PESQ and DNSMOS of the tracks,
-the mixtures and (DNSMOS) the references; it needs the extra ``metrics`` and works at 16 kHz or above.
+noise48k/valid, 10 to 20 dB below the speakers, or at the SNR of ``--snr``. With ``--speakers 1`` there is always noise,
+at 0 dB by default; ``--noise none`` leaves it out, to measure what is lost of clean speech. ``--rooms`` puts each
+mixture into a small room (T60 0.15 to 0.4 s); the references are the reverberant sources. ``--interference`` adds DC,
+hum or rumble to what is separated; improvements are those over the mixture without it. ``--turns`` has one speaker
+after the other, to measure how much of the high frequencies of a speaker who talks alone is on their track.
+``--perceptual`` adds STOI, PESQ and DNSMOS of the tracks, the mixtures and (DNSMOS) the references; it needs the extra
+``metrics`` and works at 16 kHz or above.
 """
 
 import argparse
@@ -63,12 +65,12 @@ def mixtures(
     data: Path,
     count: int,
     speakers: int,
-    noisy: bool = False,
+    snr_db: tuple[float, float] | None = None,
     roomy: bool = False,
     turns: bool = False,
     rate: int = RATE,
 ) -> list[Mixture]:
-    """Return ``count`` mixtures, which are the same for the same arguments."""
+    """Return ``count`` mixtures, which are the same for the same arguments; without noise if ``snr_db`` is None."""
     draw, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     sexes = {row["speaker_or_class"]: row["sex"] for row in csv.DictReader((data / "manifest.csv").open())}
     files = sorted((data / FOLDERS[rate] / "valid").rglob("*.ogg"))
@@ -87,12 +89,12 @@ def mixtures(
         if rooms is not None:
             sources = reverberate(sources, rooms[draw.randrange(len(rooms))])
         levels = [draw.uniform(-2.5, 2.5) for _ in waves] if speakers > 2 else [draw.uniform(-1.25, 1.25)]
-        levels = levels if speakers > 2 else [levels[0], -levels[0]]
+        levels = levels if speakers > 2 else [levels[0], -levels[0]][:speakers]
         sources = 0.05 * sources * torch.tensor([10 ** (level / 20) for level in levels])[:, None]
         mix = sources.sum(0)
-        if noisy:
+        if snr_db is not None:
             noise = load(draw.choice(noises), rate).repeat(1 + length // rate)[:length]
-            level = mix.square().mean().sqrt() * 10 ** (-draw.uniform(10, 20) / 20)
+            level = mix.square().mean().sqrt() * 10 ** (-draw.uniform(*snr_db) / 20)
             mix = mix + noise * level / noise.square().mean().sqrt().clamp_min(1e-5)
         known = {sexes.get(path.parent.name) or None for path in chosen}
         found.append(Mixture(sources, mix, None if None in known else len(known) == 1, rate))
@@ -130,8 +132,8 @@ def separate(
         cost = (cpu_s() - before) / sum(len(mixture.mix) / rate for mixture in found)
         made = []
         for i, mixture in enumerate(found):
-            tracks = [load(work / "tracks" / f"{i:03d}_speaker{s + 1}.wav", rate) for s in range(speakers)]
-            estimate = torch.stack(tracks)
+            names = ["speech"] if speakers == 1 else [f"speaker{s + 1}" for s in range(speakers)]
+            estimate = torch.stack([load(work / "tracks" / f"{i:03d}_{name}.wav", rate) for name in names])
             made.append(estimate[list(best_order(estimate, mixture.sources))])
     return made, cost
 
@@ -220,12 +222,21 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool, perceptually:
     for mixture, estimate in zip(found, made, strict=True):
         sources, mix, alike, rate = mixture
         gain = improvement(si_sdr, estimate, sources, mix)
+        clean = len(sources) == 1 and bool((mix == sources[0]).all())
         level = 10 * torch.log10(estimate.square().mean(-1) / sources.square().mean(-1))
-        row = {
+        improvements = {
             "SI-SDRi": gain,
             "SI-SDRi at 8 kHz": improvement(si_sdr, *(at_8khz(x, rate) for x in (estimate, sources, mix[None]))),
             "SDRi": improvement(sdr, estimate, sources, mix),
-            **({} if alike is None else {"SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain}),
+            **(
+                {}
+                if alike is None or len(sources) == 1
+                else {"SI-SDRi, one sex" if alike else "SI-SDRi, both sexes": gain}
+            ),
+        }
+        row = {
+            "SI-SDR": float(si_sdr(estimate, sources).mean()),
+            **({} if clean else improvements),
             "level error": float(level.abs().mean()),
             "LSD": distance(estimate, sources),
             "LSD above 4 kHz": distance(estimate, sources, 2 * CUTOFF_HZ / rate),
@@ -234,9 +245,17 @@ def figures(found: list[Mixture], made: list[Tensor], turns: bool, perceptually:
         }
         for key, value in row.items():
             rows.setdefault(key, []).append(value)
-    return {key: round(mean(values), 3) for key, values in rows.items()} | {
-        "SI-SDRi, median": round(median(rows["SI-SDRi"]), 3)
-    }
+    medians = {f"{key}, median": median(rows[key]) for key in ("SI-SDR", "SI-SDRi") if key in rows}
+    return {key: round(value, 3) for key, value in ({k: mean(v) for k, v in rows.items()} | medians).items()}
+
+
+def chosen_snr_db(speakers: int, noise: str | None, snr_db: float | None) -> tuple[float, float] | None:
+    """Return the lowest and the highest SNR in dB that the options ask for; None for mixtures without noise."""
+    if noise == "none" or (noise is None and speakers > 1 and snr_db is None):
+        return None
+    if snr_db is None:
+        return (0.0, 0.0) if speakers == 1 else (10.0, 20.0)
+    return snr_db, snr_db
 
 
 def main() -> None:
@@ -247,7 +266,8 @@ def main() -> None:
     parser.add_argument("--speakers", type=int, default=2)
     parser.add_argument("--command", default="separate")
     parser.add_argument("--rate", type=int, default=RATE, choices=list(FOLDERS))
-    parser.add_argument("--noise", action="store_true")
+    parser.add_argument("--noise", nargs="?", const="add", choices=["add", "none"])
+    parser.add_argument("--snr", type=float, metavar="DB")
     parser.add_argument("--rooms", action="store_true")
     parser.add_argument("--turns", action="store_true")
     parser.add_argument("--perceptual", action="store_true")
@@ -259,14 +279,17 @@ def main() -> None:
         help="write the mixtures and their sources for `audiosr bench --quality FOLDER`, and score nothing",
     )
     options, rest = parser.parse_known_args()
-    if options.turns and options.noise:
-        parser.error("--turns compares with the mixture, which must be without --noise")
+    if options.noise == "none" and options.snr is not None:
+        parser.error(f"--snr {options.snr:g}: there is no noise with --noise none")
+    snr_db = chosen_snr_db(options.speakers, options.noise, options.snr)
+    if options.turns and snr_db is not None:
+        parser.error("--turns compares with the mixture, which must be without noise; use --noise none")
     if options.perceptual:
         try:
             perceptual.check_installed("--perceptual")
         except AudioSRError as error:
             parser.error(str(error))
-    kinds = {"noisy": options.noise, "roomy": options.rooms, "turns": options.turns}
+    kinds = {"snr_db": snr_db, "roomy": options.rooms, "turns": options.turns}
     found = mixtures(options.data, options.mixtures, options.speakers, rate=options.rate, **kinds)
     if options.write is not None:
         write(found, options.write)

@@ -68,7 +68,7 @@ def separate(
             format that the command reads: a path ("-" is standard input), a binary file object (read from where it
             stands to its end, and left open), or the bytes of a file.
         sample_rate: Sample rate of an array in Hz. Files state their own.
-        speakers: Number of speakers.
+        speakers: Number of speakers. 1 removes noise: the only output is the speech of everybody.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         quality: "standard", "fast" (a smaller model for two speakers) or "best" (the standard model, or ``model``,
             runs twice at starts half a hop of its frames apart, and the estimates are averaged).
@@ -235,7 +235,7 @@ def separate_sr(
     Args:
         source: As in ``separate``.
         sample_rate: As in ``separate``.
-        speakers: Number of speakers.
+        speakers: As in ``separate``.
         rate: Sample rate of the output in Hz; None keeps the input's.
         model: Model that separates; None picks the bundled one with the lowest sample rate.
         quality: As in ``separate``, but "fast" is the same as "standard": the lowest sample rate is the fast one.

@@ -28,7 +28,8 @@ class Naming:
 
     Attributes:
         output: A folder, a file (for one input only), ``-`` for standard output, or None for the current folder.
-        template: File name with the fields {stem}, {speaker} (speaker1, speaker2, residual), {rate} and {ext}.
+        template: File name with the fields {stem}, {speaker} (speaker1, speaker2, speech, residual), {rate} and
+            {ext}.
         container: File format; None takes it from the file name, or wav.
 
     Raises:

@@ -37,7 +37,7 @@ class Candidate:
         label: Name in tables.
         task: "separate", "separate-sr" or "upsample".
         rate: Sample rate of the noise that it is measured on, in Hz.
-        sources: Number of speakers that it separates.
+        speakers: Number of speakers that it separates; 1 for speech alone, and for upsamplers.
     """
 
     kind: Literal["command", "model", "peer"]
@@ -45,12 +45,12 @@ class Candidate:
     label: str
     task: str
     rate: int
-    sources: int = 1
+    speakers: int = 1
 
     def command(self, source: str, target: str, *more: str) -> list[str]:
         """Return the arguments of ``audiosr`` that process ``source`` into the folder ``target``."""
         model = [] if self.kind == "command" else ["--model", self.name]
-        speakers = ["--speakers", str(self.sources)] if self.sources > 1 else []
+        speakers = [] if self.task == "upsample" else ["--speakers", str(self.speakers)]
         return [self.task, source, "-o", target, "-q", "--overwrite", *model, *speakers, *more]
 
 
@@ -115,7 +115,7 @@ def _own(name: str) -> Candidate:
     spec = catalogue.metadata(catalogue.find(name)[0])["spec"]
     if spec["task"] not in ("separate", "upsample"):
         raise UsageError(f"--models {name}: cannot process recordings on its own; name other models")
-    return Candidate("model", name, name, spec["task"], spec["in_rate"], spec["sources"])
+    return Candidate("model", name, name, spec["task"], spec["in_rate"], catalogue.speakers_of(spec))
 
 
 def _peer(name: str) -> Candidate:

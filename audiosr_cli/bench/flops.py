@@ -74,7 +74,7 @@ def chain_gflop(models: Sequence[Runnable], device: str = "cpu") -> float | None
         if flops is None:
             return None
         total += signals * flops * spec.in_rate / spec.hop / 1e9
-        signals *= spec.sources if spec.inputs == 1 else 1
+        signals *= spec.speakers if spec.inputs == 1 else 1
     return total
 
 

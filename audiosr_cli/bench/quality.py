@@ -1,8 +1,9 @@
 """Score the commands on a folder of references: run them as a user would, and read their outputs back.
 
 Separation: mixtures in ``FOLDER/mix/*.wav``, their sources under the same names in ``FOLDER/s1``, ``FOLDER/s2`` and so
-on (the layout of WSJ0-2mix and LibriMix). Upsampling: full-band references in ``FOLDER/*.wav``, which are resampled to
-a lower rate and restored. Channels are averaged. The baselines are the mixture itself, and soxr.
+on (the layout of WSJ0-2mix and LibriMix); ``s1`` alone holds the speech in noisy recordings. Upsampling: full-band
+references in ``FOLDER/*.wav``, which are resampled to a lower rate and restored. Channels are averaged. The baselines
+are the mixture itself, and soxr.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def score_separation(
     speakers = len([path for path in folder.glob("s[0-9]*") if path.is_dir()])
     if not names:
         raise UsageError(f"--quality {folder}: mix/ contains no .wav")
-    candidates = [replace(one, sources=speakers) if one.kind == "command" else one for one in candidates]
+    candidates = [replace(one, speakers=speakers) if one.kind == "command" else one for one in candidates]
     for candidate in candidates:
-        if candidate.sources != speakers:
+        if candidate.speakers != speakers:
             raise UsageError(
-                f"--quality {folder}: has {speakers} sources, but {candidate.label} separates {candidate.sources}"
+                f"--quality {folder}: has {speakers} sources, but {candidate.label} separates {candidate.speakers}"
             )
-    condition = f"{speakers} speakers"
+    condition = "1 speaker" if speakers == 1 else f"{speakers} speakers"
     rows = []
     for name in names:  # one at a time, here and below: a set may be larger than memory
         mix, sources, rate = _mixture(folder, name, speakers)
@@ -81,10 +82,10 @@ def _score_separator(
         return Failure(candidate.label, str(error))
     rows, seconds = [], 0.0
     for name in names:
-        mix, sources, rate = _mixture(folder, name, candidate.sources)
+        mix, sources, rate = _mixture(folder, name, candidate.speakers)
         seconds += len(mix) / rate
-        tracks = [target / f"{Path(name).stem}_speaker{i + 1}.wav" for i in range(len(sources))]
-        estimate = torch.stack([load(track)[0] for track in tracks])
+        tracks = ["speech"] if len(sources) == 1 else [f"speaker{i + 1}" for i in range(len(sources))]
+        estimate = torch.stack([load(target / f"{Path(name).stem}_{track}.wav")[0] for track in tracks])
         estimate = estimate[list(best_order(estimate, sources))]
         rows.append(separation_scores(estimate, sources, mix, rate, settings.perceptual))
     return Quality(candidate.label, condition, len(rows), usage.cpu_s / seconds, average(rows))

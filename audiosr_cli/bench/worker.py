@@ -123,7 +123,7 @@ def _model(job: dict[str, Any]) -> Run:
     from audiosr_cli.streaming.stages import Stage, embedder, stream
 
     model, options = load_model(job["name"], job["device"]), _options(job)
-    embed = embedder(load_speaker_encoder(), model.spec.out_rate) if model.spec.sources > 1 else None
+    embed = embedder(load_speaker_encoder(), model.spec.out_rate) if model.spec.speakers > 1 else None
 
     def run(path: str) -> None:
         with AudioReader(path) as reader, thread_pool(options.threads) as executor:

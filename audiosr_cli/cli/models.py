@@ -33,7 +33,8 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
         spec, tasks = row["spec"], ", ".join(row["tasks"])
         rates = f"{spec['in_rate']} → {spec['in_rate'] * spec['ratio']} Hz"
         size = f"{row['bytes'] / 1e6:.1f} MB"
-        console.print_output(f"{name:12} {tasks:12} {rates:18} sources {spec['sources']}  {size}  {row['model']}")
+        sources = "speech and rest" if spec["rest"] else f"sources {spec['sources']}"
+        console.print_output(f"{name:12} {tasks:12} {rates:18} {sources}  {size}  {row['model']}")
 
 
 @app.command("verify", cls=GroupedCommand)

@@ -21,7 +21,9 @@ Inputs = Annotated[
 ]
 Speakers = Annotated[
     int,
-    typer.Option("--speakers", "-s", metavar="N", min=1, rich_help_panel=MODEL, help="Number of speakers."),
+    typer.Option(
+        "--speakers", "-s", metavar="N", min=1, rich_help_panel=MODEL, help="Number of speakers. 1 removes noise."
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -34,7 +36,7 @@ Residual = Annotated[
     typer.Option(
         "--residual",
         rich_help_panel=OUTPUT,
-        help="Also write the residual: the input minus all separated speakers.",
+        help="Also write the residual: the input minus all separated speakers, or minus speech.",
     ),
 ]
 Hum = Annotated[

@@ -19,6 +19,8 @@ def separate(
     """Write one file per speaker, at the input's sample rate.
 
     For mix.wav it writes mix_speaker1.wav, mix_speaker2.wav and so on, and prints their names. Levels do not change.
+
+    With --speakers 1 it removes noise and writes all speech, of one or more people, to mix_speech.wav.
     """
     from audiosr_cli.pipelines import SeparateOptions
 

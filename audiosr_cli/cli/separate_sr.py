@@ -53,6 +53,8 @@ def separate_sr(
 
     Separation runs at a low sample rate. A second model restores each speaker's high frequencies from the mixture, up
     to the input's bandwidth. With a higher --rate, or --restorer none, an upsampling model restores the rest.
+
+    With --speakers 1 it removes noise: a noisy call becomes clear speech of full bandwidth with --rate 48000.
     """
     from audiosr_cli.pipelines import SeparateSROptions
 

@@ -51,7 +51,8 @@ def averaged_spec(spec: ModelSpec, starts: list[int]) -> ModelSpec:
 def average(forward: Callable[..., Tensor], spec: ModelSpec, starts: list[int], x: Tensor) -> Tensor:
     """Run a separator on windows with these ``starts``, and return the mean of its estimates.
 
-    The order of its sources may differ between the windows; that of the first one counts.
+    The order of its sources may differ between the windows; that of the first one counts. Speech and the rest have a
+    fixed order.
 
     Args:
         forward: The model: (B, inputs * C, window) → (B, S, C, core * ratio).
@@ -67,7 +68,7 @@ def average(forward: Callable[..., Tensor], spec: ModelSpec, starts: list[int], 
         output = forward(x[..., start : start + spec.window].contiguous())
         first = (shift - start) * spec.ratio
         common = output[..., first : first + (spec.core - shift) * spec.ratio].float()
-        total = common if total is None else total + in_order_of(total, common)
+        total = common if total is None else total + (common if spec.rest else in_order_of(total, common))
     assert total is not None
     return total / len(starts)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import denoiser
 
 from audiosr_cli.bench import peers
 from audiosr_cli.bench.candidates import COMMANDS, BenchSettings, all_names, duration, find_candidates, noise_file
+from audiosr_cli.bench.flops import chain_gflop
 from audiosr_cli.bench.run import BenchPlan, select_candidates
 from audiosr_cli.bench.worker import _options
-from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.pipelines import default_options
 
@@ -30,6 +32,16 @@ def test_a_candidate_knows_its_command() -> None:
     assert model.command("a.wav", "out")[-4:] == ["--model", "spectral3", "--speakers", "3"]
     assert (whole.label, model.label) == ("audiosr upsample", "spectral3")
     assert peer.label == "SepFormer, our code (random weights)"
+
+
+def test_a_model_of_speech_and_the_rest_has_one_speaker(small_weights: Path) -> None:
+    path = small_weights / "speech.safetensors"
+    store.save_model(denoiser(), path, {})
+    (candidate,) = find_candidates([str(path)], [])
+    assert candidate.speakers == 1
+    assert candidate.command("a.wav", "out")[-2:] == ["--speakers", "1"]
+    model = store.load_model(str(path))
+    assert chain_gflop([model, model]) == pytest.approx(2 * (chain_gflop([model]) or 0.0))
 
 
 def test_settings_reach_commands_and_models(tmp_path: Path) -> None:

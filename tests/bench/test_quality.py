@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import EXAMPLES, noise, tone
+from conftest import EXAMPLES, denoiser, noise, tone
+from running import inside
 
 from audiosr_cli.bench import quality
 from audiosr_cli.bench.candidates import BenchSettings, Candidate, Failure, find_candidates
 from audiosr_cli.bench.datasets import Quality, task_of
+from audiosr_cli.checkpoints import store
 from audiosr_cli.errors import InputError, UsageError
 
 RATE = 16000
@@ -116,6 +120,25 @@ def test_separation_is_scored_against_the_mixture(voices: Path, tmp_path: Path) 
     assert made.figures.keys() == mixture.figures.keys()
     assert made.cpu_per_s is not None
     assert made.cpu_per_s > 0
+
+
+def test_speech_in_noise_is_scored_with_one_source(
+    voices: Path, tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(voices / "s2")
+    store.save_model(denoiser(), tmp_path / "speech.safetensors", {})
+
+    def run_inside(command: list[str]) -> SimpleNamespace:
+        assert inside(*command[command.index("separate") :]).returncode == 0
+        return SimpleNamespace(cpu_s=1.0)
+
+    monkeypatch.setattr(quality, "measure_process", run_inside)
+    candidates = find_candidates([str(tmp_path / "speech.safetensors")], [])
+    mixture, made = quality.score_separation(voices, candidates, BenchSettings(tmp_path, device="cpu"))
+    assert isinstance(mixture, Quality)
+    assert isinstance(made, Quality)
+    assert (mixture.condition, made.condition) == ("1 speaker", "1 speaker")
+    assert made.figures["gain"] < mixture.figures["gain"]
 
 
 def test_another_number_of_speakers_is_refused(voices: Path, tmp_path: Path) -> None:

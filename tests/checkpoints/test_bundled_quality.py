@@ -40,6 +40,8 @@ def example(name: str, rate: int) -> np.ndarray:
 
 def separation(model: Model) -> float:
     """Compute the mean SI-SDR improvement in dB for a mixture of as many speakers as the model separates."""
+    if model.spec.rest:
+        return denoising(model)
     rate, names = model.spec.in_rate, [f"two_speakers_reference{i}.flac" for i in (1, 2)]
     if model.spec.sources == 3:
         names = [f"voices/valid/{name}/1.ogg" for name in ("carl", "emma", "ruth")]
@@ -50,6 +52,22 @@ def separation(model: Model) -> float:
     estimates = torch.from_numpy(process_array(mixture.numpy(), rate, [model], rate, Options())[:, 0])
     order = best_order(estimates, references)
     return float((si_sdr(estimates[list(order)], references) - si_sdr(mixture[None], references)).mean())
+
+
+def denoising(model: Model) -> float:
+    """Compute the SI-SDR improvement in dB of a voice in noise of speech's mean spectrum, as loud as the voice."""
+    rate = model.spec.in_rate
+    voice = example("two_speakers_reference1.flac", rate)
+    spectrum = np.abs(np.fft.rfft(example("two_speakers_reference2.flac", rate), len(voice)))
+    smooth = np.convolve(spectrum, np.ones(200) / 200, "same")
+    phase = np.random.default_rng(0).uniform(0, 2 * np.pi, len(smooth))
+    hiss = np.fft.irfft(smooth * np.exp(1j * phase), len(voice)).astype(np.float32)
+    mixture = voice + hiss * np.float32(np.std(voice) / np.std(hiss))
+    estimate, reference, noisy = (
+        torch.from_numpy(wave)
+        for wave in (process_array(mixture, rate, [model], rate, Options())[0, 0], voice, mixture)
+    )
+    return float(si_sdr(estimate, reference) - si_sdr(noisy, reference))
 
 
 def verification(model: Model) -> float:

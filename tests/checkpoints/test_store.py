@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
-from conftest import EXAMPLES, SMALL
+from conftest import EXAMPLES, SMALL, denoiser, halves
 from safetensors.torch import load_file, save_file
 
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.errors import ModelError, OutputError
-from audiosr_cli.models import ModelSpec, build, make_config
+from audiosr_cli.models import Model, ModelSpec, build, make_config
 from audiosr_cli.pipelines import SeparateOptions
 
 
@@ -28,6 +29,41 @@ def test_round_trip_in_half_precision(tmp_path: Path) -> None:
     metadata = catalogue.metadata(tmp_path / "a.safetensors")
     assert metadata["note"] == {"minutes": 3}
     assert metadata["spec"] == model.spec.as_dict()
+
+
+def test_what_the_outputs_are_survives_a_round_trip(tmp_path: Path) -> None:
+    store.save_model(denoiser(), tmp_path / "a.safetensors", {})
+    again = store.load_model(str(tmp_path / "a.safetensors"))
+    assert again.spec == denoiser().spec
+    assert (again.spec.rest, again.spec.speakers, again.spec.sources) == (True, 1, 2)
+    assert catalogue.speakers_of(catalogue.metadata(tmp_path / "a.safetensors")["spec"]) == 1
+
+
+@pytest.mark.parametrize(("task", "rest"), [("speech-and-rest", True), ("separate", False), (None, False)])
+def test_checkpoints_without_the_field_say_what_they_were_trained_for(
+    tmp_path: Path, task: str | None, rest: bool
+) -> None:
+    spec, note = halves().spec.as_dict(), {} if task is None else {"training_task": task}
+    del spec["rest"]
+    rewrite(tmp_path / "a.safetensors", spec=spec, note=note)
+    assert store.load_model(str(tmp_path / "a.safetensors")).spec.rest is rest
+
+
+def test_only_two_sources_can_be_speech_and_the_rest(tmp_path: Path) -> None:
+    spec = halves(sources=3).spec.as_dict() | {"rest": True}
+    rewrite(tmp_path / "a.safetensors", halves(sources=3), spec=spec)
+    with pytest.raises(ModelError, match=r"a\.safetensors: .*sources = 3: must be 2 with rest"):
+        store.load_model(str(tmp_path / "a.safetensors"))
+
+
+def rewrite(path: Path, model: Model | None = None, **metadata: Any) -> None:
+    """Write a checkpoint with other ``metadata`` than the model's own."""
+    content = store.serialise(model or halves(), {})
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] |= {key: json.dumps(value) for key, value in metadata.items()}
+    packed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(packed)) + packed + content[8 + size :])
 
 
 def test_round_trip_in_8_bits(tmp_path: Path) -> None:
@@ -132,8 +168,8 @@ def test_bundled_weights_load_and_match_their_metadata() -> None:
 def test_bundled_separators_keep_level_and_polarity(name: str) -> None:
     mix, rate = soundfile.read(EXAMPLES / "two_speakers.wav", dtype="float32")
     references = [soundfile.read(EXAMPLES / f"two_speakers_reference{i}.flac", dtype="float32")[0] for i in (1, 2)]
-    sources = store.load_model(name).spec.sources
-    output = SeparateOptions(sources, name).pipeline().array(mix, rate)[:, 0]
+    speakers = store.load_model(name).spec.speakers
+    output = SeparateOptions(speakers, name).pipeline().array(mix, rate)[:, 0]
     for reference in references:
         gain = output @ reference / (reference @ reference)
         assert 0.5 < max(gain) < 1.5

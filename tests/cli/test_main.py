@@ -17,8 +17,10 @@ import numpy as np
 import originals
 import pytest
 import soundfile
-from conftest import EXAMPLES, HANG_S, noise, tone
+from conftest import EXAMPLES, HANG_S, denoiser, noise, tone
 from running import COMMAND, audiosr, inside
+
+from audiosr_cli.checkpoints import store
 
 
 def report(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
         (
             ["separate", "{wav}", "--speakers", "4"],
             2,
-            "no bundled model separates 4 speakers (available: 2, 3)",
+            "no bundled model separates 4 speakers (available: ",
         ),
         (["upsample", "{wav}", "--rate", "0"], 2, "--rate 0"),
         (["upsample", "{wav}", "--model", "no"], 2, "no model 'no'"),
@@ -291,6 +293,13 @@ def test_models_are_listed_and_verified() -> None:
     done = inside("models", "verify")
     assert (done.returncode, done.stdout) == (0, "".join(f"{name}: ok\n" for name in listed).encode())
     assert inside("--version").stdout.startswith(b"audiosr 0.")
+
+
+def test_the_list_says_which_models_separate_speech_from_the_rest(small_weights: Path) -> None:
+    store.save_model(denoiser(), small_weights / "wave_u_net.safetensors", {"data": "none"})
+    lines = inside("models", "list").stdout.decode().splitlines()
+    assert "speech and rest" in lines[0]
+    assert "sources 1" in lines[1]
 
 
 @pytest.mark.parametrize("command", ["separate", "upsample", "separate-sr"])

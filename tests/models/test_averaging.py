@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,25 @@ def test_sources_of_later_windows_are_put_in_the_order_of_the_first() -> None:
     x = torch.randn(2, 1, call.spec.window, generator=torch.Generator().manual_seed(0))
     inner = x[..., call.spec.context : -call.spec.context]
     torch.testing.assert_close(call(x), torch.stack([inner.clamp_min(0), inner.clamp_max(0), 0.1 * inner], 1))
+
+
+def test_speech_and_the_rest_stay_in_their_order() -> None:
+    """A first estimate of speech that is mostly noise would otherwise pull the next ones out of their places."""
+    calls = list[int]()
+
+    def sources_of(x: Tensor) -> Tensor:
+        calls.append(len(calls))
+        share = 0.9 if len(calls) % 2 else 0.2
+        rest = torch.roll(x, 5, -1)
+        return torch.stack([share * x + (1 - share) * rest, (1 - share) * x + share * rest], 1)
+
+    model = Stub(sources_of)
+    model.spec = replace(model.spec, rest=True)
+    call = ModelCall(model, starts=2)
+    wave = torch.from_numpy(noise(call.spec.window)).unsqueeze(0)
+    context = call.spec.context
+    expected = 0.55 * wave + 0.45 * torch.roll(wave, 5, -1)
+    torch.testing.assert_close(call(wave)[:, 0], expected[..., context:-context])
 
 
 def test_order_is_decided_for_each_item_and_silence_stays() -> None:

@@ -77,6 +77,21 @@ def test_a_chain_leaves_out_models_that_a_recording_does_not_need(rate: int, out
     assert len(Pipeline(chain, out_rate, OPTIONS).chain(rate)) == models
 
 
+@pytest.mark.parametrize(("rate", "out_rate"), [(8000, None), (16000, None), (48000, 16000), (8000, 16000)])
+def test_separated_sources_of_full_band_are_not_upsampled(rate: int, out_rate: int | None) -> None:
+    separator, (upsampler,) = halves(16000), upsampling().models
+    tasks = [call.spec.task for call in Pipeline((separator, upsampler), out_rate, OPTIONS).chain(rate)]
+    assert tasks == (["separate", "upsample"] if (rate, out_rate) == (8000, 16000) else ["separate"])
+
+
+@pytest.mark.parametrize(("rate", "cutoff_hz"), [(8000, 3780), (16000, 7560), (24000, 11340)])
+def test_an_upsampler_begins_where_the_restored_band_ends(rate: int, cutoff_hz: float) -> None:
+    """The restorer has filled the band between the separator's 4 kHz and there from the mixture."""
+    chain = Pipeline((halves(8000), restorer(24000), *upsampling().models), 48000, OPTIONS).chain(rate)
+    assert len(chain) == (3 if rate > 8000 else 2)
+    assert chain[-1].cutoff_hz == pytest.approx(cutoff_hz)
+
+
 def upsampling(cutoff_hz: float | None = None, rate: int = 48000) -> Pipeline:
     model = build("spectral_bwe", make_config("spectral_bwe", BWE)).eval().requires_grad_(False)
     return Pipeline((model,), rate, OPTIONS, cutoff_hz=cutoff_hz)

@@ -14,6 +14,7 @@ from torch import Tensor
 from audiosr_cli.checkpoints import store
 from audiosr_cli.errors import ModelError, UsageError
 from audiosr_cli.models.spectral_unet import SpectralUNet, SpectralUNetConfig
+from audiosr_cli.pipelines import SeparateOptions
 from audiosr_cli.train import resize
 from audiosr_cli.train.losses import METRICS, pit
 from audiosr_cli.train.resize import cut_bins, grow, importance, narrow, speech_and_rest
@@ -187,7 +188,9 @@ def test_narrowing_undoes_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         before = old.state_dict()[f"{key}.weight"].numel() // 8
         assert (score[:before] > 0).tolist() == [True, key != "encode.0.norms.0", True][:before]
         assert score[before:].max() == 0
+    wide.spec = replace(wide.spec, rest=True)
     again = narrow(wide, old.config, scores)
+    assert again.spec == replace(old.spec, rest=True)
     for key, value in again.state_dict().items():
         assert torch.equal(value, old.state_dict()[key]), key
 
@@ -226,6 +229,7 @@ def test_a_lower_rate_keeps_the_lowest_bins() -> None:
     old = trained(replace(CONFIG, widths=(8, 16, 8)))
     new = cut_bins(old, config)
     assert new.config == replace(config, widths=(8, 16, 8))
+    assert cut_bins(speech_and_rest(old), config).spec == replace(new.spec, rest=True)
     rows = config.rows >> 2
     assert torch.equal(
         new.state_dict()["sequence.enter.weight"], old.state_dict()["sequence.enter.weight"][:, : rows * 8]
@@ -251,6 +255,7 @@ def test_speech_is_the_sum_of_the_speakers_and_the_rest_the_residual(sources: in
         used = new.eval()(x)
         assert (used.sum(1) - inner).abs().max() < 1e-6
         assert (used - parts).abs().max() < 1e-2 * scale
+    assert new.spec == replace(old.spec, sources=2, rest=True)
 
 
 RUN = """
@@ -330,3 +335,9 @@ def test_a_separator_becomes_speech_and_rest_and_such_a_network_stays_one(speake
     assert [event["event"] for event in events] == ["grown"]  # not again
     for key, value in store.load_model(str(trained)).state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
+
+    with pytest.raises(UsageError, match="--speakers 2: tiny separates speech from noise; use --speakers 1"):
+        SeparateOptions(2, str(trained)).pipeline()
+    pipeline = SeparateOptions(1, str(trained), residual=True).pipeline()
+    assert pipeline.outputs == ("speech", "residual")
+    assert pipeline.array(torch.randn(2, 999).numpy(), 8000).shape == (2, 2, 999)
