@@ -10,6 +10,7 @@ import torch
 from conftest import noise
 
 from audiosr_cli.bench import quality
+from audiosr_cli.bench.candidates import BenchSettings
 from audiosr_cli.bench.datasets import task_of
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -21,7 +22,7 @@ def test_written_mixtures_have_the_layout_of_bench_quality(tmp_path: Path, monke
     sources = torch.from_numpy(noise(4000, channels=2))
     tool.write([tool.Mixture(sources, sources.sum(0), None, 16000)], tmp_path)
     assert task_of(tmp_path) == "separate"
-    (row,) = quality.score_separation(tmp_path, [], None)
+    (row,) = quality.score_separation(tmp_path, [], BenchSettings(tmp_path))
     assert (row.condition, row.files, row.figures["SI-SDRi"]) == ("2 speakers", 1, 0.0)
 
 
