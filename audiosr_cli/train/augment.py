@@ -1,4 +1,4 @@
-"""Augmentation of recordings before they are band-limited: noise floors, equalisers and tilts."""
+"""Augmentation of recordings: noise floors, equalisers and tilts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SILENT = 1e-4
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to recordings before they are band-limited, so that inputs and targets have it.
+    """What is done to recordings.
 
     Attributes:
         noise_prob: Probability of an added stationary noise floor.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional as F
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from audiosr_cli.dsp.metrics import equal_error_rate
 from audiosr_cli.errors import TrainingError
 from audiosr_cli.models import Model, ModelSpec
+from audiosr_cli.train import augment
+from audiosr_cli.train.augment import Augmentation
 from audiosr_cli.train.checks import positive, within
 from audiosr_cli.train.corpus import Corpus, RandomParameters
 from audiosr_cli.train.ranks import Ranks
@@ -34,6 +36,7 @@ class Embedding(PlainTask):
         leakage_db: Range of the leakage below the speaker's level, in dB.
         similarity_scale: Factor of the cosine similarities in the loss.
         speed_perturbation: Speed and pitch are multiplied by a factor within 1 ± this, which adds voices.
+        augmentation: What is done to each crop, so that microphones and rooms do not tell the speakers apart.
         two_recordings_prob: Probability that the second crop is from another recording of the speaker, if there is one.
     """
 
@@ -44,6 +47,7 @@ class Embedding(PlainTask):
     similarity_scale: float = 12.0
     speed_perturbation: float = 0.1
     two_recordings_prob: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
     metric: str = "speaker pairs identified (%)"
 
     def __post_init__(self) -> None:
@@ -60,6 +64,7 @@ class Embedding(PlainTask):
         for _ in range(ranks.rank + 1):  # every process also draws the speakers of those before it
             params = self._draw(recordings.train, generator)
             share, choice = torch.rand(2, count, generator=generator)
+            augmentations = augment.draw(self.augmentation, 2 * count, generator)
         low, high = self.leakage_db
         gain = upload(torch.pow(10, -(low + (high - low) * share) / 20), ranks.device)
         rendered = recordings.train.render(params, 2 * length, ranks.device)  # (1 or 2 recordings, speakers, 2T)
@@ -71,7 +76,10 @@ class Embedding(PlainTask):
         waves = waves / waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-4)
         crops = torch.split(waves, length, 1)  # with different leakage, or it would identify the speaker
         mixed = [crop + gain[:, None] * crop.roll(shift, 0) for crop, shift in zip(crops, (1, -1), strict=True)]
-        return {"input": torch.cat(mixed).unsqueeze(1)}
+        waves = torch.cat(mixed)
+        if self.augmentation.active:
+            waves = augment.render(waves, augmentations, self.spec.in_rate)
+        return {"input": waves.unsqueeze(1)}
 
     def _draw(self, train: Corpus, generator: torch.Generator) -> RandomParameters:
         """Draw a crop of twice the length for each speaker, and a second one if other recordings are wanted."""
