@@ -11,6 +11,7 @@ from audiosr_cli.errors import ModelError, TrainingError, UsageError
 from audiosr_cli.files.parsing import parse_toml
 from audiosr_cli.models import Config, architectures, make_config
 from audiosr_cli.train.checks import within
+from audiosr_cli.train.coded import CodedCopies
 from audiosr_cli.train.loop_config import LoopConfig
 from audiosr_cli.train.tasks import TASKS, TrainingTask
 
@@ -37,6 +38,7 @@ class DataConfig:
         table: A CSV with the speaker and bandwidth of recordings.
         min_bandwidth_hz: Training recordings with a lower bandwidth in ``table`` are left out, in Hz.
         min_seconds: Shorter training recordings are left out.
+        coded: Copies that went through lossy codecs; inputs of upsamplers with ``[task] coded_prob``.
     """
 
     train: tuple[str, ...]
@@ -50,6 +52,7 @@ class DataConfig:
     table: str = ""
     min_bandwidth_hz: float = 0.0
     min_seconds: float = 0.0
+    coded: CodedCopies = field(default_factory=CodedCopies)
 
     def __post_init__(self) -> None:
         within(self, 0, 1, "balance", "full_band_share")

@@ -21,6 +21,8 @@ from audiosr_cli.train.transfer import upload, upload_all
 # The random choices of a batch by name; every entry has one row for each item of the batch.
 RandomParameters = dict[str, Tensor]
 
+# Share of the Nyquist frequency from which a recording counts as full-band.
+FULL_BAND = 0.95
 # Samples on both sides of a resampled crop, faded to silence because the ends of an FFT wrap around.
 _MARGIN = 64
 # Number of different speeds. Each is an FFT length, for which a GPU computes and keeps a plan.

@@ -19,12 +19,10 @@ from audiosr_cli.audio.read import SUFFIXES, read_mono
 from audiosr_cli.errors import InputError, OutputError, TrainingError, UsageError
 from audiosr_cli.files.atomic import atomic_path
 from audiosr_cli.files.hidden import is_hidden
-from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.corpus import FULL_BAND, Corpus
 
 # Share of the Nyquist frequency up to which common resamplers pass content unchanged.
 _PASS_BAND = 0.94
-# Share of the Nyquist frequency from which a recording counts as full-band.
-_FULL_BAND = 0.95
 # Columns of a metadata table that name the speaker; the first one with a value counts.
 _SPEAKER_COLUMNS = ("speaker", "speaker_or_class")
 
@@ -127,7 +125,7 @@ def load_corpus(
     entries = [usable[k][2] for k in order]
     bandwidth = [table.bandwidth_of(path, entry["sample_rate"], sample_rate) for path, _, entry in usable]
     recordings = [
-        (indices[name], folder, entry["length"], hz >= _FULL_BAND * sample_rate / 2)
+        (indices[name], folder, entry["length"], hz >= FULL_BAND * sample_rate / 2)
         for name, (_, folder, entry), hz in zip(names, usable, bandwidth, strict=True)
     ]
     return Corpus(

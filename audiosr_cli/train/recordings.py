@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiosr_cli.errors import TrainingError
+from audiosr_cli.train.coded import CodedCopies, load_coded
 from audiosr_cli.train.config import RunConfig
 from audiosr_cli.train.corpus import Corpus
 from audiosr_cli.train.data import MetadataTable, folder_paths, load_corpus, read_table
@@ -56,20 +57,32 @@ def load_recordings(config: RunConfig, data: Path, ranks: Ranks, log: Log) -> Re
     def load(folders: tuple[str, ...], **options: Any) -> Corpus:
         return _load(folder_paths(data, folders), rate, table, options, ranks, log)
 
+    train = load(
+        settings.train,
+        min_bandwidth=settings.min_bandwidth_hz,
+        shares=settings.shares,
+        balance=settings.balance,
+        full_band_share=settings.full_band_share,
+        min_seconds=settings.min_seconds,
+    )
     return Recordings(
-        load(
-            settings.train,
-            min_bandwidth=settings.min_bandwidth_hz,
-            shares=settings.shares,
-            balance=settings.balance,
-            full_band_share=settings.full_band_share,
-            min_seconds=settings.min_seconds,
-        ),
+        train,
         load(settings.valid),
         load(settings.noise) if settings.noise else None,
         _load_rirs(folder_paths(data, settings.rir), rate, log) if settings.rir else None,
         load(settings.valid_noise) if settings.valid_noise else None,
+        _load_coded(train, settings.coded, ranks, log) if settings.coded.share else None,
     )
+
+
+def _load_coded(train: Corpus, config: CodedCopies, ranks: Ranks, log: Log) -> Corpus:
+    if not ranks.is_leader:
+        ranks.wait()  # the leading process codes, the others read its cache
+    copies = load_coded(train, config, cache_folder())
+    if ranks.is_leader:
+        ranks.wait()
+    log.write({"event": "coded", "recordings": int((copies.bandwidth > 0).sum()), "codecs": list(config.codecs)})
+    return copies.to(ranks.device)
 
 
 def _load_rirs(folders: list[Path], rate: int, log: Log) -> MeasuredRirs:

@@ -35,6 +35,7 @@ class Recordings:
         noise: Noise for training, if the config names some.
         measured_rirs: Measured room impulse responses, if the config names some.
         valid_noise: Noise for validation scores, if the config names some.
+        coded: Copies of ``train`` that went through lossy codecs, if the config wants some; see ``load_coded``.
     """
 
     train: Corpus
@@ -42,6 +43,7 @@ class Recordings:
     noise: Corpus | None = None
     measured_rirs: MeasuredRirs | None = None
     valid_noise: Corpus | None = None
+    coded: Corpus | None = None
 
 
 class Losses(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from audiosr_cli.train import augment, bandlimit
 from audiosr_cli.train.augment import Augmentation
 from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.checks import positive, within
-from audiosr_cli.train.corpus import Corpus, RandomParameters
+from audiosr_cli.train.corpus import FULL_BAND, RandomParameters
 from audiosr_cli.train.empty_bins import fill_empty_bins
 from audiosr_cli.train.gan import AdversarialConfig, DiscriminatorConfig
 from audiosr_cli.train.losses import complex_stft, log_mel, log_spectral, multi_resolution_stft
@@ -76,12 +77,17 @@ class Upsampling(PlainTask):
         crop_s: Length of a crop in seconds.
         fill_empty_bins: Whether noise fills what lossy coding emptied above 10 kHz, at the level below it, in training
             and in the score. Otherwise the network learns that noise floors end there.
+        balanced_score: Whether full-band recordings (95 % of half the rate or more) and the others weigh the same in the
+            score; otherwise every recording does.
+        coded_prob: Probability that the input comes from the recording's copy in ``[data.coded]``, where it has one.
     """
 
     spec: ModelSpec
     batch_size: int
     crop_s: float
     fill_empty_bins: bool = False
+    balanced_score: bool = False
+    coded_prob: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation = field(default_factory=Degradation)
     loss_weights: UpsamplingLossWeights = field(default_factory=UpsamplingLossWeights)
@@ -90,6 +96,7 @@ class Upsampling(PlainTask):
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
+        within(self, 0, 1, "coded_prob")
         if self.spec.uses_position:
             raise UsageError(f"[task] name = 'upsample': {self.spec.name} is trained with name = 'audiosr'")
 
@@ -109,11 +116,27 @@ class Upsampling(PlainTask):
         ``band`` (B,) is the bandwidth of the targets in Hz, unless all are full-band; ``cutoff`` (B,) is that of the
         inputs, if the model uses it.
         """
-        spec, corpus, count = self.spec, recordings.train, self.batch_size * ranks.world
+        spec, count = self.spec, self.batch_size * ranks.world
         length = round(self.crop_s * spec.out_rate) // spec.ratio * spec.ratio
+        params = ranks.share(self._draw(recordings, count, length, generator), self.batch_size)
+        waves, narrow = self._render(params, recordings, length, ranks.device)
+        cut, band = spec.context * spec.ratio, params["band"]
+        batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
+        if spec.uses_cutoff:
+            detected = bandlimit.content_bandwidth(params) * params["cutoff_error"]
+            batch["cutoff"] = upload(torch.minimum(detected, params["input_band"]), ranks.device)
+        if bool((band < spec.out_rate / 2).any()):
+            batch["band"] = upload(band, ranks.device)
+        return batch
+
+    def _draw(self, recordings: Recordings, count: int, length: int, generator: torch.Generator) -> RandomParameters:
+        """Draw the random parameters of ``count`` crops; what is off draws nothing."""
+        corpus, coded = recordings.train, recordings.coded
         params = corpus.draw(count, length, generator, speed=_SPEED_PERTURBATION)
-        band = corpus.bandwidth[params["recording"][:, 0]] * params["rate"][:, 0].float()
-        params |= bandlimit.draw(self.degradation, count, generator, band)
+        recording, rate = params["recording"][:, 0], params["rate"][:, 0].float()
+        params["band"] = params["input_band"] = corpus.bandwidth[recording] * rate
+        params |= bandlimit.draw(self.degradation, count, generator, params["band"])
+        params["cutoff"] = params["cutoff"].clamp_max(self.spec.in_rate / 2)
         low, high = _GAIN_DB
         gain = torch.pow(10, (low + (high - low) * torch.rand(count, generator=generator)) / 20)
         params["gain"] = gain * ((torch.rand(count, generator=generator) < 0.5) * 2.0 - 1)
@@ -122,28 +145,34 @@ class Upsampling(PlainTask):
             params |= augment.draw(self.augmentation, count, generator)
         if self.fill_empty_bins:
             params["fill_seed"] = torch.randint(1 << 62, (count,), generator=generator)
-        params = ranks.share(params, self.batch_size)
-        waves = self._targets(params, corpus, length, ranks.device)
-        params["cutoff"] = params["cutoff"].clamp_max(spec.in_rate / 2)
-        narrow = bandlimit.band_limit(waves, {key: params[key] for key in bandlimit.KEYS}, spec.out_rate)
-        band = ranks.share({"band": band}, self.batch_size)["band"]
-        cut = spec.context * spec.ratio
-        batch = {"input": narrow[:, None, :: spec.ratio], "target": waves[:, cut : length - cut]}
-        if spec.uses_cutoff:
-            detected = bandlimit.content_bandwidth(params) * params["cutoff_error"]
-            batch["cutoff"] = upload(torch.minimum(detected, band), ranks.device)
-        if bool((band < spec.out_rate / 2).any()):
-            batch["band"] = upload(band, ranks.device)
-        return batch
+        if self.coded_prob and coded is not None:
+            band = coded.bandwidth[recording] * rate
+            params["coded"] = (torch.rand(count, generator=generator) < self.coded_prob) & (band > 0)
+            params["input_band"] = torch.where(params["coded"], band.minimum(params["band"]), params["band"])
+            if "noise_db" in params:  # noise would have been coded, too
+                params["noise_db"] = torch.where(params["coded"], -torch.inf, params["noise_db"])
+        return params
 
-    def _targets(self, params: RandomParameters, corpus: Corpus, length: int, device: torch.device) -> Tensor:
-        """Render the crops of ``params`` as targets: (B, T)."""
-        waves = corpus.render(params, length, device)[:, 0]
+    def _render(
+        self, params: RandomParameters, recordings: Recordings, length: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Render the crops of ``params``: targets and band-limited inputs, (B, T) each."""
+        rate = self.spec.out_rate
+        waves = recordings.train.render(params, length, device)[:, 0]
         if self.fill_empty_bins:
-            waves = fill_empty_bins(waves, self.spec.out_rate, _seeded(int(params["fill_seed"][0])))
+            waves = fill_empty_bins(waves, rate, _seeded(int(params["fill_seed"][0])))
+        waves = wide = self._augmented(waves, params)
+        if recordings.coded is not None and "coded" in params and bool(params["coded"].any()):
+            chosen = params["coded"].nonzero()[:, 0]
+            own = {key: value[chosen] for key, value in params.items()}
+            copies = self._augmented(recordings.coded.render(own, length, device)[:, 0], own)
+            wide = waves.index_copy(0, upload(chosen, device), copies)
+        return waves, bandlimit.band_limit(wide, {key: params[key] for key in bandlimit.KEYS}, rate)
+
+    def _augmented(self, waves: Tensor, params: RandomParameters) -> Tensor:
         if self.augmentation.active:
             waves = augment.render(waves, params, self.spec.out_rate)
-        return waves * upload(params["gain"], device).unsqueeze(1)
+        return waves * upload(params["gain"], waves.device).unsqueeze(1)
 
     def losses(self, forward: ForwardFn, batch: Batch) -> Losses:
         """Compute the losses, each up to the bandwidth of the recording."""
@@ -177,7 +206,7 @@ class Upsampling(PlainTask):
         """
         valid = recordings.valid
         spec, device = model.spec, next(model.parameters()).device
-        distances: list[float] = []
+        distances: dict[bool, list[float]] = {}  # by whether the recording is full-band
         unit = spec.ratio * 16
         long = (valid.lengths >= max(0.1 * spec.out_rate, 2 * _LONGEST_FFT)).nonzero()[:, 0]
         if not len(long):
@@ -199,8 +228,9 @@ class Upsampling(PlainTask):
                 with torch.no_grad():
                     estimate = model(F.pad(low[:, None, :: spec.ratio], (spec.context, spec.context)), **arguments)
                 band = float(valid.bandwidth[k]) / (spec.out_rate / 2)
-                distances.append(float(lsd(estimate.flatten(), wave[0], high=band)))
-        return -sum(distances) / len(distances)
+                group = self.balanced_score and band >= FULL_BAND
+                distances.setdefault(group, []).append(float(lsd(estimate.flatten(), wave[0], high=band)))
+        return -mean(mean(values) for values in distances.values())
 
 
 def _seeded(seed: int) -> torch.Generator:
