@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _FRAMES = 1024
 # Longest delay of an encoder and decoder that is searched for, in seconds.
 _LONGEST_DELAY_S = 0.15
+# Share of the mean magnitude below which a frequency counts less than the others.
+_REGULARISATION = 1e-3
 # Seconds of the waveform that are compared for it.
 _COMPARED_S = 10.0
 
@@ -91,7 +93,9 @@ def code(wave: NDArray[np.float32], sample_rate: int, name: str, rate: int, bit_
 
 
 def _resampled(wave: NDArray[np.float32], before: int, after: int) -> NDArray[np.float32]:
-    return Resampler(before, after, 1).push(np.ascontiguousarray(wave[None], np.float32), last=True)[0]
+    block = np.ascontiguousarray(wave[None], np.float32)
+    output: NDArray[np.float32] = Resampler(before, after, 1).push(block, last=True)[0]
+    return output
 
 
 def _round_trip(wave: NDArray[np.float32], coding: Coding, rate: int, bit_rate: int) -> tuple[NDArray[np.float32], int]:
@@ -131,11 +135,17 @@ def _frame(samples: NDArray[np.float32], size: int, sample_format: str, rate: in
 
 
 def _aligned(wave: NDArray[np.float32], reference: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Shift ``wave`` to where it correlates best with ``reference``, and cut it to its length."""
+    """Shift ``wave`` to where it correlates best with ``reference``, and cut it to its length.
+
+    Frequencies weigh the same (GCC-PHAT, Knapp & Carter 1976): some codecs shift the phase of the lowest ones, which
+    are the strongest.
+    """
     longest, compared = round(_LONGEST_DELAY_S * sample_rate), round(_COMPARED_S * sample_rate)
     own, other = (x[: compared + longest] for x in (wave, reference))
     size = 1 << (len(own) + len(other)).bit_length()
-    products = np.fft.irfft(np.fft.rfft(own, size) * np.fft.rfft(other, size).conj(), size)
+    cross = np.fft.rfft(own, size) * np.fft.rfft(other, size).conj()
+    magnitude = np.abs(cross)
+    products = np.fft.irfft(cross / (magnitude + _REGULARISATION * magnitude.mean() + 1e-20), size)
     near = np.concatenate([products[-longest:], products[: longest + 1]])
     delay = int(near.argmax()) - longest
     shifted = wave[delay:] if delay >= 0 else np.pad(wave, (-delay, 0))

@@ -116,4 +116,5 @@ def _curve(octave: Tensor, points_db: Tensor) -> Tensor:
     upper = torch.searchsorted(places, octave).clamp(1, len(places) - 1)
     share = ((octave - places[upper - 1]) / (places[upper] - places[upper - 1])).clamp(0, 1)
     share = (1 - torch.cos(torch.pi * share)) / 2
-    return torch.lerp(points_db[:, upper - 1], points_db[:, upper], share)
+    curve: Tensor = points_db[:, upper - 1] * (1 - share) + points_db[:, upper] * share
+    return curve

@@ -77,8 +77,8 @@ class Upsampling(PlainTask):
         crop_s: Length of a crop in seconds.
         fill_empty_bins: Whether noise fills what lossy coding emptied above 10 kHz, at the level below it, in training
             and in the score. Otherwise the network learns that noise floors end there.
-        balanced_score: Whether full-band recordings (95 % of half the rate or more) and the others weigh the same in the
-            score; otherwise every recording does.
+        balanced_score: Whether full-band recordings (95 % of half the rate or more) and the others weigh the same in
+            the score; otherwise every recording does.
         coded_prob: Probability that the input comes from the recording's copy in ``[data.coded]``, where it has one.
     """
 
