@@ -293,6 +293,20 @@ def test_upsampling_fills_what_codecs_emptied() -> None:
     assert filling.score(model, recordings) > plain.score(model, recordings) + 0.3
 
 
+def test_full_band_recordings_and_others_weigh_the_same_in_a_balanced_score() -> None:
+    """One recording in four is full-band, and the only one that the network gets right."""
+    waves = [noise(48000, seed=k)[0] for k in range(4)]
+    valid = corpus_of(waves, [0, 1, 2, 3], 48000)
+    valid.bandwidth[1:] = 20000.0
+    recordings = Recordings(valid, valid)
+    model = build("audio_unet", make_config("audio_unet", {"sample_rate": 48000, "ratio": 1})).eval()
+    outputs = iter([torch.from_numpy(waves[k]) * (1 if k == 0 else 0) for k in (0, 0, 1, 1, 2, 2, 3, 3)] * 2)
+    model.forward = lambda x, **_: next(outputs)[None, None, None].float()  # type: ignore[method-assign,misc]
+    task = Upsampling(model.spec, 1, 0.5)
+    plain, balanced = task.score(model, recordings), replace(task, balanced_score=True).score(model, recordings)
+    assert balanced / plain == pytest.approx((1 / 2) / (3 / 4), rel=1e-3)
+
+
 def test_upsampling_loses_nothing_above_the_band_of_a_recording() -> None:
     """Files at 44.1 kHz end at 20.7 kHz: noise above is as good as none, below it is worse."""
     recordings = Recordings(
