@@ -17,7 +17,7 @@ from audiosr_cli.models import Model
 from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
-from audiosr_cli.streaming.counting import SpeakerCount, count_speakers
+from audiosr_cli.streaming.counting import SpeakerCount, SpeechWindows, count_speakers
 from audiosr_cli.streaming.counting_config import COUNTING, CountingConfig
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.windows import Engine
@@ -71,7 +71,7 @@ class SpeakerCounter:
                 push(np.nan_to_num(options.pick_channels(block), posinf=0, neginf=0).mean(0, keepdims=True))
             push(np.zeros((1, 0), np.float32), last=True)
             engine.flush()
-        count = count_speakers(*windows.speech(), self.config)
+        count = count_speakers(windows.speech(), self.config)
         return replace(count, analysed_s=frames / sample_rate, elapsed_s=time.monotonic() - started)
 
 
@@ -106,22 +106,18 @@ class _Windows:
             embeddings = self._encoder.embed(waves, self._rate)
         self._windows.append((embeddings, power, speech & (voicing.level_spread_db >= config.min_level_spread_db)))
 
-    def speech(self) -> tuple[Tensor, Tensor, float]:
-        """Return what tells the speakers, see ``count_speakers``.
-
-        Returns:
-            Embeddings (N, D) of all sources that are speech; the seconds (N,) that each stands for, fewer the louder
-            another one is in the same window; and the share of windows with speech that have two such sources.
-        """
+    def speech(self) -> SpeechWindows:
+        """Return the sources that are speech; each counts less, the louder another one is in the same window."""
         if not self._windows:
-            return torch.zeros(0, 1), torch.zeros(0), 0.0
+            return SpeechWindows(torch.zeros(0, 1), torch.zeros(0))
         config = self._config
         embeddings, power, speech = (torch.stack(values) for values in zip(*self._windows, strict=True))
-        share = power / power.amax(1, keepdim=True)
-        chosen = speech & (share > config.dominant_share) & (power > config.speaking_share * power.max())
+        share, loud = power / power.amax(1, keepdim=True), power > config.speaking_share * power.max()
+        chosen = speech & loud & (share > config.dominant_share)
         speakers = chosen.sum(1)
-        overlap = float((speakers > 1).sum() / (speakers > 0).sum().clamp_min(1))
-        return embeddings[chosen], config.hop_s * share[chosen].sqrt(), overlap
+        spoken = (speakers > 0).sum().clamp_min(1)
+        overlap, clarity = float((speakers > 1).sum() / spoken), float(spoken / loud.any(1).sum())
+        return SpeechWindows(embeddings[chosen], config.hop_s * share[chosen].sqrt(), overlap, clarity)
 
 
 def parts(frames: int | None, sample_rate: int, config: CountingConfig = COUNTING) -> Sequence[range]:

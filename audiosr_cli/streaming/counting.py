@@ -38,33 +38,48 @@ class SpeakerCount:
     elapsed_s: float = 0.0
 
 
-def count_speakers(
-    embeddings: Tensor, seconds: Tensor, overlap: float, config: CountingConfig = COUNTING
-) -> SpeakerCount:
-    """Count the voices among the embeddings of a recording.
+@dataclass(frozen=True, eq=False)
+class SpeechWindows:
+    """What tells the speakers of a recording: windows of separated sources in which one person dominates.
 
-    Args:
-        embeddings: (N, D), unit vectors of windows in which one person dominates; N may be 0.
+    Attributes:
+        embeddings: (N, D), unit vectors; N may be 0.
         seconds: (N,), how much speech each of them stands for.
         overlap: Share of the windows with speech in which two people seem to speak.
+        clarity: Share of the loud windows in which somebody speaks; what the others hold is unknown.
+    """
+
+    embeddings: Tensor
+    seconds: Tensor
+    overlap: float = 0.0
+    clarity: float = 1.0
+
+
+def count_speakers(windows: SpeechWindows, config: CountingConfig = COUNTING) -> SpeakerCount:
+    """Count the voices of a recording.
+
+    Args:
+        windows: Where somebody speaks.
         config: Thresholds.
 
     Returns:
         The number of speakers. Without any speech it is 1, with the confidence of a guess.
     """
+    embeddings, seconds = windows.embeddings, windows.seconds
     if not len(embeddings):
         return SpeakerCount(1, round(1 / config.max_speakers, 4), 0)
     labels = cluster(embeddings, seconds, config.min_cosine)
     sizes = torch.zeros(int(labels.max()) + 1).index_add(0, labels, seconds)  # (K,) seconds
     least_s = min(max(config.voice_share * float(sizes.sum()), config.min_voice_s), config.max_voice_s)
     voices = max(int((sizes >= least_s).sum()), 1)
-    two = _probability(config.overlap_log_odds * (overlap - config.min_overlap))
-    if voices == 1 and overlap >= config.min_overlap:
-        return SpeakerCount(2, round(two, 4), 2)
+    two = _probability(config.overlap_log_odds * (windows.overlap - config.min_overlap))
+    if voices == 1 and windows.overlap >= config.min_overlap:
+        return SpeakerCount(2, round(two * windows.clarity, 4), 2)
     speakers, order = min(voices, config.max_speakers), sizes.argsort(descending=True)
     means = F.one_hot(labels, len(sizes)).float().T @ (embeddings * seconds[:, None])
     confidence = _confidence(sizes[order].tolist(), F.normalize(means[order], dim=1), speakers, least_s, config)
-    return SpeakerCount(speakers, round(confidence * (1 - two if speakers == 1 else 1), 4), voices)
+    confidence *= windows.clarity * (1 - two if speakers == 1 else 1)
+    return SpeakerCount(speakers, round(confidence, 4), voices)
 
 
 def cluster(embeddings: Tensor, weights: Tensor, min_cosine: float) -> Tensor:

@@ -71,6 +71,12 @@ def test_noise_and_silence_hold_no_voices() -> None:
     assert count(noise(10 * RATE)).voices == count(np.zeros((1, 10 * RATE), np.float32)).voices == count().voices == 0
 
 
+def test_noise_between_speech_lowers_the_confidence() -> None:
+    clear, noisy = count(voice(100, 12)), count(voice(100, 12), noise(12 * RATE))
+    assert noisy.speakers == 1
+    assert 0.4 * clear.confidence < noisy.confidence < 0.7 * clear.confidence
+
+
 def test_faint_speech_beside_loud_speech_is_leakage() -> None:
     assert count(voice(100, 9), 0.02 * voice(180, 9)).speakers == 1
     assert count(voice(100, 9), 0.1 * voice(180, 9)).speakers == 2

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiosr_cli.streaming.counting import SpeakerCount, cluster, count_speakers
+from audiosr_cli.streaming.counting import SpeakerCount, SpeechWindows, cluster, count_speakers
 
 EYE = torch.eye(8)
 
@@ -42,7 +42,7 @@ def test_clusters_are_joined_by_their_weighted_means() -> None:
 
 @pytest.mark.parametrize("seconds", [(20,), (20, 8), (12, 9, 7)])
 def test_every_voice_with_enough_speech_is_a_speaker(seconds: tuple[int, ...]) -> None:
-    count = count_speakers(*voices(*seconds), 0.0)
+    count = count_speakers(SpeechWindows(*voices(*seconds), 0.0))
     assert (count.speakers, count.voices) == (len(seconds), len(seconds))
     assert count.confidence > 0.6
 
@@ -53,29 +53,49 @@ def test_every_voice_with_enough_speech_is_a_speaker(seconds: tuple[int, ...]) -
     ids=str,
 )
 def test_a_voice_needs_a_tenth_of_the_speech_but_2_to_4_s(seconds: tuple[int, ...], speakers: int) -> None:
-    assert count_speakers(*voices(*seconds, spread=0.1), 0.0).speakers == speakers
+    assert count_speakers(SpeechWindows(*voices(*seconds, spread=0.1), 0.0)).speakers == speakers
 
 
 def test_no_more_speakers_are_returned_than_can_be_separated() -> None:
-    count = count_speakers(*voices(9, 8, 7, 6), 0.0)
+    count = count_speakers(SpeechWindows(*voices(9, 8, 7, 6), 0.0))
     assert (count.speakers, count.voices) == (3, 4)
 
 
 def test_without_speech_one_speaker_is_a_guess() -> None:
-    assert count_speakers(torch.zeros(0, 8), torch.zeros(0), 0.0) == SpeakerCount(1, 0.3333, 0)
+    assert count_speakers(SpeechWindows(torch.zeros(0, 8), torch.zeros(0))) == SpeakerCount(1, 0.3333, 0)
 
 
 def test_two_who_always_speak_at_once_are_two_however_similar() -> None:
-    assert count_speakers(*voices(20), 0.2).speakers == 1
-    count = count_speakers(*voices(20), 0.9)
+    assert count_speakers(SpeechWindows(*voices(20), 0.2)).speakers == 1
+    count = count_speakers(SpeechWindows(*voices(20), 0.9))
     assert (count.speakers, count.voices) == (2, 2)
     assert count.confidence > 0.9
-    assert count_speakers(*voices(10, 9, 8), 0.9).speakers == 3
+    assert count_speakers(SpeechWindows(*voices(10, 9, 8), 0.9)).speakers == 3
+
+
+def test_what_is_loud_but_not_speech_lowers_the_confidence() -> None:
+    clear, noisy = (count_speakers(SpeechWindows(*voices(20, 20), 0.0, clarity)) for clarity in (1.0, 0.5))
+    assert (noisy.speakers, noisy.confidence) == (2, pytest.approx(clear.confidence / 2, abs=1e-4))
+    always = (count_speakers(SpeechWindows(*voices(20), 0.9, clarity)).confidence for clarity in (1.0, 0.5))
+    assert next(always) == pytest.approx(2 * next(always), abs=2e-4)
 
 
 def test_confidence_falls_with_similar_voices_little_speech_and_overlap() -> None:
-    assert count_speakers(*at(0.0), 0.0).confidence > count_speakers(*at(0.3), 0.0).confidence > 0.5
-    assert count_speakers(*at(0.46), 0.0).speakers == 1
-    assert count_speakers(*voices(20, 20), 0.0).confidence > count_speakers(*voices(20, 5), 0.0).confidence
-    assert count_speakers(*voices(30), 0.0).confidence > count_speakers(*voices(30, 2), 0.0).confidence
-    assert count_speakers(*voices(20), 0.0).confidence > count_speakers(*voices(20), 0.4).confidence
+    assert (
+        count_speakers(SpeechWindows(*at(0.0), 0.0)).confidence
+        > count_speakers(SpeechWindows(*at(0.3), 0.0)).confidence
+        > 0.5
+    )
+    assert count_speakers(SpeechWindows(*at(0.46), 0.0)).speakers == 1
+    assert (
+        count_speakers(SpeechWindows(*voices(20, 20), 0.0)).confidence
+        > count_speakers(SpeechWindows(*voices(20, 5), 0.0)).confidence
+    )
+    assert (
+        count_speakers(SpeechWindows(*voices(30), 0.0)).confidence
+        > count_speakers(SpeechWindows(*voices(30, 2), 0.0)).confidence
+    )
+    assert (
+        count_speakers(SpeechWindows(*voices(20), 0.0)).confidence
+        > count_speakers(SpeechWindows(*voices(20), 0.4)).confidence
+    )
