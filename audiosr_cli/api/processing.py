@@ -68,8 +68,8 @@ def separate(
             format that the command reads: a path ("-" is standard input), a binary file object (read from where it
             stands to its end, and left open), or the bytes of a file.
         sample_rate: Sample rate of an array in Hz. Files state their own.
-        speakers: Number of speakers. 1 removes noise: the only output is the speech of everybody. "auto" counts those of
-            each recording, 1 to 3; ``report.speakers`` of the result is what was counted, and
+        speakers: Number of speakers. 1 removes noise: the only output is the speech of everybody. "auto" counts those
+            of each recording, 1 to 3; ``report.speakers`` of the result is what was counted, and
             ``report.speakers_confidence`` how sure that is.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         quality: "standard", "fast" (a smaller model for two speakers) or "best" (the standard model, or ``model``,
