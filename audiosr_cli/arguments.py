@@ -22,7 +22,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import Precision, pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Channels, HumPolicy, Options, Quality
+from audiosr_cli.streaming.options import Channels, HumPolicy, Options, Quality, Speakers
 
 Source = NDArray[np.floating] | torch.Tensor | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
@@ -108,6 +108,15 @@ def progress(callback: object, reader: AudioReader | ArrayReader, options: Optio
     frames = options.count_frames(reader.frames, reader.sample_rate)
     total_s = None if frames is None else frames / reader.sample_rate
     return lambda done: callback(done / reader.sample_rate, total_s)
+
+
+def speakers(value: object) -> Speakers:
+    """Return ``value`` if it is a number of speakers, or "auto". Raises UsageError."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise UsageError(f"speakers = {shortened(value)}: expected an integer, or 'auto'")
+        return "auto"
+    return integer("speakers", value, 1)
 
 
 def hum_policy(value: object) -> HumPolicy:

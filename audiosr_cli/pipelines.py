@@ -15,11 +15,16 @@ from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import HumPolicy, Options, Quality
+from audiosr_cli.streaming.auto import AutoPipeline
+from audiosr_cli.streaming.counter import SpeakerCounter
+from audiosr_cli.streaming.counting_config import COUNTING
+from audiosr_cli.streaming.options import HumPolicy, Options, Quality, Speakers
 from audiosr_cli.streaming.pipeline import Pipeline
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MIN_CUTOFF_HZ = 500.0  # below that too little is left to restore from
+# The separator that speakers are counted with: the thresholds of counting were chosen with it.
+_COUNTING_MODEL = "spectral2"
 
 
 class CommandOptions(Protocol):
@@ -37,7 +42,8 @@ class SeparateOptions:
     """Options of ``audiosr separate``.
 
     Attributes:
-        speakers: Number of speakers in the recording; 1 removes noise, and the only output is the speech of everybody.
+        speakers: Number of speakers in the recording; 1 removes noise, and the only output is the speech of everybody;
+            "auto" counts those of each recording, 1 to 3.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         residual: Whether the last output is the input minus all separated speakers.
         hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
@@ -53,7 +59,7 @@ class SeparateOptions:
 
     command: ClassVar[str] = "separate"
 
-    speakers: int = 2
+    speakers: Speakers = 2
     model: str | None = None
     residual: bool = False
     hum: HumPolicy = "remove"
@@ -66,9 +72,13 @@ class SeparateOptions:
             options: Device, batch size and so on; None uses ``default_options("cpu")``.
 
         Raises:
-            UsageError: If no model separates that many speakers, or both ``model`` and "fast" choose one.
+            UsageError: If no model separates that many speakers, or ``model`` is given although "fast" or "auto"
+                chooses one.
             ModelError: If the model cannot be loaded, or is for another task.
         """
+        if self.speakers == "auto":
+            single = Pipeline((), None, options or default_options("cpu"), residual=self.residual)
+            return _counting(self, single)
         options = replace(options or default_options("cpu"), hum=self.hum)
         _check_quality(self.quality, self.model)
         model = self.model or _find_separator(self.speakers, self.quality == "fast")
@@ -142,7 +152,7 @@ class SeparateSROptions:
 
     command: ClassVar[str] = "separate-sr"
 
-    speakers: int = 2
+    speakers: Speakers = 2
     rate: int | None = None
     model: str | None = None
     restorer: str | None = None
@@ -157,8 +167,8 @@ class SeparateSROptions:
             options: Device, batch size and so on; None uses ``default_options("cpu")``.
 
         Raises:
-            UsageError: If a value is out of range, or the models do not fit each other, or both ``model`` and "fast"
-                choose one.
+            UsageError: If a value is out of range, the models do not fit each other, or ``model`` is given although
+                "fast" or "auto" chooses one.
             ModelError: If a model cannot be loaded, or is for another task.
         """
         _check_quality(self.quality, self.model)
@@ -166,6 +176,10 @@ class SeparateSROptions:
             _check_rate(self.rate)
         elif self.upsampler is not None and self.restorer != "none":
             raise UsageError("--upsampler has no effect without --rate; give --rate, or use --restorer none")
+        if self.speakers == "auto":
+            options = options or default_options("cpu")
+            upsamplers = [_load("upsample", self.upsampler, options)] if self.rate or self.upsampler else []
+            return _counting(self, Pipeline(tuple(upsamplers), self.rate, options))
         options = replace(options or default_options("cpu"), hum=self.hum)
         model = self.model or _find_separator(self.speakers, lowest_rate=True)
         separation = _separation(self.speakers, model, options)
@@ -228,6 +242,34 @@ def _separation(speakers: int, model: str, options: Options, residual: bool = Fa
         does = "separates speech from noise" if own == 1 else f"separates {own} speakers"
         raise UsageError(f"--speakers {speakers}: {network.spec.name} {does}; use --speakers {own}, or another --model")
     return Pipeline((network,), None, options, load_speaker_encoder() if speakers > 1 else None, residual)
+
+
+def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) -> AutoPipeline:
+    """Return the pipeline that counts speakers.
+
+    Args:
+        command: The options of all pipelines.
+        single: The pipeline for one speaker, if no model separates one from the rest.
+    """
+    if command.model is not None:
+        raise UsageError(
+            f"--speakers auto: chooses a model for each recording; leave --model {command.model} out, or give the "
+            "number of speakers"
+        )
+    counts = range(1, COUNTING.max_speakers + 1)
+    by_count = tuple(
+        replace(command, speakers=n).pipeline(single.options) if n > 1 or _is_bundled(n) else single for n in counts
+    )
+    counter = SpeakerCounter(_load("separate", _COUNTING_MODEL, single.options), load_speaker_encoder())
+    return AutoPipeline((), single.rate, single.options, residual=single.residual, by_count=by_count, counter=counter)
+
+
+def _is_bundled(speakers: int) -> bool:
+    """Check whether a bundled model separates so many speakers."""
+    try:
+        return bool(_find_separator(speakers))
+    except UsageError:
+        return False
 
 
 def _check_quality(quality: Quality, model: str | None) -> None:

@@ -102,7 +102,9 @@ def test_a_bad_shared_option_is_a_usage_error_that_names_it(options: dict[str, A
     ("name", "options", "message"),
     [
         ("separate", {"speakers": 0}, "speakers = 0: must be at least 1"),
-        ("separate", {"speakers": "2"}, "speakers = '2'"),
+        ("separate", {"speakers": "2"}, "speakers = '2': expected an integer, or 'auto'"),
+        ("separate", {"speakers": "auto", "model": "spectral2"}, "--speakers auto: chooses a model"),
+        ("separate_sr", {"speakers": "auto", "model": "spectral2"}, "--speakers auto: chooses a model"),
         ("separate", {"speakers": 2.0}, "speakers = 2.0"),
         ("separate", {"speakers": 7}, "--speakers 7"),
         ("separate", {"residual": "no"}, "residual = 'no'"),

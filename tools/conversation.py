@@ -41,7 +41,8 @@ def conversation(files: list[Path], seconds: float, draw: random.Random) -> Tens
     sources = torch.zeros(len(voices), round(seconds * RATE))
     at, last = 0.0, -1
     while at < seconds:
-        who = draw.choice([i for i in range(len(voices)) if i != last or draw.random() < 0.2])
+        others = [i for i in range(len(voices)) if i != last or draw.random() < 0.2]
+        who = draw.choice(others or [last])
         turn = min(draw.uniform(2, 7), len(voices[who]) / RATE)
         length = min(round(turn * RATE), sources.shape[1] - round(at * RATE))
         first = draw.randrange(len(voices[who]) - round(turn * RATE) + 1)

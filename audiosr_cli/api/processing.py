@@ -15,7 +15,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import AudioSRWarning
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision
-from audiosr_cli.streaming.options import Channels, HumPolicy, Quality, Samples
+from audiosr_cli.streaming.options import Channels, HumPolicy, Quality, Samples, Speakers
 from audiosr_cli.streaming.recording import Report
 
 ProgressCallback = Callable[[float, float | None], object]  # seconds processed, seconds in all if known
@@ -41,7 +41,7 @@ def separate(
     source: Source,
     sample_rate: int | None = None,
     *,
-    speakers: int = 2,
+    speakers: Speakers = 2,
     model: str | os.PathLike[str] | None = None,
     quality: Quality = "standard",
     residual: bool = False,
@@ -68,7 +68,9 @@ def separate(
             format that the command reads: a path ("-" is standard input), a binary file object (read from where it
             stands to its end, and left open), or the bytes of a file.
         sample_rate: Sample rate of an array in Hz. Files state their own.
-        speakers: Number of speakers. 1 removes noise: the only output is the speech of everybody.
+        speakers: Number of speakers. 1 removes noise: the only output is the speech of everybody. "auto" counts those
+            of each recording, 1 to 3; ``report.speakers`` of the result is what was counted, and
+            ``report.speakers_confidence`` how sure that is.
         model: Name of a bundled model or path of a checkpoint; None picks a bundled model for ``speakers``.
         quality: "standard", "fast" (a smaller model for two speakers) or "best" (the standard model, or ``model``,
             runs twice at starts half a hop of its frames apart, and the estimates are averaged).
@@ -103,8 +105,8 @@ def separate(
         AudioSRError: If memory runs out or the operating system refuses something; base of the others.
 
     Warns:
-        AudioSRWarning: If the recording is damaged or empty, the output exceeds full scale, the speaker order is
-            uncertain, a track is almost silent, or a GPU has too little memory.
+        AudioSRWarning: If the recording is damaged or empty, the output exceeds full scale, the speaker order or the
+            number of speakers is uncertain, a track is almost silent, or a GPU has too little memory.
 
     Example:
         >>> import audiosr_cli
@@ -120,7 +122,7 @@ def separate(
         device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
     )
     command = SeparateOptions(
-        arguments.integer("speakers", speakers, 1),
+        arguments.speakers(speakers),
         arguments.model_name("model", model),
         arguments.flag("residual", residual),
         arguments.hum_policy(hum),
@@ -210,7 +212,7 @@ def separate_sr(
     source: Source,
     sample_rate: int | None = None,
     *,
-    speakers: int = 2,
+    speakers: Speakers = 2,
     rate: int | None = None,
     model: str | os.PathLike[str] | None = None,
     quality: Quality = "standard",
@@ -277,7 +279,7 @@ def separate_sr(
         device, precision, batch, threads, channels, clip, strict, nonfinite, audio_stream, start_s, end_s
     )
     command = SeparateSROptions(
-        arguments.integer("speakers", speakers, 1),
+        arguments.speakers(speakers),
         None if rate is None else arguments.rate("rate", rate),
         arguments.model_name("model", model),
         arguments.model_name("restorer", restorer),

@@ -74,13 +74,19 @@ class AudioReader:
         rate = encoded_rate(first_page) or self.sample_rate
         self.encoded_rate = rate if rate in RATES else self.sample_rate
         self.frames, self.warnings, self.notes = decoder.frames, decoder.warnings, decoder.notes
-        self.trim(None, None)
         self._done = 0
         self._peeked = deque[NDArray[np.float32]]()
+        self.trim(None, None)
 
     def trim(self, start_s: float | None, end_s: float | None) -> None:
-        """Restrict ``blocks`` and ``peek`` to the part between two times in seconds; None is the beginning or end."""
-        self._trim = Trim(start_s, end_s, self.sample_rate, self.name)
+        """Restrict ``blocks`` and ``peek`` to the part between two times in seconds; None is the beginning or end.
+
+        What ``peek`` has read is not cut again, so that another part can be set only before it.
+        """
+        part = Trim(start_s, end_s, self.sample_rate, self.name)
+        if not self._peeked:
+            self._trim = part
+        assert (part.first, part.last) == (self._trim.first, self._trim.last)
 
     def blocks(self, frames: int = BLOCK) -> Iterator[NDArray[np.float32]]:
         """Yield all samples in blocks (C, T), of at most ``frames`` frames unless ``peek`` has read them; iterate once.

@@ -82,8 +82,10 @@ class Manifest:
         try:
             outputs = [Fingerprint(**output) for output in entry["outputs"]]
             source = Fingerprint(entry["input"], entry["size"], entry["mtime_ns"], entry["sha256"])
-            targets = plan.naming.targets(item, pipeline.outputs, pipeline.rate or entry["sample_rate"])
-            same_names = [absolute(target) for target in targets] == [output.path for output in outputs]
+            rate = pipeline.rate or entry["sample_rate"]
+            possible = [plan.naming.targets(item, names, rate) for names in pipeline.alternatives]
+            paths = [output.path for output in outputs]
+            same_names = any([absolute(target) for target in targets] == paths for targets in possible)
             return same_names and source.probably_matches() and all(output.matches() for output in outputs)
         except (KeyError, TypeError, OSError):  # an entry of another version, or a file that is gone
             return False
@@ -105,6 +107,8 @@ class Manifest:
             seconds, elapsed = outcome.report.frames_in / outcome.report.rate_in, outcome.report.elapsed_s
             row |= {"sample_rate": outcome.report.rate_out, "seconds": seconds, "elapsed_s": elapsed}
             row |= {"speed": seconds / max(elapsed, 1e-9), "warnings": outcome.report.warnings}
+            if outcome.report.speakers is not None:
+                row |= {"speakers": outcome.report.speakers, "confidence": outcome.report.speakers_confidence}
         self._append(row | {"settings": self.settings, "models": pipeline.checkpoints})
 
     def _append(self, row: dict[str, Any]) -> None:

@@ -83,6 +83,30 @@ class OutputPlan:
             self.naming.check_link(path)
         return targets
 
+    def possible_targets(self, item: Item, alternatives: Sequence[Sequence[str]], rate: int) -> list[str | Path]:
+        """List the paths that outputs of ``item`` may get, if it is one of several ``alternatives`` which it has.
+
+        Args:
+            item: The recording.
+            alternatives: Names of the outputs, of each alternative.
+            rate: Sample rate of the outputs in Hz.
+
+        Returns:
+            The paths; an empty list if the recording is to be skipped in any case.
+
+        Raises:
+            OutputError: If the outputs of no alternative may be written.
+        """
+        targets, errors = dict[str | Path, None](), list[OutputError]()
+        for outputs in alternatives:
+            try:
+                targets |= dict.fromkeys(self.targets(item, outputs, rate))
+            except OutputError as error:
+                errors.append(error)
+        if len(errors) == len(alternatives):
+            raise errors[0]
+        return list(targets)
+
     def must_be_new(self, targets: Iterable[str | Path]) -> frozenset[str | Path]:
         """Return those of ``targets`` that must still not exist when they are written."""
         return frozenset(name for name in targets if self.existing == "fail" and absolute(name) not in self.own_outputs)
@@ -172,7 +196,7 @@ def process_item(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: Eve
 
 
 def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, list[str | Path]]:
-    """Predict the outcome of one recording from its header, and where its outputs would go; write nothing."""
+    """Predict the outcome of one recording from its header, and where its outputs may go; write nothing."""
     targets: list[str | Path] = []
 
     def check() -> Outcome:
@@ -183,7 +207,7 @@ def dry_run(item: Item, pipeline: Pipeline, plan: OutputPlan) -> tuple[Outcome, 
                 rate = pipeline.output_format(reader, container, plan.subtype, plan.bitrate).sample_rate
         elif item.source != "-" and not Path(item.source).exists():
             AudioReader(item.source)
-        targets.extend(plan.targets(item, pipeline.outputs, rate or 0))
+        targets.extend(plan.possible_targets(item, pipeline.alternatives, rate or 0))
         return Outcome(item)
 
     return _catch_errors(item, check), targets
@@ -217,7 +241,11 @@ def _without_traceback(error: AudioSRError) -> AudioSRError:
 
 def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHandler) -> Outcome:
     with AudioReader(item.source, pipeline.options.audio_stream) as reader:
-        targets = plan.targets(item, pipeline.outputs, pipeline.rate or reader.sample_rate)
+        rate, alternatives = pipeline.rate or reader.sample_rate, pipeline.alternatives
+        if len(alternatives) > 1 and not plan.possible_targets(item, alternatives, rate):
+            return Outcome(item)
+        pipeline = pipeline.select(reader)
+        targets = plan.targets(item, pipeline.outputs, rate)
         if not targets:
             return Outcome(item)
         pipeline.output_format(reader, plan.naming.output_container, plan.subtype, plan.bitrate)  # or an error

@@ -22,14 +22,14 @@ def print_names(outputs: Sequence[str], shared: Shared) -> None:
         print_output("\n".join(outputs))
 
 
-def print_planned(outcome: Outcome, targets: list[str], shared: Shared) -> None:
-    """Print what a dry run predicts for a recording."""
+def print_planned(outcome: Outcome, targets: list[str], shared: Shared, at_most: bool = False) -> None:
+    """Print what a dry run predicts for a recording, ``at_most`` if maybe not all ``targets`` will be written."""
     source, error = outcome.item.source, outcome.error
     if error is not None:
         print_error(error)
     if shared.as_json:
         event = "failed" if error else "planned" if targets else "skipped"
-        row = {"event": event, "input": source, "outputs": targets}
+        row = {"event": event, "input": source, "outputs": targets} | ({"at_most": True} if at_most else {})
         print_output(json.dumps(row | ({"error": str(error), "hint": error.hint} if error else {})))
     elif error is None and not targets:
         print_message(f"{source}: would be skipped, because its outputs exist")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,9 +20,14 @@ Inputs = Annotated[
     ),
 ]
 Speakers = Annotated[
-    int,
+    Any,  # int or "auto"; typer knows no such union
     typer.Option(
-        "--speakers", "-s", metavar="N", min=1, rich_help_panel=MODEL, help="Number of speakers. 1 removes noise."
+        "--speakers",
+        "-s",
+        metavar="N|auto",
+        parser=values.parse_speakers,
+        rich_help_panel=MODEL,
+        help="Number of speakers; auto counts those of each recording. 1 removes noise.",
     ),
 ]
 Model = Annotated[

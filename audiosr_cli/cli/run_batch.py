@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from audiosr_cli.cli import listing, progress
+from audiosr_cli.cli.console import print_message
 from audiosr_cli.cli.options import Shared
 from audiosr_cli.errors import UsageError
 
@@ -259,9 +260,12 @@ def _dry_run(
         complete: set[Item] = set()
         if shared.resume and Path(shared.manifest or "").is_file():
             plan, complete = _open_manifest(stack, [], items, pipeline, config, plan, shared)
+        at_most = len(pipeline.alternatives) > 1
         for item in items:
             outcome, targets = dry_run(item, pipeline, plan)
-            listing.print_planned(outcome, [] if item in complete else list(map(str, targets)), shared)
+            listing.print_planned(outcome, [] if item in complete else list(map(str, targets)), shared, at_most)
             summary.on_outcome(outcome)
+    if at_most and not shared.as_json and not shared.quiet:
+        print_message("these are all files that may be written: speakers are counted when a recording is processed")
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

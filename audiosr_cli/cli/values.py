@@ -1,4 +1,4 @@
-"""Values of options as people write them: sample rates, times, sample formats, devices and channels.
+"""Values of options as people write them: speakers, sample rates, times, sample formats, devices and channels.
 
 Each function takes what stands on the command line, or a value that was parsed before, and raises UsageError.
 """
@@ -18,6 +18,16 @@ _SUBTYPE = re.compile(r"(?:pcm_?)?s?(16|24|32)(?:[-_ ]?(?:bits?|le))?")
 # What else people call a sample format.
 _SUBTYPES = dict.fromkeys(("float", "float32", "f32", "32f", "f32le", "pcm_f32le", "32float"), "FLOAT")
 _SPELLINGS = ("16bit", "24bit", "32bit", "s16", "s24", "s32", "pcm_16", "pcm_24", "pcm_32", *_SUBTYPES)
+
+
+def parse_speakers(value: object) -> int | str:
+    """Parse a number of speakers, or auto."""
+    text = str(value).strip().lower()
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise UsageError(f"--speakers {value}: expected a whole number from 1 on, or auto")
+    return int(text)
 
 
 def parse_rate(value: object, option: str = "--rate") -> int:

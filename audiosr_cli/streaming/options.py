@@ -17,6 +17,7 @@ Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, 
 
 HumPolicy = Literal["remove", "share", "keep"]
 Quality = Literal["fast", "standard", "best"]
+Speakers = int | Literal["auto"]  # a number, or that of each recording
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.bandwidth_report import bandwidth_warnings, cutoff_note
+from audiosr_cli.streaming.count_report import add_count
+from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.describe import describe
 from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
@@ -65,6 +67,7 @@ class Pipeline:
         sampling: How a diffusion model draws; None for its default.
         command: Name of the command, for the outputs' provenance.
         quality: With "best", separators are averaged over windows that start half a hop of their frames apart.
+        count: The number of speakers, if it was counted for the recording that is processed.
     """
 
     models: tuple[Model, ...]
@@ -76,6 +79,7 @@ class Pipeline:
     sampling: Sampling | None = None
     command: str = ""
     quality: Quality = "standard"
+    count: SpeakerCount | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -150,6 +154,15 @@ class Pipeline:
         sampling = self.sampling if spec.uses_position else None
         return ModelCall(model, cutoff_hz if spec.uses_cutoff else None, sampling, starts)
 
+    @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the outputs for each number of speakers that is possible: one, unless they are counted."""
+        return (self.outputs,)
+
+    def select(self, reader: AudioReader | ArrayReader) -> Pipeline:  # noqa: ARG002 - for pipelines that count
+        """Return the pipeline for an open recording: this one, unless it has to count the speakers."""
+        return self
+
     def array(self, audio: NDArray[np.floating], sample_rate: int) -> Samples:
         """Process a signal in memory.
 
@@ -189,7 +202,7 @@ class Pipeline:
             audio, report = process_in_memory(
                 reader, models, rate, options, progress, self.speaker_encoder, self.residual
             )
-        self._complete(report, reader, models, cutoff_hz, options)
+        self._complete(report, models, cutoff_hz, options)
         return audio, report
 
     def file_cutoff(self, reader: AudioReader) -> float | None:
@@ -309,7 +322,7 @@ class Pipeline:
             options = self.options_for(reader, models)
             arguments = (output_format, options, progress, self.speaker_encoder, self.residual, exclusive, metadata)
             report = process_file(targets, reader, models, *arguments)
-        self._complete(report, reader, models, cutoff_hz, options)
+        self._complete(report, models, cutoff_hz, options)
         report.notes += notes
         return report
 
@@ -320,20 +333,14 @@ class Pipeline:
         chosen = {"quality": quality, "residual": self.residual or None}
         return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling} | chosen
 
-    def _complete(
-        self,
-        report: Report,
-        reader: AudioReader | ArrayReader,
-        models: Sequence[ModelCall],
-        cutoff_hz: float | None,
-        options: Options,
-    ) -> None:
+    def _complete(self, report: Report, models: Sequence[ModelCall], cutoff_hz: float | None, options: Options) -> None:
         """Add to ``report`` what only the pipeline knows."""
+        add_count(report, self.count)
         if options.voices_by_channel:
             report.notes.append(
-                f"{reader.name}: each channel holds one speaker; speaker1 is that of channel 1 (see --channels)"
+                f"{report.input}: each channel holds one speaker; speaker1 is that of channel 1 (see --channels)"
             )
         if self.uses_cutoff:
             report.cutoff_hz = cutoff_hz
-            report.notes.append(cutoff_note(reader.name, cutoff_hz, restored=bool(models)))
-        report.warnings += bandwidth_warnings(reader.name, reader.sample_rate, self.rate, self.uses_cutoff, models)
+            report.notes.append(cutoff_note(report.input, cutoff_hz, restored=bool(models)))
+        report.warnings += bandwidth_warnings(report.input, report.rate_in, self.rate, self.uses_cutoff, models)

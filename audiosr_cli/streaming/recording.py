@@ -56,6 +56,8 @@ class Report:
         clipped: Samples that were clipped; in memory, samples beyond full scale, which are kept.
         gain: Factor of all outputs under ``--clip rescale``.
         levels_db: RMS of each output in dBFS, None for silence.
+        speakers: Number of speakers, if it was counted; None if it was given.
+        speakers_confidence: Estimated probability that this number is right; None if it was given.
         confidence: For each window of the separator, the probability that the speakers are on their tracks.
         confidence_hop_s: Seconds from one window to the next.
         elapsed_s: Wall time in seconds.
@@ -75,6 +77,8 @@ class Report:
     clipped: int = 0
     gain: float = 1.0
     levels_db: list[float | None] = field(default_factory=list)
+    speakers: int | None = None
+    speakers_confidence: float | None = None
     confidence: list[float] = field(default_factory=list)
     confidence_hop_s: float = 0.0
     elapsed_s: float = 0.0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import noise
+from counted import auto
 
 from audiosr_cli.batch import run
 from audiosr_cli.batch.inputs import Item
@@ -19,7 +20,7 @@ from audiosr_cli.batch.manifest import Manifest, outputs_of, settings_of
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import OutputError
 from audiosr_cli.files.fingerprint import fingerprint
-from audiosr_cli.pipelines import PipelineConfig, UpsampleOptions
+from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, UpsampleOptions
 from audiosr_cli.streaming.options import Options
 
 
@@ -45,6 +46,24 @@ def test_only_unchanged_recordings_are_complete(tmp_path: Path) -> None:
         assert manifest.own_outputs == {str(tmp_path / "out" / "a.wav")}
     with pytest.raises(OutputError, match="the manifest cannot be opened"):
         Manifest(tmp_path, settings)
+
+
+@pytest.mark.parametrize("speakers", [1, 3])
+def test_recordings_of_any_number_of_speakers_are_complete(speakers: int, tmp_path: Path) -> None:
+    item, pipeline = Item(str(tmp_path / "a.wav")), auto(speakers)
+    soundfile.write(item.source, noise(800).T, 8000)
+    plan = run.OutputPlan(Naming(str(tmp_path), "{stem}_{speaker}.{ext}"), fingerprints=True)
+    config = PipelineConfig(SeparateOptions("auto"), Options())
+    settings = settings_of(config, plan)
+    with closing(Manifest(tmp_path / "m", settings)) as manifest:
+        manifest.write_outcome(run.process_item(item, pipeline, plan), pipeline)
+    row = json.loads((tmp_path / "m").read_text())
+    assert (row["speakers"], row["confidence"], row["settings"]["speakers"]) == (speakers, 0.9, "auto")
+    with closing(Manifest(tmp_path / "m", settings)) as manifest:
+        assert manifest.is_complete(item, plan, pipeline)
+        assert not manifest.is_complete(item, plan, pipeline.by_count[1])
+    with closing(Manifest(tmp_path / "m", settings | {"speakers": speakers})) as manifest:
+        assert not manifest.is_complete(item, plan, pipeline)
 
 
 def test_outputs_and_their_commands_are_listed(tmp_path: Path) -> None:

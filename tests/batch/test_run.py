@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import noise
+from counted import auto
 
 from audiosr_cli.batch import run
 from audiosr_cli.batch.inputs import Item, collect
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.errors import OutputError
 from audiosr_cli.pipelines import SeparateOptions, UpsampleOptions
+from audiosr_cli.streaming.auto import AutoPipeline
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -164,3 +166,72 @@ def test_standard_input_has_no_time_to_keep(tmp_path: Path, monkeypatch: pytest.
         outcome = run.process_item(Item("-"), UpsampleOptions(16000, "none").pipeline(), plan)
     assert outcome.report is not None
     assert "standard input: has no modification time to keep" in outcome.report.notes
+
+
+def by_sources(*speakers: int) -> AutoPipeline:
+    """A pipeline that finds so many speakers in one recording after the other."""
+    pipelines = [auto(n) for n in speakers]
+    selected = iter(pipelines)
+
+    class Next(AutoPipeline):
+        def select(self, reader: Any) -> Pipeline:
+            return next(selected).select(reader)
+
+    return Next((), None, pipelines[0].options, by_count=pipelines[0].by_count, counter=pipelines[0].counter)
+
+
+def test_recordings_of_a_batch_have_as_many_outputs_as_speakers(recordings: Path, tmp_path: Path) -> None:
+    items = collect([str(recordings)])
+    started: list[run.RecordingStarted] = []
+    plan = run.OutputPlan(Naming(str(tmp_path / "out"), TWO))
+    outcomes = list(run.run(items, by_sources(1, 3, 2), plan, lambda event: keep_started(event, started)))
+    assert [outcome.report and outcome.report.speakers for outcome in outcomes] == [1, 3, 2]
+    assert [len(event.targets) for event in started] == [1, 3, 2]
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 6
+
+
+def keep_started(event: object, started: list[run.RecordingStarted]) -> None:
+    if isinstance(event, run.RecordingStarted):
+        started.append(event)
+
+
+def test_one_voice_gets_the_file_that_is_named_and_several_are_numbered(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
+    item = Item(str(tmp_path / "a.wav"))
+    for speakers, names in ((1, ["x.wav"]), (2, ["x_speaker1.wav", "x_speaker2.wav"])):
+        outcome = run.process_item(item, auto(speakers), run.OutputPlan(Naming(str(tmp_path / "x.wav"), TWO)))
+        assert outcome.report is not None
+        assert [Path(name).name for name in outcome.report.outputs] == names
+
+
+def test_existing_outputs_count_if_the_recording_has_so_many_speakers(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
+    item, naming = Item(str(tmp_path / "a.wav")), Naming(str(tmp_path), TWO)
+    (tmp_path / "a_speaker3.wav").touch()
+    assert run.process_item(item, auto(2), run.OutputPlan(naming)).status == "done"
+    assert run.process_item(item, auto(2), run.OutputPlan(naming, "skip")).status == "skipped"
+    (tmp_path / "a_speaker1.wav").unlink()
+    assert run.process_item(item, auto(1), run.OutputPlan(naming)).status == "done"
+    assert run.process_item(item, auto(2), run.OutputPlan(naming, "overwrite")).status == "done"
+
+
+def test_speakers_are_not_counted_where_no_output_may_be_written(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
+    item, naming = Item(str(tmp_path / "a.wav")), Naming(str(tmp_path), TWO)
+    for i in (1, 2, 3):
+        (tmp_path / f"a_speaker{i}.wav").touch()
+    pipeline = replace(auto(), counter=None)  # counting would fail
+    outcome = run.process_item(item, pipeline, run.OutputPlan(naming))
+    assert "a_speaker1.wav: already exists" in str(outcome.error)
+    assert run.process_item(item, pipeline, run.OutputPlan(naming, "skip")).status == "skipped"
+
+
+def test_a_dry_run_lists_all_outputs_that_are_possible(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(800).T, 8000)
+    item, pipeline = Item(str(tmp_path / "a.wav")), replace(auto(), counter=None)
+    outcome, targets = run.dry_run(item, pipeline, run.OutputPlan(Naming(str(tmp_path / "x.wav"), TWO)))
+    assert outcome.error is None
+    assert [Path(target).name for target in targets] == ["x.wav", *(f"x_speaker{i}.wav" for i in (1, 2, 3))]
+    (tmp_path / "x_speaker3.wav").touch()  # in the way of three speakers only
+    outcome, targets = run.dry_run(item, pipeline, run.OutputPlan(Naming(str(tmp_path / "x.wav"), TWO)))
+    assert [Path(target).name for target in targets] == ["x.wav", "x_speaker1.wav", "x_speaker2.wav"]

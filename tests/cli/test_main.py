@@ -47,6 +47,20 @@ def test_separate_writes_one_file_per_speaker(stereo: Path, tmp_path: Path) -> N
         assert (info.frames, info.samplerate, info.channels, info.subtype) == (66150, 44100, 2, "PCM_24")
 
 
+def test_speakers_are_counted_on_request(tmp_path: Path) -> None:
+    mix = EXAMPLES / "two_speakers.wav"
+    planned = inside("separate", mix, "-s", "auto", "-o", tmp_path, "--dry-run", "--json")
+    (event,) = map(json.loads, planned.stdout.splitlines())
+    assert len(event["outputs"]) >= 3
+    assert event["at_most"] is True
+    assert b"speakers are counted when" in inside("separate", mix, "-s", "auto", "-o", tmp_path, "--dry-run").stderr
+    done = inside("separate", mix, "-s", "auto", "-o", tmp_path, "--json")
+    event = report(done)
+    assert (event["speakers"], len(event["outputs"])) == (2, 2)
+    assert event["speakers_confidence"] > 0.5
+    assert b"two_speakers.wav: 2 speakers (confidence 0." in done.stderr
+
+
 def test_residual_and_speakers_sum_to_the_input(stereo: Path, tmp_path: Path) -> None:
     done = inside("separate", stereo, "--residual", "-o", tmp_path, "--subtype", "float", "--json")
     assert done.returncode == 0, done.stderr

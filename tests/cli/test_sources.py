@@ -72,6 +72,15 @@ def test_stronger_sources_replace_weaker_ones(places: Places) -> None:
     assert values(preset="p", arguments={"speakers": 1, "jobs": 1}) == {"batch": 3, "threads": 4}
 
 
+def test_speakers_are_a_number_or_auto(places: Places) -> None:
+    places.write("speakers = 'auto'")
+    assert values() == {"speakers": "auto"}
+    places.write(SPEAKERS="auto")
+    assert values("separate-sr") == {"speakers": "auto"}
+    places.write(SPEAKERS="3")
+    assert values() == {"speakers": 3}
+
+
 def test_each_value_knows_where_it_comes_from(places: Places) -> None:
     places.write("threads = 4\n[separate]\nbatch = 4\n[preset.p.separate]\nmodel = 'm'", "jobs = 5", SPEAKERS="3")
     found = {name: value.source for name, value in sources.resolve("separate", preset="p").items()}
@@ -187,8 +196,9 @@ def test_an_empty_variable_is_not_set(places: Places) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "message"),
     [
-        ("SPEAKERS", "two", r"\$AUDIOSR_SPEAKERS = 'two': expected a whole number"),
-        ("SPEAKERS", "0", r"\$AUDIOSR_SPEAKERS = 0: must be at least 1"),
+        ("SPEAKERS", "two", r"\$AUDIOSR_SPEAKERS: --speakers two: expected a whole number from 1 on, or auto"),
+        ("BATCH", "two", r"\$AUDIOSR_BATCH = 'two': expected a whole number"),
+        ("BATCH", "0", r"\$AUDIOSR_BATCH = 0: must be at least 1"),
         ("BATCH", "257", r"\$AUDIOSR_BATCH = 257: must be at most 256"),
         ("QUIET", "loud", r"\$AUDIOSR_QUIET = 'loud': expected true or false"),
         ("CLIP", "rescal", r"\$AUDIOSR_CLIP = 'rescal': must be one of warn, .*did you mean 'rescale'"),
@@ -217,8 +227,10 @@ def test_a_wrong_variable_is_named(variable: str, text: str, message: str, place
         ("model = 'm'", "./audiosr.toml: model: differs between", "set it in a table, such as [separate]"),
         ("preset = 'p'", "./audiosr.toml: preset = 'p': expected tables", None),
         ("separate = 3", "./audiosr.toml [separate]: expected a table, not 3", None),
-        ("speakers = '3'", "./audiosr.toml: speakers = '3': expected a whole number", None),
-        ("speakers = true", "./audiosr.toml: speakers = True: expected a whole number", None),
+        ("batch = '3'", "./audiosr.toml: batch = '3': expected a whole number", None),
+        ("batch = true", "./audiosr.toml: batch = True: expected a whole number", None),
+        ("speakers = 'many'", "./audiosr.toml: speakers: --speakers many: expected a whole number", None),
+        ("speakers = true", "./audiosr.toml: speakers = True: expected a text or a number", None),
         ("quiet = 1", "./audiosr.toml: quiet = 1: expected true or false", None),
         ("clip = 'clamp'", "./audiosr.toml: clip = 'clamp': must be one of warn, rescale, error", None),
         ("batch = 0", "./audiosr.toml: batch = 0: must be at least 1", None),

@@ -8,6 +8,16 @@ from audiosr_cli.cli import values
 from audiosr_cli.errors import UsageError
 
 
+def test_speakers_are_a_number_or_auto() -> None:
+    assert [values.parse_speakers(text) for text in ("3", 3, " auto ", "AUTO")] == [3, 3, "auto", "auto"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.0", "", "many", "٣"])
+def test_other_speakers_are_errors(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--speakers {text}: expected a whole number from 1 on, or auto"):
+        values.parse_speakers(text)
+
+
 @pytest.mark.parametrize(
     ("text", "hertz"),
     [

@@ -1,0 +1,125 @@
+"""streaming/counter.py: speakers of a stream, with a separator and an encoder that know voices by their pitch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise
+from torch import Tensor
+
+from audiosr_cli.models import Model, build, make_config
+from audiosr_cli.streaming.counter import SpeakerCounter, excerpt, parts
+from audiosr_cli.streaming.counting import SpeakerCount
+from audiosr_cli.streaming.options import Options, Samples
+
+RATE = 8000
+
+
+def voice(hz: float, seconds: float, rate: int = RATE) -> Samples:
+    """Harmonics of a pitch (1, T), three syllables a second."""
+    time = np.arange(round(seconds * rate)) / rate
+    harmonics = sum(np.sin(2 * np.pi * hz * k * time) / k for k in range(1, 6))
+    output: Samples = (0.1 * harmonics * (1 + np.cos(6 * np.pi * time)) ** 2)[None].astype(np.float32)
+    return output
+
+
+def separator(shares: tuple[float, float]) -> Model:
+    """Return so much of the mixture as each source, in windows of 4 s."""
+    values = {"sample_rate": RATE, "depth": 2, "filters": 2, "core": 32768, "overlap": 16384, "output": "linear"}
+    model = build("wave_u_net", make_config("wave_u_net", values | {"difference": False}))
+    for weight in model.parameters():
+        torch.nn.init.zeros_(weight)
+    for source, share in enumerate(shares):
+        model.head.weight.data[source, -1] = share
+    return model.eval().requires_grad_(False)
+
+
+class PitchEncoder:
+    """An embedding for each range of 40 Hz of the strongest harmonic."""
+
+    def embed(self, waves: Tensor, sample_rate: int) -> Tensor:
+        spectrum = torch.fft.rfft(waves, sample_rate).abs()[:, :400]  # a bin is 1 Hz
+        return torch.eye(10)[spectrum.argmax(1) // 40]
+
+
+def count(*blocks: Samples, shares: tuple[float, float] = (1.0, 0.0), rate: int = RATE, **options: Any) -> SpeakerCount:
+    counter = SpeakerCounter(separator(shares), cast("Any", PitchEncoder()))
+    return counter.count(blocks, rate, Options(**options))
+
+
+def test_voices_in_turns_are_counted() -> None:
+    assert count(voice(100, 12)).speakers == 1
+    assert count(voice(100, 9), voice(180, 9), voice(100, 4)).speakers == 2
+    assert count(voice(100, 9), voice(180, 9), voice(250, 9)).speakers == 3
+
+
+def test_the_seconds_of_what_was_analysed_are_reported() -> None:
+    assert count(voice(100, 3), voice(100, 2.5)).analysed_s == 5.5
+
+
+def test_blocks_and_threads_do_not_matter() -> None:
+    signal = np.concatenate([voice(100, 9), voice(180, 4)], axis=1)
+    whole, pieces = count(signal), count(*np.array_split(signal, 50, axis=1), threads=3)
+    assert (whole.speakers, whole.confidence) == (pieces.speakers, pieces.confidence)
+
+
+def test_noise_and_silence_hold_no_voices() -> None:
+    assert count(noise(10 * RATE)).voices == count(np.zeros((1, 10 * RATE), np.float32)).voices == count().voices == 0
+
+
+def test_noise_between_speech_lowers_the_confidence() -> None:
+    clear, noisy = count(voice(100, 12)), count(voice(100, 12), noise(12 * RATE))
+    assert noisy.speakers == 1
+    assert 0.4 * clear.confidence < noisy.confidence < 0.7 * clear.confidence
+
+
+def test_faint_speech_beside_loud_speech_is_leakage() -> None:
+    assert count(voice(100, 9), 0.02 * voice(180, 9)).speakers == 1
+    assert count(voice(100, 9), 0.1 * voice(180, 9)).speakers == 2
+
+
+def test_two_equally_loud_sources_are_two_speakers_and_a_louder_one_is_one() -> None:
+    assert count(voice(100, 12), shares=(0.5, 0.5)).speakers == 2
+    assert count(voice(100, 12), shares=(0.7, 0.3)).speakers == 1
+
+
+def test_channels_and_rates_of_recordings_are_converted() -> None:
+    stereo = np.concatenate([np.repeat(voice(hz, 9, 44100), 2, axis=0) for hz in (100, 180)], axis=1)
+    assert count(stereo, rate=44100).speakers == 2
+    stereo[1] = 0
+    assert count(stereo, rate=44100, channels=2).voices == 0
+
+
+def test_samples_that_are_not_finite_count_as_zero() -> None:
+    signal = voice(100, 12)
+    signal[0, 40000:40010] = np.nan, np.inf, -np.inf, *[0.0] * 7
+    assert count(signal).speakers == 1
+
+
+def test_short_files_are_analysed_as_a_whole_and_long_ones_in_parts_spread_over_them() -> None:
+    assert parts(100, 10) == [range(1800)]
+    assert parts(None, 10) == [range(1800)]
+    chosen = parts(36000, 10)
+    assert [len(part) for part in chosen] == [200] * 9
+    assert (chosen[0].start, chosen[4].start, chosen[-1].stop) == (0, 17900, 36000)
+    assert all(first.stop <= second.start for first, second in zip(parts(1801, 10), parts(1801, 10)[1:], strict=False))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_an_excerpt_is_what_lies_within_its_parts(size: int) -> None:
+    signal = np.arange(100, dtype=np.float32)[None]
+    blocks = (signal[:, start : start + size] for start in range(0, 100, size))
+    got = np.concatenate(list(excerpt(blocks, [range(5, 20), range(20, 22), range(60, 75)])), axis=1)
+    assert got[0].tolist() == [*range(5, 22), *range(60, 75)]
+
+
+def test_nothing_is_read_behind_the_last_part() -> None:
+    def blocks() -> Iterator[Samples]:
+        yield np.zeros((1, 10), np.float32)
+        raise AssertionError
+
+    assert sum(block.shape[1] for block in excerpt(blocks(), [range(10)])) == 10
