@@ -18,10 +18,10 @@ from audiosr_cli.train.ranks import Ranks
 from audiosr_cli.train.tasks.base import VALID_SEED, Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload
 
-# Rounds of two crops of every validation speaker.
-_VALID_ROUNDS = 8
-# Seconds of every validation speaker, and of the crops of them, for the equal error rates.
-_EER_S, _EER_CROPS_S = 12.0, (1.0, 2.0, 4.0)
+# Seconds of every validation speaker that are cut into crops, and crops embedded at once.
+_EER_S, _EER_BATCH = 12.0, 64
+# A crop counts if at least this share of its frames is above this share of its speaker's mean power (-25 dB).
+_LEAST_ACTIVE, _ACTIVE_POWER = 0.5, 10**-2.5
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Embedding(PlainTask):
     speed_perturbation: float = 0.1
     two_recordings_prob: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    metric: str = "speaker pairs identified (%)"
+    metric: str = "-EER at 1 s (%)"
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s", "similarity_scale")
@@ -96,36 +96,29 @@ class Embedding(PlainTask):
         return Losses({"prototypes": loss}, first, second)
 
     def score(self, model: Model, recordings: Recordings) -> float:
-        """Compute the share of pairs of validation speakers whose two crops each are assigned correctly, in percent."""
-        valid = recordings.valid
-        length, correct, total = round(self.crop_s * self.spec.in_rate), 0, 0
-        generator = torch.Generator().manual_seed(VALID_SEED)
-        device = next(model.parameters()).device
-        for _ in range(_VALID_ROUNDS):
-            params = valid.draw(1, 2 * length, generator, int((valid.speaker_probs > 0).sum()))
-            waves = valid.render(params, 2 * length, device)[0]  # (speakers, 2T)
-            with torch.no_grad():
-                first, second = model(torch.cat(torch.split(waves, length, 1)).unsqueeze(1)).chunk(2)
-            similarity = first @ second.T
-            own = similarity.diagonal()
-            margin = own.unsqueeze(0) + own.unsqueeze(1) - similarity - similarity.T
-            above = torch.ones_like(margin, dtype=torch.bool).triu(1)
-            correct, total = correct + int((margin[above] > 0).sum()), total + int(above.sum())
-        return 100 * correct / total
+        """Compute minus the equal error rate, in percent, of crops of 1 s among 12 s of each validation speaker.
+
+        At least half of a crop must be speech.
+        """
+        return -self._equal_error_rate(model, recordings.valid, 1.0)
 
     def extra_scores(self, model: Model, recordings: Recordings) -> dict[str, float]:
-        """Compute equal error rates of crops of 1, 2 and 4 s, among 12 s of each validation speaker, in percent."""
-        valid, rate = recordings.valid, self.spec.in_rate
-        length, device = round(_EER_S * rate), next(model.parameters()).device
-        speakers = int((valid.speaker_probs > 0).sum())
+        """Compute the equal error rates of crops of 2 and 4 s, in percent."""
+        return {
+            f"EER at {seconds:g} s (%)": self._equal_error_rate(model, recordings.valid, seconds)
+            for seconds in (2.0, 4.0)
+        }
+
+    def _equal_error_rate(self, model: Model, valid: Corpus, seconds: float) -> float:
+        rate, device = self.spec.in_rate, next(model.parameters()).device
+        length, speakers = round(_EER_S * rate), int((valid.speaker_probs > 0).sum())
         params = valid.draw(1, length, torch.Generator().manual_seed(VALID_SEED), speakers)
         waves = valid.render(params, length, device)[0]  # (speakers, T)
-        scores = {}
-        for seconds in _EER_CROPS_S:
-            crops = waves.view(speakers, -1, round(seconds * rate))  # (speakers, crops, T)
-            speaker = torch.arange(speakers, device=device)[:, None].expand(crops.shape[:2]).flatten()
-            with torch.no_grad():
-                vectors = torch.cat([model(part.unsqueeze(1)) for part in torch.split(crops.flatten(0, 1), 64)])
-            present = vectors.any(1)  # not silent
-            scores[f"EER at {seconds:g} s (%)"] = 100 * equal_error_rate(vectors[present], speaker[present])
-        return scores
+        crops = waves.view(speakers, -1, round(seconds * rate))  # (speakers, crops, T)
+        frames = crops.unfold(2, rate // 50, rate // 50).square().mean(3)  # power of 20 ms
+        active = frames > _ACTIVE_POWER * waves.square().mean(1)[:, None, None]
+        chosen = active.float().mean(2) >= _LEAST_ACTIVE  # (speakers, crops)
+        speaker = torch.arange(speakers, device=device)[:, None].expand(chosen.shape)[chosen]
+        with torch.no_grad():
+            vectors = torch.cat([model(part.unsqueeze(1)) for part in torch.split(crops[chosen], _EER_BATCH)])
+        return 100 * equal_error_rate(vectors, speaker)
