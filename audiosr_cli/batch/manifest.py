@@ -108,7 +108,7 @@ class Manifest:
             row |= {"sample_rate": outcome.report.rate_out, "seconds": seconds, "elapsed_s": elapsed}
             row |= {"speed": seconds / max(elapsed, 1e-9), "warnings": outcome.report.warnings}
             if outcome.report.speakers is not None:
-                row |= {"speakers": outcome.report.speakers, "confidence": outcome.report.speakers_confidence}
+                row |= {"speakers": outcome.report.speakers, "speakers_confidence": outcome.report.speakers_confidence}
         self._append(row | {"settings": self.settings, "models": pipeline.checkpoints})
 
     def _append(self, row: dict[str, Any]) -> None:

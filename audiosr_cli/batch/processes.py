@@ -31,6 +31,7 @@ import torch
 from audiosr_cli.batch.inputs import Item
 from audiosr_cli.batch.run import (
     BatchNotice,
+    CountingProgress,
     Event,
     EventHandler,
     Outcome,
@@ -152,7 +153,7 @@ def handle_message(worker: Worker, message: object, waiting: deque[Item], on_eve
         worker.folders = {file_of(Path(target)).parent for target in message.targets}
         on_event(message)
         _send(worker, True)
-    elif isinstance(message, RecordingProgress):
+    elif isinstance(message, CountingProgress | RecordingProgress):
         on_event(message)
 
 

@@ -121,6 +121,21 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
+class CountingProgress:
+    """The speakers of a recording are being counted, before work on it begins.
+
+    Attributes:
+        item: The recording.
+        seconds: Seconds of it that have been analysed.
+        total_s: Seconds that will be analysed; None if that is unknown.
+    """
+
+    item: Item
+    seconds: float
+    total_s: float | None
+
+
+@dataclass(frozen=True)
 class RecordingStarted:
     """Work on a recording begins.
 
@@ -178,7 +193,7 @@ class Outcome:
         return "failed" if self.error else "done" if self.report else "skipped"
 
 
-Event = RecordingStarted | RecordingProgress | BatchNotice
+Event = CountingProgress | RecordingStarted | RecordingProgress | BatchNotice
 EventHandler = Callable[[Event], None]
 
 
@@ -244,7 +259,7 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
         rate, alternatives = pipeline.rate or reader.sample_rate, pipeline.alternatives
         if len(alternatives) > 1 and not plan.possible_targets(item, alternatives, rate):
             return Outcome(item)
-        pipeline = pipeline.select(reader)
+        pipeline = pipeline.select(reader, lambda *seconds: on_event(CountingProgress(item, *seconds)))
         targets = plan.targets(item, pipeline.outputs, rate)
         if not targets:
             return Outcome(item)

@@ -1,11 +1,10 @@
-"""What a batch reports while it runs: messages, JSON events, progress, a summary and a manifest."""
+"""What a batch reports while it runs: messages, JSON events, progress and a manifest."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -18,19 +17,29 @@ from audiosr_cli.cli.listing import print_names
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from audiosr_cli.batch.inputs import Item
     from audiosr_cli.batch.manifest import Manifest
-    from audiosr_cli.batch.run import BatchNotice, Event, Outcome, RecordingProgress, RecordingStarted
+    from audiosr_cli.batch.run import (
+        BatchNotice,
+        CountingProgress,
+        Event,
+        Outcome,
+        RecordingProgress,
+        RecordingStarted,
+    )
     from audiosr_cli.cli.options import Shared
     from audiosr_cli.streaming.pipeline import Pipeline
 
 _SLOW_S = 60.0  # of estimated processing time, above which it is announced
 _EVENT_INTERVAL_S = 0.5  # between two progress events of a recording
 _LINE_INTERVAL_S = 5.0  # between two lines of progress
-_MAX_FAILURES = 20  # listed in a summary
 
 
 class Observer(AbstractContextManager["Observer"]):
     """Base class of everything that follows a batch; its methods do nothing."""
+
+    def on_counting(self, event: CountingProgress) -> None:
+        """Speakers are being counted."""
 
     def on_started(self, event: RecordingStarted) -> None:
         """Work on a recording begins."""
@@ -95,6 +104,7 @@ class JsonEvents(Observer):
     def __init__(self, everything: bool, progress: bool = True) -> None:
         self.everything, self.progress = everything, progress
         self._running: dict[str, tuple[RecordingStarted, float]] = {}  # and the time of the last progress event
+        self._counting: dict[str, float] = {}  # time of the last event
 
     def _print(self, event: str, source: str, **values: Any) -> None:
         line = json.dumps({"event": event, "input": source} | values)
@@ -102,6 +112,14 @@ class JsonEvents(Observer):
             print_output(line)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def on_counting(self, event: CountingProgress) -> None:
+        """Print how much has been analysed: when counting begins, and then at most twice a second."""
+        source, now = event.item.source, time.monotonic()
+        if self.progress and now - self._counting.get(source, -_EVENT_INTERVAL_S) >= _EVENT_INTERVAL_S:
+            self._counting[source] = now
+            fraction = event.seconds / event.total_s if event.total_s else None
+            self._print("counting", source, seconds=event.seconds, fraction=fraction)
 
     def on_started(self, event: RecordingStarted) -> None:
         """Print the outputs, and the duration as the header states it."""
@@ -122,6 +140,7 @@ class JsonEvents(Observer):
     def on_outcome(self, outcome: Outcome) -> None:
         """Print warnings, then the report or the error."""
         self._running.pop(outcome.item.source, None)
+        self._counting.pop(outcome.item.source, None)
         if not self.everything:
             return
         report = outcome.report
@@ -139,6 +158,10 @@ class ProgressLines(Observer):
     def __init__(self, count: int) -> None:
         self.count, self.finished, self._last = count, 0, time.monotonic()
         self._rates: dict[str, int] = {}
+
+    def on_counting(self, event: CountingProgress) -> None:
+        """Print how much of this recording has been analysed."""
+        self._print(f"; {event.item.source}: counting speakers, {event.seconds:.0f} s")
 
     def on_started(self, event: RecordingStarted) -> None:
         """Remember the sample rate."""
@@ -183,11 +206,25 @@ class ProgressBars(Observer):
         self._bar.start()
         return self
 
+    def on_counting(self, event: CountingProgress) -> None:
+        """Add or move a bar for the counting, in seconds."""
+        if event.item.source not in self._running:
+            self._add(event.item, event.total_s, 1, ": counting speakers")
+        task, _ = self._running[event.item.source]
+        self._bar.update(task, completed=event.seconds, at=f"{event.seconds:.0f} s")
+
     def on_started(self, event: RecordingStarted) -> None:
-        """Add a bar."""
-        name = event.item.source.rsplit("/", 1)[-1].replace("[", r"\[")
-        task = self._bar.add_task(name, total=event.frames, at="0 s")
-        self._running[event.item.source] = (task, event.sample_rate)
+        """Add a bar, in place of that for the counting."""
+        self._remove(event.item)
+        self._add(event.item, event.frames, event.sample_rate)
+
+    def _add(self, item: Item, total: float | None, sample_rate: int, what: str = "") -> None:
+        name = item.source.rsplit("/", 1)[-1].replace("[", r"\[")
+        self._running[item.source] = (self._bar.add_task(f"{name}{what}", total=total, at="0 s"), sample_rate)
+
+    def _remove(self, item: Item) -> None:
+        if item.source in self._running:
+            self._bar.remove_task(self._running.pop(item.source)[0])
 
     def on_progress(self, event: RecordingProgress) -> None:
         """Move the bar."""
@@ -197,63 +234,13 @@ class ProgressBars(Observer):
     def on_outcome(self, outcome: Outcome) -> None:
         """Remove the bar."""
         self.finished += 1
-        if outcome.item.source in self._running:
-            self._bar.remove_task(self._running.pop(outcome.item.source)[0])
+        self._remove(outcome.item)
         if self._all is not None:
             self._bar.update(self._all, completed=self.finished, at=f"{self.finished} of {self.count}")
 
     def __exit__(self, *_: object) -> None:
         """Stop drawing, and restore the terminal."""
         self._bar.stop()
-
-
-class Summary(Observer):
-    """Counts outcomes, for the exit code and the table at the end."""
-
-    def __init__(self) -> None:
-        self.count: Counter[str] = Counter()
-        self.failures: list[str] = []  # the first ones
-        self._lowest_code = 0  # of all errors
-        self.seconds, self._begin = 0.0, time.monotonic()
-
-    def on_outcome(self, outcome: Outcome) -> None:
-        """Count it."""
-        self.count[outcome.status] += 1
-        if outcome.error is not None:
-            code = outcome.error.exit_code
-            self._lowest_code = min(self._lowest_code or code, code)
-            if len(self.failures) < _MAX_FAILURES:
-                self.failures.append(str(outcome.error))
-        if outcome.report is not None:
-            self.seconds += outcome.report.frames_in / outcome.report.rate_in
-
-    @property
-    def exit_code(self) -> int:
-        """Return 0 if nothing failed, 3 if only some recordings failed, otherwise the lowest code of the errors."""
-        return self._lowest_code if self.count["failed"] == self.count.total() or not self._lowest_code else 3
-
-    def print(self, table: bool) -> None:
-        """Print to standard error: a table, or one line if some recordings failed."""
-        if table:
-            self._print_table()
-        elif self.failures and self.count.total() > 1:
-            print_message(f"{self.count['failed']} of {self.count.total()} recordings failed")
-
-    def _print_table(self) -> None:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        elapsed = time.monotonic() - self._begin
-        table = Table("done", "failed", "skipped", "audio s", "seconds", "× real time")
-        counts = [str(self.count[status]) for status in ("done", "failed", "skipped")]
-        table.add_row(*counts, f"{self.seconds:.1f}", f"{elapsed:.1f}", f"{self.seconds / max(elapsed, 1e-9):.1f}")
-        console = Console(stderr=True)
-        console.print(table)
-        for line in self.failures:
-            console.print(Text(f"failed: {line}"))
-        if (more := self.count["failed"] - len(self.failures)) > 0:
-            console.print(f"failed: {more} more")
 
 
 class ManifestObserver(Observer):
@@ -274,11 +261,13 @@ class ManifestObserver(Observer):
 
 def dispatch_to(observers: Sequence[Observer]) -> Callable[[Event], None]:
     """Return a handler that passes events on to all ``observers``."""
-    from audiosr_cli.batch.run import RecordingProgress, RecordingStarted
+    from audiosr_cli.batch.run import CountingProgress, RecordingProgress, RecordingStarted
 
     def on_event(event: Event) -> None:
         for observer in observers:
-            if isinstance(event, RecordingStarted):
+            if isinstance(event, CountingProgress):
+                observer.on_counting(event)
+            elif isinstance(event, RecordingStarted):
                 observer.on_started(event)
             elif isinstance(event, RecordingProgress):
                 observer.on_progress(event)
@@ -303,12 +292,6 @@ def make_observers(shared: Shared, count: int) -> list[Observer]:
     elif shared.progress == "auto" and terminal:
         observers.append(ProgressBars(count))
     return observers
-
-
-def has_table(shared: Shared, count: int) -> bool:
-    """Check whether a summary table ends the batch."""
-    terminal = sys.stderr is not None and sys.stderr.isatty() and shared.progress == "auto"
-    return count > 1 and not shared.quiet and (terminal or shared.progress == "plain")
 
 
 def draw_spectrograms(outcome: Outcome, shared: Shared, target: Path) -> None:

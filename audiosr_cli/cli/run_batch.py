@@ -14,6 +14,7 @@ import typer
 from audiosr_cli.cli import listing, progress
 from audiosr_cli.cli.console import print_message
 from audiosr_cli.cli.options import Shared
+from audiosr_cli.cli.summary import Summary, has_table
 from audiosr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
     from audiosr_cli.runtime.memory import keep_freed_memory
 
     _check_call(shared)
+    _check_countable(command, shared)
     names = naming.Naming(shared.output, shared.template or template, shared.container)
     _check_subtype(shared.subtype, names.output_container)
     walk = _folder_walk(command, names, shared)
@@ -126,6 +128,15 @@ def _check_call(shared: Shared) -> None:
         raise UsageError("--resume needs a manifest; give --manifest FILE, too")
 
 
+def _check_countable(command: CommandOptions, shared: Shared) -> None:
+    """Refuse standard output where the number of outputs is known only when a recording has been read."""
+    if shared.output == "-" and getattr(command, "speakers", None) == "auto":
+        raise UsageError(
+            "-o - takes one output, but --speakers auto may find several speakers; give -o a folder, or the number of "
+            "speakers"
+        )
+
+
 def _check_spectrogram(shared: Shared, items: Sequence[Item]) -> None:
     from audiosr_cli.audio import spectrogram
 
@@ -185,7 +196,7 @@ def _run(
 ) -> None:
     from audiosr_cli.batch.run import Outcome
 
-    summary = progress.Summary()
+    summary = Summary()
     with ExitStack() as stack:
         observers = [summary, *progress.make_observers(shared, len(items))]
         complete: set[Item] = set()
@@ -205,7 +216,7 @@ def _run(
                 observer.on_outcome(outcome)
             if shared.spectrogram is not None and outcome.report is not None:
                 progress.draw_spectrograms(outcome, shared, Path(shared.spectrogram))
-    summary.print(progress.has_table(shared, len(items)))
+    summary.print(has_table(shared, len(items)))
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
 
@@ -255,7 +266,7 @@ def _dry_run(
     """Print what would be written, and what would fail."""
     from audiosr_cli.batch.run import dry_run
 
-    summary = progress.Summary()
+    summary = Summary()
     with ExitStack() as stack:
         complete: set[Item] = set()
         if shared.resume and Path(shared.manifest or "").is_file():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -14,7 +16,7 @@ from audiosr_cli.streaming.counter import SpeakerCounter, excerpt, parts
 from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.options import Samples
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import ProgressCallback, Report
+from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ class AutoPipeline(Pipeline):
             checkpoints |= pipeline.checkpoints
         return checkpoints
 
-    def select(self, reader: AudioReader | ArrayReader) -> Pipeline:
+    def select(self, reader: AudioReader | ArrayReader, progress: CountingCallback | None = None) -> Pipeline:
         """Count the speakers of an open recording, and return the pipeline for so many.
+
+        Args:
+            reader: The recording.
+            progress: Called with the seconds analysed so far, and those to analyse; None if that is unknown.
 
         Raises:
             AudioSRError: If the recording cannot be read.
@@ -58,30 +64,36 @@ class AutoPipeline(Pipeline):
         assert self.counter is not None
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
-            count = self._count(reader, self.counter)
+            count = self._count(reader, self.counter, progress)
         pipeline = self.by_count[count.speakers - 1]
         if pipeline.uses_cutoff and (pipeline.rate or 0) <= reader.sample_rate:
             pipeline = replace(pipeline, models=())  # nothing to separate or restore, but maybe to resample
         return replace(pipeline, command=self.command, count=count)
 
-    def _count(self, reader: AudioReader | ArrayReader, counter: SpeakerCounter) -> SpeakerCount:
+    def _count(
+        self, reader: AudioReader | ArrayReader, counter: SpeakerCounter, progress: CountingCallback | None
+    ) -> SpeakerCount:
         """Count the speakers of a file from parts of it, those of a pipe from its beginning, which is kept."""
-        config, rate = counter.config, reader.sample_rate
-        if isinstance(reader, AudioReader) and reader.path is None:
-            limit_s = config.pipe_seconds
-            beginning = excerpt(reader.peek(limit_s), [range(math.ceil(limit_s * rate))])
-            count = counter.count(beginning, rate, self.options)
-            return count if count.analysed_s < limit_s else replace(count, where=f"its first {limit_s:g} s")
-        chosen = parts(self.options.count_frames(reader.frames, rate), rate, config)
-        if isinstance(reader, ArrayReader):
-            count = counter.count(excerpt(reader.peek(math.inf), chosen), rate, self.options)
-        else:
-            assert reader.path is not None
-            with AudioReader(reader.path, reader.audio_stream) as again:
-                again.trim(self.options.start_s, self.options.end_s)
-                count = counter.count(excerpt(again.blocks(), chosen), rate, self.options)
+        config, rate, is_file = counter.config, reader.sample_rate, reader.path is not None
+        frames = self.options.count_frames(reader.frames, rate)
         limit_s = config.max_seconds
-        return count if count.analysed_s < limit_s else replace(count, where=f"{limit_s:g} s of it")
+        chosen = parts(frames, rate, config)
+        if isinstance(reader, AudioReader) and not is_file:
+            limit_s = config.pipe_seconds
+            chosen = [range(math.ceil(limit_s * rate))]
+        with ExitStack() as stack:
+            if isinstance(reader, AudioReader) and reader.path is not None:
+                again = stack.enter_context(AudioReader(reader.path, reader.audio_stream))
+                again.trim(self.options.start_s, self.options.end_s)
+                blocks = again.blocks()
+            else:
+                blocks = reader.peek(limit_s if len(chosen) == 1 else math.inf)
+            analysed = excerpt(blocks, chosen)
+            if progress is not None:
+                total = None if frames is None else min(frames, sum(map(len, chosen)))
+                analysed = _follow(analysed, rate, total, progress)
+            count = counter.count(analysed, rate, self.options)
+        return replace(count, where=_where(count.analysed_s, chosen, frames))
 
     def in_memory(
         self, reader: AudioReader | ArrayReader, progress: ProgressCallback | None = None
@@ -92,3 +104,21 @@ class AutoPipeline(Pipeline):
     def file(self, *_: Any, **__: Any) -> NoReturn:
         """Raise UsageError: the number of targets depends on the recording."""
         raise UsageError("the number of outputs depends on the recording; use the pipeline that select() returns")
+
+
+def _follow(
+    blocks: Iterator[Samples], sample_rate: int, frames: int | None, progress: CountingCallback
+) -> Iterator[Samples]:
+    """Yield ``blocks`` (C, T), of ``frames`` in all, and call ``progress`` before each with the seconds so far."""
+    done, total_s = 0, None if frames is None else frames / sample_rate
+    for block in blocks:
+        progress(done / sample_rate, total_s)
+        yield block
+        done += block.shape[1]
+
+
+def _where(analysed_s: float, chosen: Sequence[range], frames: int | None) -> str:
+    """Say in which part of a recording its speakers were counted, if not in all of it."""
+    if len(chosen) > 1:
+        return f"{analysed_s:.0f} s of it"
+    return f"its first {analysed_s:.0f} s" if frames is None or frames > len(chosen[0]) else ""

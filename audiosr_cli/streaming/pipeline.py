@@ -30,7 +30,7 @@ from audiosr_cli.streaming.describe import describe
 from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Quality, Samples
-from audiosr_cli.streaming.recording import ProgressCallback, Report, process_file
+from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report, process_file
 
 Source = str | os.PathLike[str]
 
@@ -159,7 +159,11 @@ class Pipeline:
         """The names of the outputs for each number of speakers that is possible: one, unless they are counted."""
         return (self.outputs,)
 
-    def select(self, reader: AudioReader | ArrayReader) -> Pipeline:  # noqa: ARG002 - for pipelines that count
+    def select(
+        self,
+        reader: AudioReader | ArrayReader,  # noqa: ARG002 - for pipelines that count
+        progress: CountingCallback | None = None,  # noqa: ARG002
+    ) -> Pipeline:
         """Return the pipeline for an open recording: this one, unless it has to count the speakers."""
         return self
 

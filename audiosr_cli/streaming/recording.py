@@ -27,6 +27,7 @@ from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.stages import Stage, make_stages, stream, stream_with_residual
 
 ProgressCallback = Callable[[int], None]  # frames read so far
+CountingCallback = Callable[[float, float | None], None]  # seconds analysed so far, seconds to analyse if known
 
 # Level of a track (dB below the loudest one) from which the report asks whether fewer people speak: residual leakage
 # lies about there, and so do people who hardly speak. Set by hand, November 2026.

@@ -58,7 +58,7 @@ def test_recordings_of_any_number_of_speakers_are_complete(speakers: int, tmp_pa
     with closing(Manifest(tmp_path / "m", settings)) as manifest:
         manifest.write_outcome(run.process_item(item, pipeline, plan), pipeline)
     row = json.loads((tmp_path / "m").read_text())
-    assert (row["speakers"], row["confidence"], row["settings"]["speakers"]) == (speakers, 0.9, "auto")
+    assert (row["speakers"], row["speakers_confidence"], row["settings"]["speakers"]) == (speakers, 0.9, "auto")
     with closing(Manifest(tmp_path / "m", settings)) as manifest:
         assert manifest.is_complete(item, plan, pipeline)
         assert not manifest.is_complete(item, plan, pipeline.by_count[1])

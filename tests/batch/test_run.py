@@ -174,8 +174,8 @@ def by_sources(*speakers: int) -> AutoPipeline:
     selected = iter(pipelines)
 
     class Next(AutoPipeline):
-        def select(self, reader: Any) -> Pipeline:
-            return next(selected).select(reader)
+        def select(self, reader: Any, progress: Any = None) -> Pipeline:
+            return next(selected).select(reader, progress)
 
     return Next((), None, pipelines[0].options, by_count=pipelines[0].by_count, counter=pipelines[0].counter)
 

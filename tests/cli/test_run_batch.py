@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import noise
+from counted import auto
 from typer.testing import CliRunner, Result
 
 from audiosr_cli.audio.metadata.read import provenance_of
 from audiosr_cli.batch.inputs import Item
-from audiosr_cli.batch.run import Outcome
+from audiosr_cli.batch.run import CountingProgress, Outcome, RecordingStarted
 from audiosr_cli.cli import console, progress
 from audiosr_cli.cli.commands import guarded
 from audiosr_cli.cli.main import app
+from audiosr_cli.cli.summary import Summary
 from audiosr_cli.errors import AudioSRError, OutputError, UsageError
 from audiosr_cli.files.fingerprint import sha256
+from audiosr_cli.pipelines import PipelineConfig
 
 
 def audiosr(*arguments: object) -> Result:
@@ -76,7 +79,7 @@ def test_progress_is_a_table_lines_events_or_nothing(folder: Path, monkeypatch: 
 
 
 def test_a_summary_keeps_the_first_failures() -> None:
-    summary = progress.Summary()
+    summary = Summary()
     for error in (OutputError("no room"), *(UsageError(f"{i}") for i in range(50))):
         summary.on_outcome(Outcome(Item("a.wav"), error=error))
     assert (summary.count["failed"], summary.failures) == (51, ["no room", *map(str, range(19))])
@@ -109,6 +112,43 @@ def test_bars_are_drawn_only_inside_their_context() -> None:
     with bars:
         assert bars._bar.live.is_started
     assert not bars._bar.live.is_started
+
+
+@pytest.mark.parametrize(("more", "events"), [((), 1), (("--progress", "none"), 0)], ids=str)
+def test_counting_is_an_event_before_the_start(
+    more: tuple[str, ...], events: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_EVENT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(PipelineConfig, "build", lambda _: auto(2))
+    done = CliRunner().invoke(app, ["separate", "in/a.wav", "--speakers", "auto", "-o", "out", "--json", *more])
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    counting = [row for row in rows if row["event"] == "counting"]
+    assert [(row["input"], row["seconds"], row["fraction"]) for row in counting] == [("in/a.wav", 0.0, 0.0)] * events
+    assert rows[len(counting)]["event"] == "start"
+
+
+def test_lines_and_bars_show_the_counting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "_LINE_INTERVAL_S", 0.0)
+    item = Item("in/[a].wav")
+    on_event = progress.dispatch_to([progress.ProgressLines(3), bars := progress.ProgressBars(1)])
+    on_event(CountingProgress(item, 0.0, 60.0))
+    on_event(CountingProgress(item, 20.0, 60.0))
+    assert capsys.readouterr().err.splitlines()[-1] == ("audiosr: 0 of 3 finished; in/[a].wav: counting speakers, 20 s")
+    (task,) = bars._bar.tasks
+    assert (task.description, task.completed, task.total) == (r"\[a].wav: counting speakers", 20, 60)
+    on_event(RecordingStarted(item, ["a"], 800, 8000))
+    (task,) = bars._bar.tasks
+    assert (task.description, task.total) == (r"\[a].wav", 800)
+    on_event(CountingProgress(Item("b.wav"), 0.0, None))
+    for source in ("in/[a].wav", "b.wav"):
+        bars.on_outcome(Outcome(Item(source)))
+    assert not bars._bar.tasks
+
+
+def test_standard_output_takes_no_uncertain_number_of_outputs(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["separate", "in/a.wav", "--speakers", "auto", "-o", "-"])
+    assert isinstance(done.exception, UsageError)
+    assert "--speakers auto may find several speakers; give -o a folder" in str(done.exception)
 
 
 def test_dry_run_writes_nothing_and_finds_failures(folder: Path) -> None:

@@ -100,6 +100,44 @@ def test_a_long_file_is_counted_in_parts_of_it(tmp_path: Path) -> None:
     assert counted(pipeline).shape == (1, 16000)
 
 
+@pytest.mark.parametrize(("seconds", "total_s"), [(8.0, 2.0), (1.5, 1.5)])
+def test_counting_shows_how_far_it_is(seconds: float, total_s: float, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(seconds)[1])
+    calls: list[tuple[float, float | None]] = []
+    with AudioReader(tmp_path / "a.wav") as reader:
+        auto().select(reader, lambda *call: calls.append(call))
+    assert calls[0] == (0.0, total_s)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+    assert all(done < total_s for done, _ in calls)
+
+
+def test_a_file_of_unknown_length_is_counted_in_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(8)[1])
+    pipeline = auto()
+    with AudioReader(tmp_path / "a.wav") as reader:
+        reader.frames = None
+        count = pipeline.select(reader).count
+    assert count is not None
+    assert (count.analysed_s, count.where) == (2.0, "its first 2 s")
+    assert counted(pipeline).shape == (1, 2 * RATE)
+
+
+def test_a_file_that_ends_before_its_header_says_was_not_counted_in_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(3)[1])
+    with AudioReader(tmp_path / "a.wav") as reader:
+        reader.frames = 8 * RATE
+        count = auto().select(reader).count
+    assert count is not None
+    assert count.where == "1 s of it"
+
+
+def test_a_pipe_of_just_the_limit_is_counted_in_all_of_it() -> None:
+    with AudioReader(wav(1)[1]) as reader:
+        count = auto().select(reader).count
+    assert count is not None
+    assert count.where == ""
+
+
 def test_the_report_has_the_number_its_confidence_and_the_time_it_took() -> None:
     with AudioReader(wav(0.5)[1]) as reader:
         report = auto(3).in_memory(reader)[1]
