@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from audiosr_cli.checkpoints import catalogue
@@ -15,9 +16,10 @@ from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.auto import AutoPipeline
+from audiosr_cli.streaming.auto import AutoPipeline, UnloadedPipeline
 from audiosr_cli.streaming.counter import SpeakerCounter
 from audiosr_cli.streaming.counting_config import COUNTING
+from audiosr_cli.streaming.describe import output_names
 from audiosr_cli.streaming.options import HumPolicy, Options, Quality, Speakers
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -257,19 +259,30 @@ def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) ->
             "number of speakers"
         )
     counts = range(1, COUNTING.max_speakers + 1)
-    by_count = tuple(
-        replace(command, speakers=n).pipeline(single.options) if n > 1 or _is_bundled(n) else single for n in counts
-    )
+    by_count = tuple(_candidate(replace(command, speakers=n), n, single) for n in counts)
     counter = SpeakerCounter(_load("separate", _COUNTING_MODEL, single.options), load_speaker_encoder())
-    return AutoPipeline((), single.rate, single.options, residual=single.residual, by_count=by_count, counter=counter)
+    return AutoPipeline(
+        (), single.rate, single.options, residual=single.residual, by_count=tuple(candidates), counter=counter
+    )
+
+
+def _candidate(
+    command: SeparateOptions | SeparateSROptions, speakers: int, single: Pipeline
+) -> Pipeline | UnloadedPipeline:
+    """Return the pipeline for so many speakers; separators alone are loaded when a recording needs them."""
+    if speakers == 1 and not _is_bundled(1):
+        return single
+    if isinstance(command, SeparateSROptions):  # the user may have named models, which must fit
+        return command.pipeline(single.options)
+    names = [_find_separator(speakers, command.quality == "fast"), *([default_model("embed")] if speakers > 1 else [])]
+    checkpoints = {name: catalogue.entries()[name]["sha256"] for name in names}
+    outputs = output_names(speakers, speakers == 1, command.residual)
+    return UnloadedPipeline(outputs, checkpoints, partial(command.pipeline, single.options))
 
 
 def _is_bundled(speakers: int) -> bool:
     """Check whether a bundled model separates so many speakers."""
-    try:
-        return bool(_find_separator(speakers))
-    except UsageError:
-        return False
+    return any(catalogue.speakers_of(spec) == speakers for spec in _bundled_specs("separate").values())
 
 
 def _check_quality(quality: Quality, model: str | None) -> None:

@@ -12,7 +12,7 @@ import soundfile
 from conftest import SMALL, denoiser, halves, noise
 
 import audiosr_cli
-from audiosr_cli import api
+from audiosr_cli import api, pipelines
 from audiosr_cli.audio.metadata.provenance import provenance_of
 from audiosr_cli.batch.manifest import settings_of
 from audiosr_cli.batch.naming import Naming
@@ -22,6 +22,7 @@ from audiosr_cli.errors import UsageError
 from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.models import Model, build, make_config
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions
+from audiosr_cli.streaming.auto import AutoPipeline, UnloadedPipeline
 from audiosr_cli.streaming.options import Options, Quality
 
 QUALITIES: tuple[Quality, ...] = ("fast", "standard", "best")
@@ -182,3 +183,25 @@ def test_a_model_without_a_rest_has_nothing_to_share_the_mixture_with(small_weig
         UsageError, match="restores 2 sources, but the outputs of wave_u_net are 1; use --restorer none"
     ):
         SeparateSROptions(1, restorer="band_masks").pipeline()
+
+
+def test_separators_of_counted_recordings_are_loaded_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str, device: str = "cpu") -> Model:
+        loaded.append(name)
+        return store.load_model(name, device)
+
+    monkeypatch.setattr(pipelines, "load_model", load)
+    auto = SeparateOptions("auto", residual=True, quality="fast").pipeline()
+    assert isinstance(auto, AutoPipeline)
+    assert loaded == ["spectral2", "speaker_encoder"]  # those that count
+    for speakers, candidate in enumerate(auto.by_count, 1):
+        loaded.clear()
+        assert isinstance(candidate, UnloadedPipeline)
+        pipeline = candidate.loaded
+        assert loaded == list(candidate.checkpoints)
+        assert candidate.loaded is pipeline
+        assert (candidate.outputs, candidate.checkpoints) == (pipeline.outputs, pipeline.checkpoints)
+        assert (pipeline.quality, pipeline.options.hum) == ("fast", "remove")
+        assert SeparateOptions(speakers, residual=True).pipeline().outputs == pipeline.outputs

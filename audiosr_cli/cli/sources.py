@@ -91,8 +91,8 @@ def resolve(
 def _is_outdone(name: str, value: object, stronger: Mapping[str, object]) -> bool:
     """Return whether a stronger source chooses the model in another way, so that both would be an error."""
     if name == "model":
-        return stronger.get("quality") == "fast"
-    return (name, value) == ("quality", "fast") and stronger.get("model") is not None
+        return stronger.get("quality") == "fast" or stronger.get("speakers") == "auto"
+    return (name, value) in (("quality", "fast"), ("speakers", "auto")) and stronger.get("model") is not None
 
 
 def folder_file() -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NoReturn
 
 from audiosr_cli.audio.arrays import ArrayReader
@@ -19,16 +20,36 @@ from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report
 
 
+@dataclass(frozen=True, eq=False)
+class UnloadedPipeline:
+    """A pipeline whose models are loaded when the first recording needs them.
+
+    Args:
+        outputs: The names of its outputs.
+        checkpoints: The SHA-256 of the checkpoint of each model, by the model's name.
+        build: Loads the models. It is called once.
+    """
+
+    outputs: tuple[str, ...]
+    checkpoints: dict[str, str]
+    build: Callable[[], Pipeline]
+
+    @cached_property
+    def loaded(self) -> Pipeline:
+        """The pipeline, with its models. Raises ModelError if one cannot be loaded."""
+        return self.build()
+
+
 @dataclass(frozen=True)
 class AutoPipeline(Pipeline):
     """Counts the speakers of each recording, and processes it with the pipeline for so many.
 
     Args:
-        by_count: The pipelines for 1, 2, … speakers.
+        by_count: The pipelines for 1, 2, … speakers, loaded or not.
         counter: Counts the speakers.
     """
 
-    by_count: tuple[Pipeline, ...] = ()
+    by_count: tuple[Pipeline | UnloadedPipeline, ...] = ()
     counter: SpeakerCounter | None = None
 
     @property
@@ -59,13 +80,14 @@ class AutoPipeline(Pipeline):
             progress: Called with the seconds analysed so far, and those to analyse; None if that is unknown.
 
         Raises:
-            AudioSRError: If the recording cannot be read.
+            AudioSRError: If the recording cannot be read, or a model cannot be loaded.
         """
         assert self.counter is not None
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             count = self._count(reader, self.counter, progress)
-        pipeline = self.by_count[count.speakers - 1]
+        chosen = self.by_count[count.speakers - 1]
+        pipeline = chosen.loaded if isinstance(chosen, UnloadedPipeline) else chosen
         if pipeline.uses_cutoff and (pipeline.rate or 0) <= reader.sample_rate:
             pipeline = replace(pipeline, models=())  # nothing to separate or restore, but maybe to resample
         return replace(pipeline, command=self.command, count=count)

@@ -1,4 +1,4 @@
-"""Metadata of the outputs of a recording: its own, as far as they fit, and provenance."""
+"""Names of the outputs of a recording, and their metadata: its own, as far as they fit, and provenance."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from audiosr_cli.streaming.options import Options
 
 _SHA_DIGITS = 12
 _NEUTRAL = {"device", "batch", "threads", "strict", "provenance", "bf16"}  # options that leave the samples as they are
+
+
+def output_names(tracks: int, speech: bool = False, residual: bool = False) -> tuple[str, ...]:
+    """Name outputs: one of ``speech``, or numbered ``tracks``; then the residual, if there is one."""
+    names = ["speech"] if speech else [f"speaker{i + 1}" for i in range(tracks)]
+    return (*names, *(["residual"] if residual else []))
 
 
 def describe(

@@ -26,7 +26,7 @@ from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.bandwidth_report import bandwidth_warnings, cutoff_note
 from audiosr_cli.streaming.count_report import add_count
 from audiosr_cli.streaming.counting import SpeakerCount
-from audiosr_cli.streaming.describe import describe
+from audiosr_cli.streaming.describe import describe, output_names
 from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Quality, Samples
@@ -85,8 +85,7 @@ class Pipeline:
     def outputs(self) -> tuple[str, ...]:
         """The names of the outputs of a recording. One output of a separator is all speech, of any number of people."""
         separators = [model.spec.speakers for model in self.models if model.spec.task == "separate"]
-        tracks = ["speech"] if separators == [1] else [f"speaker{i + 1}" for i in range(math.prod(separators))]
-        return (*tracks, *(["residual"] if self.residual else []))
+        return output_names(math.prod(separators), separators == [1], self.residual)
 
     @property
     def checkpoints(self) -> dict[str, str]:
