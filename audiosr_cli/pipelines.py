@@ -261,9 +261,7 @@ def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) ->
     counts = range(1, COUNTING.max_speakers + 1)
     by_count = tuple(_candidate(replace(command, speakers=n), n, single) for n in counts)
     counter = SpeakerCounter(_load("separate", _COUNTING_MODEL, single.options), load_speaker_encoder())
-    return AutoPipeline(
-        (), single.rate, single.options, residual=single.residual, by_count=tuple(candidates), counter=counter
-    )
+    return AutoPipeline((), single.rate, single.options, residual=single.residual, by_count=by_count, counter=counter)
 
 
 def _candidate(

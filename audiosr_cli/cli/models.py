@@ -29,12 +29,13 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
     if as_json:
         console.print_output(json.dumps(rows))
         return
+    width = max(map(len, rows))
     for name, row in rows.items():
         spec, tasks = row["spec"], ", ".join(row["tasks"])
         rates = f"{spec['in_rate']} → {spec['in_rate'] * spec['ratio']} Hz"
         size = f"{row['bytes'] / 1e6:.1f} MB"
         sources = "speech and rest" if spec["rest"] else f"sources {spec['sources']}"
-        console.print_output(f"{name:12} {tasks:12} {rates:18} {sources}  {size}  {row['model']}")
+        console.print_output(f"{name:{width}}  {tasks:11}  {rates:16}  {sources:15}  {size:>7}  {row['model']}")
 
 
 @app.command("verify", cls=GroupedCommand)

@@ -132,6 +132,16 @@ def test_a_model_and_a_fast_quality_replace_each_other(places: Places) -> None:
     assert values(arguments={"model": "m"}) == {"quality": "best"}
 
 
+def test_a_model_and_counted_speakers_replace_each_other(places: Places) -> None:
+    """Both together would be an error."""
+    places.write(user="speakers = 'auto'")
+    assert values(arguments={"model": "m"}) == {}
+    assert values() == {"speakers": "auto"}
+    places.write(user="[separate]\nmodel = 'm'")
+    assert values(arguments={"speakers": "auto"}) == {}
+    assert values(arguments={"speakers": 3}) == {"model": "m"}
+
+
 def test_presets_of_both_files_are_joined(places: Places) -> None:
     places.write("[preset.p]\nbatch = 1", "[preset.p]\nbatch = 2\njobs = 2\n[preset.p.separate]\nspeakers = 3")
     assert values(preset="p") == {"batch": 1, "jobs": 2, "speakers": 3}
