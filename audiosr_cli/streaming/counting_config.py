@@ -66,6 +66,11 @@ class CountingConfig:
     # most; of the recordings in which two or three speak all the time, in 42 to 100 %.
     min_overlap: float = 0.5
 
+    # Share of the loudest source's power in the same window (-10 dB) from which a separator with three tracks holds a
+    # third speaker, and the share of the windows with speech in which it has to. XXX
+    third_share: float = 0.1
+    min_overlap3: float = 0.6
+
     # Log-odds for a doubling of a cluster's seconds that it is a voice, rather than stray windows, and for a
     # difference of 1 between two clusters' cosine and ``min_cosine``, or between the share and ``min_overlap``, that
     # there are two voices. The second one is that of TrackingConfig.cosine_log_odds; the others were set by hand.
