@@ -83,47 +83,53 @@ class SpeakerCounter:
         """
         config, encoder = self.config, self.speaker_encoder
         with thread_pool(options.threads) as executor:
-            signal, analysed_s = self._speech(blocks, sample_rate, options, executor)
-            windows = self._collect(self.separator, signal, options, executor, encoder).speech()
+            mixture, speech, analysed_s = self._denoise(blocks, sample_rate, options, executor)
+            windows = self._collect(self.separator, mixture, speech, options, executor, encoder).speech()
             if self.separator3 is not None and windows.overlap >= config.min_overlap:
-                of_three = self._collect(self.separator3, signal, options, executor)
+                of_three = self._collect(self.separator3, mixture, speech, options, executor)
                 windows = replace(windows, overlap3=of_three.overlap(3, config.third_share))
         return windows, analysed_s
 
-    def _speech(
+    def _denoise(
         self, blocks: Iterable[Samples], sample_rate: int, options: Options, executor: Executor
-    ) -> tuple[Samples, float]:
-        """Return the speech of a signal (1, T) at the separator's rate, and the seconds of the signal."""
+    ) -> tuple[Samples, Samples, float]:
+        """Return the mean channel of a signal and its speech, (1, T) at the separator's rate, and the seconds."""
         rate, frames = self.separator.spec.in_rate, 0
         before, hum = Resampler(sample_rate, rate, 1), InterferenceFilter(rate, 1)
         denoising = Stage(self.denoiser, rate, rate, 1, replace(options, hum="keep"), executor=executor)
 
-        def push(block: Samples, last: bool = False) -> Samples:
-            return denoising.push(hum.push(before.push(block, last), last)[0], last)
+        def mono() -> Iterator[Samples]:
+            nonlocal frames
+            for block in blocks:
+                frames += block.shape[1]
+                mean = np.nan_to_num(options.pick_channels(block), posinf=0, neginf=0).mean(0, keepdims=True)
+                yield hum.push(before.push(mean))[0]
+            yield hum.push(before.push(np.zeros((1, 0), np.float32), last=True), last=True)[0]
 
-        speech = []
-        for block in blocks:
-            frames += block.shape[1]
-            mono = np.nan_to_num(options.pick_channels(block), posinf=0, neginf=0).mean(0, keepdims=True)
-            speech.append(push(mono))
-        speech.append(push(np.zeros((1, 0), np.float32), last=True))
-        return np.concatenate(speech, axis=1), frames / sample_rate
+        mixture = np.concatenate(list(mono()), axis=1)
+        return mixture, denoising.push(mixture, last=True), frames / sample_rate
 
     def _collect(
         self,
         separator: Model,
-        signal: Samples,
+        mixture: Samples,
+        speech: Samples,
         options: Options,
         executor: Executor,
         speaker_encoder: SpeakerEncoder | None = None,
     ) -> VoiceWindows:
-        """Return the windows of a separator's sources; with embeddings if there is an encoder."""
+        """Return the windows of what a separator makes of the speech; with embeddings if there is an encoder."""
         spec, parallel = separator.spec, options.threads if separator.device.type == "cpu" else 0
-        assert spec.in_rate == self.separator.spec.in_rate
-        windows = VoiceWindows(speaker_encoder, spec.out_rate, spec.hop * spec.ratio, self.config)
+        assert spec.in_rate == spec.out_rate == self.separator.spec.in_rate
+
+        def is_noise(part: range) -> bool:
+            before, after = (np.square(signal[0, part.start : part.stop]).sum() for signal in (mixture, speech))
+            return bool(after < self.config.min_speech_share * before)
+
+        windows = VoiceWindows(speaker_encoder, spec.in_rate, spec.hop, self.config, is_noise)
         runner = ModelRunner(separator, options.batch, options.bf16)
         engine = Engine(spec, runner, 1, options.batch, windows, executor if parallel else None, parallel)
-        engine.push(torch.from_numpy(signal))
+        engine.push(torch.from_numpy(speech))
         engine.flush()
         return windows
 

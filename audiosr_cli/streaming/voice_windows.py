@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,12 +23,19 @@ class VoiceWindows:
         sample_rate: Of the sources, in Hz.
         hop: From the beginning of one core to that of the next, in samples.
         config: Thresholds.
+        is_noise: Tells whether a range of the signal's samples holds hardly any speech; None if none does.
     """
 
     def __init__(
-        self, speaker_encoder: SpeakerEncoder | None, sample_rate: int, hop: int, config: CountingConfig
+        self,
+        speaker_encoder: SpeakerEncoder | None,
+        sample_rate: int,
+        hop: int,
+        config: CountingConfig,
+        is_noise: Callable[[range], bool] | None = None,
     ) -> None:
         self._encoder, self._rate, self._hop, self._config = speaker_encoder, sample_rate, hop, config
+        self._is_noise, self._start = is_noise, 0  # sample at which the next core begins
         self._windows = list[tuple[Tensor, Tensor, Tensor]]()  # of S sources: embeddings, powers, whether it is speech
 
     def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
@@ -36,17 +45,19 @@ class VoiceWindows:
         middle = (length - self._hop) // 2
         for centre in range((0 if tail is None else middle) + step // 2, middle + self._hop, step):
             start = min(max(0, centre - size // 2), length - size)
-            self._add(core[:, 0, start : start + size])
+            part = range(self._start + start, self._start + start + size)
+            self._add(core[:, 0, start : start + size], self._is_noise is not None and self._is_noise(part))
+        self._start += self._hop
         return core
 
-    def _add(self, waves: Tensor) -> None:
-        """Add a window (S, T)."""
+    def _add(self, waves: Tensor, is_noise: bool) -> None:
+        """Add a window (S, T), which holds no speech if it is noise."""
         config, power = self._config, waves.square().mean(-1)
         if power.max() <= config.silence_power:
             return
         voicing = measure_voicing(waves, self._rate)
         speech = (voicing.voiced >= config.min_voiced) & (voicing.voiced_active >= config.min_voiced_active)
-        speech &= voicing.level_spread_db >= config.min_level_spread_db
+        speech &= (voicing.level_spread_db >= config.min_level_spread_db) & (not is_noise)
         embeddings = waves.new_zeros(len(waves), 0)
         if self._encoder is not None:
             with torch.inference_mode():

@@ -123,6 +123,11 @@ def test_noise_is_removed_before_the_voices_are_told_apart() -> None:
     assert count(signal, models={"denoiser": denoiser((1.0, 0.0))}, threads=2).speakers == 2
 
 
+def test_windows_of_which_the_denoiser_leaves_little_hold_no_voices() -> None:
+    assert count(voice(100, 12), models={"denoiser": denoiser((0.5, 0.5))}).voices == 1
+    assert count(voice(100, 12), models={"denoiser": denoiser((0.2, 0.8))}).voices == 0
+
+
 def test_all_models_that_decide_are_named() -> None:
     models = separator((1.0, 0.0)), denoiser((1.0, 0.0)), separator((1.0, 0.0, 0.0))
     counter = SpeakerCounter(models[0], cast("Any", PitchEncoder()), denoiser=models[1], separator3=models[2])
