@@ -57,7 +57,7 @@ class CountingConfig:
 
     # Cosine of two clusters' mean embeddings below which they are two voices. Means over halves of one speaker's
     # recording have 0.84 and more, 90 % of the means of two speakers 0.44 and less. Chosen.
-    min_cosine: float = 0.45
+    min_cosine: float = 0.65
 
     # Seconds of speech that make a voice: this share of all speech, but not less and not more than the two values.
     # Windows with two people in them, or with noise, form clusters of a few seconds. Chosen.
