@@ -25,8 +25,8 @@ from audiosr_cli.streaming.pipeline import Pipeline
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MIN_CUTOFF_HZ = 500.0  # below that too little is left to restore from
-# The separator that speakers are counted with: the thresholds of counting were chosen with it.
-_COUNTING_MODEL = "spectral2"
+# The models that speakers are counted with: the thresholds of counting were chosen with them.
+_COUNTING_MODEL, _COUNTING_DENOISER, _COUNTING_MODEL_3 = "spectral2", "spectral_speech", "spectral3"
 
 
 class CommandOptions(Protocol):
@@ -260,7 +260,10 @@ def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) ->
         )
     counts = range(1, COUNTING.max_speakers + 1)
     by_count = tuple(_candidate(replace(command, speakers=n), n, single) for n in counts)
-    counter = SpeakerCounter(_load("separate", _COUNTING_MODEL, single.options), load_speaker_encoder())
+    separator, denoiser, separator3 = (
+        _load("separate", name, single.options) for name in (_COUNTING_MODEL, _COUNTING_DENOISER, _COUNTING_MODEL_3)
+    )
+    counter = SpeakerCounter(separator, load_speaker_encoder(), COUNTING, denoiser, separator3)
     return AutoPipeline((), single.rate, single.options, residual=single.residual, by_count=by_count, counter=counter)
 
 

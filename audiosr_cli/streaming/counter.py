@@ -1,18 +1,17 @@
-"""Count the speakers of a stream: separator → windows in which somebody speaks → embeddings → clusters."""
+"""Count the speakers of a stream: speech → separator → windows in which somebody speaks → embeddings → clusters."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.dsp.hum import InterferenceFilter
-from audiosr_cli.dsp.voicing import measure_voicing
 from audiosr_cli.models import Model
 from audiosr_cli.models.runner import ModelRunner
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
@@ -20,6 +19,8 @@ from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.counting import SpeakerCount, SpeechWindows, count_speakers
 from audiosr_cli.streaming.counting_config import COUNTING, CountingConfig
 from audiosr_cli.streaming.options import Options, Samples
+from audiosr_cli.streaming.stages import Stage
+from audiosr_cli.streaming.voice_windows import VoiceWindows
 from audiosr_cli.streaming.windows import Engine
 
 
@@ -30,94 +31,107 @@ class SpeakerCounter:
     have as many tracks as there are speakers: mostly, at most two people speak at once.
 
     Args:
-        separator: Of one channel.
+        separator: Of one channel; its tracks tell the voices.
         speaker_encoder: Distinguishes the voices.
         config: Thresholds.
+        denoiser: Separates speech from the rest, before everything else. None leaves noise in.
+        separator3: Of one channel and three tracks. Where two people speak at once most of the time, it decides
+            whether there is a third one. None leaves that to the voices.
     """
 
-    def __init__(self, separator: Model, speaker_encoder: SpeakerEncoder, config: CountingConfig = COUNTING) -> None:
-        assert separator.spec.channels == 1
+    def __init__(
+        self,
+        separator: Model,
+        speaker_encoder: SpeakerEncoder,
+        config: CountingConfig = COUNTING,
+        denoiser: Model | None = None,
+        separator3: Model | None = None,
+    ) -> None:
         self.separator, self.speaker_encoder, self.config = separator, speaker_encoder, config
+        self.denoiser, self.separator3 = denoiser, separator3
+        assert all(model.spec.channels == 1 for model in self.models[:-1])
+        assert denoiser is None or denoiser.spec.rest
 
     @property
     def models(self) -> tuple[Model, ...]:
         """The models that decide."""
-        return self.separator, self.speaker_encoder
+        separators = (model for model in (self.denoiser, self.separator, self.separator3) if model is not None)
+        return *separators, self.speaker_encoder
 
     def count(self, blocks: Iterable[Samples], sample_rate: int, options: Options) -> SpeakerCount:
         """Count the speakers of a signal.
 
         Args:
-            blocks: (C, T). Samples that are not finite count as zero.
+            blocks: (C, T), in all some minutes: their mean over the channels is kept in memory. Samples that are not
+                finite count as zero.
             sample_rate: Hz.
             options: How recordings are processed.
 
         Returns:
             The number of speakers.
         """
-        started, frames = time.monotonic(), 0
-        spec, parallel = self.separator.spec, options.threads if self.separator.device.type == "cpu" else 0
-        before, hum = Resampler(sample_rate, spec.in_rate, 1), InterferenceFilter(spec.in_rate, 1)
-        windows = _Windows(self.speaker_encoder, spec.out_rate, spec.hop * spec.ratio, self.config)
-        runner = ModelRunner(self.separator, options.batch, options.bf16)
+        started = time.monotonic()
+        windows, analysed_s = self.windows(blocks, sample_rate, options)
+        count = count_speakers(windows, self.config)
+        return replace(count, analysed_s=analysed_s, elapsed_s=time.monotonic() - started)
+
+    def windows(self, blocks: Iterable[Samples], sample_rate: int, options: Options) -> tuple[SpeechWindows, float]:
+        """Find the windows of a signal from which `count` counts, with its arguments.
+
+        Returns:
+            The windows, and the seconds of the signal.
+        """
+        config, encoder = self.config, self.speaker_encoder
         with thread_pool(options.threads) as executor:
-            engine = Engine(spec, runner, 1, options.batch, windows, executor if parallel else None, parallel)
+            mixture, speech, analysed_s = self._denoise(blocks, sample_rate, options, executor)
+            windows = self._collect(self.separator, mixture, speech, options, executor, encoder).speech()
+            if self.separator3 is not None and windows.overlap >= config.min_overlap:
+                of_three = self._collect(self.separator3, mixture, speech, options, executor)
+                windows = replace(windows, overlap3=of_three.overlap(3, config.third_share))
+        return windows, analysed_s
 
-            def push(block: Samples, last: bool = False) -> None:
-                engine.push(torch.from_numpy(hum.push(before.push(block, last), last)[0]))
+    def _denoise(
+        self, blocks: Iterable[Samples], sample_rate: int, options: Options, executor: Executor
+    ) -> tuple[Samples, Samples, float]:
+        """Return the mean channel of a signal and its speech, (1, T) at the separator's rate, and the seconds."""
+        rate, frames = self.separator.spec.in_rate, 0
+        before, hum = Resampler(sample_rate, rate, 1), InterferenceFilter(rate, 1)
+        denoising = Stage(self.denoiser, rate, rate, 1, replace(options, hum="keep"), executor=executor)
 
+        def mono() -> Iterator[Samples]:
+            nonlocal frames
             for block in blocks:
                 frames += block.shape[1]
-                push(np.nan_to_num(options.pick_channels(block), posinf=0, neginf=0).mean(0, keepdims=True))
-            push(np.zeros((1, 0), np.float32), last=True)
-            engine.flush()
-        count = count_speakers(windows.speech(), self.config)
-        return replace(count, analysed_s=frames / sample_rate, elapsed_s=time.monotonic() - started)
+                mean = np.nan_to_num(options.pick_channels(block), posinf=0, neginf=0).mean(0, keepdims=True)
+                yield hum.push(before.push(mean))[0]
+            yield hum.push(before.push(np.zeros((1, 0), np.float32), last=True), last=True)[0]
 
+        mixture = np.concatenate(list(mono()), axis=1)
+        return mixture, denoising.push(mixture, last=True), frames / sample_rate
 
-class _Windows:
-    """Collects windows of a separator's sources from its cores, one of which begins every ``hop`` samples.
+    def _collect(
+        self,
+        separator: Model,
+        mixture: Samples,
+        speech: Samples,
+        options: Options,
+        executor: Executor,
+        speaker_encoder: SpeakerEncoder | None = None,
+    ) -> VoiceWindows:
+        """Return the windows of what a separator makes of the speech; with embeddings if there is an encoder."""
+        spec, parallel = separator.spec, options.threads if separator.device.type == "cpu" else 0
+        assert spec.in_rate == spec.out_rate == self.separator.spec.in_rate
 
-    The centres of the windows are in the middle of a core, as long as a hop; in the first core also before that.
-    """
+        def is_noise(part: range) -> bool:
+            before, after = (np.square(signal[0, part.start : part.stop]).sum() for signal in (mixture, speech))
+            return bool(after < self.config.min_speech_share * before)
 
-    def __init__(self, speaker_encoder: SpeakerEncoder, sample_rate: int, hop: int, config: CountingConfig) -> None:
-        self._encoder, self._rate, self._hop, self._config = speaker_encoder, sample_rate, hop, config
-        self._windows = list[tuple[Tensor, Tensor, Tensor]]()  # of S sources: embeddings, powers, whether it is speech
-
-    def __call__(self, tail: Tensor | None, core: Tensor) -> Tensor:
-        """Add the windows of ``core`` (S, 1, T), which is returned as it is."""
-        config, length = self._config, core.shape[-1]
-        size, step = (min(length, round(seconds * self._rate)) for seconds in (config.window_s, config.hop_s))
-        middle = (length - self._hop) // 2
-        for centre in range((0 if tail is None else middle) + step // 2, middle + self._hop, step):
-            start = min(max(0, centre - size // 2), length - size)
-            self._add(core[:, 0, start : start + size])
-        return core
-
-    def _add(self, waves: Tensor) -> None:
-        """Add a window (S, T)."""
-        config, power = self._config, waves.square().mean(-1)
-        if power.max() <= config.silence_power:
-            return
-        voicing = measure_voicing(waves, self._rate)
-        speech = (voicing.voiced >= config.min_voiced) & (voicing.voiced_active >= config.min_voiced_active)
-        with torch.inference_mode():
-            embeddings = self._encoder.embed(waves, self._rate)
-        self._windows.append((embeddings, power, speech & (voicing.level_spread_db >= config.min_level_spread_db)))
-
-    def speech(self) -> SpeechWindows:
-        """Return the sources that are speech; each counts less, the louder another one is in the same window."""
-        if not self._windows:
-            return SpeechWindows(torch.zeros(0, 1), torch.zeros(0))
-        config = self._config
-        embeddings, power, speech = (torch.stack(values) for values in zip(*self._windows, strict=True))
-        share, loud = power / power.amax(1, keepdim=True), power > config.speaking_share * power.max()
-        chosen = speech & loud & (share > config.dominant_share)
-        speakers = chosen.sum(1)
-        spoken = (speakers > 0).sum().clamp_min(1)
-        overlap, clarity = float((speakers > 1).sum() / spoken), float(spoken / loud.any(1).sum())
-        return SpeechWindows(embeddings[chosen], config.hop_s * share[chosen].sqrt(), overlap, clarity)
+        windows = VoiceWindows(speaker_encoder, spec.in_rate, spec.hop, self.config, is_noise)
+        runner = ModelRunner(separator, options.batch, options.bf16)
+        engine = Engine(spec, runner, 1, options.batch, windows, executor if parallel else None, parallel)
+        engine.push(torch.from_numpy(speech))
+        engine.flush()
+        return windows
 
 
 def parts(frames: int | None, sample_rate: int, config: CountingConfig = COUNTING) -> Sequence[range]:

@@ -47,12 +47,14 @@ class SpeechWindows:
         seconds: (N,), how much speech each of them stands for.
         overlap: Share of the windows with speech in which two people seem to speak.
         clarity: Share of the loud windows in which somebody speaks; what the others hold is unknown.
+        overlap3: Share of the windows with speech in which three people seem to speak.
     """
 
     embeddings: Tensor
     seconds: Tensor
     overlap: float = 0.0
     clarity: float = 1.0
+    overlap3: float = 0.0
 
 
 def count_speakers(windows: SpeechWindows, config: CountingConfig = COUNTING) -> SpeakerCount:
@@ -72,9 +74,12 @@ def count_speakers(windows: SpeechWindows, config: CountingConfig = COUNTING) ->
     sizes = torch.zeros(int(labels.max()) + 1).index_add(0, labels, seconds)  # (K,) seconds
     least_s = min(max(config.voice_share * float(sizes.sum()), config.min_voice_s), config.max_voice_s)
     voices = max(int((sizes >= least_s).sum()), 1)
+    # Probabilities that at least two and at least three people speak at once.
     two = _probability(config.overlap_log_odds * (windows.overlap - config.min_overlap))
-    if voices == 1 and windows.overlap >= config.min_overlap:
-        return SpeakerCount(2, round(two * windows.clarity, 4), 2)
+    three = _probability(config.overlap_log_odds * (windows.overlap3 - config.min_overlap3))
+    at_once = 1 + (two >= 0.5) + (two >= 0.5 and three >= 0.5)
+    if voices < at_once:
+        return SpeakerCount(at_once, round((two if at_once == 2 else three) * windows.clarity, 4), at_once)
     speakers, order = min(voices, config.max_speakers), sizes.argsort(descending=True)
     means = F.one_hot(labels, len(sizes)).float().T @ (embeddings * seconds[:, None])
     confidence = _confidence(sizes[order].tolist(), F.normalize(means[order], dim=1), speakers, least_s, config)

@@ -35,6 +35,11 @@ class CountingConfig:
     # Mean power (1e-10 is -100 dBFS) below which a window is silent, as in TrackingConfig.
     silence_power: float = 1e-10
 
+    # Share of a window's power (-10 dB) that the removal of noise has to leave: a window of which it leaves less is
+    # noise, and what is left of it sounds like another voice. Speech with noise at 5 or 10 dB loses at most 5 dB, noise
+    # alone 15 to 21 dB. Chosen.
+    min_speech_share: float = 0.1
+
     # Share of the loudest window's power (-30 dB) below which nobody speaks: what is fainter is residual leakage,
     # reverberation or noise. Set by hand.
     speaking_share: float = 1e-3
@@ -52,7 +57,7 @@ class CountingConfig:
 
     # Cosine of two clusters' mean embeddings below which they are two voices. Means over halves of one speaker's
     # recording have 0.84 and more, 90 % of the means of two speakers 0.44 and less. Chosen.
-    min_cosine: float = 0.45
+    min_cosine: float = 0.65
 
     # Seconds of speech that make a voice: this share of all speech, but not less and not more than the two values.
     # Windows with two people in them, or with noise, form clusters of a few seconds. Chosen.
@@ -65,6 +70,13 @@ class CountingConfig:
     # separator seldom splits one voice in halves. Of 10 recordings of one speaker it did in 26 % of the windows at
     # most; of the recordings in which two or three speak all the time, in 42 to 100 %.
     min_overlap: float = 0.5
+
+    # Share of the loudest source's power in the same window (-10 dB) from which the third source of a separator counts
+    # as a speaker, and the share of the windows with speech in which it has to do so for there to be three. If three
+    # speak all the time, the third source is 3 to 7 dB below the first (medians of three recordings), and counts in
+    # 0.67 to 0.85 of the windows; if two do, it is 12 to 23 dB below, and counts in 0 to 0.31. Chosen.
+    third_share: float = 0.1
+    min_overlap3: float = 0.5
 
     # Log-odds for a doubling of a cluster's seconds that it is a voice, rather than stray windows, and for a
     # difference of 1 between two clusters' cosine and ``min_cosine``, or between the share and ``min_overlap``, that

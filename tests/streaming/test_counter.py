@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -27,15 +28,23 @@ def voice(hz: float, seconds: float, rate: int = RATE) -> Samples:
     return output
 
 
-def separator(shares: tuple[float, float]) -> Model:
+def separator(shares: tuple[float, ...]) -> Model:
     """Return so much of the mixture as each source, in windows of 4 s."""
     values = {"sample_rate": RATE, "depth": 2, "filters": 2, "core": 32768, "overlap": 16384, "output": "linear"}
-    model = build("wave_u_net", make_config("wave_u_net", values | {"difference": False}))
+    values |= {"difference": False, "sources": len(shares)}
+    model = build("wave_u_net", make_config("wave_u_net", values))
     for weight in model.parameters():
         torch.nn.init.zeros_(weight)
     for source, share in enumerate(shares):
         model.head.weight.data[source, -1] = share
     return model.eval().requires_grad_(False)
+
+
+def denoiser(shares: tuple[float, float]) -> Model:
+    """Return so much of the recording as speech, and as the rest."""
+    model = separator(shares)
+    model.spec = replace(model.spec, rest=True)
+    return model
 
 
 class PitchEncoder:
@@ -46,8 +55,14 @@ class PitchEncoder:
         return torch.eye(10)[spectrum.argmax(1) // 40]
 
 
-def count(*blocks: Samples, shares: tuple[float, float] = (1.0, 0.0), rate: int = RATE, **options: Any) -> SpeakerCount:
-    counter = SpeakerCounter(separator(shares), cast("Any", PitchEncoder()))
+def count(
+    *blocks: Samples,
+    shares: tuple[float, float] = (1.0, 0.0),
+    rate: int = RATE,
+    models: dict[str, Model] | None = None,
+    **options: Any,
+) -> SpeakerCount:
+    counter = SpeakerCounter(separator(shares), cast("Any", PitchEncoder()), **(models or {}))
     return counter.count(blocks, rate, Options(**options))
 
 
@@ -85,6 +100,38 @@ def test_faint_speech_beside_loud_speech_is_leakage() -> None:
 def test_two_equally_loud_sources_are_two_speakers_and_a_louder_one_is_one() -> None:
     assert count(voice(100, 12), shares=(0.5, 0.5)).speakers == 2
     assert count(voice(100, 12), shares=(0.7, 0.3)).speakers == 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "shares3", "speakers"),
+    [
+        ((0.5, 0.5), (0.4, 0.3, 0.3), 3),
+        ((0.5, 0.5), (0.5, 0.42, 0.08), 2),  # the third source is 16 dB below the first
+        ((1.0, 0.0), (0.4, 0.3, 0.3), 1),  # two do not speak at once
+    ],
+)
+def test_three_sources_of_similar_level_are_three_speakers_where_two_speak_at_once(
+    shares: tuple[float, float], shares3: tuple[float, ...], speakers: int
+) -> None:
+    assert count(voice(100, 12), shares=shares, models={"separator3": separator(shares3)}).speakers == speakers
+
+
+def test_noise_is_removed_before_the_voices_are_told_apart() -> None:
+    """A denoiser that returns nothing leaves no voices; one that returns all of it changes nothing."""
+    signal = np.concatenate([voice(100, 9), voice(180, 9)], axis=1)
+    assert count(signal, models={"denoiser": denoiser((0.0, 1.0))}).voices == 0
+    assert count(signal, models={"denoiser": denoiser((1.0, 0.0))}, threads=2).speakers == 2
+
+
+def test_windows_of_which_the_denoiser_leaves_little_hold_no_voices() -> None:
+    assert count(voice(100, 12), models={"denoiser": denoiser((0.5, 0.5))}).voices == 1
+    assert count(voice(100, 12), models={"denoiser": denoiser((0.2, 0.8))}).voices == 0
+
+
+def test_all_models_that_decide_are_named() -> None:
+    models = separator((1.0, 0.0)), denoiser((1.0, 0.0)), separator((1.0, 0.0, 0.0))
+    counter = SpeakerCounter(models[0], cast("Any", PitchEncoder()), denoiser=models[1], separator3=models[2])
+    assert set(map(id, counter.models)) == set(map(id, (*models, counter.speaker_encoder)))
 
 
 def test_channels_and_rates_of_recordings_are_converted() -> None:

@@ -99,3 +99,11 @@ def test_confidence_falls_with_similar_voices_little_speech_and_overlap() -> Non
         count_speakers(SpeechWindows(*voices(20), 0.0)).confidence
         > count_speakers(SpeechWindows(*voices(20), 0.4)).confidence
     )
+
+
+def test_three_who_always_speak_at_once_are_three_if_two_of_them_do() -> None:
+    assert count_speakers(SpeechWindows(*voices(20), 0.9, overlap3=0.3)).speakers == 2
+    count = count_speakers(SpeechWindows(*voices(20, 20), 0.9, overlap3=1.0))
+    assert (count.speakers, count.voices) == (3, 3)
+    assert count.confidence > 0.9
+    assert count_speakers(SpeechWindows(*voices(20), 0.2, overlap3=0.9)).speakers == 1
