@@ -26,9 +26,9 @@ class CountingConfig:
     # processed, 23 MB in stereo at 48 kHz.
     pipe_seconds: float = 60.0
 
-    # Length and distance in seconds of the windows that get an embedding. Embeddings of 1 s vary too much (with the
-    # encoder of then, 5 % of the cosines within one speaker were below 0.38; 0.54 with 2 s), and longer ones hold several turns: 18 and 20 of 30
-    # recordings were counted right with windows side by side. Chosen.
+    # Length and distance in seconds of the windows that get an embedding. Embeddings of 1 s vary too much (with an
+    # earlier encoder, 5 % of the cosines within one speaker were below 0.38; 0.54 with 2 s), and longer ones hold
+    # several turns: 18 and 20 of 30 recordings were counted right with windows side by side. Chosen.
     window_s: float = 2.048
     hop_s: float = 1.024
 
@@ -56,7 +56,7 @@ class CountingConfig:
     min_level_spread_db: float = 5.0
 
     # Cosine of two clusters' mean embeddings below which they are two voices; depends on the speaker encoder. Of clean
-    # speech, means over halves of one speaker's recording have 0.81 and more, 90 % of the means of two speakers 0.58 and
+    # speech, means over halves of one speaker's recording have 0.81 and more, 90 % of those of two speakers 0.58 and
     # less. From 0.65 to 0.70, 13 of 16 recordings with noise and 3 of 3 without are counted right; with 0.55 and 0.75,
     # 10 and 9 with noise. Chosen; tools/count_speakers.py prints a table for another encoder.
     min_cosine: float = 0.65
