@@ -106,8 +106,11 @@ class SpeakerCounter:
                 yield hum.push(before.push(mean))[0]
             yield hum.push(before.push(np.zeros((1, 0), np.float32), last=True), last=True)[0]
 
-        mixture = np.concatenate(list(mono()), axis=1)
-        return mixture, denoising.push(mixture, last=True), frames / sample_rate
+        pairs = [(block, denoising.push(block)) for block in mono()]
+        rest = np.zeros((1, 0), np.float32)
+        pairs.append((rest, denoising.push(rest, last=True)))
+        mixture, speech = (np.concatenate(signal, axis=1) for signal in zip(*pairs, strict=True))
+        return mixture, speech, frames / sample_rate
 
     def _collect(
         self,

@@ -26,9 +26,9 @@ class CountingConfig:
     # processed, 23 MB in stereo at 48 kHz.
     pipe_seconds: float = 60.0
 
-    # Length and distance in seconds of the windows that get an embedding. Embeddings of 1 s vary too much (5 % of the
-    # cosines within one speaker are below 0.38; 0.54 with 2 s), and longer ones hold several turns: 18 and 20 of 30
-    # recordings were counted right with windows side by side. Chosen.
+    # Length and distance in seconds of the windows that get an embedding. Embeddings of 1 s vary too much (with an
+    # earlier encoder, 5 % of the cosines within one speaker were below 0.38; 0.54 with 2 s), and longer ones hold
+    # several turns: 18 and 20 of 30 recordings were counted right with windows side by side. Chosen.
     window_s: float = 2.048
     hop_s: float = 1.024
 
@@ -55,8 +55,10 @@ class CountingConfig:
     min_voiced_active: float = 0.4
     min_level_spread_db: float = 5.0
 
-    # Cosine of two clusters' mean embeddings below which they are two voices. Means over halves of one speaker's
-    # recording have 0.84 and more, 90 % of the means of two speakers 0.44 and less. Chosen.
+    # Cosine of two clusters' mean embeddings below which they are two voices; depends on the speaker encoder. Of clean
+    # speech, means over halves of one speaker's recording have 0.81 and more, 90 % of those of two speakers 0.58 and
+    # less. From 0.65 to 0.70, 13 of 16 recordings with noise and 3 of 3 without are counted right; with 0.55 and 0.75,
+    # 10 and 9 with noise. Chosen; tools/count_speakers.py prints a table for another encoder.
     min_cosine: float = 0.65
 
     # Seconds of speech that make a voice: this share of all speech, but not less and not more than the two values.
@@ -72,9 +74,9 @@ class CountingConfig:
     min_overlap: float = 0.5
 
     # Share of the loudest source's power in the same window (-10 dB) from which the third source of a separator counts
-    # as a speaker, and the share of the windows with speech in which it has to do so for there to be three. If three
-    # speak all the time, the third source is 3 to 7 dB below the first (medians of three recordings), and counts in
-    # 0.67 to 0.85 of the windows; if two do, it is 12 to 23 dB below, and counts in 0 to 0.31. Chosen.
+    # as a speaker, and the share of the windows with speech in which it has to do so for there to be three. Where all
+    # speak at once it does in 0 to 0.45 of the windows if they are two (9 recordings), and in 0.58 and more of 6 of 9
+    # recordings of three. Chosen.
     third_share: float = 0.1
     min_overlap3: float = 0.5
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiosr_cli.streaming.counting import SpeakerCount, SpeechWindows, cluster, count_speakers
+from audiosr_cli.streaming.counting_config import COUNTING
 
 EYE = torch.eye(8)
 
@@ -86,7 +87,7 @@ def test_confidence_falls_with_similar_voices_little_speech_and_overlap() -> Non
         > count_speakers(SpeechWindows(*at(0.3), 0.0)).confidence
         > 0.5
     )
-    assert count_speakers(SpeechWindows(*at(0.46), 0.0)).speakers == 1
+    assert count_speakers(SpeechWindows(*at(COUNTING.min_cosine + 0.01), 0.0)).speakers == 1
     assert (
         count_speakers(SpeechWindows(*voices(20, 20), 0.0)).confidence
         > count_speakers(SpeechWindows(*voices(20, 5), 0.0)).confidence
