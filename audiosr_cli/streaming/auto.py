@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -50,7 +50,7 @@ class AutoPipeline(Pipeline):
     """
 
     by_count: tuple[Pipeline | UnloadedPipeline, ...] = ()
-    counter: SpeakerCounter | None = None
+    counter: SpeakerCounter = field(kw_only=True)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -66,7 +66,6 @@ class AutoPipeline(Pipeline):
     @property
     def checkpoints(self) -> dict[str, str]:
         """The SHA-256 of the checkpoint of each model that may be used, by the model's name."""
-        assert self.counter is not None
         checkpoints = {model.spec.name: model.sha256 for model in self.counter.models}
         for pipeline in self.by_count:
             checkpoints |= pipeline.checkpoints
@@ -82,7 +81,6 @@ class AutoPipeline(Pipeline):
         Raises:
             AudioSRError: If the recording cannot be read, or a model cannot be loaded.
         """
-        assert self.counter is not None
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             count = self._count(reader, self.counter, progress)

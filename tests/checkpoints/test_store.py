@@ -199,16 +199,27 @@ def test_checkpoints_of_format_1_are_read_with_todays_names() -> None:
     """Some bundled ones have that format, in which architectures, tasks and fields have other names."""
     metadata = {
         name: catalogue.metadata(catalogue.folder() / catalogue.entries()[name]["file"])
-        for name in ("audiosr_small", "speaker_encoder", "band_masks", "spectral_bwe")
+        for name in ("audiosr_small", "band_masks", "spectral_bwe")
     }
     assert {entry["format"] for entry in metadata.values()} == {1}
-    assert metadata["speaker_encoder"]["model"] == "speaker_encoder"
-    assert metadata["speaker_encoder"]["spec"]["task"] == "embed"
     assert metadata["audiosr_small"]["spec"]["name"] == "audiosr_small"
     assert metadata["audiosr_small"]["spec"]["uses_position"]
     assert metadata["spectral_bwe"]["spec"]["uses_cutoff"]
     assert metadata["band_masks"]["spec"]["cutoff_hz"] > 0
     assert not [key for entry in metadata.values() for key in entry["spec"] if "edge" in key or key == "placed"]
+
+
+def test_a_speaker_encoder_of_format_1_is_read_with_todays_names(tmp_path: Path) -> None:
+    path = tmp_path / "voice.safetensors"
+    network = build("speaker_encoder", make_config("speaker_encoder", {"width": 8, "size": 4}))
+    config = {"sample_rate": 8000, "mels": 40, "width": 8, "dilations": [1, 2, 3, 4], "size": 4, "name": "voice"}
+    spec = {"name": "voice", "task": "voice", "in_rate": 8000, "ratio": 1, "sources": 1, "channels": 1}
+    spec |= {"window": 16000, "context": 0, "hop": 16000, "inputs": 1, "edge_hz": 0.0}
+    parts = {"format": 1, "model": "voice", "config": config, "spec": spec, "note": {}}
+    save_file(network.state_dict(), path, {key: json.dumps(value) for key, value in parts.items()})
+    metadata, model = catalogue.metadata(path), store.load_model(str(path))
+    assert (metadata["model"], metadata["spec"]["task"], model.spec.task) == ("speaker_encoder", "embed", "embed")
+    assert model.spec.name == "speaker_encoder"
 
 
 @pytest.mark.parametrize("model", ["nobody", "a" * 5000, "a\0b"])

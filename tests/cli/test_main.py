@@ -190,7 +190,11 @@ def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
         (["separate", "{wav}", "--model", "spectrl3"], 2, "hint: did you mean 'spectral3'?\n"),
         (["separate", "{wav}", "--model", "no.safetensors"], 2, "no.safetensors: cannot be read: no such file\n"),
         (["separate", "{wav}", "--model", "{dir}"], 2, "is a folder; expected a .safetensors file"),
-        (["upsample", "{wav}", "--model", "spectral2"], 2, "hint: models for upsample: spectral_bwe, audio_unet"),
+        (
+            ["upsample", "{wav}", "--model", "spectral2"],
+            2,
+            "hint: models for upsample: spectral_bwe, spectral_bwe_large, audio_unet",
+        ),
         (["upsample", "{wav}", "--rate", "48"], 2, "hint: did you mean 48k?\n"),
         (["upsample", "{wav}", "--device", "mps"], 2, "audiosr: --device mps: not supported yet; use --device cpu\n"),
         (["upsample", "{wav}", "--start", "2", "--end", "1:"], 2, "--end 1:: expected a time as seconds, mm:ss"),
