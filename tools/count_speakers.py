@@ -31,7 +31,7 @@ COUNTS = (1, 2, 3)
 AT_ONCE_S = 12.0
 LEAST_S = 5.0  # of speech of everybody in a conversation
 SNRS_DB = (5.0, 10.0, 20.0)  # of noise, relative to the mean power where somebody speaks
-COSINES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+COSINES = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
 def active_seconds(sources: Tensor) -> list[float]:

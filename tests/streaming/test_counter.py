@@ -119,8 +119,28 @@ def test_three_sources_of_similar_level_are_three_speakers_where_two_speak_at_on
 def test_noise_is_removed_before_the_voices_are_told_apart() -> None:
     """A denoiser that returns nothing leaves no voices; one that returns all of it changes nothing."""
     signal = np.concatenate([voice(100, 9), voice(180, 9)], axis=1)
+    assert largest_input({"denoiser": denoiser((0.5, 0.5))}) == pytest.approx(0.5 * largest_input({}), rel=0.01)
     assert count(signal, models={"denoiser": denoiser((0.0, 1.0))}).voices == 0
     assert count(signal, models={"denoiser": denoiser((1.0, 0.0))}, threads=2).speakers == 2
+
+
+def largest_input(models: dict[str, Model]) -> float:
+    """Return the largest sample that the separator gets."""
+    model, largest = separator((1.0, 0.0)), list[float]()
+    model.register_forward_pre_hook(lambda _, x: largest.append(float(x[0].abs().max())))
+    SpeakerCounter(model, cast("Any", PitchEncoder()), **models).count([voice(100, 9)], RATE, Options())  # type: ignore[arg-type]
+    return max(largest)
+
+
+def test_the_third_separator_runs_only_where_two_speak_at_once() -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    model = separator((0.4, 0.3, 0.3))
+    model.register_forward_pre_hook(fail)
+    assert count(voice(100, 12), models={"separator3": model}).speakers == 1
+    with pytest.raises(AssertionError):
+        count(voice(100, 12), shares=(0.5, 0.5), models={"separator3": model})
 
 
 def test_windows_of_which_the_denoiser_leaves_little_hold_no_voices() -> None:
