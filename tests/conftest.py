@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from config_places import Places
 
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.files.fingerprint import sha256
@@ -181,3 +182,8 @@ def recordings(tmp_path: Path) -> Path:
         soundfile.write(folder / name, noise(1000).T, 8000)
     (folder / "notes.txt").write_text("no audio")
     return folder
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    return Places(tmp_path, monkeypatch)

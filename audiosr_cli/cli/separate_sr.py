@@ -9,42 +9,46 @@ import typer
 from audiosr_cli.cli import options, run_batch, values
 from audiosr_cli.cli.commands import MODEL, OUTPUT
 
+_Rate = Annotated[
+    int | None,
+    typer.Option(
+        "--rate",
+        "-r",
+        metavar="HZ",
+        parser=values.parse_rate,
+        rich_help_panel=OUTPUT,
+        help="Sample rate of the outputs, such as 48000 or 48k. [default: the input's]",
+    ),
+]
+_Restorer = Annotated[
+    str | None,
+    typer.Option(
+        "--restorer",
+        metavar="MODEL",
+        rich_help_panel=MODEL,
+        help="Model that restores each speaker's highs from the mixture, or none.",
+    ),
+]
+_Upsampler = Annotated[
+    str | None,
+    typer.Option(
+        "--upsampler",
+        metavar="MODEL",
+        rich_help_panel=MODEL,
+        help="Model that restores highs above the input's bandwidth.",
+    ),
+]
+
 
 @options.processing
 def separate_sr(
     inputs: options.Inputs = None,
     speakers: options.Speakers = 2,
-    rate: Annotated[
-        int | None,
-        typer.Option(
-            "--rate",
-            "-r",
-            metavar="HZ",
-            parser=values.parse_rate,
-            rich_help_panel=OUTPUT,
-            help="Sample rate of the outputs, such as 48000 or 48k. [default: the input's]",
-        ),
-    ] = None,
+    rate: _Rate = None,
     model: options.Model = None,
     quality: options.Quality = "standard",
-    restorer: Annotated[
-        str | None,
-        typer.Option(
-            "--restorer",
-            metavar="MODEL",
-            rich_help_panel=MODEL,
-            help="Model that restores each speaker's highs from the mixture, or none.",
-        ),
-    ] = None,
-    upsampler: Annotated[
-        str | None,
-        typer.Option(
-            "--upsampler",
-            metavar="MODEL",
-            rich_help_panel=MODEL,
-            help="Model that restores highs above the input's bandwidth.",
-        ),
-    ] = None,
+    restorer: _Restorer = None,
+    upsampler: _Upsampler = None,
     hum: options.Hum = "remove",
     *,
     shared: options.Shared,

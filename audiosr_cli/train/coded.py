@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from audiosr_cli.audio.coding import CODINGS, code, has_coding
-from audiosr_cli.errors import OutputError, TrainingError, UsageError
+from audiosr_cli.errors import UsageError
 from audiosr_cli.files.atomic import atomic_path
 from audiosr_cli.train.checks import within
 from audiosr_cli.train.corpus import Corpus
+from audiosr_cli.train.data import cache_errors
 
 # Longest part of a recording that is coded, in seconds; the rest of a copy is that of the recording.
 _LONGEST_S = 60.0
@@ -77,15 +78,11 @@ def load_coded(corpus: Corpus, config: CodedCopies, cache: Path) -> Corpus:
         key.update(part.numpy().tobytes())
     store = cache / f"{key.hexdigest()[:24]}.coded.s16"
     index = store.with_suffix(".json")
-    try:
+    with cache_errors(cache, "coded recordings"):
         if not (index.exists() and store.exists()):
             cache.mkdir(parents=True, exist_ok=True)
             _code_all(corpus, config, store, index)
         entries = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, OutputError) as error:
-        raise TrainingError(
-            f"{cache}: coded recordings cannot be written there ({error}); set $AUDIOSR_CACHE to a writable folder"
-        ) from error
     samples = torch.from_file(str(store), shared=False, size=store.stat().st_size // 2, dtype=torch.int16)
     return replace(
         corpus,

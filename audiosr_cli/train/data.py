@@ -6,8 +6,9 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,18 @@ def _shared(weight: torch.Tensor, chosen: torch.Tensor, share: float) -> torch.T
     return weight * torch.where(chosen, share / inside, (1 - share) / outside)
 
 
+@contextmanager
+def cache_errors(cache: Path, what: str) -> Iterator[None]:
+    """Raise a TrainingError that names ``cache`` if ``what`` cannot be written there."""
+    try:
+        yield
+    except (OSError, OutputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TrainingError(
+            f"{cache}: {what} cannot be written there ({reason}); set $AUDIOSR_CACHE to a writable folder"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _DecodedFiles:
     """Decoded recordings in one memory-mapped file of int16, with an entry for each content digest."""
@@ -231,17 +244,11 @@ class _DecodedFiles:
         key = hashlib.sha256("\n".join(["1", str(sample_rate), *sorted(by_digest)]).encode()).hexdigest()[:24]
         store = cache / f"{key}.s16"
         index = store.with_suffix(".json")
-        try:
+        with cache_errors(cache, "decoded recordings"):
             if not (index.exists() and store.exists()):
                 cache.mkdir(parents=True, exist_ok=True)
                 _decode(by_digest, sample_rate, store, index)
             return cls(store, json.loads(index.read_text(encoding="utf-8")), digests)
-        except (OSError, OutputError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise TrainingError(
-                f"{cache}: decoded recordings cannot be written there ({reason}); set $AUDIOSR_CACHE to a "
-                "writable folder"
-            ) from error
 
     def entry(self, path: Path) -> dict[str, Any]:
         return self.entries[self.digests[path]]
