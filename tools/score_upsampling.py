@@ -2,7 +2,8 @@
 
 Writes the inputs to a temporary folder, runs the command on it as a user would, and reads its output back. Options that
 are not listed by ``--help``, such as ``--model``, are passed to the command. Voices of VCTK, which reach 24 kHz, and
-those of phones and laptops, which reach 20 kHz, are scored apart; so is their mean.
+those of phones and laptops, which reach 20 kHz, are scored apart; so is their mean. ``--visqol`` adds ViSQOL, with the
+extra ``metrics``.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import soxr
 import torch
 from data_folder import add_data_option
 
+from audiosr_cli.bench import perceptual
 from audiosr_cli.dsp.metrics import lsd, lsd_ssr_eval, snr
 from audiosr_cli.dsp.spectra import power_spectrogram
 from audiosr_cli.train.data import read_table
@@ -141,12 +143,12 @@ def level_errors(wave: torch.Tensor, reference: Reference) -> dict[str, list[flo
 
 
 def upsampling(
-    data: Path, work: Path, kind: str, rate: int, model: list[str], most: int, levels: bool
+    data: Path, work: Path, kind: str, rate: int, model: list[str], options: argparse.Namespace
 ) -> dict[str, dict[str, object]]:
-    """Score the command and soxr from ``rate`` Hz over up to ``most`` files of one kind's valid split, by source."""
+    """Score the command and soxr from ``rate`` Hz on files of one kind's valid split, by source."""
     low = work / f"{kind}_{rate}"
     low.mkdir()
-    references = list(full_band(data, kind, most))
+    references = list(full_band(data, kind, options.files))
     for reference in references:
         soundfile.write(low / f"{reference.name}.wav", soxr.resample(reference.wave, 48000, rate), rate, "FLOAT")
     before = cpu_s()
@@ -158,9 +160,13 @@ def upsampling(
         plain = torch.from_numpy(soxr.resample(load(low / f"{reference.name}.wav").numpy(), rate, 48000))
         output = load(work / f"{kind}_{rate}_up" / f"{reference.name}_48000.wav")
         for label, wave in (("audiosr", output), ("soxr", plain)):
-            for figure, value in figures(wave, reference, rate / 48000).items():
+            scored = figures(wave, reference, rate / 48000)
+            if options.visqol:
+                truth = torch.from_numpy(reference.wave)
+                scored |= perceptual.visqol(wave[: len(truth)], truth[: len(wave)], 48000)
+            for figure, value in scored.items():
                 rows.setdefault(reference.source, {}).setdefault(f"{label} {figure}", []).append(value)
-        for name, values in level_errors(output, reference).items() if levels else ():
+        for name, values in level_errors(output, reference).items() if options.levels else ():
             errors.setdefault(reference.source, {}).setdefault(f"dB too loud, {name}", []).append(values)
     scores: dict[str, dict[str, object]] = {
         source: {key: mean(values) for key, values in row.items()} | {"files": len(row["audiosr LSD"])}
@@ -186,6 +192,7 @@ def main() -> None:
     parser.add_argument("--rates", help="Hz, comma-separated; speech from 4000 to 24000, others from 8000 and 16000")
     parser.add_argument("--files", type=int, default=1000, help="at most so many of each kind")
     parser.add_argument("--levels", action="store_true", help="add the mean error of the level by third octave")
+    parser.add_argument("--visqol", action="store_true", help="add ViSQOL")
     parser.add_argument(
         "--write",
         type=Path,
@@ -201,7 +208,7 @@ def main() -> None:
         for kind in options.kinds.split(","):
             usual = "4000,8000,12000,16000,24000" if kind == "speech48k" else "8000,16000"
             for rate in map(int, (options.rates or usual).split(",")):
-                scores = upsampling(options.data, Path(folder), kind, rate, rest, options.files, options.levels)
+                scores = upsampling(options.data, Path(folder), kind, rate, rest, options)
                 for source, row in scores.items():
                     print(json.dumps({f"{kind} from {rate}, {source}": row}), flush=True)
 

@@ -74,7 +74,7 @@ class BenchSettings:
         batch: Number of windows in a batch.
         threads: Number of batches in parallel on the CPU; None for the default.
         precision: "auto", "float32" or "bf16".
-        perceptual: Whether quality includes STOI, PESQ and DNSMOS.
+        perceptual: Whether quality includes STOI, PESQ, ViSQOL and DNSMOS.
     """
 
     folder: Path

@@ -1,7 +1,8 @@
-"""Perceptual metrics: STOI, PESQ and DNSMOS, which packages of the extra ``metrics`` compute.
+"""Perceptual metrics: STOI, PESQ, ViSQOL and DNSMOS, which packages of the extra ``metrics`` compute.
 
 STOI (Taal et al. 2011) predicts how much of the speech is understood, 0 to 1; PESQ (ITU-T P.862.2, wide-band) how its
-quality is judged, 1 to 4.64. Both compare with a reference. DNSMOS (Reddy et al. 2022) predicts, without one, how
+quality is judged, 1 to 4.64; ViSQOL (Chinen et al. 2020, for full-band audio) how that of any sound is, 1 to 4.75. They
+compare with a reference. DNSMOS (Reddy et al. 2022) predicts, without one, how
 listeners rate a recording after ITU-T P.835, 1 to 5: all in all (OVRL), its speech (SIG) and its background (BAK).
 """
 
@@ -20,8 +21,16 @@ from torch import Tensor
 from audiosr_cli.audio.resample import Resampler
 from audiosr_cli.errors import UsageError
 
-PACKAGES = ("pystoi", "pesq", "speechmos", "onnxruntime")
+# The packages by the names of their modules.
+PACKAGES = {
+    "pystoi": "pystoi",
+    "pesq": "pesq",
+    "visqol": "visqol-python",
+    "speechmos": "speechmos",
+    "onnxruntime": "onnxruntime",
+}
 RATE = 16000  # of wide-band PESQ and DNSMOS, in Hz; recordings with a lower rate have neither
+VISQOL_RATE = 48000  # of ViSQOL in audio mode, in Hz; other recordings have none
 # DNSMOS rates windows of 9.01 s that start a second apart.
 _WINDOW = int(9.01 * RATE)
 # The raw outputs of its network become ratings by polynomials, highest power first; as in speechmos 0.0.1.1.
@@ -34,7 +43,7 @@ _RATINGS = {
 
 def check_installed(option: str) -> None:
     """Raise UsageError that names ``option`` and the extra if a package is missing."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise UsageError(
@@ -44,7 +53,7 @@ def check_installed(option: str) -> None:
 
 
 def compare(estimate: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
-    """Compute STOI and PESQ.
+    """Compute STOI, PESQ and ViSQOL.
 
     Args:
         estimate: (T,).
@@ -52,7 +61,8 @@ def compare(estimate: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
         rate: Sample rate in Hz.
 
     Returns:
-        Both by name; PESQ is missing below 16 kHz, and where it finds no speech in the reference.
+        All by name; PESQ is missing below 16 kHz and where it finds no speech in the reference, ViSQOL as in
+        `visqol`.
     """
     scores = {"STOI": float(import_module("pystoi").stoi(reference.numpy(), estimate.numpy(), rate))}
     if rate >= RATE:
@@ -60,7 +70,37 @@ def compare(estimate: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
         pair = [_at_16khz(wave, rate) for wave in (reference, estimate)]
         quality = float(pesq.pesq(RATE, *pair, "wb", on_error=pesq.PesqError.RETURN_VALUES))
         scores |= {"PESQ": quality} if quality > 0 else {}
-    return scores
+    return scores | visqol(estimate, reference, rate)
+
+
+def visqol(estimate: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
+    """Compute ViSQOL, for speech and any other sound.
+
+    Args:
+        estimate: (T,).
+        reference: (T,).
+        rate: Sample rate in Hz.
+
+    Returns:
+        ViSQOL by name; nothing at other rates than 48 kHz, for less than about a second, and for silence.
+    """
+    if rate != VISQOL_RATE:
+        return {}
+    pair = (wave.double().numpy() for wave in (reference, estimate))
+    try:
+        with np.errstate(invalid="ignore"):
+            score = float(_visqol_model().measure_from_arrays(*pair, VISQOL_RATE).moslqo)
+    except ValueError:  # the reference is too short
+        return {}
+    return {} if np.isnan(score) else {"ViSQOL": score}
+
+
+@cache
+def _visqol_model() -> Any:
+    """Load the package's model of full-band audio."""
+    model = import_module("visqol").VisqolApi()
+    model.create(mode="audio")
+    return model
 
 
 def dnsmos(wave: Tensor, rate: int) -> dict[str, float]:

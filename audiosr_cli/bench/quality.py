@@ -158,7 +158,7 @@ def separation_scores(
         sources: References (S, T).
         mix: Mixture (T,).
         rate: Sample rate in Hz.
-        perceptually: Whether to compute STOI, PESQ and DNSMOS, too.
+        perceptually: Whether to compute STOI, PESQ, ViSQOL and DNSMOS, too.
 
     Returns:
         Each metric's mean over the sources.
@@ -183,7 +183,7 @@ def upsampling_scores(
         reference: Waveform (T',); both are cut to the shorter one.
         rate: Sample rate in Hz.
         cutoff_hz: Frequency below which the content was known.
-        perceptually: Whether to compute STOI, PESQ and DNSMOS, too.
+        perceptually: Whether to compute STOI, PESQ, ViSQOL and DNSMOS, too.
     """
     size = min(len(estimate), len(reference))  # resampling down may have rounded the length
     estimate, reference = estimate[:size], reference[:size]

@@ -66,7 +66,7 @@ _Perceptual = Annotated[
     typer.Option(
         "--perceptual",
         rich_help_panel=_MEASUREMENTS,
-        help="With --quality: also STOI, PESQ and DNSMOS, for speech (pip install 'audiosr-cli[metrics]').",
+        help="With --quality: also STOI, PESQ, ViSQOL, DNSMOS (pip install 'audiosr-cli[metrics]').",
     ),
 ]
 _Rates = Annotated[

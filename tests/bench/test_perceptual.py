@@ -40,6 +40,12 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (rate, mode, on_error) == (RATE, "wb", "values")
         return -1.0 if not clean.any() else len(made) / rate
 
+    def visqol(clean: np.ndarray, made: np.ndarray, rate: int) -> SimpleNamespace:
+        assert rate == 48000
+        if len(clean) < rate:
+            raise ValueError("Reference spectrum size (17) smaller than minimum patch size (45).")
+        return SimpleNamespace(moslqo=len(made) / rate if made.any() else np.nan)
+
     def run(_: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         window = inputs["input_1"]
         assert window.shape == (1, int(9.01 * RATE))
@@ -49,6 +55,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pystoi", SimpleNamespace(stoi=lambda clean, made, rate: len(made) / rate))
     monkeypatch.setitem(sys.modules, "pesq", SimpleNamespace(pesq=pesq, PesqError=returned))
     monkeypatch.setattr(perceptual, "_dnsmos_network", lambda: SimpleNamespace(run=run))
+    monkeypatch.setattr(perceptual, "_visqol_model", lambda: SimpleNamespace(measure_from_arrays=visqol))
 
 
 def test_a_missing_package_is_a_usage_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +67,9 @@ def test_a_missing_package_is_a_usage_error_that_names_the_extra(monkeypatch: py
     ):
         perceptual.check_installed("--perceptual")
     monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pystoi, pesq, speechmos, onnxruntime are not installed") as caught:
+    with pytest.raises(
+        UsageError, match="pystoi, pesq, visqol-python, speechmos, onnxruntime are not installed"
+    ) as caught:
         perceptual.check_installed("--perceptual")
     assert "C compiler" in (caught.value.hint or "")
 
@@ -70,7 +79,7 @@ def test_the_extra_has_every_package() -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extra = {name.split(">=")[0] for name in project["optional-dependencies"]["metrics"]}
-    assert extra == set(perceptual.PACKAGES)
+    assert extra == set(perceptual.PACKAGES.values())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +98,8 @@ def test_bench_refuses_before_it_measures(arguments: list[str], message: str, mo
 
 def test_pesq_and_dnsmos_need_16_khz(packages: None) -> None:
     long = wave(96000)
-    assert perceptual.compare(long, long, 48000) == {"STOI": 2.0, "PESQ": 2.0}  # resampled, seconds stay seconds
+    scores = perceptual.compare(long, long, 48000)
+    assert scores == {"STOI": 2.0, "PESQ": 2.0, "ViSQOL": 2.0}  # resampled, seconds stay seconds
     assert perceptual.compare(long, long, 8000) == {"STOI": 12.0}
     assert set(perceptual.dnsmos(long, 48000)) == {"DNSMOS SIG", "DNSMOS BAK", "DNSMOS OVRL"}
     assert perceptual.dnsmos(long, 8000) == perceptual.dnsmos(long[:0], RATE) == {}
@@ -97,6 +107,11 @@ def test_pesq_and_dnsmos_need_16_khz(packages: None) -> None:
 
 def test_pesq_without_speech_is_left_out(packages: None) -> None:
     assert perceptual.compare(wave(), torch.zeros(RATE), RATE) == {"STOI": 1.0}
+
+
+@pytest.mark.parametrize(("frames", "scale"), [(47000, 1.0), (96000, 0.0)])
+def test_visqol_of_short_or_silent_recordings_is_left_out(packages: None, frames: int, scale: float) -> None:
+    assert "ViSQOL" not in perceptual.compare(scale * wave(frames), wave(frames), 48000)
 
 
 @pytest.mark.parametrize(("seconds", "windows"), [(1.0, 1), (9.01, 1), (10.0, 1), (12.5, 3)])
@@ -127,6 +142,14 @@ def test_scores_are_perceptual_only_if_asked_for(packages: None) -> None:
 def installed(*names: str) -> Any:
     """Skip a test where the optional packages are not installed."""
     return [pytest.importorskip(name) for name in names]
+
+
+def test_visqol_hears_a_missing_octave() -> None:
+    """A real score: white noise, and the same without its upper half."""
+    installed("visqol")  # half of the band is missing, which is heard
+    full = wave(72000)
+    half = torch.fft.irfft(torch.fft.rfft(full) * (torch.arange(36001) < 18000), n=72000)
+    assert perceptual.visqol(half, full, 48000)["ViSQOL"] < perceptual.visqol(full, full, 48000)["ViSQOL"] - 1
 
 
 def test_clean_speech_scores_higher_than_a_mixture() -> None:
