@@ -193,7 +193,7 @@ def test_json_prints_an_event_a_line(stereo: Path, tmp_path: Path) -> None:
         (
             ["upsample", "{wav}", "--model", "spectral2"],
             2,
-            "hint: models for upsample: spectral_bwe, spectral_bwe_large, audio_unet",
+            "hint: models for upsample: spectral_bwe_large, spectral_bwe, audio_unet",
         ),
         (["upsample", "{wav}", "--rate", "48"], 2, "hint: did you mean 48k?\n"),
         (["upsample", "{wav}", "--device", "mps"], 2, "audiosr: --device mps: not supported yet; use --device cpu\n"),
