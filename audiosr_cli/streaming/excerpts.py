@@ -1,4 +1,4 @@
-"""Parts of a recording from which something is decided before it is processed: spread over a file, a pipe's beginning."""
+"""Parts of a recording that are looked at before it is processed: spread over a file, or the beginning of a pipe."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_short_files_are_analysed_as_a_whole_and_long_ones_in_parts_spread_over_
     assert [len(part) for part in chosen] == [200] * 9
     assert (chosen[0].start, chosen[4].start, chosen[-1].stop) == (0, 17900, 36000)
     chosen = parts(1801, 10, 180, 20)
-    assert all(first.stop <= second.start for first, second in zip(chosen, chosen[1:], strict=False))
+    assert all(first.stop <= second.start for first, second in pairwise(chosen))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])

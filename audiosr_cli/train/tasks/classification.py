@@ -131,12 +131,8 @@ class Classification(PlainTask):
         """Return the level of each crop's background, the crop before it, relative to the crop's: (B,), 0 for none."""
         label, other = params["label"], params["label"].roll(1)
         lenient = (label == other) | (label == KINDS.index("speech"))
-        low, high = (
-            torch.where(
-                lenient, *(torch.tensor(limits[i]) for limits in (self.background_db, self.other_background_db))
-            )
-            for i in range(2)
-        )
+        own, foreign = (torch.tensor(limits) for limits in (self.background_db, self.other_background_db))
+        low, high = torch.where(lenient[:, None], own, foreign).unbind(1)  # (B,) each
         level = torch.pow(10, -(low + (high - low) * params["background"]) / 20)
         allowed = params["has_background"] & ((label == other) | (other != KINDS.index("speech")))
         return torch.where(allowed, level, 0.0)
@@ -167,7 +163,7 @@ class Classification(PlainTask):
             raise TrainingError(f"[data] valid: has no recordings of {missing[0]}")
         correct = torch.zeros(len(crops))
         for cutoff_hz in _VALID_CUTOFFS_HZ:
-            for rows in torch.arange(len(crops)).split(_VALID_BATCH):
+            for rows in torch.split(torch.arange(len(crops)), _VALID_BATCH):
                 cutoff, roll_off = (torch.full((len(rows),), value) for value in (cutoff_hz, _VALID_ROLL_OFF))
                 waves = low_pass(crops[rows], cutoff, roll_off, self.spec.in_rate).to(device)
                 with torch.no_grad():
