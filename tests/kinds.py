@@ -18,14 +18,9 @@ from audiosr_cli.models.audio_classifier import AudioClassifier
 _ABOVE, _TONAL = 2.0, 0.7
 
 
-def classifier(sure: float = 10.0, name: str = "audio_classifier") -> AudioClassifier:
-    """A classifier of tones (music) and noise (effects): one layer that adds up what is far above the mean level.
-
-    Args:
-        sure: Factor of the logits; 0 makes all classes equally likely.
-        name: Of the model.
-    """
-    values = {"widths": [1], "time_strides": [1], "features": 1, "name": name}
+def classifier() -> AudioClassifier:
+    """A classifier of tones (music) and noise (effects): one layer that adds up what is far above the mean level."""
+    values = {"widths": [1], "time_strides": [1], "features": 1}
     model = build("audio_classifier", make_config("audio_classifier", values))
     assert isinstance(model, AudioClassifier)
     for weight in model.parameters():
@@ -35,8 +30,8 @@ def classifier(sure: float = 10.0, name: str = "audio_classifier") -> AudioClass
     for norm in (model.norms[0], model.combine_norm):
         norm.weight.data.fill_(1.0)  # type: ignore[union-attr, operator]
     model.norms[0].bias.data.fill_(-_ABOVE)  # type: ignore[union-attr, operator]
-    model.leave.weight.data[:, 0] = sure * torch.tensor([0.0, 1.0, -1.0])
-    model.leave.bias.data[:] = sure * _TONAL * torch.tensor([0.0, -1.0, 1.0])
+    model.leave.weight.data[:, 0] = 10 * torch.tensor([0.0, 1.0, -1.0])
+    model.leave.bias.data[:] = 10 * _TONAL * torch.tensor([0.0, -1.0, 1.0])
     return model.eval().requires_grad_(False)
 
 

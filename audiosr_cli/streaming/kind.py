@@ -28,9 +28,9 @@ _PIPE_S = 30.0
 # A window counts if its power is above this share of the loudest window's (-30 dB), and above that of silence (-100
 # dBFS).
 _AUDIBLE, _SILENT = 1e-3, 1e-10
-# Probability from which music and effects are taken for what they are; below, a recording is treated as speech, whose
-# network harms others least.
-_LEAST_CONFIDENCE = 0.6
+# Probability of speech from which a recording is treated as speech even if something else is likelier: its network is
+# what recordings get that nobody can tell.
+_MAYBE_SPEECH = 0.4
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DetectedKind:
     """What a recording is treated as.
 
     Attributes:
-        kind: Speech also where the classifier is uncertain, or the recording is silent.
+        kind: Speech also where it may be speech, or the recording is silent.
         confidence: Estimated probability of that kind; None for silence.
         likeliest: The kind with the highest probability.
         elapsed_s: Wall time of the detection in seconds.
@@ -60,8 +60,10 @@ def detect_kind(reader: AudioReader | ArrayReader, classifier: AudioClassifier, 
 
     Raises:
         InputError: If the recording cannot be read.
+        UsageError: If it lacks the channel that the options choose.
     """
     started = time.monotonic()
+    options.count_channels(reader.channels, reader.name)
     with open_excerpt(reader, options, _MAX_S, _PART_S, _PIPE_S, _REACH_S) as (blocks, _):
         wave = _mono(blocks, reader.sample_rate, classifier.spec.in_rate, options)
     probabilities = classify(wave, classifier)
@@ -69,7 +71,7 @@ def detect_kind(reader: AudioReader | ArrayReader, classifier: AudioClassifier, 
     if probabilities is None:
         return DetectedKind("speech", None, "speech", elapsed_s)
     likeliest = max(probabilities, key=lambda kind: probabilities[kind])
-    kind: Kind = likeliest if probabilities[likeliest] >= _LEAST_CONFIDENCE else "speech"
+    kind: Kind = "speech" if probabilities["speech"] >= _MAYBE_SPEECH else likeliest
     return DetectedKind(kind, probabilities[kind], likeliest, elapsed_s)
 
 

@@ -13,6 +13,7 @@ from kinds import classifier
 
 from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
+from audiosr_cli.errors import UsageError
 from audiosr_cli.streaming.kind import DetectedKind, add_kind, classify, detect_kind
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.recording import Report
@@ -21,11 +22,11 @@ RATE = 16000
 TONE, NOISE = tone(8 * RATE, 500, RATE), noise(8 * RATE)
 
 
-def detected(signal: Samples, sure: float = 10.0, options: Options | None = None) -> DetectedKind:
+def detected(signal: Samples, options: Options | None = None) -> DetectedKind:
     options = options or Options()
     reader = ArrayReader(signal, RATE)
     reader.trim(options.start_s, options.end_s)
-    return detect_kind(reader, classifier(sure), options)
+    return detect_kind(reader, classifier(), options)
 
 
 def test_the_kind_is_the_likeliest_one() -> None:
@@ -39,18 +40,28 @@ def test_probabilities_are_means_over_windows() -> None:
     assert (detected(mixed).kind, detected(mixed).confidence) == ("music", pytest.approx(0.75, abs=0.01))
 
 
-def test_below_a_probability_of_60_percent_a_recording_is_treated_as_speech() -> None:
-    half = np.concatenate([TONE[:, : 4 * RATE], NOISE[:, : 4 * RATE]], axis=1)
-    assert detected(half).kind == "speech"
-    assert detected(half).confidence == pytest.approx(0.0, abs=0.01)
-    unsure = detected(TONE, sure=0.0)
-    assert (unsure.kind, unsure.confidence) == ("speech", pytest.approx(1 / 3, abs=1e-3))
+@pytest.mark.parametrize(
+    ("logits", "kind", "confidence"),
+    [
+        ((0.41, 0.59, 0.0), "speech", 0.41),
+        ((0.39, 0.61, 0.0), "music", 0.61),
+        ((0.38, 0.3, 0.32), "speech", 0.38),
+        ((0.1, 0.4, 0.5), "effects", 0.5),
+    ],
+)
+def test_what_may_be_speech_is_treated_as_speech(
+    logits: tuple[float, ...], kind: str, confidence: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = classifier()
+    monkeypatch.setattr(model, "forward", lambda x: torch.tensor([logits]).log().expand(len(x), 3))
+    found = detect_kind(ArrayReader(TONE, RATE), model, Options())
+    assert (found.kind, found.confidence) == (kind, pytest.approx(confidence, abs=1e-3))
 
 
 def test_windows_30_db_below_the_loudest_one_do_not_count() -> None:
-    for level, kind in ((0.01, "music"), (0.3, "speech")):  # of as much noise as tone
+    for level, confidence in ((0.01, 1.0), (0.3, 0.5)):  # as much noise as tone
         mixed = np.concatenate([TONE[:, : 4 * RATE], level * 5 * NOISE[:, : 4 * RATE]], axis=1)
-        assert detected(mixed).kind == kind
+        assert detected(mixed).confidence == pytest.approx(confidence, abs=0.01)
 
 
 def test_silence_is_treated_as_speech_and_has_no_confidence() -> None:
@@ -69,6 +80,11 @@ def test_channels_are_mixed_as_they_are_processed_and_wrong_samples_are_zero() -
     stereo[1, 1000] = np.nan
     kinds = [detected(stereo, options=Options(channels=channels)).kind for channels in (1, 2, "each", "mix")]
     assert kinds == ["music", "effects", "effects", "effects"]
+
+
+def test_a_channel_that_a_recording_lacks_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--channels 2: the array has only 1"):
+        detected(TONE, options=Options(channels=2))
 
 
 def test_only_the_part_between_start_and_end_counts() -> None:
