@@ -106,7 +106,7 @@ def rustle(rate: int, seconds: float, generator: np.random.Generator) -> np.ndar
 
 
 def classification(model: Model) -> float:
-    """Compute the mean share (%) of windows of 2 s that are recognised, of eight voices, melodies and noise each."""
+    """Compute the mean probability (%) of what it is for windows of 2 s, of eight voices, melodies and noises each."""
     rate, size, generator = model.spec.in_rate, model.spec.window, np.random.default_rng(0)
     voices = [
         f"voices/{split}/{name}/1.ogg" for split in ("train", "valid") for name in ("carl", "emma", "john", "ruth")
@@ -120,7 +120,7 @@ def classification(model: Model) -> float:
     for kind, own in enumerate(waves):
         windows = torch.cat([torch.from_numpy(wave).unfold(0, size, size) for wave in own])
         with torch.no_grad():
-            shares.append(100 * float((model(windows[:, None]).argmax(1) == kind).float().mean()))
+            shares.append(100 * float(model(windows[:, None]).softmax(1)[:, kind].mean()))
     return sum(shares) / len(shares)
 
 
