@@ -20,6 +20,7 @@ from audiosr_cli.train.bandlimit import Degradation
 from audiosr_cli.train.checks import ascending, positive, within
 from audiosr_cli.train.corpus import Corpus, RandomParameters
 from audiosr_cli.train.ranks import Ranks
+from audiosr_cli.train.reverb import decaying_noise, reverberate
 from audiosr_cli.train.tasks.base import Batch, ForwardFn, Losses, PlainTask, Recordings
 from audiosr_cli.train.transfer import upload, upload_all
 
@@ -27,6 +28,8 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 # Speed and pitch are multiplied by a factor within 1 ± this.
 _SPEED_PERTURBATION = 0.1
+# Range of the direct-to-reverberant ratio of reverberant crops in dB, and longest response in seconds.
+_DIRECT_DB, _LONGEST_REVERB_S = (-12.0, 9.0), 1.5
 # Cutoffs in Hz of the validation crops, and their relative roll-off.
 _VALID_CUTOFFS_HZ, _VALID_ROLL_OFF = (2000.0, 4000.0), 0.09
 # Seconds of every validation recording that are cut into crops, and crops classified at once.
@@ -51,6 +54,8 @@ class Classification(PlainTask):
             one; so music and effects that get speech as their background get none.
         background_db: Range of its level below the crop's, in dB, if the crop is speech, or both are of one class.
         other_background_db: The same for the background of music and effects.
+        reverb_prob: Probability that a crop is reverberated, by decaying noise.
+        t60_s: Range of its reverberation time in seconds.
         coded_prob: Probability that a crop comes from the recording's copy in ``[data.coded]``, where it has one.
         label_smoothing: Share of the target that is spread over all classes, so that probabilities stay below 1.
         augmentation: What is done to each crop.
@@ -66,6 +71,8 @@ class Classification(PlainTask):
     background_prob: float = 0.5
     background_db: tuple[float, float] = (0.0, 25.0)
     other_background_db: tuple[float, float] = (15.0, 30.0)
+    reverb_prob: float = 0.0
+    t60_s: tuple[float, float] = (0.2, 3.0)
     coded_prob: float = 0.0
     label_smoothing: float = 0.05
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -74,8 +81,10 @@ class Classification(PlainTask):
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "crop_s")
-        within(self, 0, 1, "background_prob", "coded_prob", "label_smoothing")
-        ascending(self, "background_db", "other_background_db")
+        within(self, 0, 1, "background_prob", "reverb_prob", "coded_prob", "label_smoothing")
+        ascending(self, "background_db", "other_background_db", "t60_s")
+        if self.t60_s[0] <= 0:
+            raise UsageError(f"t60_s = {list(self.t60_s)}: must be above 0")
         for kind in KINDS:
             if not getattr(self, kind):
                 raise UsageError(f"{kind} = []: must name at least one folder")
@@ -84,7 +93,7 @@ class Classification(PlainTask):
         """Make ``input`` (B, 1, T) and ``label`` (B,), the index of each crop's class."""
         length = round(self.crop_s * self.spec.in_rate)
         params = ranks.share(self._draw(recordings, self.batch_size * ranks.world, generator), self.batch_size)
-        waves = self._render(params, recordings, length, ranks.device)
+        waves = self._reverberated(self._render(params, recordings, length, ranks.device), params)
         waves = waves + upload(self._gain(params), ranks.device)[:, None] * _unit(waves.roll(1, 0)) * _rms(waves)
         if self.augmentation.active:
             waves = augment.render(waves, params, self.spec.in_rate)
@@ -102,6 +111,11 @@ class Classification(PlainTask):
         params["has_background"] = torch.rand(count, generator=generator) < self.background_prob
         params["background"] = torch.rand(count, generator=generator)
         params["coded"] = torch.rand(count, generator=generator) < self.coded_prob
+        params["reverberant"] = torch.rand(count, generator=generator) < self.reverb_prob
+        low, high = torch.tensor(self.t60_s).log()
+        params["t60_s"] = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
+        params["direct_db"] = torch.empty(count).uniform_(*_DIRECT_DB, generator=generator)
+        params["reverb_seed"] = torch.randint(1 << 62, (count,), generator=generator)
         if recordings.coded is not None:
             params["coded"] &= recordings.coded.bandwidth[recording] > 0
         return params
@@ -126,6 +140,18 @@ class Classification(PlainTask):
             return waves
         copies = recordings.coded.render({key: value[chosen] for key, value in params.items()}, length, device)
         return waves.index_copy(0, upload(chosen, device), copies[:, 0])
+
+    def _reverberated(self, waves: Tensor, params: RandomParameters) -> Tensor:
+        """Reverberate some of the crops (B, T)."""
+        chosen = params["reverberant"].nonzero()[:, 0]
+        if not len(chosen):
+            return waves
+        own = {key: params[key][chosen] for key in ("t60_s", "direct_db", "reverb_seed")}
+        generator = torch.Generator().manual_seed(int(own["reverb_seed"][0]))
+        length = min(waves.shape[1], round(_LONGEST_REVERB_S * self.spec.in_rate))
+        responses = decaying_noise(own["t60_s"], own["direct_db"], length, self.spec.in_rate, generator)
+        rows = upload(chosen, waves.device)
+        return waves.index_copy(0, rows, reverberate(waves[rows], upload(responses, waves.device)))
 
     def _gain(self, params: RandomParameters) -> Tensor:
         """Return the level of each crop's background, the crop before it, relative to the crop's: (B,), 0 for none."""
