@@ -24,6 +24,7 @@ from audiosr_cli.contract import Kind
 from audiosr_cli.models.audio_classifier import AudioClassifier
 from audiosr_cli.streaming.kind import classify, detect_kind
 from audiosr_cli.streaming.options import Options
+from audiosr_cli.train.reverb import load_rirs, reverberate
 
 Wave = NDArray[np.float32]
 Recording = tuple[str, str, Wave]  # its kind, its name, and its samples (T,) at RATE
@@ -54,6 +55,15 @@ def over(speech: list[Recording], others: list[Recording], level_db: float) -> I
         other = np.resize(others[i % len(others)][2], len(wave))
         gain = np.sqrt(np.square(wave).mean() / np.square(other).mean().clip(1e-9)) * 10 ** (-level_db / 20)
         yield kind, name, wave + np.float32(gain) * other
+
+
+def reverberant(items: list[Recording], data: Path) -> Iterator[Recording]:
+    """Put each recording into one of the measured rooms at the distance of the measurement."""
+    rirs = load_rirs([data / "rir"], RATE)
+    for i, (kind, name, wave) in enumerate(items):
+        response = rirs.responses[i % len(rirs.responses)][:1]  # (1, T)
+        wet = reverberate(torch.from_numpy(wave)[None], response)[0].numpy()
+        yield kind, name, wet * np.float32(0.05 / np.sqrt(np.square(wet).mean()).clip(1e-6))
 
 
 def tables(items: list[Recording], classifier: AudioClassifier, name: str, verbose: bool) -> list[str]:
@@ -103,6 +113,7 @@ def main() -> None:
     }
     conditions |= {f"speech {db} dB above music": list(over(speech, music, db)) for db in (0, 5, 10, 20)}
     conditions |= {f"speech {db} dB above effects": list(over(speech, effects, db)) for db in (0, 10)}
+    conditions |= {"measured rooms and halls": list(reverberant(items, options.data))}
     columns = f"{' / '.join(KINDS)}"
     print(
         f"| condition | kind | recordings: {columns} | right | windows: {columns} | right |\n|---|---|---|---|---|---|"

@@ -10,11 +10,10 @@ from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.contract import Kind
 from audiosr_cli.models.audio_classifier import AudioClassifier
-from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.auto import UnloadedPipeline
 from audiosr_cli.streaming.kind import DetectedKind, add_kind, detect_kind
-from audiosr_cli.streaming.options import Options, Samples
+from audiosr_cli.streaming.options import Samples
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report
 
@@ -65,7 +64,9 @@ class KindPipeline(Pipeline):
         """Detect the kind of an open recording and process it, see ``Pipeline.in_memory``."""
         if self.detected is None:
             return self.select(reader).in_memory(reader, progress)
-        return super().in_memory(reader, progress)
+        audio, report = super().in_memory(reader, progress)
+        add_kind(report, self.detected)
+        return audio, report
 
     def file(
         self,
@@ -81,9 +82,6 @@ class KindPipeline(Pipeline):
         if self.detected is None:
             selected = self.select(reader)
             return selected.file(reader, targets, container, subtype, progress, exclusive, bitrate)
-        return super().file(reader, targets, container, subtype, progress, exclusive, bitrate)
-
-    def _complete(self, report: Report, models: Sequence[ModelCall], cutoff_hz: float | None, options: Options) -> None:
-        super()._complete(report, models, cutoff_hz, options)
-        if self.detected is not None:
-            add_kind(report, self.detected)
+        report = super().file(reader, targets, container, subtype, progress, exclusive, bitrate)
+        add_kind(report, self.detected)
+        return report

@@ -111,6 +111,23 @@ def test_coded_copies_replace_crops() -> None:
     assert level[batch["label"] == EFFECTS].mean() > 3 * level[batch["label"] != EFFECTS].mean()  # they have no copies
 
 
+def test_reverberant_crops_go_on_after_a_sound_has_ended() -> None:
+    """The tones of a second end in the middle of crops of 2 s."""
+    values: dict[str, Any] = {"crop_s": 2.0, "batch_size": 8, "t60_s": (1.0, 1.0)}
+    tails = []
+    for prob in (0.0, 1.0):
+        crops, _ = batch_of(corpus(0.5), reverb_prob=prob, **values)
+        last = crops.abs().cumsum(1) > 0.999 * crops.abs().sum(1, keepdim=True)
+        tails.append(last.float().argmax(1) - (crops.abs() > 1e-3).float().argmax(1))
+    assert (tails[0] < 0.6 * 8000).all()
+    assert float((tails[1] > tails[0] + 800).float().mean()) > 0.5
+
+
+def test_wrong_reverberation_times_are_errors() -> None:
+    with pytest.raises(UsageError, match=r"t60_s = \[0.0, 1.0\]: must be above 0"):
+        task(t60_s=(0.0, 1.0))
+
+
 def test_processes_share_a_batch() -> None:
     train = corpus()
     parts = [task(batch_size=8).batch(Recordings(train, train), generator(), Ranks(rank, 2)) for rank in range(2)]
