@@ -19,10 +19,11 @@ from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader, EncodedBytes
 from audiosr_cli.audio.wav import RATES
 from audiosr_cli.audio.write import ClipPolicy
+from audiosr_cli.contract import Kind
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import Precision, pick_bf16, pick_device, pick_threads
-from audiosr_cli.streaming.options import Channels, HumPolicy, Options, Quality, Speakers
+from audiosr_cli.streaming.options import Channels, HumPolicy, KindChoice, Options, Quality, Speakers
 
 Source = NDArray[np.floating] | torch.Tensor | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 
@@ -122,6 +123,11 @@ def speakers(value: object) -> Speakers:
 def hum_policy(value: object) -> HumPolicy:
     """Return ``value`` if it says what happens to hum. Raises UsageError."""
     return cast("HumPolicy", choice("hum", value, get_args(HumPolicy)))
+
+
+def kind(value: object) -> KindChoice:
+    """Return ``value`` if it is a kind of recordings, or "auto". Raises UsageError."""
+    return cast("KindChoice", choice("kind", value, ("auto", *get_args(Kind))))
 
 
 def quality(value: object) -> Quality:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from audiosr_cli.errors import UsageError
 
-Task = Literal["separate", "upsample", "separate-sr", "embed"]
+Task = Literal["separate", "upsample", "separate-sr", "embed", "classify"]
+Kind = Literal["speech", "music", "effects"]  # of a recording; effects are all sounds that are neither
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
-from audiosr_cli.checkpoints import catalogue
+from audiosr_cli.checkpoints import catalogue, choice
 from audiosr_cli.checkpoints.catalogue import default_model
 from audiosr_cli.checkpoints.store import load_model
-from audiosr_cli.contract import ModelSpec
+from audiosr_cli.contract import Kind
 from audiosr_cli.errors import ModelChoiceError, UsageError
 from audiosr_cli.models import Model
+from audiosr_cli.models.audio_classifier import AudioClassifier
 from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
@@ -20,7 +21,8 @@ from audiosr_cli.streaming.auto import AutoPipeline, UnloadedPipeline
 from audiosr_cli.streaming.counter import SpeakerCounter
 from audiosr_cli.streaming.counting_config import COUNTING
 from audiosr_cli.streaming.describe import output_names
-from audiosr_cli.streaming.options import HumPolicy, Options, Quality, Speakers
+from audiosr_cli.streaming.kind_pipeline import KindPipeline
+from audiosr_cli.streaming.options import HumPolicy, KindChoice, Options, Quality, Speakers
 from audiosr_cli.streaming.pipeline import Pipeline
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
@@ -83,7 +85,7 @@ class SeparateOptions:
             return _counting(self, single)
         options = replace(options or default_options("cpu"), hum=self.hum)
         _check_quality(self.quality, self.model)
-        model = self.model or _find_separator(self.speakers, self.quality == "fast")
+        model = self.model or choice.find_separator(self.speakers, self.quality == "fast")
         return replace(_separation(self.speakers, model, options, self.residual), quality=self.quality)
 
 
@@ -93,9 +95,10 @@ class UpsampleOptions:
 
     Attributes:
         rate: Sample rate of the output in Hz.
-        model: Name of a bundled model or path of a checkpoint; "none" only resamples, None uses the default model.
+        model: Name of a bundled model or path of a checkpoint; "none" only resamples, None uses that for ``kind``.
         cutoff_hz: Frequency above which content is restored; None detects it in every recording.
         sampling: How a diffusion model samples; None uses its defaults. Other models do not accept it.
+        kind: What the recordings hold: "speech", "music" or "effects", all other sounds; "auto" detects that of each.
 
     Example:
         >>> from audiosr_cli.pipelines import UpsampleOptions
@@ -109,25 +112,31 @@ class UpsampleOptions:
     model: str | None = None
     cutoff_hz: float | None = None
     sampling: Sampling | None = None
+    kind: KindChoice = "auto"
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
-        """Load the model and return the pipeline that restores bandwidth.
+        """Load the model and return the pipeline that restores bandwidth; models for other kinds are loaded later.
 
         Args:
             options: Device, batch size and so on; None uses ``default_options("cpu")``.
 
         Raises:
-            UsageError: If a value is out of range, or ``sampling`` is given for a model that does not sample.
+            UsageError: If a value is out of range, ``sampling`` is given for a model that does not sample, or both
+                ``kind`` and ``model`` choose one.
             ModelError: If the model cannot be loaded, or is for another task.
         """
         _check_rate(self.rate)
         if self.cutoff_hz is not None and self.cutoff_hz < MIN_CUTOFF_HZ:
             raise UsageError(f"--cutoff {self.cutoff_hz:g}: must be at least {MIN_CUTOFF_HZ:g} Hz")
         options = options or default_options("cpu")
-        models = () if self.model == "none" else (_load("upsample", self.model, options),)
+        if self.kind != "auto" and self.model is not None:
+            raise UsageError(f"--kind {self.kind} and --model {self.model} both choose a model; leave one of them out")
+        name = self.model or choice.find_upsampler("speech" if self.kind == "auto" else self.kind)
+        models = () if name == "none" else (_load("upsample", name, options),)
         if self.sampling is not None and not (models and isinstance(models[0], AudioSR)):
             raise UsageError("--steps, --guidance and --seed need a diffusion model; use --model audiosr_small")
-        return Pipeline(models, self.rate, options, cutoff_hz=self.cutoff_hz, sampling=self.sampling)
+        single = Pipeline(models, self.rate, options, cutoff_hz=self.cutoff_hz, sampling=self.sampling)
+        return single if self.model is not None or self.kind != "auto" else _detecting(self, single)
 
 
 @dataclass(frozen=True)
@@ -180,17 +189,21 @@ class SeparateSROptions:
             raise UsageError("--upsampler has no effect without --rate; give --rate, or use --restorer none")
         if self.speakers == "auto":
             options = options or default_options("cpu")
-            upsamplers = [_load("upsample", self.upsampler, options)] if self.rate or self.upsampler else []
+            upsamplers = (
+                [_load("upsample", self.upsampler or choice.find_upsampler("speech"), options)]
+                if self.rate or self.upsampler
+                else []
+            )
             return _counting(self, Pipeline(tuple(upsamplers), self.rate, options))
         options = replace(options or default_options("cpu"), hum=self.hum)
-        model = self.model or _find_separator(self.speakers, lowest_rate=True)
+        model = self.model or choice.find_separator(self.speakers, lowest_rate=True)
         separation = _separation(self.speakers, model, options)
         separator = separation.models[0]
-        name = self.restorer or _find_restorer(separator.spec)
+        name = self.restorer or choice.find_restorer(separator.spec)
         restorers = [] if name == "none" else [_restorer(name, separator, options)]
         upsamplers = []
         if self.rate or self.upsampler or not restorers:
-            upsamplers = [_load("upsample", self.upsampler, options)]
+            upsamplers = [_load("upsample", self.upsampler or choice.find_upsampler("speech"), options)]
         models = (separator, *restorers, *upsamplers)
         return replace(separation, models=models, rate=self.rate, quality=self.quality)
 
@@ -267,23 +280,40 @@ def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) ->
     return AutoPipeline((), single.rate, single.options, residual=single.residual, by_count=by_count, counter=counter)
 
 
+def _detecting(command: UpsampleOptions, speech: Pipeline) -> Pipeline:
+    """Return the pipeline that detects the kind of recordings, or that for ``speech`` if it is for all of them."""
+    names: dict[Kind, str] = {kind: choice.find_upsampler(kind) for kind in get_args(Kind)}
+    others = {name: _unloaded(command, kind, name, speech) for kind, name in names.items() if name != names["speech"]}
+    if not others:
+        return speech
+    classifier = load_model(default_model("classify"))
+    assert isinstance(classifier, AudioClassifier)
+    by_kind = {kind: others[name] for kind, name in names.items() if name in others}
+    own = {key: getattr(speech, key) for key in ("models", "rate", "options", "cutoff_hz", "sampling")}
+    return KindPipeline(**own, by_kind=by_kind, classifier=classifier)
+
+
+def _unloaded(command: UpsampleOptions, kind: Kind, name: str, speech: Pipeline) -> UnloadedPipeline:
+    """Return the pipeline for recordings of a kind, whose model has a name."""
+    checkpoints = {name: catalogue.entries()[name]["sha256"]}
+    return UnloadedPipeline(speech.outputs, checkpoints, partial(replace(command, kind=kind).pipeline, speech.options))
+
+
 def _candidate(
     command: SeparateOptions | SeparateSROptions, speakers: int, single: Pipeline
 ) -> Pipeline | UnloadedPipeline:
     """Return the pipeline for so many speakers; separators alone are loaded when a recording needs them."""
-    if speakers == 1 and not _is_bundled(1):
+    if speakers == 1 and not choice.has_separator(1):
         return single
     if isinstance(command, SeparateSROptions):  # the user may have named models, which must fit
         return command.pipeline(single.options)
-    names = [_find_separator(speakers, command.quality == "fast"), *([default_model("embed")] if speakers > 1 else [])]
+    names = [
+        choice.find_separator(speakers, command.quality == "fast"),
+        *([default_model("embed")] if speakers > 1 else []),
+    ]
     checkpoints = {name: catalogue.entries()[name]["sha256"] for name in names}
     outputs = output_names(speakers, speakers == 1, command.residual)
     return UnloadedPipeline(outputs, checkpoints, partial(command.pipeline, single.options))
-
-
-def _is_bundled(speakers: int) -> bool:
-    """Check whether a bundled model separates so many speakers."""
-    return any(catalogue.speakers_of(spec) == speakers for spec in _bundled_specs("separate").values())
 
 
 def _check_quality(quality: Quality, model: str | None) -> None:
@@ -294,28 +324,11 @@ def _check_quality(quality: Quality, model: str | None) -> None:
         )
 
 
-def _find_separator(speakers: int, fast: bool = False, lowest_rate: bool = False) -> str:
-    """Name the bundled model for so many speakers: the first, the fast one if any, or that with the lowest rate."""
-    specs = _bundled_specs("separate")
-    matching = [name for name, spec in specs.items() if catalogue.speakers_of(spec) == speakers]
-    if not matching:
-        available = ", ".join(map(str, sorted({catalogue.speakers_of(spec) for spec in specs.values()})))
-        what = "speech from noise" if speakers == 1 else f"{speakers} speakers"
-        raise UsageError(
-            f"--speakers {speakers}: no bundled model separates {what} (available: {available}); "
-            "use --model with your own"
-        )
-    if lowest_rate:
-        return min(matching, key=lambda name: specs[name]["in_rate"])
-    quick = [name for name in matching if catalogue.entries()[name].get("quality") == "fast"]
-    return quick[0] if fast and quick else matching[0]
-
-
 def _restorer(name: str, separator: Model, options: Options) -> Model:
     """Load a restorer that continues where the tracks of ``separator`` end; it restores the rest, too, if any."""
     network = _load("separate-sr", name, options)
     cutoff_hz = separator.spec.out_rate / 2
-    if not _continues(network.spec.cutoff_hz, cutoff_hz):
+    if not choice.continues(network.spec.cutoff_hz, cutoff_hz):
         raise UsageError(
             f"--restorer {name}: {network.spec.name} restores frequencies above {network.spec.cutoff_hz:.0f} Hz, but "
             f"the tracks of {separator.spec.name} end at {cutoff_hz:.0f} Hz; use another --restorer, or none"
@@ -328,23 +341,3 @@ def _restorer(name: str, separator: Model, options: Options) -> Model:
             f"{separator.spec.name} are {sources}; use --restorer none"
         )
     return fitted
-
-
-def _find_restorer(separator: ModelSpec) -> str:
-    """Name the bundled restorer for the tracks of a separator, or "none"; it shares the mixture among several."""
-    specs = _bundled_specs("separate-sr") if separator.sources > 1 else {}
-    cutoff_hz = separator.out_rate / 2
-    return next((name for name, spec in specs.items() if _continues(spec["cutoff_hz"], cutoff_hz)), "none")
-
-
-def _continues(lowest_hz: float, cutoff_hz: float) -> bool:
-    """Check that a band from ``lowest_hz`` on begins where a track resampled to end at ``cutoff_hz`` fades out."""
-    return 0.8 * cutoff_hz <= lowest_hz <= cutoff_hz
-
-
-def _bundled_specs(task: str) -> dict[str, dict[str, Any]]:
-    return {
-        name: catalogue.metadata(catalogue.folder() / entry["file"])["spec"]
-        for name, entry in catalogue.entries().items()
-        if task in entry["tasks"]
-    }

@@ -46,7 +46,7 @@ def list_models(task: str | None = None) -> list[str]:
     """List the names of the bundled models.
 
     Args:
-        task: "separate", "upsample", "separate-sr" or "embed"; None lists the models of all tasks.
+        task: "separate", "upsample", "separate-sr", "embed" or "classify"; None lists the models of all tasks.
 
     Returns:
         Names for ``model``. The first one for a task is its default.

@@ -15,7 +15,7 @@ from audiosr_cli.audio.write import ClipPolicy
 from audiosr_cli.errors import AudioSRWarning
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision
-from audiosr_cli.streaming.options import Channels, HumPolicy, Quality, Samples, Speakers
+from audiosr_cli.streaming.options import Channels, HumPolicy, KindChoice, Quality, Samples, Speakers
 from audiosr_cli.streaming.recording import Report
 
 ProgressCallback = Callable[[float, float | None], object]  # seconds processed, seconds in all if known
@@ -137,6 +137,7 @@ def upsample(
     *,
     rate: int = 48000,
     model: str | os.PathLike[str] | None = None,
+    kind: KindChoice = "auto",
     cutoff_hz: float | None = None,
     steps: int | None = None,
     guidance: float | None = None,
@@ -160,7 +161,10 @@ def upsample(
         source: As in ``separate``.
         sample_rate: As in ``separate``.
         rate: Sample rate of the output in Hz, not below the input's unless ``model`` is "none".
-        model: Name of a bundled model or path of a checkpoint; "none" only resamples, None uses the default model.
+        model: Name of a bundled model or path of a checkpoint; "none" only resamples, None uses that for ``kind``.
+        kind: What the recording holds: "speech", "music" or "effects", all other sounds. "auto" detects it, unless
+            ``model`` is given; ``report.kind`` of the result is what was detected, and ``report.kind_confidence`` how
+            sure that is.
         cutoff_hz: Frequency above which content is restored; None detects it.
         steps: Diffusion steps of audiosr_small; 0 uses the deterministic estimate, None is 4.
         guidance: Classifier-free guidance scale of audiosr_small; None is 1.
@@ -183,7 +187,8 @@ def upsample(
         frequency above which content was restored.
 
     Raises:
-        UsageError: If an argument is invalid, or ``rate`` is below the sample rate of the input.
+        UsageError: If an argument is invalid, ``rate`` is below the sample rate of the input, or both ``model`` and
+            ``kind`` choose a model.
         InputError: As in ``separate``.
         SampleError: As in ``separate``.
         ModelError: As in ``separate``.
@@ -203,6 +208,7 @@ def upsample(
         arguments.model_name("model", model),
         arguments.number("cutoff_hz", cutoff_hz),
         arguments.sampling(steps, guidance, seed),
+        kind=arguments.kind(kind),
     )
     result = _run(source, sample_rate, PipelineConfig(command, options), progress)
     return replace(result, audio=result.audio[0])

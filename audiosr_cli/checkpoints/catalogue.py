@@ -34,7 +34,8 @@ def folder() -> Path:
 def entries() -> dict[str, dict[str, Any]]:
     """Read the catalogue: name → {file, sha256, tasks}; the first model of a task is its default.
 
-    An entry with ``"quality": "fast"`` is what ``--quality fast`` picks instead, for as many speakers.
+    An entry with ``"quality": "fast"`` is what ``--quality fast`` picks instead, for as many speakers. An upsampler
+    with ``"kinds": ["music", "effects"]`` is what recordings of these kinds get instead of the default one.
     """
     catalogue = parse_json((folder() / "catalogue.json").read_text(encoding="utf-8"))
     return cast("dict[str, dict[str, Any]]", catalogue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +32,15 @@ _Model = Annotated[
         metavar="MODEL",
         rich_help_panel=MODEL,
         help="Name of a bundled model, a .safetensors file, or none to only resample.",
+    ),
+]
+_Kind = Annotated[
+    Literal["auto", "speech", "music", "effects"],
+    typer.Option(
+        "--kind",
+        rich_help_panel=MODEL,
+        help="What is recorded, which chooses the model; effects are all other sounds. auto detects it in each "
+        "recording, unless --model is given.",
     ),
 ]
 _Cutoff = Annotated[
@@ -78,6 +87,7 @@ def upsample(
     inputs: options.Inputs = None,
     rate: _Rate = 48000,
     model: _Model = None,
+    kind: _Kind = "auto",
     cutoff: _Cutoff = None,
     steps: _Steps = None,
     guidance: _Guidance = None,
@@ -94,7 +104,7 @@ def upsample(
     piped = inputs == ["-"] and shared.files_from is None
     if piped and shared.output is None and not shared.as_json and not shared.dry_run:
         shared = replace(shared, output="-")
-    command = UpsampleOptions(rate, model, cutoff, _sampling(steps, guidance, seed))
+    command = UpsampleOptions(rate, model, cutoff, _sampling(steps, guidance, seed), kind=kind)
     run_batch.run_batch(inputs, command, "{stem}_{rate}.{ext}", shared)
 
 

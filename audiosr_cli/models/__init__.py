@@ -7,6 +7,7 @@ from audiosr_cli.models.registry import architecture_of, architectures, build, m
 # A model may import the names above from here, so they come first.
 # isort: split
 from audiosr_cli.models import (  # noqa: F401 - each registers its model
+    audio_classifier,
     audio_unet,
     audiosr,
     band_masks,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn
@@ -13,8 +11,9 @@ from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.errors import UsageError
 from audiosr_cli.runtime.memory import explain_out_of_memory
-from audiosr_cli.streaming.counter import SpeakerCounter, excerpt, parts
+from audiosr_cli.streaming.counter import SpeakerCounter
 from audiosr_cli.streaming.counting import SpeakerCount
+from audiosr_cli.streaming.excerpts import open_excerpt
 from audiosr_cli.streaming.options import Samples
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report
@@ -94,25 +93,16 @@ class AutoPipeline(Pipeline):
         self, reader: AudioReader | ArrayReader, counter: SpeakerCounter, progress: CountingCallback | None
     ) -> SpeakerCount:
         """Count the speakers of a file from parts of it, those of a pipe from its beginning, which is kept."""
-        config, rate, is_file = counter.config, reader.sample_rate, reader.path is not None
+        config, rate = counter.config, reader.sample_rate
         frames = self.options.count_frames(reader.frames, rate)
-        limit_s = config.max_seconds
-        chosen = parts(frames, rate, config)
-        if isinstance(reader, AudioReader) and not is_file:
-            limit_s = config.pipe_seconds
-            chosen = [range(math.ceil(limit_s * rate))]
-        with ExitStack() as stack:
-            if isinstance(reader, AudioReader) and reader.path is not None:
-                again = stack.enter_context(AudioReader(reader.path, reader.audio_stream))
-                again.trim(self.options.start_s, self.options.end_s)
-                blocks = again.blocks()
-            else:
-                blocks = reader.peek(limit_s if len(chosen) == 1 else math.inf)
-            analysed = excerpt(blocks, chosen)
+        with open_excerpt(reader, self.options, config.max_seconds, config.part_seconds, config.pipe_seconds) as (
+            blocks,
+            chosen,
+        ):
             if progress is not None:
                 total = None if frames is None else min(frames, sum(map(len, chosen)))
-                analysed = _follow(analysed, rate, total, progress)
-            count = counter.count(analysed, rate, self.options)
+                blocks = _follow(blocks, rate, total, progress)
+            count = counter.count(blocks, rate, self.options)
         return replace(count, where=_where(count.analysed_s, chosen, frames))
 
     def in_memory(

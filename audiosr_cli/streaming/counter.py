@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -135,35 +135,3 @@ class SpeakerCounter:
         engine.push(torch.from_numpy(speech))
         engine.flush()
         return windows
-
-
-def parts(frames: int | None, sample_rate: int, config: CountingConfig = COUNTING) -> Sequence[range]:
-    """Choose the parts of a file from which its speakers are counted.
-
-    Args:
-        frames: Of the file; None if that is unknown.
-        sample_rate: Hz.
-        config: Thresholds.
-
-    Returns:
-        Ranges of frames in their order: all of a short file, the beginning if the length is unknown.
-    """
-    limit, size = round(config.max_seconds * sample_rate), round(config.part_seconds * sample_rate)
-    if frames is None or frames <= limit:
-        return [range(limit)]
-    count = max(2, limit // size)
-    starts = (round(i * (frames - size) / (count - 1)) for i in range(count))
-    return [range(start, start + size) for start in starts]
-
-
-def excerpt(blocks: Iterable[Samples], chosen: Sequence[range]) -> Iterator[Samples]:
-    """Yield what lies within the ``chosen`` ranges of frames, from blocks (C, T); do not read on behind them."""
-    at = 0
-    for block in blocks:
-        end = at + block.shape[1]
-        for part in chosen:
-            if max(at, part.start) < min(end, part.stop):
-                yield block[:, max(0, part.start - at) : part.stop - at]
-        at = end
-        if at >= chosen[-1].stop:
-            return

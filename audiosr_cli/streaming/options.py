@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from audiosr_cli.audio.trim import frame_range
 from audiosr_cli.audio.write import ClipPolicy
+from audiosr_cli.contract import Kind
 from audiosr_cli.errors import UsageError
 
 Samples = NDArray[np.float32]
 Channels = Literal["each", "mix"] | int  # every channel by itself, their mean, or one of them (counted from 1)
 
+KindChoice = Kind | Literal["auto"]  # what recordings hold, or that of each
 HumPolicy = Literal["remove", "share", "keep"]
 Quality = Literal["fast", "standard", "best"]
 Speakers = int | Literal["auto"]  # a number, or that of each recording

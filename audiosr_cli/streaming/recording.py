@@ -57,6 +57,8 @@ class Report:
         clipped: Samples that were clipped; in memory, samples beyond full scale, which are kept.
         gain: Factor of all outputs under ``--clip rescale``.
         levels_db: RMS of each output in dBFS, None for silence.
+        kind: What the recording was treated as, "speech", "music" or "effects", if that was detected; else None.
+        kind_confidence: Estimated probability that this is right; None if it was not detected, and for silence.
         speakers: Number of speakers, if it was counted; None if it was given.
         speakers_confidence: Estimated probability that this number is right; None if it was given.
         confidence: For each window of the separator, the probability that the speakers are on their tracks.
@@ -78,6 +80,8 @@ class Report:
     clipped: int = 0
     gain: float = 1.0
     levels_db: list[float | None] = field(default_factory=list)
+    kind: str | None = None
+    kind_confidence: float | None = None
     speakers: int | None = None
     speakers_confidence: float | None = None
     confidence: list[float] = field(default_factory=list)

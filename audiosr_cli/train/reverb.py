@@ -120,6 +120,30 @@ def reverberate(waves: Tensor, responses: Tensor) -> Tensor:
     return reverberant
 
 
+def decaying_noise(
+    t60_s: Tensor, direct_db: Tensor, length: int, sample_rate: int, generator: torch.Generator
+) -> Tensor:
+    """Make responses without the geometry of a room: direct sound, followed by noise that decays.
+
+    Args:
+        t60_s: Reverberation time of each in seconds (B,).
+        direct_db: Energy of the direct sound relative to that of the noise, in dB (B,).
+        length: Samples of a response.
+        sample_rate: Hz.
+        generator: Source of the noise, on the CPU.
+
+    Returns:
+        (B, length), with the direct sound, of level 1, at sample 0.
+    """
+    time = torch.arange(length) / sample_rate
+    late = torch.randn(len(t60_s), length, generator=generator) * torch.exp(-6.9078 * time / t60_s[:, None])
+    late *= time >= _DIRECT_S
+    level = torch.pow(10, -direct_db / 20) / late.square().sum(1).sqrt().clamp_min(1e-6)
+    responses = late * level[:, None]
+    responses[:, 0] = 1.0
+    return responses
+
+
 @dataclass(frozen=True, eq=False)
 class MeasuredRirs:
     """Measured impulse responses: a tensor (C, T) for each room, with the direct path of each channel at sample 0."""

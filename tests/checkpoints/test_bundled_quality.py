@@ -86,6 +86,44 @@ def verification(model: Model) -> float:
     return 100 * float((cosines[same & ~itself][:, None] > cosines[~same]).float().mean())
 
 
+def melody(rate: int, seconds: float, generator: np.random.Generator) -> np.ndarray:
+    """Two voices of plucked notes of a scale, (T,)."""
+    wave = np.zeros(round(seconds * rate), np.float32)
+    for octave, note_s in ((110.0, 0.5), (440.0, 0.25)):
+        time = np.arange(2 * round(note_s * rate)) / rate
+        for start in range(0, len(wave) - len(time), round(note_s * rate)):
+            hz = octave * 2 ** (generator.choice([0, 2, 4, 7, 9, 12]) / 12)
+            note = sum(np.sin(2 * np.pi * k * hz * time) * np.exp(-k * time / note_s) / k for k in range(1, 9))
+            wave[start : start + len(time)] += np.float32(0.1) * note
+    return wave
+
+
+def rustle(rate: int, seconds: float, generator: np.random.Generator) -> np.ndarray:
+    """Noise with random bursts, (T,)."""
+    wave = generator.standard_normal(round(seconds * rate)).astype(np.float32)
+    gain = np.repeat(10 ** generator.uniform(-1, 0, round(10 * seconds)), rate // 10)
+    return np.float32(0.1) * wave * gain.astype(np.float32)
+
+
+def classification(model: Model) -> float:
+    """Compute the mean probability (%) of what it is for windows of 2 s, of eight voices, melodies and noises each."""
+    rate, size, generator = model.spec.in_rate, model.spec.window, np.random.default_rng(0)
+    voices = [
+        f"voices/{split}/{name}/1.ogg" for split in ("train", "valid") for name in ("carl", "emma", "john", "ruth")
+    ]
+    waves = [
+        [example(name, rate) for name in voices],
+        [melody(rate, 4.0, generator) for _ in range(8)],
+        [rustle(rate, 4.0, generator) for _ in range(8)],
+    ]
+    shares = []
+    for kind, own in enumerate(waves):
+        windows = torch.cat([torch.from_numpy(wave).unfold(0, size, size) for wave in own])
+        with torch.no_grad():
+            shares.append(100 * float(model(windows[:, None]).softmax(1)[:, kind].mean()))
+    return sum(shares) / len(shares)
+
+
 def restoration(model: Model) -> float:
     """Compute the mean SI-SDR in dB above the band of perfect estimates, for two turns that overlap by half."""
     rate, low_rate = 48000, 16000 if model.spec.cutoff_hz > 4000 else 8000
@@ -120,6 +158,7 @@ def upsampling(model: Model) -> float:
 MEASURES: dict[str, Callable[[Model], float]] = {
     "separate": separation,
     "embed": verification,
+    "classify": classification,
     "separate-sr": restoration,
     "upsample": upsampling,
 }

@@ -12,6 +12,12 @@ from audiosr_cli.models.hifi_gan import HiFiGANConfig
 
 VOCODER = {"n_fft": 960, "hop_length": 480, "steady": 24, "inputs": 256, "margin": 0}
 IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
+    ("audio_classifier", {"sample_rate": 7000}, "sample_rate = 7000: must be at least 7800"),
+    ("audio_classifier", {"classes": ["a"]}, "classes = ['a']: must name at least two"),
+    ("audio_classifier", {"classes": ["a", "a"]}, "classes = ['a', 'a']: must differ"),
+    ("audio_classifier", {"widths": [8, 0], "time_strides": [1, 1]}, "widths = [8, 0]: must be at least 1"),
+    ("audio_classifier", {"widths": [8]}, "widths = [8]: must have as many numbers as time_strides"),
+    ("audio_classifier", {"n_fft": 32}, "n_fft = 32: must be at least 64"),
     ("audio_unet", {"filters": [8, 0], "kernels": [9, 9]}, "filters = [8, 0]: must be at least 1"),
     ("audio_unet", {"ratio": 0}, "ratio = 0: must be at least 1"),
     ("audio_unet", {"filters": [8]}, "must have one number per block each"),

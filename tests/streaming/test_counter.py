@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from conftest import noise
 from torch import Tensor
 
 from audiosr_cli.models import Model, build, make_config
-from audiosr_cli.streaming.counter import SpeakerCounter, excerpt, parts
+from audiosr_cli.streaming.counter import SpeakerCounter
 from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.options import Options, Samples
 
@@ -165,28 +164,3 @@ def test_samples_that_are_not_finite_count_as_zero() -> None:
     signal = voice(100, 12)
     signal[0, 40000:40010] = np.nan, np.inf, -np.inf, *[0.0] * 7
     assert count(signal).speakers == 1
-
-
-def test_short_files_are_analysed_as_a_whole_and_long_ones_in_parts_spread_over_them() -> None:
-    assert parts(100, 10) == [range(1800)]
-    assert parts(None, 10) == [range(1800)]
-    chosen = parts(36000, 10)
-    assert [len(part) for part in chosen] == [200] * 9
-    assert (chosen[0].start, chosen[4].start, chosen[-1].stop) == (0, 17900, 36000)
-    assert all(first.stop <= second.start for first, second in zip(parts(1801, 10), parts(1801, 10)[1:], strict=False))
-
-
-@pytest.mark.parametrize("size", [1, 7, 100])
-def test_an_excerpt_is_what_lies_within_its_parts(size: int) -> None:
-    signal = np.arange(100, dtype=np.float32)[None]
-    blocks = (signal[:, start : start + size] for start in range(0, 100, size))
-    got = np.concatenate(list(excerpt(blocks, [range(5, 20), range(20, 22), range(60, 75)])), axis=1)
-    assert got[0].tolist() == [*range(5, 22), *range(60, 75)]
-
-
-def test_nothing_is_read_behind_the_last_part() -> None:
-    def blocks() -> Iterator[Samples]:
-        yield np.zeros((1, 10), np.float32)
-        raise AssertionError
-
-    assert sum(block.shape[1] for block in excerpt(blocks(), [range(10)])) == 10

@@ -38,6 +38,8 @@ def test_every_example_makes_batches_for_its_network(path: Path) -> None:
     if path.stem == "separate_sfsrnet":  # 16 transformer layers on chunks of 4 s take ten seconds
         config = replace(config, task=replace(config.task, crop_s=0.5))
     corpus = voices(128 if spec.task == "embed" else 4, 4.0, spec.out_rate)
+    folders = config.data.train  # which say what an audio classifier should recognise
+    corpus = replace(corpus, names=[f"/{folders[k % len(folders)]}/a.wav" for k in range(len(corpus.names))])
     noise = voices(1, 4.0, spec.out_rate) if config.data.noise else None
     rirs = measured_rirs(spec.out_rate) if config.data.rir else None
     batch = config.task.batch(Recordings(corpus, corpus, noise, rirs), generator(), Ranks())
@@ -87,11 +89,11 @@ def test_the_page_on_data_names_every_field() -> None:
         (("batch_size = 2", "batch_sise = 2"), UsageError, "did you mean 'batch_size'"),
         (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
         (("[loop]", "[loops]"), UsageError, "unknown section"),
-        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_unet, audiosr, band_masks"),
+        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_classifier, audio_unet, audiosr, band_masks"),
         (
             ('name = "separate"', 'name = "x"'),
             UsageError,
-            "known: audiosr, embed, separate, separate-sr, speech-and-rest, upsample",
+            "known: audiosr, classify, embed, separate, separate-sr, speech-and-rest, upsample",
         ),
         (("batch_size = 2", ""), UsageError, "the key 'batch_size' is missing"),
         (("batch_size = 2", "batch_size = 2.5"), UsageError, "expected an integer"),

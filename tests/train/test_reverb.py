@@ -14,6 +14,7 @@ from audiosr_cli.errors import TrainingError, UsageError
 from audiosr_cli.train.reverb import (
     MeasuredRirs,
     align,
+    decaying_noise,
     impulse_responses,
     load_rirs,
     place_speakers,
@@ -163,3 +164,13 @@ def test_measured_responses_of_real_rooms(data: Path) -> None:
         1e-6
     )
     assert correlation.abs().median() < 0.1
+
+
+def test_decaying_noise_has_its_reverberation_time_and_direct_sound() -> None:
+    t60_s, direct_db = torch.tensor([0.3, 0.8]), torch.tensor([0.0, 6.0])
+    responses = decaying_noise(t60_s, direct_db, 8000, 8000, torch.Generator().manual_seed(0))
+    late = responses[:, 1:].square()
+    assert responses[:, 0].tolist() == [1.0, 1.0]
+    torch.testing.assert_close(-10 * late.sum(1).log10(), direct_db, atol=0.01, rtol=0)
+    fall_db = 10 * (late[:, 400:1200].sum(1) / late[:, 2000:2800].sum(1)).log10()  # over 0.2 s
+    torch.testing.assert_close(fall_db, 60 * 0.2 / t60_s, atol=1.5, rtol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audiosr_cli.train.tasks.audiosr import AudioSRTraining
 from audiosr_cli.train.tasks.base import Batch, Losses, Recordings, TrainingTask
+from audiosr_cli.train.tasks.classification import Classification
 from audiosr_cli.train.tasks.embedding import Embedding
 from audiosr_cli.train.tasks.restoration import Restoration
 from audiosr_cli.train.tasks.separation import Separation
@@ -11,6 +12,7 @@ from audiosr_cli.train.tasks.speech import SpeechAndRest
 from audiosr_cli.train.tasks.upsampling import Upsampling
 
 __all__ = [
+    "Classification",
     "Embedding",
     "TASKS",
     "Batch",
@@ -31,7 +33,8 @@ TASKS: dict[
     | type[Restoration]
     | type[Upsampling]
     | type[AudioSRTraining]
-    | type[Embedding],
+    | type[Embedding]
+    | type[Classification],
 ] = {
     "separate": Separation,
     "speech-and-rest": SpeechAndRest,
@@ -39,4 +42,5 @@ TASKS: dict[
     "upsample": Upsampling,
     "audiosr": AudioSRTraining,
     "embed": Embedding,
+    "classify": Classification,
 }
