@@ -40,6 +40,8 @@ _WALL_DB = 14.0
 _WALL_START_DB, _WALL_END_DB = 3.0, 12.0
 # Most by which the second of these frequencies exceeds the first: what falls more slowly is a slope.
 _WALL_RATIO = 1.03
+# Cells up to which a steep slope and a fall that is no wall are the same; it ends at this loss in dB.
+_SAME_CELLS, _STEEP_END_DB = 4, 6.0
 # Share of a wall's frequency, and of half the rate, from which a slope is that of the wall, or of the converter.
 _BELOW_WALL, _BELOW_NYQUIST = 0.97, 0.93
 
@@ -142,10 +144,13 @@ def cutoff(power: NDArray[np.float64], sample_rate: int, frames: NDArray[np.floa
         wall_start, end = fine(*wall, _WALL_START_DB), fine(*wall, _WALL_END_DB)
         if end < _WALL_RATIO * wall_start:
             wall_end = end
-    for position in roll_offs(level, means[None] if frames is None else frames):
-        slope = float(bounds[0] * 2 ** ((position + 0.5) / _CELLS))
-        if slope < min(_BELOW_WALL * wall_end, _BELOW_NYQUIST * nyquist):
-            return slope
+    slopes = roll_offs(level, means[None] if frames is None else frames, None if wall is None else wall[0])
+    for slope in slopes:
+        slope_end = float(bounds[0] * 2 ** ((slope.position + 0.5) / _CELLS))
+        if slope.is_steep and wall is not None and abs(slope.position - wall[0]) < _SAME_CELLS:
+            slope_end = fine(*wall, _STEEP_END_DB)
+        if slope_end < min(_BELOW_WALL * wall_end, _BELOW_NYQUIST * nyquist):
+            return slope_end
     return wall_end
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CELLS_PER_OCTAVE", "noise_floor", "roll_offs"]
+__all__ = ["CELLS_PER_OCTAVE", "RollOff", "noise_floor", "roll_offs"]
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,7 @@ CELLS_PER_OCTAVE = 24
 # too; the last ones for resamplers.
 _BUTTERWORTH, _CHEBYSHEV = (3, 4, 5, 6, 8, 10, 13), (4, 6, 8, 10, 14)
 _RIPPLE = 10**0.05 - 1
+_STEEP = 10  # order of a Chebyshev filter from which it may as well be that of a converter
 # Candidate cutoffs in a cell, and cells below the lowest and above the highest one.
 _POSITIONS, _CELLS_BELOW, _CELLS_ABOVE = 2, 12, 2
 # Loss in dB down to which a response is compared: further down are stop bands, other filters and noise.
@@ -40,6 +41,9 @@ _ACTIVE_DB, _HIDDEN_DB = 6.0, 4.0
 _LEAST_FRAMES = 4
 # dB by which the mean of a cell may exceed the level that 80 % of the frames reach: noise floors are stationary.
 _STATIONARY_DB = 6.0
+# Cells below a wall from which it may be part of the response; what begins lower down has to show below the wall, too,
+# as gentle responses explain a part of each wall.
+_FLANK = 3
 # Least loss in dB of a response where it ends: in the noise floor, and elsewhere.
 _LEAST_LOSS_IN_FLOOR_DB, _LEAST_LOSS_DB = 10.0, 14.0
 # dB by which the level behind a response may exceed what it predicts.
@@ -47,6 +51,8 @@ _REBOUND_DB = 12.0
 # Least log-likelihood ratio, and that of responses that have lost less than so many dB where they end. Full-band
 # recordings had up to 4.6.
 _EVIDENCE, _SHALLOW_EVIDENCE, _SHALLOW_DB = 6.0, 9.0, 20.0
+# The same below a wall: codecs that keep little of the highest octave had up to 7.
+_EVIDENCE_BELOW_WALL = 10.0
 # Least share of the loss that nine of ten frames show: a gentle response also explains a part of a wall above it. Only
 # frames count that below the cutoff are at most so many dB below the mean power.
 _LEAST_SHARE, _LOUD_DB = 0.3, 10.0
@@ -64,13 +70,23 @@ class _Responses(NamedTuple):
     deepest: NDArray[np.intp]  # (J, K), the cell in which each response has lost enough
 
 
-class _Candidate(NamedTuple):
-    """A filter that a recording may have passed."""
+class RollOff(NamedTuple):
+    """A low-pass filter that a recording may have passed.
 
-    position: float  # of its cutoff, in cells
-    ratio: float  # log-likelihood ratio
-    needed: float  # what that has to be
-    share: float  # of its loss that nine of ten frames show
+    Attributes:
+        position: Of its cutoff, in cells; 0 is the centre of the first one. The cutoff of a Butterworth filter is where
+            it has lost 3 dB, of a Chebyshev filter where its ripple ends.
+        is_steep: Whether it is about as steep as those of converters.
+        ratio: Log-likelihood ratio.
+        needed: What that has to be.
+        share: Share of its loss that nine of ten frames show.
+    """
+
+    position: float
+    is_steep: bool
+    ratio: float
+    needed: float
+    share: float
 
 
 def noise_floor(level: Array) -> float:
@@ -78,41 +94,47 @@ def noise_floor(level: Array) -> float:
     return float(np.median(np.sort(level)[: max(3, len(level) // 12)]))
 
 
-def roll_offs(level: Array, power: Array) -> list[float]:
-    """Find the cutoffs of the low-pass filters that a recording has passed.
+def roll_offs(level: Array, power: Array, wall: int | None = None) -> list[RollOff]:
+    """Find the low-pass filters that a recording has passed.
 
     Args:
         level: (N,) mean level of each cell in dB.
         power: (L, N) power of the cells in L frames.
+        wall: The cell in which the spectrum is cut off; None if there is none.
 
     Returns:
-        Positions in cells, in ascending order; 0 is the centre of the first cell. The cutoff of a Butterworth filter is
-        where it has lost 3 dB, of a Chebyshev filter where its ripple ends.
+        The filters, by their cutoffs in ascending order.
     """
     if len(level) <= _CELLS_BELOW + _CELLS_ABOVE:
         return []
     frames = 10 * np.log10(power + 1e-20)
     responses = _responses(len(level))
-    end = _ends(level, frames, responses)
+    end = _ends(level, frames, responses, len(level))
     ratio = _log_likelihood_ratio(level, frames, responses, end)
-    candidates = [_candidate(level, frames, responses, end, ratio, j) for j in _maxima(ratio.max(1))]
-    accepted = [c.position for c in candidates if c.ratio > c.needed and c.share > _LEAST_SHARE]
-    if not accepted and candidates:
-        best = max(candidates, key=lambda c: c.ratio)
-        accepted = [best.position] * (best.ratio > _CERTAIN)
+    if wall is not None:
+        below = _ends(level, frames, responses, wall)
+        ratio = np.minimum(ratio, _log_likelihood_ratio(level, frames, responses, below))
+    found = [_roll_off(level, frames, responses, end, ratio, j) for j in _maxima(ratio.max(1))]
+    if wall is not None:
+        found = [r for r in found if r.position >= wall - _FLANK or r.ratio > _EVIDENCE_BELOW_WALL]
+    accepted = [r for r in found if r.ratio > r.needed and r.share > _LEAST_SHARE]
+    if not accepted and found:
+        best = max(found, key=lambda r: r.ratio)
+        accepted = [best] * (best.ratio > _CERTAIN)
     return accepted
 
 
-def _candidate(
+def _roll_off(
     level: Array, frames: Array, responses: _Responses, end: NDArray[np.intp], ratio: Array, j: int
-) -> _Candidate:
-    """Describe the best response at the ``j``-th cutoff, whose position is the mean of those around it."""
+) -> RollOff:
+    """Describe the best response at the ``j``-th cutoff; its position is the mean of those around it."""
     k = int(ratio[j].argmax())
     loss = responses.loss[j, k, : end[j, k] + 1]
     around = slice(max(0, j - _SPREAD * _POSITIONS), j + _SPREAD * _POSITIONS + 1)
     weights = np.exp(np.clip(ratio[around] - ratio[j, k], -50, 0)).sum(1)
-    return _Candidate(
+    return RollOff(
         position=float(weights @ responses.positions[around] / weights.sum()),
+        is_steep=k >= len(_BUTTERWORTH) + _CHEBYSHEV.index(_STEEP),
         ratio=float(ratio[j, k]),
         needed=_EVIDENCE if loss[-1] > _SHALLOW_DB else _SHALLOW_EVIDENCE,
         share=_share_of_frames(level, frames, loss, int(responses.positions[j])),
@@ -133,7 +155,7 @@ def _responses(cells: int) -> _Responses:
     return _Responses(positions, loss, np.where(deep.any(2), deep.argmax(2), cells - 1))
 
 
-def _ends(level: Array, frames: Array, responses: _Responses) -> NDArray[np.intp]:
+def _ends(level: Array, frames: Array, responses: _Responses, wall: int) -> NDArray[np.intp]:
     """Find the last cell that tells of each response: (J, K); 0 if the response is impossible."""
     cells = len(level)
     active = (frames > noise_floor(level) + _ACTIVE_DB).any(1)
@@ -143,7 +165,9 @@ def _ends(level: Array, frames: Array, responses: _Responses) -> NDArray[np.intp
     following = np.where(hidden, np.arange(cells), cells - 1)
     following = np.minimum.accumulate(following[::-1])[::-1]  # the next hidden cell, or the last one
     start = responses.positions.astype(int)
-    end = np.minimum(following[start][:, None], responses.deepest)
+    following = following[start]
+    following[start < wall - _FLANK] = np.minimum(following[start < wall - _FLANK], wall - 1)
+    end = np.minimum(following[:, None], responses.deepest)
     loss = np.take_along_axis(responses.loss, end[..., None], 2)[..., 0]
     before = np.convolve(level, np.ones(5) / 5)[start]  # of the cell and the four below
     above = np.append(np.maximum.accumulate(level[::-1])[::-1], -np.inf)[end + 1]  # the highest level behind the end
