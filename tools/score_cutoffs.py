@@ -171,15 +171,12 @@ def score_full_band(waves: dict[str, tuple[np.ndarray, float]], detector: Detect
 
 
 def encoder_cutoff(container: str, kbits: int, rate: int) -> float:
-    """Return the cutoff in Hz of a codec: where noise that falls by 6 dB an octave has lost another 6 dB."""
-    wave = np.random.default_rng(1).standard_normal(5 * rate)
-    spectrum = np.fft.rfft(wave) * 200 / np.maximum(np.fft.rfftfreq(len(wave), 1 / rate), 200)
-    wave = np.fft.irfft(spectrum, len(wave))
-    wave *= 0.5 / np.abs(wave).max()
+    """Return the cutoff in Hz of a codec: where a sweep of a sine, which needs few bits, has lost 6 dB."""
+    time = np.arange(6 * rate) / (6 * rate)  # from 0 to 1
+    wave = 0.5 * np.sin(np.pi * rate / 2 * 6 * time**2)  # from 0 Hz to half the rate
     output = coded(wave, rate, container, kbits)[0]
-    ratio = [np.square(np.abs(np.fft.rfft(x[rate : 5 * rate])))[1:] for x in (output, wave)]  # bins of 0.25 Hz
-    before, after = (x[: len(x) // 400 * 400].reshape(-1, 400).mean(1) for x in ratio[::-1])
-    return float(np.flatnonzero(after > before / 4)[-1] + 1) * 100
+    after, before = (np.square(x[: len(x) // 3000 * 3000]).reshape(-1, 3000).mean(1) for x in (output, wave))
+    return float((np.flatnonzero(after > before / 4)[-1] + 1) * 3000 / len(wave) * rate / 2)
 
 
 def score_codecs(waves: dict[str, tuple[np.ndarray, float]], detector: Detector) -> None:

@@ -148,7 +148,7 @@ def cutoff(power: NDArray[np.float64], sample_rate: int, frames: NDArray[np.floa
     for slope in slopes:
         slope_end = float(bounds[0] * 2 ** ((slope.position + 0.5) / _CELLS))
         if slope.is_steep and wall is not None and abs(slope.position - wall[0]) < _SAME_CELLS:
-            slope_end = fine(*wall, _STEEP_END_DB)
+            slope_end = max(slope_end, fine(*wall, _STEEP_END_DB))
         if slope_end < min(_BELOW_WALL * wall_end, _BELOW_NYQUIST * nyquist):
             return slope_end
     return wall_end

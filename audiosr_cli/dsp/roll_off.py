@@ -58,6 +58,8 @@ _EVIDENCE_BELOW_WALL = 10.0
 _LEAST_SHARE, _LOUD_DB = 0.3, 10.0
 # Log-likelihood ratio from which a response is accepted that only the mean shows, if there is no other.
 _CERTAIN = 15.0
+# Cells in which one filter is taken for a part of the next one if its ratio is below this share of the other's.
+_BESIDE, _LEAST_RATIO = 12, 1 / 3
 # Log-likelihood ratio by which a maximum stands out from a higher one, and cells over which it is averaged.
 _PROMINENCE, _SPREAD = 3.0, 4
 
@@ -117,11 +119,17 @@ def roll_offs(level: Array, power: Array, wall: int | None = None) -> list[RollO
     found = [_roll_off(level, frames, responses, end, ratio, j) for j in _maxima(ratio.max(1))]
     if wall is not None:
         found = [r for r in found if r.position >= wall - _FLANK or r.ratio > _EVIDENCE_BELOW_WALL]
-    accepted = [r for r in found if r.ratio > r.needed and r.share > _LEAST_SHARE]
+    accepted = [r for r in found if r.ratio > r.needed and r.share > _LEAST_SHARE and not _is_beside(r, found)]
     if not accepted and found:
         best = max(found, key=lambda r: r.ratio)
         accepted = [best] * (best.ratio > _CERTAIN)
     return accepted
+
+
+def _is_beside(roll_off: RollOff, others: list[RollOff]) -> bool:
+    """Tell whether a much stronger one lies just above."""
+    above = [r.ratio for r in others if 0 < r.position - roll_off.position < _BESIDE]
+    return _LEAST_RATIO * max(above, default=0.0) > roll_off.ratio
 
 
 def _roll_off(
