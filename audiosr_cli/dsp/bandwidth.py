@@ -145,6 +145,8 @@ def cutoff(power: NDArray[np.float64], sample_rate: int, frames: NDArray[np.floa
         if end < _WALL_RATIO * wall_start:
             wall_end = end
     slopes = roll_offs(level, means[None] if frames is None else frames, None if wall is None else wall[0])
+    if wall is not None and not slopes and wall_end == nyquist:
+        wall_end = fine(*wall, _STEEP_END_DB)
     for slope in slopes:
         slope_end = float(bounds[0] * 2 ** ((slope.position + 0.5) / _CELLS))
         if slope.is_steep and wall is not None and abs(slope.position - wall[0]) < _SAME_CELLS:

@@ -58,6 +58,8 @@ _EVIDENCE_BELOW_WALL = 10.0
 _LEAST_SHARE, _LOUD_DB = 0.3, 10.0
 # Log-likelihood ratio from which a response is accepted that only the mean shows, if there is no other.
 _CERTAIN = 15.0
+# Straightness from which a fall is no bend, but steep all along.
+_MOST_STRAIGHTNESS = 0.7
 # Cells in which one filter is taken for a part of the next one if its ratio is below this share of the other's.
 _BESIDE, _LEAST_RATIO = 12, 1 / 3
 # Log-likelihood ratio by which a maximum stands out from a higher one, and cells over which it is averaged.
@@ -82,6 +84,7 @@ class RollOff(NamedTuple):
         ratio: Log-likelihood ratio.
         needed: What that has to be.
         share: Share of its loss that nine of ten frames show.
+        straightness: Fall in the half octave below the cutoff, divided by that above it, both in dB a cell.
     """
 
     position: float
@@ -89,6 +92,7 @@ class RollOff(NamedTuple):
     ratio: float
     needed: float
     share: float
+    straightness: float
 
 
 def noise_floor(level: Array) -> float:
@@ -119,6 +123,7 @@ def roll_offs(level: Array, power: Array, wall: int | None = None) -> list[RollO
     found = [_roll_off(level, frames, responses, end, ratio, j) for j in _maxima(ratio.max(1))]
     if wall is not None:
         found = [r for r in found if r.position >= wall - _FLANK or r.ratio > _EVIDENCE_BELOW_WALL]
+    found = [r for r in found if r.straightness < _MOST_STRAIGHTNESS]
     accepted = [r for r in found if r.ratio > r.needed and r.share > _LEAST_SHARE and not _is_beside(r, found)]
     if not accepted and found:
         best = max(found, key=lambda r: r.ratio)
@@ -146,6 +151,7 @@ def _roll_off(
         ratio=float(ratio[j, k]),
         needed=_EVIDENCE if loss[-1] > _SHALLOW_DB else _SHALLOW_EVIDENCE,
         share=_share_of_frames(level, frames, loss, int(responses.positions[j])),
+        straightness=_straightness(level, int(responses.positions[j]), int(end[j, k])),
     )
 
 
@@ -234,3 +240,10 @@ def _share_of_frames(level: Array, frames: Array, loss: Array, start: int) -> fl
     if loud.sum() < _LEAST_FRAMES:
         loud = before >= np.sort(before)[-min(_LEAST_FRAMES, len(before))]
     return float(np.quantile((before - behind)[loud], 0.1)) / expected
+
+
+def _straightness(level: Array, start: int, end: int) -> float:
+    """Divide the fall below a cutoff by the fall from there to the end of what tells of it."""
+    half = CELLS_PER_OCTAVE // 2
+    below, above = (level[start - half] - level[start]) / half, (level[start] - level[end]) / (end - start)
+    return float(below / max(above, 1e-3))
