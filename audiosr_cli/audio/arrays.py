@@ -56,7 +56,7 @@ class ArrayReader:
         """Yield all samples in blocks (C, T) of at most ``frames``, as float32 copies."""
         return self._blocks(self._last, frames)
 
-    def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
+    def peek(self, seconds: float, max_bytes: float = 0) -> Iterator[NDArray[np.float32]]:  # noqa: ARG002 - kept anyway
         """Yield blocks (C, T) until ``seconds`` are reached; ``blocks`` starts at the beginning again."""
         return self._blocks(min(self._last, self._first + seconds * self.sample_rate), BLOCK)
 

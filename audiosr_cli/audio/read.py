@@ -32,6 +32,9 @@ _NAMES = """
 """
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 BLOCK = 1 << 16  # frames a block
+# Most bytes of samples that `peek` keeps. 30 s of six channels at 96 kHz are 69 MB; 64 channels at 768 kHz, the most
+# that is read, are 197 MB a second, so that their first 0.3 s have to do. Set by hand, November 2026.
+PEEK_BYTES = 1 << 26
 
 
 class AudioReader:
@@ -76,6 +79,7 @@ class AudioReader:
         self.frames, self.warnings, self.notes = decoder.frames, decoder.warnings, decoder.notes
         self._done = 0
         self._peeked = deque[NDArray[np.float32]]()
+        self._peeked_bytes = 0
         self.trim(None, None)
 
     def trim(self, start_s: float | None, end_s: float | None) -> None:
@@ -95,20 +99,32 @@ class AudioReader:
             InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
         """
         while self._peeked:
-            yield self._peeked.popleft()
+            block = self._peeked.popleft()
+            self._peeked_bytes -= block.nbytes
+            yield block
         yield from self._trim.cut(self._blocks(frames))
 
-    def peek(self, seconds: float) -> Iterator[NDArray[np.float32]]:
+    def peek(self, seconds: float, max_bytes: float = PEEK_BYTES) -> Iterator[NDArray[np.float32]]:
         """Yield at least the first ``seconds`` in blocks (C, T) without consuming them: `blocks` yields them, too.
+
+        Args:
+            seconds: How much is read, unless the recording ends before or ``max_bytes`` are reached.
+            max_bytes: Most bytes of samples that are kept for ``blocks``: many channels at high sample rates are read
+                less far. One block is read in any case.
 
         Raises:
             InputError: If the recording cannot be read, or ends before the part that ``trim`` has set.
         """
         yield from tuple(self._peeked)
         frames = seconds * self.sample_rate + self._trim.first
+        most = max_bytes - 4 * self.channels * BLOCK  # as long as no more is kept, another block fits
         blocks = self._trim.cut(self._blocks(BLOCK))
-        while self._done < frames and (block := next(blocks, None)) is not None:
+        while self._done < frames and (self._peeked_bytes <= most or not self._peeked):
+            block = next(blocks, None)
+            if block is None:
+                return
             self._peeked.append(block)
+            self._peeked_bytes += block.nbytes
             yield block
 
     def _blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:

@@ -43,8 +43,7 @@ _MINUS_3_DB = 0.945
 _DETECTED_TO_MINUS_3_DB = 0.985
 # Nothing is restored if content reaches 20 kHz, the limit of hearing.
 _FULL_BAND_HZ = 20000.0
-# Seconds at the start of a pipe from which its cutoff is detected. Set by hand, November 2026.
-_PIPE_CUTOFF_S = 30.0
+_PIPE_CUTOFF_S = 30.0  # at the start of a pipe, from which its cutoff is detected. Set by hand, November 2026.
 # Seconds at the start of a recording from which is decided whether each of two channels holds a voice of its own.
 _CHANNELS_S = 30.0
 # Windows that --quality best averages. Two had 0.18 dB more than one, four 0.23 (24 mixtures, spectral2).
@@ -199,7 +198,8 @@ class Pipeline:
         rate = self.output_format(reader, subtype="FLOAT").sample_rate
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
-            cutoff_hz = self.find_cutoff(reader.peek(math.inf), reader.sample_rate) if self.uses_cutoff else None
+            blocks = reader.peek(math.inf, math.inf)
+            cutoff_hz = self.find_cutoff(blocks, reader.sample_rate) if self.uses_cutoff else None
             models = self.chain(reader.sample_rate, cutoff_hz)
             options = self.options_for(reader, models)
             audio, report = process_in_memory(
@@ -209,7 +209,7 @@ class Pipeline:
         return audio, report
 
     def file_cutoff(self, reader: AudioReader) -> float | None:
-        """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from its first 30 s."""
+        """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from 30 s or 64 MiB."""
         if reader.path is None or self.cutoff_hz is not None:
             return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
         with AudioReader(reader.path, reader.audio_stream) as again:

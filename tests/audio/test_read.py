@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from conftest import noise, tone
 
-from audiosr_cli.audio.read import AudioReader, read_mono
+from audiosr_cli.audio.read import BLOCK, AudioReader, read_mono
 from audiosr_cli.errors import InputError
 
 
@@ -43,6 +43,30 @@ def test_peeking_twice_yields_the_same_beginning(tmp_path: Path) -> None:
             assert peeked.shape[1] >= min(seconds * 16000, 200_000)
             np.testing.assert_array_equal(peeked, wave[:, : peeked.shape[1]])
         np.testing.assert_array_equal(np.concatenate(list(reader.blocks()), axis=1), wave)
+
+
+def test_peeking_keeps_at_most_64_mib_of_many_channels_and_loses_none(tmp_path: Path) -> None:
+    frames = 9 * BLOCK // 2
+    soundfile.write(tmp_path / "a.wav", np.zeros((frames, 64), np.int16), 768_000, "PCM_U8")
+    with AudioReader(tmp_path / "a.wav") as reader:
+        for _ in range(2):
+            assert sum(block.nbytes for block in reader.peek(30.0)) == 1 << 26
+        assert sum(block.shape[1] for block in reader.blocks()) == frames
+
+
+def test_peeking_again_keeps_more_once_blocks_have_been_consumed(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(5 * BLOCK).T, 16000)
+    with AudioReader(tmp_path / "a.wav") as reader:
+        most = 10 * BLOCK  # of 4 bytes a frame: two blocks and a half
+        assert len(list(reader.peek(60.0, most))) == 2
+        next(reader.blocks())
+        assert len(list(reader.peek(60.0, most))) == 2
+
+
+def test_peeking_reads_one_block_whatever_its_size(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(3 * BLOCK).T, 16000)
+    with AudioReader(tmp_path / "a.wav") as reader:
+        assert [block.shape for block in reader.peek(30.0, 1)] == [(1, BLOCK)]
 
 
 def test_format_is_detected_from_content_not_from_the_suffix(tmp_path: Path) -> None:
