@@ -22,6 +22,7 @@ from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
 from audiosr_cli.models import Model
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
+from audiosr_cli.pipelines import UpsampleOptions
 from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -156,3 +157,19 @@ def test_a_model_without_half_of_its_weights_is_worse_than_its_card(name: str) -
     for parameter in model.parameters():
         parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.5)
     assert not is_as_good(name, MEASURES[model.spec.task](model))
+
+
+@pytest.mark.parametrize("name", ["spectral_bwe", "spectral_bwe_large"])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050])
+def test_the_restored_band_leaves_what_lies_below_the_cutoff(name: str, rate: int) -> None:
+    """As far as the cutoff is detected right; the recording has a noise floor up to its highest frequency."""
+    reference = example("narrowband_reference.flac", 48000)
+    noise = np.random.default_rng(0).standard_normal(len(reference)).astype(np.float32)
+    wave = soxr.resample(reference + 1e-3 * noise, 48000, rate)
+    pipeline = UpsampleOptions(48000, name).pipeline()
+    cutoff = (pipeline.find_cutoff([wave[None]], rate) or 0.0) / 24000
+    output = pipeline.array(wave, rate)[0, 0]
+    resampled = soxr.resample(wave, rate, 48000)[: len(output)]
+    pair = [torch.from_numpy(np.ascontiguousarray(x)) for x in (output[: len(resampled)], resampled)]
+    assert lsd(*pair, high=0.9 * cutoff) < 0.05
+    assert lsd(*pair, low=1.1 * cutoff) > 1.0
