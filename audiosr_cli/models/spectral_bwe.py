@@ -29,10 +29,10 @@ _CUTOFF_WAVES = 8
 _WHITENING_BINS = 6
 # Widest crossfade at the cutoff, as a share of the cutoff: so that a low cutoff does not lose much of the low band.
 _WIDEST_FADE = 0.05
-# The merge "fill", in shares of the cutoff. From the first pair on the restored band fills what the input lacks; from the
-# second on it replaces the input, except where that is as strong, so that the cutoff is too low; from the third on
-# always. Chosen with the next two on ten degradations of speech48k/valid (docs/experiments/upsampling.md, "The merge at
-# the cutoff").
+# The merge "fill", in shares of the cutoff. From the first pair on, the restored band fills what the input lacks; from
+# the second on, it replaces the input, except where that is as strong, because the cutoff is too low; from the third
+# on, always. Chosen with the next two on ten degradations of speech48k/valid (docs/experiments/upsampling.md, "The
+# merge at the cutoff").
 _FILLS, _REPLACES, _ENDS = (0.94, 0.96), (1.005, 1.03), (1.08, 1.12)
 # The input lacks what is weaker than the restored band by this factor of power, both averaged over _FILLED_BINS on each
 # side. Less could be chance, and adding to a complete spectrum makes it too loud.
