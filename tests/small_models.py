@@ -52,6 +52,7 @@ EXACT: list[tuple[str, dict[str, Any]]] = [
     ("band_masks", BANDS | {"sample_rate": 48000, "sources": 3, "heuristic": False}),
     ("spectral_bwe", BWE),
     ("spectral_bwe", BWE | {"sample_rate": 16000, "fade_hz": 500.0, "kernel": 3, "steady": 1}),
+    ("spectral_bwe", BWE | {"merge": "fill"}),
     ("sfsrnet", SR),
     ("sfsrnet", SR | {"heuristic": False, "sources": 3}),
 ]

@@ -122,3 +122,12 @@ def test_an_instruction_set_replaces_that_of_the_environment(monkeypatch: pytest
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     assert "ATEN_CPU_CAPABILITY" not in tool.environment(tool.SETS["native"])
     assert tool.environment(tool.SETS["default"])["ATEN_CPU_CAPABILITY"] == "default"
+
+
+def test_only_a_buzz_has_a_line_at_the_frame_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    tool = import_module("score_upsampling")
+    wave = torch.from_numpy(noise(4 * 48000)[0])
+    phase = 2 * torch.pi * tool.FRAMES_HZ * torch.arange(len(wave)) / 48000
+    assert abs(tool.line_db(wave)) < 6
+    assert tool.line_db(wave * (1 + 0.3 * phase.cos())) > 12

@@ -38,6 +38,11 @@ TOP_HZ = {"vctk": 24000.0, "phones": 20000.0}
 TOPS_HZ = [24000 / 2 ** (k / 3) for k in range(9, -1, -1)]
 
 
+# The rate of the frames of spectral_bwe, the band whose envelope --line looks at, and how far on each side of the frame
+# rate it compares, all in Hz.
+FRAMES_HZ, LINE_BAND_HZ, BESIDE_HZ = 93.75, (8000.0, 16000.0), (5.0, 25.0)
+
+
 def audiosr(*arguments: str) -> None:
     """Run the command."""
     subprocess.run([sys.executable, "-m", "audiosr_cli", *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -142,6 +147,21 @@ def level_errors(wave: torch.Tensor, reference: Reference) -> dict[str, list[flo
     return errors
 
 
+def line_db(wave: torch.Tensor) -> float:
+    """Compute by how many dB the envelope of the highs varies more at the rate of the frames than beside it.
+
+    A network whose frames are pulses buzzes at that rate. Recordings without a line are at 0 dB, give or take 2.
+    """
+    spectrum = torch.fft.fft(wave.double())
+    frequency = torch.fft.fftfreq(len(wave), 1 / 48000)
+    spectrum[(frequency < LINE_BAND_HZ[0]) | (frequency > LINE_BAND_HZ[1])] = 0  # the analytic signal of the band
+    envelope = torch.fft.ifft(spectrum).abs()
+    power = torch.fft.rfft(envelope * torch.hann_window(len(wave), dtype=torch.float64)).abs().square()
+    distance = (torch.fft.rfftfreq(len(wave), 1 / 48000) - FRAMES_HZ).abs()
+    at, beside = power[distance <= 0.5].mean(), power[(distance > BESIDE_HZ[0]) & (distance <= BESIDE_HZ[1])].mean()
+    return float(10 * (at / beside).log10())
+
+
 def upsampling(
     data: Path, work: Path, kind: str, rate: int, model: list[str], options: argparse.Namespace
 ) -> dict[str, dict[str, object]]:
@@ -161,6 +181,9 @@ def upsampling(
         output = load(work / f"{kind}_{rate}_up" / f"{reference.name}_48000.wav")
         for label, wave in (("audiosr", output), ("soxr", plain)):
             scored = figures(wave, reference, rate / 48000)
+            if options.line:
+                scored |= {"line at the frame rate (dB)": line_db(wave)}
+                scored |= {"line in the original (dB)": line_db(torch.from_numpy(reference.wave))}
             if options.visqol:
                 truth = torch.from_numpy(reference.wave)
                 scored |= perceptual.visqol(wave[: len(truth)], truth[: len(wave)], 48000)
@@ -192,6 +215,7 @@ def main() -> None:
     parser.add_argument("--rates", help="Hz, comma-separated; speech from 4000 to 24000, others from 8000 and 16000")
     parser.add_argument("--files", type=int, default=1000, help="at most so many of each kind")
     parser.add_argument("--levels", action="store_true", help="add the mean error of the level by third octave")
+    parser.add_argument("--line", action="store_true", help="add how strong a buzz at the rate of the frames is")
     parser.add_argument("--visqol", action="store_true", help="add ViSQOL")
     parser.add_argument(
         "--write",

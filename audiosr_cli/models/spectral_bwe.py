@@ -9,6 +9,7 @@ spectrum is consistent: there is a waveform that has it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,15 @@ _CUTOFF_WAVES = 8
 _WHITENING_BINS = 6
 # Widest crossfade at the cutoff, as a share of the cutoff: so that a low cutoff does not lose much of the low band.
 _WIDEST_FADE = 0.05
+# The merge "fill", in shares of the cutoff. From the first pair on, the restored band fills what the input lacks; from
+# the second on, it replaces the input, except where that is as strong, because the cutoff is too low; from the third
+# on, always. Chosen with the next two on ten degradations of speech48k/valid (docs/experiments/upsampling.md, "The
+# merge at the cutoff").
+_FILLS, _REPLACES, _ENDS = (0.94, 0.96), (1.005, 1.03), (1.08, 1.12)
+# The input lacks what is weaker than the restored band by this factor of power, both averaged over _FILLED_BINS on each
+# side. Less could be chance, and adding to a complete spectrum makes it too loud.
+_LACKING = 30.0
+_FILLED_BINS = 3
 # Lowest bin at which the crossfade may start; below, there is too little to replicate.
 _LOWEST_BIN = 8
 # Initial natural logarithm of the high band's level relative to the low band: -26 dB.
@@ -50,6 +60,8 @@ class SpectralBWEConfig:
         expansion: Features inside a block, as a multiple of ``hidden``.
         steady: Frames on each side over which a frame's level is measured.
         fade_hz: Crossfade from the input to the restored band below the cutoff, at most a twentieth of the cutoff.
+        merge: How the restored band joins the input: "crossfade" over ``fade_hz``, or "fill", which keeps the input as
+            far as there is any, and adds what it lacks. The network gets the same input either way.
         inputs: Features of a frame that the caller gives in place of its magnitudes; 0 for the magnitudes.
         frames: Hops that one window answers for.
         margin: Hops on each side that only inform the output: as many as layers reach, so that streaming is exact, or
@@ -69,6 +81,7 @@ class SpectralBWEConfig:
     expansion: int = 3
     steady: int = 4
     fade_hz: float = 250.0
+    merge: Literal["crossfade", "fill"] = "crossfade"
     inputs: int = 0
     frames: int = 192
     margin: int = 27
@@ -130,13 +143,20 @@ class ConvNeXtBlock(nn.Module):
         return h + self.scale * self.narrow(F.relu(self.wide(inner)))
 
 
+def _average(power: Tensor, bins: int) -> Tensor:
+    """Average (B, L, F) over the ``bins`` on each side along F."""
+    frames_last = power.mT.contiguous().mT  # a quarter of the pooling's cost
+    return F.avg_pool1d(frames_last, 2 * bins + 1, 1, bins, count_include_pad=False).contiguous()
+
+
 @register("spectral_bwe", SpectralBWEConfig)
 class SpectralBWE(Model):
     """The network.
 
-    Below the cutoff the output is the input, bin by bin. Above it, the network estimates two numbers for each bin of
-    the replicated band: a gain, and a flatness, by which the magnitude is drawn towards its local mean. All levels are
-    relative to that of the surrounding frames, so gain in is gain out, polarity is kept, and silence stays silent.
+    Below the cutoff (from 0.94 times the cutoff on, where nothing lacks) the output is the input, bin by bin. Above it,
+    the network estimates two numbers for each bin of the replicated band: a gain, and a flatness, by which the
+    magnitude is drawn towards its local mean. All levels are relative to that of the surrounding frames, so gain in is
+    gain out, polarity is kept, and silence stays silent.
 
     Estimating complex values in addition lowers the log-spectral distance faster, but sounds worse: magnitudes without
     fluctuation are those of one pulse per frame, which buzzes.
@@ -186,7 +206,7 @@ class SpectralBWE(Model):
             power = squared(replicated) + 1e-4
             log_gain = log_gain.float().clamp_max(_MOST_LOG_GAIN) - 0.5 * flatness.float().sigmoid() * power.log()
             high = level * log_gain.exp() * replicated
-            wave = self.stft.synthesise(spectrum * (1 - share) + high * share, length)
+            wave = self.stft.synthesise(self._merged(spectrum, high, share, cutoff), length)
         return wave[:, None, None, context : length - context]
 
     def level_below(self, waves: Tensor, cutoff: Tensor) -> Tensor:
@@ -194,15 +214,34 @@ class SpectralBWE(Model):
         share, _ = self._high_band(cutoff)
         return self._level(self.stft.analyse(waves) * (1 - share))
 
+    def _frequency(self, device: torch.device) -> Tensor:
+        """Return the frequency of each bin in Hz, (F,)."""
+        return torch.arange(self.config.bins, device=device) * (self.config.sample_rate / self.config.n_fft)
+
     def _high_band(self, cutoff: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored share of each bin (B, 1, F), and the first bin with any, rounded down to even (B,)."""
         c = self.config
         step = c.sample_rate / c.n_fft
-        frequency = torch.arange(c.bins, device=cutoff.device) * step
+        frequency = self._frequency(cutoff.device)
         fade = (_WIDEST_FADE * cutoff).clamp_max(c.fade_hz).unsqueeze(1)
         low = (cutoff.unsqueeze(1) - fade).clamp(_LOWEST_BIN * step, c.sample_rate / 2 - c.fade_hz)
         share = ((frequency - low) / fade).clamp(0, 1).unsqueeze(1)
         return share, (low[:, 0] / step).long() // 2 * 2
+
+    def _merged(self, spectrum: Tensor, high: Tensor, share: Tensor, cutoff: Tensor) -> Tensor:
+        """Join the input and the restored band, see ``SpectralBWEConfig.merge``: (B, L, F) twice → (B, L, F)."""
+        if self.config.merge == "crossfade":
+            return spectrum * (1 - share) + high * share
+        with torch.no_grad():
+            relative = (self._frequency(cutoff.device) / cutoff.unsqueeze(1)).unsqueeze(1)  # (B, 1, F)
+            fills, replaces, ends = (((relative - a) / (b - a)).clamp(0, 1) for a, b in (_FILLS, _REPLACES, _ENDS))
+            ours, restored = (_average(squared(x), _FILLED_BINS) for x in (spectrum, high))
+            ratio = ours / restored.clamp_min(1e-30)
+            replaced = torch.maximum(replaces * (1 - ratio).clamp_min(0), ends)
+            added = torch.maximum(replaced, fills * (1 - _LACKING * ratio).clamp_min(0))
+            # The two are not coherent: powers add up, not amplitudes.
+            gains = (1 - replaced).sqrt(), added.sqrt()
+        return spectrum * gains[0] + high * gains[1]
 
     def _level(self, spectrum: Tensor) -> Tensor:
         """Return the RMS of the bins of the frames around each: (B, L, F) → (B, L, 1)."""
@@ -217,10 +256,7 @@ class SpectralBWE(Model):
         Shifts are even numbers of bins: with frames that overlap by half, only those keep the spectrum consistent.
         """
         bins = self.config.bins
-        frames_last = squared(spectrum).mT.contiguous().mT  # a quarter of the pooling's cost
-        power = F.avg_pool1d(
-            frames_last, 2 * _WHITENING_BINS + 1, 1, _WHITENING_BINS, count_include_pad=False
-        ).contiguous()
+        power = _average(squared(spectrum), _WHITENING_BINS)
         white = spectrum * (power + (1e-3 * level).square() + 1e-12).rsqrt()
         start = (first // 4 * 2).unsqueeze(1)  # (B, 1)
         k = torch.arange(bins, device=first.device)

@@ -22,6 +22,7 @@ from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
 from audiosr_cli.models import Model
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
+from audiosr_cli.pipelines import UpsampleOptions
 from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
@@ -195,3 +196,51 @@ def test_a_model_without_half_of_its_weights_is_worse_than_its_card(name: str) -
     for parameter in model.parameters():
         parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.5)
     assert not is_as_good(name, MEASURES[model.spec.task](model))
+
+
+@pytest.mark.parametrize("name", ["spectral_bwe", "spectral_bwe_large"])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050])
+def test_the_restored_band_leaves_what_lies_below_the_cutoff(name: str, rate: int) -> None:
+    """As far as the cutoff is detected right; the recording has a noise floor up to its highest frequency."""
+    reference = example("narrowband_reference.flac", 48000)
+    noise = np.random.default_rng(0).standard_normal(len(reference)).astype(np.float32)
+    wave = soxr.resample(reference + 1e-3 * noise, 48000, rate)
+    pipeline = UpsampleOptions(48000, name).pipeline()
+    cutoff = (pipeline.find_cutoff([wave[None]], rate) or 0.0) / 24000
+    output = pipeline.array(wave, rate)[0, 0]
+    resampled = soxr.resample(wave, rate, 48000)[: len(output)]
+    pair = [torch.from_numpy(np.ascontiguousarray(x)) for x in (output[: len(resampled)], resampled)]
+    assert lsd(*pair, high=0.9 * cutoff) < 0.05
+    assert lsd(*pair, low=1.1 * cutoff) > 1.0
+
+
+def gated(rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Speech (T,) at ``rate`` Hz that a noise gate mutes for 0.4 s of each second, and where it is silent at 48 kHz.
+
+    The first 60 ms of a pause do not count as silent, nor the last ones: a frame, and the ringing of resamplers.
+    """
+    voice = example("narrowband_reference.flac", rate)
+    seconds = np.arange(len(voice)) / rate % 1
+    fine = np.arange(len(voice) * 48000 // rate) / 48000 % 1
+    return voice * (seconds < 0.6).astype(np.float32), (fine > 0.66) & (fine < 0.94)
+
+
+@pytest.mark.parametrize("name", ["spectral_bwe", "spectral_bwe_large"])
+def test_digital_silence_between_words_stays_silent(name: str) -> None:
+    wave, silent = gated(16000)
+    output = UpsampleOptions(48000, name).pipeline().array(wave, 16000)[0, 0]
+    assert np.abs(output[: len(silent)][silent]).max() < 1e-7
+    assert np.abs(output).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["spectral_bwe", "spectral_bwe_large"])
+@pytest.mark.parametrize("peak_db", [-60.0, -90.0])
+def test_a_quiet_floor_between_words_is_no_louder_above_the_cutoff_than_below(name: str, peak_db: float) -> None:
+    wave, silent = gated(16000)
+    floor = np.random.default_rng(0).uniform(-1, 1, len(wave)) * 10 ** (peak_db / 20)
+    output = UpsampleOptions(48000, name, 8000.0).pipeline().array((wave + floor).astype(np.float32), 16000)[0, 0]
+    frames = torch.from_numpy(output[: len(silent)]).unfold(0, 1024, 512)
+    power = torch.fft.rfft(frames * torch.hann_window(1024)).abs().square()
+    power = power[torch.from_numpy(silent).unfold(0, 1024, 512).all(1)].mean(0)
+    below, above = power[slice(20, 150)].mean(), power[slice(190, 430)].mean()  # to 7 kHz, and from 8.9 to 20 kHz
+    assert above < 1.5 * below
