@@ -1,0 +1,92 @@
+"""Measure in one pass, in memory that hardly grows, what the stretches of a signal are decided from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiosr_cli.dsp.band_limits import WINDOW, bands, cell_bounds, covered
+from audiosr_cli.dsp.band_plan import WIDE, Frames, label
+from audiosr_cli.dsp.bandwidth import BandMeter
+
+Floats = NDArray[np.float32]
+
+# Seconds at each end of an excerpt over which it fades, as the steps between excerpts would be broadband clicks.
+_FADE_S = 0.02
+# Frames of an excerpt that decide whether it is band-limited: all but those of pauses, and so many at least.
+_DECIDING_FRAMES = 8
+
+
+class BandTrack:
+    """What is measured of one or several channels together. It needs about 350 bytes a second of the signal.
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self._cover, self._bands = list[NDArray[np.uint8]](), list[NDArray[np.uint8]]()
+        self._previous: tuple[Floats, Floats] | None = None  # power and samples of the window before
+        self._before: NDArray[np.uint8] | None = None  # its covered frames so far
+        self._meters = dict[int, tuple[BandMeter, list[int]]]()
+
+    def push(self, power: Floats, samples: Floats) -> None:
+        """Add a window, of fewer frames only if it is the last.
+
+        Args:
+            power: (L, 1 + cells), see `FrameSpectra`.
+            samples: (C, T) of the same frames.
+        """
+        self._bands.append(bands(power))
+        if self._previous is None or self._before is None:
+            self._previous, self._before = (power, samples), covered(power)
+            return
+        both = covered(np.concatenate([self._previous[0], power]))
+        first, second = both[: len(self._before)], both[len(self._before) :]
+        self._finish(_lowest(self._before, first))
+        self._previous, self._before = (power, samples), second
+
+    def _finish(self, cover: NDArray[np.uint8]) -> None:
+        """Store the covered frames of the window before, and add it to the long-term spectrum of its wall."""
+        assert self._previous is not None
+        self._cover.append(cover)
+        walls = cover[cover > 0]
+        if len(walls) == 0:
+            wall = WIDE
+        elif len(walls) >= _DECIDING_FRAMES and walls.min() == walls.max():
+            wall = int(walls[0])
+        else:
+            return
+        meter, count = self._meters.setdefault(wall, (BandMeter(self.sample_rate), [0]))
+        count[0] += 1
+        samples = self._previous[1]
+        fade = np.ones(samples.shape[1], np.float32)
+        length = min(round(_FADE_S * self.sample_rate), samples.shape[1] // 2)
+        fade[:length] = np.linspace(0, 1, length)
+        fade[len(fade) - length :] = fade[:length][::-1]
+        meter.push(samples * fade)
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Label the frames of the whole signal, see `band_plan.label`; call it once, at the end."""
+        if self._before is not None:
+            self._finish(self._before)
+            self._before = None
+        cover = [np.concatenate(self._cover)] if self._cover else [np.zeros(0, np.uint8)]
+        return label(Frames(cover[0], np.concatenate(self._bands) if self._bands else np.zeros((0, 1), np.uint8)))
+
+    def cutoff(self, wall: int) -> float | None:
+        """Return the cutoff in Hz of the stretches with a label; None if they are silent, or too short to tell."""
+        bounds = cell_bounds(self.sample_rate)
+        if wall == WIDE:
+            return self._meters[WIDE][0].cutoff() if WIDE in self._meters else None
+        near = [(count[0], meter) for other, (meter, count) in self._meters.items() if other and abs(other - wall) <= 1]
+        measured = max(near, key=lambda pair: pair[0])[1].cutoff() if near else None
+        low, high = bounds[max(0, wall - 6)], bounds[min(len(bounds) - 1, wall + 6)]
+        return measured if measured is not None and low <= measured <= high else float(bounds[wall])
+
+
+def _lowest(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the lower of two walls, for each frame that has any."""
+    lowest = np.minimum(np.where(a, a, 255), np.where(b, b, 255))
+    return np.where(lowest == 255, 0, lowest).astype(np.uint8)
