@@ -26,14 +26,16 @@ WINDOW = 23
 _CELLS = 24
 _LOWEST_HZ, _HIGHEST_HZ = 1200.0, 20000.0
 # Lowest wall: that of a telephone is at 3400 Hz.
-_LOWEST_WALL_HZ = 2600.0
+_LOWEST_WALL_HZ = 2900.0
 # Highest wall: those of codecs, from here on, come and go with the level, and little is heard above.
-_HIGHEST_WALL_HZ = 13000.0
+_HIGHEST_WALL_HZ = 12500.0
 # Cells below a wall that must have content, and those above it in which the spectrum falls.
 _BELOW, _FALL = 8, 3
 # Least fall of a wall in dB: from the quietest cell below it, mean of the window, to the loudest one above it in any
 # frame.
 _WALL_DB = 15.0
+# The same in noise, for walls that are clear elsewhere in the signal.
+_WEAK_WALL_DB = 8.0
 # How far below the top of the fall in dB the cell of a wall may be, to take the highest one.
 _TOP_DB = 3.0
 # Frames whose band below the wall is so many dB below the loudest one's are pauses.
@@ -43,8 +45,13 @@ _PAUSE_DB = 25.0
 _SPREAD_DB, _REACH = 3.0, 2
 # Mean level in dBFS of a window below which nothing is measured.
 SILENT_DB = -70.0
+# Samples are clipped here, so that their squares do not overflow.
+_LOUDEST = 1e4
 # Cells of a band of the coarse spectrum of a frame: a third of an octave. The first band is all below 1200 Hz.
 BAND = _CELLS // 3
+
+# What `covered` adds to the number of a wall that is not clear, and its value for frames without a wall.
+WEAK, NONE = 128, 255
 
 
 class FrameSpectra:
@@ -52,10 +59,9 @@ class FrameSpectra:
 
     Args:
         sample_rate: Hz.
-        channels: Channels C.
     """
 
-    def __init__(self, sample_rate: int, channels: int) -> None:
+    def __init__(self, sample_rate: int) -> None:
         self.size = 1 << round(math.log2(_FRAME_S * sample_rate))
         self.frame_s = self.size / sample_rate
         self._window = np.hanning(self.size).astype(np.float32)
@@ -72,7 +78,8 @@ class FrameSpectra:
         Returns:
             (C, L, 1 + cells): the power below the first cell, and in each cell.
         """
-        frames = block.reshape(len(block), -1, self.size)
+        finite = np.clip(np.nan_to_num(block, posinf=0.0, neginf=0.0), -_LOUDEST, _LOUDEST)
+        frames = finite.reshape(len(block), -1, self.size)
         spectra = np.fft.rfft(frames * self._window).astype(np.complex64)
         power = (spectra.real**2 + spectra.imag**2) * self._scale
         cells: Floats = np.add.reduceat(power[..., : self._first[-1]], self._first[:-1], axis=-1)
@@ -111,7 +118,7 @@ def walls(power: Floats) -> tuple[NDArray[np.int64], Floats]:
 def wall_cells(cells: int) -> NDArray[np.int64]:
     """Return the cells in which there may be a wall: enough of the ``cells`` lie above it."""
     lowest, highest = (round(_CELLS * math.log2(hz / _LOWEST_HZ)) for hz in (_LOWEST_WALL_HZ, _HIGHEST_WALL_HZ))
-    return np.arange(lowest, min(highest, cells - _FALL - BAND // 2))
+    return np.arange(lowest, min(highest, cells - _FALL - BAND))
 
 
 def covered(power: Floats) -> NDArray[np.uint8]:
@@ -121,21 +128,22 @@ def covered(power: Floats) -> NDArray[np.uint8]:
         power: (L, 1 + cells) of L frames.
 
     Returns:
-        (L,): 1 + the last cell below the lowest wall of all windows to which a frame belongs; 0 without a wall.
+        (L,): 1 + the last cell below the lowest wall of all windows to which a frame belongs, ``WEAK`` more if the wall
+        is not clear; ``NONE`` without a wall.
     """
-    cover = np.full(len(power), 255, np.uint8)
+    cover = np.full(len(power), NONE, np.uint8)
     if len(power) < WINDOW or not len(wall_cells(power.shape[1] - 1)):
-        return np.zeros(len(power), np.uint8)
+        return cover
     cell, fall = walls(power)
-    for start in np.flatnonzero(fall >= _WALL_DB):
+    for start in np.flatnonzero(fall >= _WEAK_WALL_DB):
         i, frames = int(cell[start]), power[start : start + WINDOW, 1:]
         inside, outside = _db(frames[:, i - BAND : i + 1].sum(1)), _db(frames[:, i + _FALL :].max(1))
         speaks = inside >= inside.max() - _PAUSE_DB
         near = np.convolve(speaks, np.ones(2 * _REACH + 1), "same") > 0
         member = near & (outside <= outside[speaks].max() + _SPREAD_DB)
-        part = cover[start : start + WINDOW]
-        part[member] = np.minimum(part[member], i + 1)
-    return np.where(cover == 255, 0, cover).astype(np.uint8)
+        part, wall = cover[start : start + WINDOW], i + 1 + (WEAK if fall[start] < _WALL_DB else 0)
+        part[member] = np.minimum(part[member], wall)
+    return cover
 
 
 def bands(power: Floats) -> NDArray[np.uint8]:

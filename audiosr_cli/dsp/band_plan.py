@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.dsp.band_limits import SILENT_DB, first_band_above
+from audiosr_cli.dsp.band_limits import NONE, SILENT_DB, WEAK, first_band_above
 
 # All thresholds were set by hand in November 2026, see docs/experiments/stretches.md. Lengths are in frames of 43 ms.
 
@@ -56,7 +56,7 @@ def label(frames: Frames) -> NDArray[np.uint8]:
     """
     level = 10 * np.log10(np.sum(10 ** (frames.bands.astype(np.float64) / 10), axis=1)) - 127
     audible = level >= max(SILENT_DB, float(np.percentile(level, 95)) - _QUIET_DB) if len(level) else level > 0
-    cover = _merged(np.where(audible, frames.cover, 0))
+    cover = _merged(np.where(audible, frames.cover, np.uint8(NONE)))
     labels = cover.copy()
     if not cover.any():
         return labels
@@ -80,17 +80,16 @@ def label(frames: Frames) -> NDArray[np.uint8]:
 
 
 def _merged(cover: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give walls that are nearly the same the same number, and remove those that are rare."""
-    count = np.bincount(cover, minlength=256)
-    count[0] = 0
-    merged = np.zeros_like(cover)
+    """Give walls that are nearly the same the same number, 0 to frames without any, and remove those that are rare."""
+    count = np.bincount(cover[cover < WEAK], minlength=WEAK)
+    walls, merged = np.where(cover == NONE, 0, cover % WEAK), np.zeros_like(cover)
     for _ in range(_MOST_WALLS):
         near = np.convolve(count, np.ones(2 * _SAME_CELLS + 1, int), "same")
         if near.max() < _LEAST_FRAMES:
             break
         first = max(1, int(near.argmax()) - _SAME_CELLS)
         same = slice(first, int(near.argmax()) + _SAME_CELLS + 1)
-        merged[(cover >= same.start) & (cover < same.stop)] = first + int(count[same].argmax())
+        merged[(walls >= same.start) & (walls < same.stop) & (merged == 0)] = first + int(count[same].argmax())
         count[same] = 0
     return merged
 
@@ -108,13 +107,10 @@ def _runs(labels: NDArray[np.uint8]) -> list[slice]:
 
 
 def _share(labels: NDArray[np.uint8], run: slice) -> None:
-    """Give a run without a wall the labels beside it: its first half that of the left, its second that of the right."""
-    if labels[run.start] or (run.start == 0 and run.stop == len(labels)):
-        return
-    middle = (run.start + run.stop) // 2 if run.start else 0
-    middle = middle if run.stop < len(labels) else run.stop
-    labels[run.start : middle] = labels[run.start - 1]
-    labels[middle : run.stop] = labels[min(run.stop, len(labels) - 1)]
+    """Give a run without a wall the label beside it, the higher wall of two, which loses less."""
+    sides = [int(labels[i]) for i in (run.start - 1, run.stop) if 0 <= i < len(labels)]
+    if not labels[run.start] and sides:
+        labels[run] = max(sides)
 
 
 def _without_short(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

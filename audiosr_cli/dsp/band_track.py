@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.dsp.band_limits import WINDOW, bands, cell_bounds, covered
+from audiosr_cli.dsp.band_limits import NONE, WEAK, WINDOW, bands, cell_bounds, covered
 from audiosr_cli.dsp.band_plan import WIDE, Frames, label
 from audiosr_cli.dsp.bandwidth import BandMeter
 
@@ -44,14 +44,14 @@ class BandTrack:
             return
         both = covered(np.concatenate([self._previous[0], power]))
         first, second = both[: len(self._before)], both[len(self._before) :]
-        self._finish(_lowest(self._before, first))
+        self._finish(np.minimum(self._before, first))
         self._previous, self._before = (power, samples), second
 
     def _finish(self, cover: NDArray[np.uint8]) -> None:
         """Store the covered frames of the window before, and add it to the long-term spectrum of its wall."""
         assert self._previous is not None
         self._cover.append(cover)
-        walls = cover[cover > 0]
+        walls = cover[cover != NONE] % WEAK
         if len(walls) == 0:
             wall = WIDE
         elif len(walls) >= _DECIDING_FRAMES and walls.min() == walls.max():
@@ -84,9 +84,3 @@ class BandTrack:
         measured = max(near, key=lambda pair: pair[0])[1].cutoff() if near else None
         low, high = bounds[max(0, wall - 6)], bounds[min(len(bounds) - 1, wall + 6)]
         return measured if measured is not None and low <= measured <= high else float(bounds[wall])
-
-
-def _lowest(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the lower of two walls, for each frame that has any."""
-    lowest = np.minimum(np.where(a, a, 255), np.where(b, b, 255))
-    return np.where(lowest == 255, 0, lowest).astype(np.uint8)
