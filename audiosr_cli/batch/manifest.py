@@ -107,6 +107,8 @@ class Manifest:
             seconds, elapsed = outcome.report.frames_in / outcome.report.rate_in, outcome.report.elapsed_s
             row |= {"sample_rate": outcome.report.rate_out, "seconds": seconds, "elapsed_s": elapsed}
             row |= {"speed": seconds / max(elapsed, 1e-9), "warnings": outcome.report.warnings}
+            if outcome.report.stretches:
+                row["stretches"] = [asdict(stretch) for stretch in outcome.report.stretches]
             if outcome.report.speakers is not None:
                 row |= {"speakers": outcome.report.speakers, "speakers_confidence": outcome.report.speakers_confidence}
         self._append(row | {"settings": self.settings, "models": pipeline.checkpoints})

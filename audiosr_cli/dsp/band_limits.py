@@ -2,8 +2,8 @@
 
 The long-term spectrum of `bandwidth` says where the content of a whole recording ends. Here the question is whether
 that changes, as when a guest on the phone joins a host in a studio. Natural sounds have quiet highs for a second or
-two, but they fall slowly. A telephone, a codec or a low sample rate leaves a wall: a broad band with content, and hardly
-anything above it in any frame of a whole second. Such seconds count, and only those.
+two, but they fall slowly. A telephone, a codec or a low sample rate leaves a wall: a broad band with content, and
+hardly anything above it in any frame of a whole second. Such seconds count, and only those.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def bands(power: Floats) -> NDArray[np.uint8]:
     """Sum cells to a coarse spectrum: (L, 1 + cells) → (L, 1 + bands) in dB above -127 dBFS, whole numbers."""
     cells = power.shape[1] - 1
     first = [0, *range(1, cells + 2 - BAND // 2, BAND)]  # the last band has half a band's cells at least
-    return np.clip(np.round(_db(np.add.reduceat(power, first, axis=1)) + 127), 0, 255).astype(np.uint8)
+    level: Floats = np.round(_db(np.add.reduceat(power, first, axis=1)) + 127)
+    return np.clip(level, 0, 255).astype(np.uint8)
 
 
 def first_band_above(cover: int) -> int:

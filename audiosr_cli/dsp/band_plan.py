@@ -14,6 +14,8 @@ from audiosr_cli.dsp.band_limits import NONE, SILENT_DB, WEAK, first_band_above
 
 # How far below the loud frames of a signal (their 95th percentile) in dB content may be to count.
 _QUIET_DB = 30.0
+# The same for the frames that show that there is a wall: codecs cut the highs of tails, which decay.
+_TAIL_DB = 20.0
 # Walls within so many cells, each 1/24 octave wide, are the same.
 _SAME_CELLS = 4
 # Frames that a wall needs in the whole signal, and the most walls that are told apart.
@@ -55,8 +57,10 @@ def label(frames: Frames) -> NDArray[np.uint8]:
         label of what surrounds them. A signal with one wall throughout has its label in all frames.
     """
     level = 10 * np.log10(np.sum(10 ** (frames.bands.astype(np.float64) / 10), axis=1)) - 127
-    audible = level >= max(SILENT_DB, float(np.percentile(level, 95)) - _QUIET_DB) if len(level) else level > 0
-    cover = _merged(np.where(audible, frames.cover, np.uint8(NONE)))
+    loud = float(np.percentile(level, 95)) if len(level) else 0.0
+    audible = level >= max(SILENT_DB, loud - _QUIET_DB)
+    clear = np.where(level >= loud - _TAIL_DB, frames.cover, frames.cover | np.uint8(WEAK))
+    cover = _merged(np.where(audible, clear, np.uint8(NONE)))
     labels = cover.copy()
     if not cover.any():
         return labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from audiosr_cli.dsp.band_limits import NONE, WEAK, WINDOW, bands, cell_bounds, covered
+from audiosr_cli.dsp.band_limits import NONE, WEAK, bands, cell_bounds, covered
 from audiosr_cli.dsp.band_plan import WIDE, Frames, label
 from audiosr_cli.dsp.bandwidth import BandMeter
 

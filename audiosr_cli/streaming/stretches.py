@@ -7,8 +7,8 @@ nothing is heard (`dsp.band_limits`). All channels together decide, unless one o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,12 @@ from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.streaming.options import Samples
 
 # Ratio of two cutoffs from which they are told apart. Set by hand, November 2026, as the next three.
-_RATIO = 1.25
+_RATIO = 1.4
 # Seconds for which a channel has to differ from all channels together, and the least share of the recording. Shorter
 # differences are those of where a stretch begins.
 _DIFFERENCE_S, _DIFFERENCE_SHARE = 1.5, 0.02
+# Seconds of the crossfades between stretches. They lie within the restored one, so that the other is not touched.
+FADE_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,25 @@ class Bandwidth:
 
     cutoff_hz: float | None
     stretches: tuple[Stretch, ...] = ()
+
+    def continued(self) -> Bandwidth:
+        """Return the bandwidth of a recording that begins like this: after the last stretch that of the widest."""
+        last = {stretch.channel: stretch for stretch in self.stretches}
+        added = [Stretch(last[c].end_s + FADE_S, math.inf, self.cutoff_hz, c) for c in last]
+        extended = [
+            replace(stretch, end_s=stretch.end_s + FADE_S) if stretch is last[stretch.channel] else stretch
+            for stretch in self.stretches
+        ]
+        ordered = sorted([*extended, *added], key=lambda stretch: (stretch.channel or 0, stretch.start_s))
+        return replace(self, stretches=tuple(ordered))
+
+    def until(self, end_s: float) -> Bandwidth:
+        """Return the bandwidth of a recording that ends at ``end_s`` seconds."""
+        inside = [stretch for stretch in self.stretches if stretch.start_s < end_s]
+        return replace(self, stretches=tuple(replace(s, end_s=min(s.end_s, end_s)) for s in inside))
+
+
+UNKNOWN = Bandwidth(None)
 
 
 class StretchMeter:
@@ -140,7 +161,7 @@ def _cutoffs(track: BandTrack, sample_rate: int) -> NDArray[np.float64]:
     return np.array([widest if wall in same else cutoffs[wall] for wall in labels.tolist()], np.float64)
 
 
-def measure_bandwidth(blocks: Sequence[Samples], sample_rate: int) -> Bandwidth:
+def measure_bandwidth(blocks: Iterable[Samples], sample_rate: int) -> Bandwidth:
     """Detect the bandwidth of a signal in blocks (C, T) at ``sample_rate`` Hz."""
     meter = StretchMeter(sample_rate)
     for block in blocks:
