@@ -38,11 +38,10 @@ _WALL_DB = 15.0
 _WEAK_WALL_DB = 8.0
 # How far below the top of the fall in dB the cell of a wall may be, to take the highest one.
 _TOP_DB = 3.0
-# Frames whose band below the wall is so many dB below the loudest one's are pauses.
+# Frames whose band below the wall is so many dB below the loudest one's are pauses, of whoever.
 _PAUSE_DB = 25.0
-# By how much the level above a wall may exceed that of the frames with content, in dB, and how many frames beside
-# those belong to them.
-_SPREAD_DB, _REACH = 3.0, 2
+# By how much the level above a wall may exceed that of the other frames in dB: more is the end of a word of the host.
+_SPREAD_DB = 8.0
 # Mean level in dBFS of a window below which nothing is measured.
 SILENT_DB = -70.0
 # Samples are clipped here, so that their squares do not overflow.
@@ -139,8 +138,7 @@ def covered(power: Floats) -> NDArray[np.uint8]:
         i, frames = int(cell[start]), power[start : start + WINDOW, 1:]
         inside, outside = _db(frames[:, i - BAND : i + 1].sum(1)), _db(frames[:, i + _FALL :].max(1))
         speaks = inside >= inside.max() - _PAUSE_DB
-        near = np.convolve(speaks, np.ones(2 * _REACH + 1), "same") > 0
-        member = near & (outside <= outside[speaks].max() + _SPREAD_DB)
+        member = speaks & (outside <= np.median(outside[speaks]) + _SPREAD_DB)
         part, wall = cover[start : start + WINDOW], i + 1 + (WEAK if fall[start] < _WALL_DB else 0)
         part[member] = np.minimum(part[member], wall)
     return cover
@@ -151,7 +149,8 @@ def bands(power: Floats) -> NDArray[np.uint8]:
     cells = power.shape[1] - 1
     first = [0, *range(1, cells + 2 - BAND // 2, BAND)]  # the last band has half a band's cells at least
     level: Floats = np.round(_db(np.add.reduceat(power, first, axis=1)) + 127)
-    return np.clip(level, 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(level, 0, 255).astype(np.uint8)
+    return result
 
 
 def first_band_above(cover: int) -> int:
@@ -160,4 +159,5 @@ def first_band_above(cover: int) -> int:
 
 
 def _db(power: Floats) -> Floats:
-    return (10 * np.log10(power + np.float32(1e-14))).astype(np.float32)
+    level: Floats = 10 * np.log10(power + np.float32(1e-14))
+    return level

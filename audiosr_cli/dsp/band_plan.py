@@ -56,7 +56,7 @@ def label(frames: Frames) -> NDArray[np.uint8]:
         (T,): 1 + the last cell below the wall; 0, ``WIDE``, for stretches without a wall. Frames in pauses have the
         label of what surrounds them. A signal with one wall throughout has its label in all frames.
     """
-    level = 10 * np.log10(np.sum(10 ** (frames.bands.astype(np.float64) / 10), axis=1)) - 127
+    level = _levels(frames.bands)
     loud = float(np.percentile(level, 95)) if len(level) else 0.0
     audible = level >= max(SILENT_DB, loud - _QUIET_DB)
     clear = np.where(level >= loud - _TAIL_DB, frames.cover, frames.cover | np.uint8(WEAK))
@@ -81,6 +81,15 @@ def label(frames: Frames) -> NDArray[np.uint8]:
         for run in _runs(labels):
             _share(labels, run)
     return _without_short(labels)
+
+
+def _levels(bands: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the level of each frame in dBFS, (T,)."""
+    powers = (10 ** ((np.arange(256) - 127) / 10)).astype(np.float32)
+    total = np.zeros(len(bands), np.float32)
+    for column in bands.T:  # one by one, as there are millions of frames in a day
+        total += powers[column]
+    return 10 * np.log10(total)
 
 
 def _merged(cover: NDArray[np.uint8]) -> NDArray[np.uint8]:

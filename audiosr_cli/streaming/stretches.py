@@ -158,7 +158,10 @@ def _cutoffs(track: BandTrack, sample_rate: int) -> NDArray[np.float64]:
     cutoffs = {wall: sample_rate / 2 if cutoff is None else cutoff for wall, cutoff in values.items()}
     widest = cutoffs.get(WIDE, max(cutoffs.values(), default=0.0))
     same = [wall for wall, cutoff in cutoffs.items() if widest < _RATIO * cutoff]
-    return np.array([widest if wall in same else cutoffs[wall] for wall in labels.tolist()], np.float64)
+    table = np.zeros(256)
+    for wall, cutoff in cutoffs.items():
+        table[wall] = widest if wall in same else cutoff
+    return table[labels]
 
 
 def measure_bandwidth(blocks: Iterable[Samples], sample_rate: int) -> Bandwidth:
