@@ -126,42 +126,52 @@ class StretchMeter:
 
     def _stretches(self) -> tuple[Stretch, ...]:
         """Return the stretches, none if there is only one for all channels."""
-        plans = [_cutoffs(track, self.sample_rate) for track in self._tracks]
+        plans = [_plan(track, self.sample_rate) for track in self._tracks]
         if len(plans) > 1 and any(self._differ(plan, plans[0]) for plan in plans[1:]):
             return tuple(s for channel, plan in enumerate(plans[1:], 1) for s in self._listed(plan, channel))
         stretches = self._listed(plans[0], None) if plans else []
         return tuple(stretches) if len(stretches) > 1 else ()
 
-    def _differ(self, cutoff: NDArray[np.float64], together: NDArray[np.float64]) -> bool:
+    def _differ(self, channel: _Plan, together: _Plan) -> bool:
         """Check whether a channel has other cutoffs than all channels together, for long enough."""
-        if np.isnan(cutoff).all():  # silence
+        if np.isnan(channel.cutoff).all():  # silence
             return False
-        other = np.abs(np.log(cutoff / together)) > math.log(_RATIO)
+        # Where there is no wall, the cutoff is one of the mean spectrum, which differs with what is played.
+        has_wall = channel.has_wall | together.has_wall
+        other = has_wall & (np.abs(np.log(channel.cutoff / together.cutoff)) > math.log(_RATIO))
         edges = np.flatnonzero(np.diff(np.concatenate([[0], other, [0]])))
         lengths = (edges[1::2] - edges[::2]) * self._spectra.frame_s
         least = max(_DIFFERENCE_S, _DIFFERENCE_SHARE * len(other) * self._spectra.frame_s)
         return bool(lengths[lengths >= _DIFFERENCE_S].sum() >= least)
 
-    def _listed(self, cutoff: NDArray[np.float64], channel: int | None) -> list[Stretch]:
+    def _listed(self, plan: _Plan, channel: int | None) -> list[Stretch]:
+        cutoff = plan.cutoff
         edges = [0, *(np.flatnonzero(np.diff(np.nan_to_num(cutoff))) + 1).tolist(), len(cutoff)]
         times = [edge * self._spectra.frame_s for edge in edges[:-1]] + [self._frames / self.sample_rate]
         values = [None if math.isnan(cutoff[edge]) else float(cutoff[edge]) for edge in edges[:-1]]
         return [Stretch(*part, channel) for part in zip(times, times[1:], values, strict=False)]
 
 
-def _cutoffs(track: BandTrack, sample_rate: int) -> NDArray[np.float64]:
-    """Return the cutoff in Hz of each frame of a track, NaN throughout for silence."""
+@dataclass(frozen=True)
+class _Plan:
+    """The cutoff of each frame in Hz (T,), NaN throughout for silence, and whether there is a wall (T,)."""
+
+    cutoff: NDArray[np.float64]
+    has_wall: NDArray[np.bool_]
+
+
+def _plan(track: BandTrack, sample_rate: int) -> _Plan:
+    """Return the cutoffs of a track, those that are nearly the same as the widest replaced by it."""
     labels = track.labels()
     values = {int(wall): track.cutoff(int(wall)) for wall in np.unique(labels)}
     if list(values.values()) == [None] and WIDE in values:
-        return np.full(len(labels), np.nan)
+        return _Plan(np.full(len(labels), np.nan), labels != WIDE)
     cutoffs = {wall: sample_rate / 2 if cutoff is None else cutoff for wall, cutoff in values.items()}
     widest = cutoffs.get(WIDE, max(cutoffs.values(), default=0.0))
-    same = [wall for wall, cutoff in cutoffs.items() if widest < _RATIO * cutoff]
     table = np.zeros(256)
     for wall, cutoff in cutoffs.items():
-        table[wall] = widest if wall in same else cutoff
-    return table[labels]
+        table[wall] = cutoff if _RATIO * cutoff <= widest else widest
+    return _Plan(table[labels], labels != WIDE)
 
 
 def measure_bandwidth(blocks: Iterable[Samples], sample_rate: int) -> Bandwidth:

@@ -151,6 +151,16 @@ def test_channels_that_agree_are_decided_together(gain: float) -> None:
     assert [stretch.channel for stretch in bandwidth.stretches] == [None, None]
 
 
+def test_channels_with_different_sounds_are_decided_together() -> None:
+    """Mean spectra that end at different frequencies, without a wall: an instrument on each side."""
+    left, right = turns((6.0, None)), turns((6.0, None))
+    spectrum = np.fft.rfft(right)
+    spectrum /= (1 + (np.fft.rfftfreq(right.shape[1], 1 / 48000) / 3000) ** 16) ** 0.5
+    right = np.fft.irfft(spectrum, right.shape[1]).astype(np.float32)
+    assert measured(right).cutoff_hz == pytest.approx(3000, rel=0.2)
+    assert not measured(np.concatenate([left, right])).stretches
+
+
 def test_rates_without_room_for_two_bandwidths_have_one() -> None:
     assert not measured(turns((4.0, None), (4.0, 3000), sample_rate=8000), 8000).stretches
 
