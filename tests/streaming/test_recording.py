@@ -152,7 +152,7 @@ def test_upsampler_gets_the_minus_3_db_point_of_a_resampled_recording(low_rate: 
     power = [np.square(np.abs(np.fft.rfft(wave))).reshape(-1)[:-1].reshape(-1, 200).sum(1) for wave in (low, wide)]
     three_db = float(np.argmax(power[0] < power[1] / 2) * 200 / 4)  # in bands of 50 Hz
     pipeline = upsampling()
-    (model,) = pipeline.chain(48000, pipeline.find_cutoff([low[None]], 48000))
+    (model,) = pipeline.chain(48000, pipeline.find_bandwidth([low[None]], 48000).cutoff_hz)
     assert 0.98 * three_db - 50 < model.cutoff_hz < three_db + 25
 
 
