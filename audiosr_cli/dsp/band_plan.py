@@ -17,7 +17,7 @@ _QUIET_DB = 30.0
 # The same for the frames that show that there is a wall: codecs cut the highs of tails, which decay.
 _TAIL_DB = 20.0
 # Walls within so many cells, each 1/24 octave wide, are the same.
-_SAME_CELLS = 4
+SAME_CELLS = 4
 # Frames that a wall needs in the whole signal, and the most walls that are told apart.
 _LEAST_FRAMES, _MOST_WALLS = 28, 4
 # A frame has content above a wall if the level there exceeds that of 95 % of the frames behind the wall by so much.
@@ -97,11 +97,11 @@ def _merged(cover: NDArray[np.uint8]) -> NDArray[np.uint8]:
     count = np.bincount(cover[cover < WEAK], minlength=WEAK)
     walls, merged = np.where(cover == NONE, 0, cover % WEAK), np.zeros_like(cover)
     for _ in range(_MOST_WALLS):
-        near = np.convolve(count, np.ones(2 * _SAME_CELLS + 1, int), "same")
+        near = np.convolve(count, np.ones(2 * SAME_CELLS + 1, int), "same")
         if near.max() < _LEAST_FRAMES:
             break
-        first = max(1, int(near.argmax()) - _SAME_CELLS)
-        same = slice(first, int(near.argmax()) + _SAME_CELLS + 1)
+        first = max(1, int(near.argmax()) - SAME_CELLS)
+        same = slice(first, int(near.argmax()) + SAME_CELLS + 1)
         merged[(walls >= same.start) & (walls < same.stop) & (merged == 0)] = first + int(count[same].argmax())
         count[same] = 0
     return merged

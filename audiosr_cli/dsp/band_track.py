@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiosr_cli.dsp.band_limits import NONE, WEAK, bands, cell_bounds, covered
-from audiosr_cli.dsp.band_plan import WIDE, Frames, label
+from audiosr_cli.dsp.band_plan import SAME_CELLS, WIDE, Frames, label
 from audiosr_cli.dsp.bandwidth import BandMeter
 
 Floats = NDArray[np.float32]
 
 # Seconds at each end of an excerpt over which it fades, as the steps between excerpts would be broadband clicks.
 _FADE_S = 0.02
+# Cells from its wall, each 1/24 octave wide, within which the cutoff of the mean spectrum is believed: the wall of a
+# gentle filter is where a second of speech is lost in the noise, and its cutoff above that.
+_TRUSTED_CELLS = 9
 # Frames of an excerpt that decide whether it is band-limited: all but those of pauses, and so many at least.
 _DECIDING_FRAMES = 8
 
@@ -54,8 +57,8 @@ class BandTrack:
         walls = cover[cover != NONE] % WEAK
         if len(walls) == 0:
             wall = WIDE
-        elif len(walls) >= _DECIDING_FRAMES and walls.min() == walls.max():
-            wall = int(walls[0])
+        elif len(walls) >= _DECIDING_FRAMES and walls.max() - walls.min() <= SAME_CELLS:
+            wall = int(np.median(walls))
         else:
             return
         meter, count = self._meters.setdefault(wall, (BandMeter(self.sample_rate), [0]))
@@ -80,7 +83,7 @@ class BandTrack:
         bounds = cell_bounds(self.sample_rate)
         if wall == WIDE:
             return self._meters[WIDE][0].cutoff() if WIDE in self._meters else None
-        near = [(count[0], meter) for other, (meter, count) in self._meters.items() if other and abs(other - wall) <= 1]
-        measured = max(near, key=lambda pair: pair[0])[1].cutoff() if near else None
-        low, high = bounds[max(0, wall - 6)], bounds[min(len(bounds) - 1, wall + 6)]
+        near = [pair for other, pair in self._meters.items() if other and abs(other - wall) <= SAME_CELLS]
+        measured = max(near, key=lambda pair: pair[1][0])[0].cutoff() if near else None
+        low, high = (bounds[np.clip(wall + cells, 0, len(bounds) - 1)] for cells in (-_TRUSTED_CELLS, _TRUSTED_CELLS))
         return measured if measured is not None and low <= measured <= high else float(bounds[wall])

@@ -59,14 +59,16 @@ class Bandwidth:
 
     def continued(self) -> Bandwidth:
         """Return the bandwidth of a recording that begins like this: after the last stretch that of the widest."""
-        last = {stretch.channel: stretch for stretch in self.stretches}
-        added = [Stretch(last[c].end_s + FADE_S, math.inf, self.cutoff_hz, c) for c in last]
-        extended = [
-            replace(stretch, end_s=stretch.end_s + FADE_S) if stretch is last[stretch.channel] else stretch
-            for stretch in self.stretches
-        ]
-        ordered = sorted([*extended, *added], key=lambda stretch: (stretch.channel or 0, stretch.start_s))
-        return replace(self, stretches=tuple(ordered))
+        extended = list[Stretch]()
+        for stretch, following in zip(self.stretches, (*self.stretches[1:], None), strict=False):
+            if following is not None and following.channel == stretch.channel:
+                extended.append(stretch)
+            elif stretch.cutoff_hz == self.cutoff_hz:
+                extended.append(replace(stretch, end_s=math.inf))
+            else:  # if the recording ends here, this stretch shall not fade out
+                end_s = stretch.end_s + FADE_S
+                extended += [replace(stretch, end_s=end_s), Stretch(end_s, math.inf, self.cutoff_hz, stretch.channel)]
+        return replace(self, stretches=tuple(extended))
 
     def until(self, end_s: float) -> Bandwidth:
         """Return the bandwidth of a recording that ends at ``end_s`` seconds."""

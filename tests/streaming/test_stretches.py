@@ -183,4 +183,6 @@ def test_after_the_beginning_of_a_pipe_the_widest_stretch_goes_on() -> None:
     assert longer.stretches[1].end_s == longer.stretches[2].start_s > 9.0  # if it ends there, so does the guest
     assert longer.until(9.0) == start
     assert longer.until(60.0).stretches[-1].end_s == 60.0
+    wide = Bandwidth(9000.0, (Stretch(0.0, 3.0, 4000.0, 1), Stretch(3.0, 9.0, 9000.0, 1), Stretch(0.0, 9.0, 9000.0, 2)))
+    assert [stretch.end_s for stretch in wide.continued().stretches] == [3.0, math.inf, math.inf]
     assert Bandwidth(4000.0).continued() == Bandwidth(4000.0)
