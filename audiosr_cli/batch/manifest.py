@@ -109,6 +109,8 @@ class Manifest:
             row |= {"speed": seconds / max(elapsed, 1e-9), "warnings": outcome.report.warnings}
             if outcome.report.kind is not None:
                 row |= {"kind": outcome.report.kind, "kind_confidence": outcome.report.kind_confidence}
+            if outcome.report.stretches:
+                row["stretches"] = [asdict(stretch) for stretch in outcome.report.stretches]
             if outcome.report.speakers is not None:
                 row |= {"speakers": outcome.report.speakers, "speakers_confidence": outcome.report.speakers_confidence}
         self._append(row | {"settings": self.settings, "models": pipeline.checkpoints})

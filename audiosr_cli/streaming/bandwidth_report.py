@@ -5,14 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audiosr_cli.models.runner import ModelCall
+from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.restoring import StretchedCall
+from audiosr_cli.streaming.stretches import Bandwidth, Stretch
 
 
-def cutoff_note(name: str, cutoff_hz: float | None, restored: bool) -> str:
-    """Say where the content of a recording ends, and what was done about it."""
+def add_bandwidth(report: Report, bandwidth: Bandwidth, models: Sequence[ModelCall]) -> None:
+    """Add to ``report`` where the content of the recording ends, and what ``models`` did about it."""
+    bandwidth = bandwidth.until(report.frames_in / report.rate_in)
+    report.cutoff_hz = bandwidth.cutoff_hz
+    if len(bandwidth.stretches) < 2:
+        report.notes.append(f"{report.input}: {_cutoff_note(bandwidth.cutoff_hz, restored=bool(models))}")
+        return
+    report.stretches = list(bandwidth.stretches)
+    report.notes += [f"{report.input}: {line}" for line in _stretch_notes(bandwidth.stretches, models)]
+
+
+def _cutoff_note(cutoff_hz: float | None, restored: bool) -> str:
     if cutoff_hz is None:
-        return f"{name}: silent; nothing to restore"
+        return "silent; nothing to restore"
     result = "frequencies above were restored" if restored else "nothing to restore"
-    return f"{name}: content ends at {cutoff_hz / 1000:.1f} kHz; {result}"
+    return f"content ends at {cutoff_hz / 1000:.1f} kHz; {result}"
+
+
+def _stretch_notes(stretches: Sequence[Stretch], models: Sequence[ModelCall]) -> list[str]:
+    """Say where stretches were restored, one sentence for each channel that has its own."""
+    calls = [call for call in models if isinstance(call, StretchedCall)]
+    channels = list(dict.fromkeys(stretch.channel for stretch in stretches))
+    lines = []
+    for channel in channels:
+        own = [stretch for stretch in stretches if stretch.channel == channel]
+        restored = [stretch for stretch in own if any(call.restores(stretch) for call in calls)]
+        if not restored:
+            continue
+        cutoffs = sorted({f"{(stretch.cutoff_hz or 0) / 1000:.1f}" for stretch in restored}, key=float)
+        where, name = "", "" if channel is None else f"channel {channel}: "
+        if len(own) > 1:
+            restored_s, total_s = (sum(s.end_s - s.start_s for s in part) for part in (restored, own))
+            where = f" in {len(restored)} of {len(own)} stretches ({restored_s:.0f} s of {total_s:.0f} s)"
+        there = " there" if where else ""
+        lines.append(
+            f"{name}content ends at {' and '.join(cutoffs)} kHz{where}; frequencies above were restored{there}"
+        )
+    return lines or ["content ends at several frequencies; nothing to restore"]
 
 
 def bandwidth_warnings(

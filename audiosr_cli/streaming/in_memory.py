@@ -18,7 +18,8 @@ from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.recording import ProgressCallback, Report, check_damage, complete_report, read_blocks
-from audiosr_cli.streaming.stages import make_stages, stream, stream_with_residual
+from audiosr_cli.streaming.restoring import stages_for
+from audiosr_cli.streaming.stages import stream, stream_with_residual
 
 
 def process_array(
@@ -65,7 +66,7 @@ def process_in_memory(
     channels = options.count_channels(reader.channels, reader.name)
     report = Report(reader.name, [], rate_in=reader.sample_rate, rate_out=out_rate, channels=channels)
     with thread_pool(options.threads) as executor:
-        stages = make_stages(models, reader.sample_rate, out_rate, channels, options, speaker_encoder, executor)
+        stages = stages_for(models, reader.sample_rate, out_rate, channels, options, speaker_encoder, executor)
         outputs = stages[-1].rows // channels + residual
         blocks = read_blocks(reader, report, options, progress)
         audio, energy = _collect((stream_with_residual if residual else stream)(blocks, stages), outputs, report)

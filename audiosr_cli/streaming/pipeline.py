@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.formats import OutputFormat, choose_format, container_of
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.dsp.bandwidth import BandMeter
 from audiosr_cli.dsp.channels import ChannelMeter
 from audiosr_cli.errors import UsageError
 from audiosr_cli.models import Model
@@ -23,7 +22,7 @@ from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
-from audiosr_cli.streaming.bandwidth_report import bandwidth_warnings, cutoff_note
+from audiosr_cli.streaming.bandwidth_report import add_bandwidth, bandwidth_warnings
 from audiosr_cli.streaming.count_report import add_count
 from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.describe import describe, output_names
@@ -31,6 +30,8 @@ from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.options import Options, Quality, Samples
 from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report, process_file
+from audiosr_cli.streaming.restoring import stretched_call
+from audiosr_cli.streaming.stretches import UNKNOWN, Bandwidth, measure_bandwidth
 
 Source = str | os.PathLike[str]
 
@@ -97,22 +98,11 @@ class Pipeline:
         """Whether processing depends on the cutoff of a recording."""
         return bool(self.models) and self.models[0].spec.task == "upsample"
 
-    def find_cutoff(self, blocks: Iterable[Samples], sample_rate: int) -> float | None:
-        """Detect the cutoff of a signal, unless ``cutoff_hz`` sets it.
-
-        Args:
-            blocks: (C, T), the signal.
-            sample_rate: Hz.
-
-        Returns:
-            Frequency in Hz at which the content ends; None for silence.
-        """
+    def find_bandwidth(self, blocks: Iterable[Samples], sample_rate: int) -> Bandwidth:
+        """Detect the bandwidth of a signal in blocks (C, T) at ``sample_rate`` Hz, unless ``cutoff_hz`` sets it."""
         if self.cutoff_hz is not None:
-            return min(self.cutoff_hz, sample_rate / 2)
-        meter = BandMeter(sample_rate)
-        for block in blocks:
-            meter.push(self.options.pick_channels(block))
-        return meter.cutoff()
+            return Bandwidth(min(self.cutoff_hz, sample_rate / 2))
+        return measure_bandwidth(map(self.options.pick_channels, blocks), sample_rate)
 
     def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[ModelCall, ...]:
         """Choose the models that a recording needs.
@@ -144,6 +134,15 @@ class Pipeline:
             # A restorer also sees the recording, and so restores content up to the recording's own cutoff.
             cutoff = min(own if model.spec.inputs > 1 else cutoff, _MINUS_3_DB * calls[-1].spec.out_rate / 2)
         return tuple(calls)
+
+    def chain_for(self, reader: AudioReader | ArrayReader, bandwidth: Bandwidth) -> tuple[ModelCall, ...]:
+        """Choose the models that an open recording needs, see ``chain``, in each of its stretches."""
+        if len(self.models) != 1 or not bandwidth.stretches:
+            return self.chain(reader.sample_rate, bandwidth.cutoff_hz)
+        chains = [self.chain(reader.sample_rate, stretch.cutoff_hz) for stretch in bandwidth.stretches]
+        calls = [chain[0] if chain else None for chain in chains]
+        channels = self.options.count_channels(reader.channels, reader.name)
+        return (stretched_call(bandwidth.stretches, calls, channels),) if any(calls) else ()
 
     def _call(self, model: Model, cutoff_hz: float | None = None) -> ModelCall:
         """Return ``model`` with the arguments it takes for a recording that ends at ``cutoff_hz``."""
@@ -199,22 +198,22 @@ class Pipeline:
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             blocks = reader.peek(math.inf, math.inf)
-            cutoff_hz = self.find_cutoff(blocks, reader.sample_rate) if self.uses_cutoff else None
-            models = self.chain(reader.sample_rate, cutoff_hz)
+            bandwidth = self.find_bandwidth(blocks, reader.sample_rate) if self.uses_cutoff else UNKNOWN
+            models = self.chain_for(reader, bandwidth)
             options = self.options_for(reader, models)
             audio, report = process_in_memory(
                 reader, models, rate, options, progress, self.speaker_encoder, self.residual
             )
-        self._complete(report, models, cutoff_hz, options)
+        self._complete(report, models, bandwidth, options)
         return audio, report
 
-    def file_cutoff(self, reader: AudioReader) -> float | None:
-        """Detect the cutoff in Hz of an open recording: of a file from all of it, of a pipe from 30 s or 64 MiB."""
+    def file_bandwidth(self, reader: AudioReader) -> Bandwidth:
+        """Detect the bandwidth of an open recording: of a file from all of it, of a pipe from 30 s or 64 MiB."""
         if reader.path is None or self.cutoff_hz is not None:
-            return self.find_cutoff(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate)
+            return self.find_bandwidth(reader.peek(_PIPE_CUTOFF_S), reader.sample_rate).continued()
         with AudioReader(reader.path, reader.audio_stream) as again:
             again.trim(self.options.start_s, self.options.end_s)
-            return self.find_cutoff(again.blocks(), again.sample_rate)
+            return self.find_bandwidth(again.blocks(), again.sample_rate)
 
     def options_for(self, reader: AudioReader | ArrayReader, models: Sequence[ModelCall]) -> Options:
         """Return the options for an open recording, with what depends on it."""
@@ -317,15 +316,15 @@ class Pipeline:
         output_format = self.output_format(reader, container, subtype, bitrate)
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
-            cutoff_hz = self.file_cutoff(reader) if self.uses_cutoff else None
-            models = self.chain(reader.sample_rate, cutoff_hz)
+            bandwidth = self.file_bandwidth(reader) if self.uses_cutoff else UNKNOWN
+            models = self.chain_for(reader, bandwidth)
             metadata, notes = describe(
                 reader, output_format, self.options, self.outputs, self.command, models, self._settings()
             )
             options = self.options_for(reader, models)
             arguments = (output_format, options, progress, self.speaker_encoder, self.residual, exclusive, metadata)
             report = process_file(targets, reader, models, *arguments)
-        self._complete(report, models, cutoff_hz, options)
+        self._complete(report, models, bandwidth, options)
         report.notes += notes
         return report
 
@@ -336,7 +335,7 @@ class Pipeline:
         chosen = {"quality": quality, "residual": self.residual or None}
         return {"rate": self.rate, "cutoff_hz": self.cutoff_hz, "sampling": sampling} | chosen
 
-    def _complete(self, report: Report, models: Sequence[ModelCall], cutoff_hz: float | None, options: Options) -> None:
+    def _complete(self, report: Report, models: Sequence[ModelCall], bandwidth: Bandwidth, options: Options) -> None:
         """Add to ``report`` what only the pipeline knows."""
         add_count(report, self.count)
         if options.voices_by_channel:
@@ -344,6 +343,5 @@ class Pipeline:
                 f"{report.input}: each channel holds one speaker; speaker1 is that of channel 1 (see --channels)"
             )
         if self.uses_cutoff:
-            report.cutoff_hz = cutoff_hz
-            report.notes.append(cutoff_note(report.input, cutoff_hz, restored=bool(models)))
+            add_bandwidth(report, bandwidth, models)
         report.warnings += bandwidth_warnings(report.input, report.rate_in, self.rate, self.uses_cutoff, models)

@@ -24,7 +24,9 @@ from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.stages import Stage, make_stages, stream, stream_with_residual
+from audiosr_cli.streaming.restoring import stages_for
+from audiosr_cli.streaming.stages import Stage, stream, stream_with_residual
+from audiosr_cli.streaming.stretches import Stretch
 
 ProgressCallback = Callable[[int], None]  # frames read so far
 CountingCallback = Callable[[float, float | None], None]  # seconds analysed so far, seconds to analyse if known
@@ -51,8 +53,9 @@ class Report:
         rate_in: Sample rate of the recording in Hz.
         rate_out: Sample rate of the outputs in Hz.
         channels: Channels that were processed.
-        cutoff_hz: Frequency at which the content of the recording ends, as detected or set. None if it is silent or
-            its cutoff does not matter.
+        cutoff_hz: Frequency at which the content of the recording ends, as detected or set; that of its widest stretch.
+            None if it is silent or its cutoff does not matter.
+        stretches: Where the content ends over time or in each channel, if that changes and has been detected.
         zeroed: Samples that were not finite and are zero now.
         clipped: Samples that were clipped; in memory, samples beyond full scale, which are kept.
         gain: Factor of all outputs under ``--clip rescale``.
@@ -76,6 +79,7 @@ class Report:
     rate_out: int = 0
     channels: int = 0
     cutoff_hz: float | None = None
+    stretches: list[Stretch] = field(default_factory=list)
     zeroed: int = 0
     clipped: int = 0
     gain: float = 1.0
@@ -131,7 +135,7 @@ def process_file(
     sources, source = len(targets) - residual, _video_of(reader, output_format, options)
     with ExitStack() as stack:
         executor = stack.enter_context(thread_pool(options.threads))
-        stages = make_stages(
+        stages = stages_for(
             models, report.rate_in, report.rate_out, report.channels, options, speaker_encoder, executor
         )
         assert stages[-1].rows == sources * report.channels
@@ -275,7 +279,7 @@ def complete_report(
     _add_confidence(report, stages)
     report.notes += reader.notes
     report.warnings += reader.warnings + _level_warnings(report) + _speaker_warnings(report, sources)
-    report.warnings += [line for stage in stages if stage.runner for line in stage.runner.warnings]
+    report.warnings += [line for stage in stages for line in stage.warnings]
     mains = next((stage.filter.mains_hz for stage in stages if stage.filter), None)
     if mains is not None:
         report.notes.append(f"{report.input}: hum at multiples of {mains:g} Hz; see --hum")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -21,7 +21,7 @@ from audiosr_cli.streaming.channel_order import ChannelOrder
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.speakers import Embed, Tracker
 from audiosr_cli.streaming.tracking_config import TRACKING
-from audiosr_cli.streaming.windows import Engine
+from audiosr_cli.streaming.windows import Engine, skipping
 
 
 class Stage:
@@ -38,6 +38,7 @@ class Stage:
         embed: Speaker encoder for waveforms at the model's output rate, if any.
         executor: Computes the windows; by default the calling thread.
         outputs: Sources S of the output, the model's first ones; None leaves out only the rest, see ``ModelSpec.rest``.
+        is_wanted: Windows whose output is needed, see `skipping`; None for all.
 
     Attributes:
         model_rate: The model's input rate in Hz.
@@ -63,6 +64,7 @@ class Stage:
         embed: Embed | None = None,
         executor: Executor | None = None,
         outputs: int | None = None,
+        is_wanted: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
         self.model_rate = model.spec.in_rate if model else in_rate
@@ -82,12 +84,24 @@ class Stage:
         self.filter = InterferenceFilter(self.model_rate, channels) if separates and options.hum != "keep" else None
         self._shared = Sharing(channels, self.speakers) if self.filter and options.hum == "share" else None
         self.runner: ModelRunner | None = None
-        self._engine = self._make_engine(model, channels, options, executor) if model else None
+        self._engine = self._make_engine(model, channels, options, executor, is_wanted) if model else None
         model_out_rate = model.spec.out_rate if model else in_rate
         self._before = Resampler(in_rate, self.model_rate, channels)
         self._after = Resampler(model_out_rate, out_rate, self.rows)
 
-    def _make_engine(self, model: Runnable, channels: int, options: Options, executor: Executor | None) -> Engine:
+    @property
+    def warnings(self) -> list[str]:
+        """What had to be changed for lack of memory."""
+        return self.runner.warnings if self.runner else []
+
+    def _make_engine(
+        self,
+        model: Runnable,
+        channels: int,
+        options: Options,
+        executor: Executor | None,
+        is_wanted: Callable[[Tensor], Tensor] | None,
+    ) -> Engine:
         if model.spec.channels not in (1, channels):
             raise InputError(
                 f"{model.spec.name} takes {model.spec.channels} channels, but the recording has {channels}; "
@@ -100,7 +114,8 @@ class Stage:
         executor = executor if device == "cpu" else None  # CUDA needs no threads
         # A model of one channel turns each window into as many signals as there are channels.
         ahead = -(-options.threads // (channels // model.spec.channels)) if executor is not None else 0
-        return Engine(model.spec, self.runner, channels, options.batch, self.tracker, executor, ahead)
+        spec, forward = (model.spec, self.runner) if is_wanted is None else skipping(model.spec, self.runner, is_wanted)
+        return Engine(spec, forward, channels, options.batch, self.tracker, executor, ahead)
 
     def push(self, block: Samples, last: bool = False) -> Samples:
         """Process a block.

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -140,3 +141,27 @@ class Engine:
             core = torch.cat([head, core[..., overlap_out:]], dim=-1)
         self._tail = core[..., hop_out:].clone()
         return core[..., :hop_out]
+
+
+def skipping(spec: ModelSpec, forward: Forward, is_wanted: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, Forward]:
+    """Leave out windows whose output is not needed.
+
+    Args:
+        spec: The contract of the model.
+        forward: The model.
+        is_wanted: Positions of windows (B,), their first samples in the signal → whether they are needed, (B,).
+
+    Returns:
+        The contract and the model for an engine; the output of the windows that are left out is zero.
+    """
+
+    def forward_wanted(x: Tensor, position: Tensor) -> Tensor:
+        wanted = is_wanted(position)
+        length = (spec.window - 2 * spec.context) * spec.ratio
+        output = x.new_zeros(len(x), spec.sources, x.shape[1] // spec.inputs, length)
+        if wanted.any():
+            arguments = {"position": position[wanted]} if spec.uses_position else {}
+            output[wanted] = forward(x[wanted], **arguments)
+        return output
+
+    return replace(spec, uses_position=True), forward_wanted

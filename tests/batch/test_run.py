@@ -77,7 +77,7 @@ def test_an_output_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         assert soundfile.info(target).frames == 2000
 
 
-@pytest.mark.parametrize("step", ["file_cutoff", "forecast"])
+@pytest.mark.parametrize("step", ["file_bandwidth", "forecast"])
 def test_lack_of_memory_is_an_outcome(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")

@@ -109,7 +109,7 @@ def narrow(cutoff: float, sample_rate: int = 48000, seconds: int = 2) -> np.ndar
 def test_upsampling_changes_only_recordings_that_lack_content(tmp_path: Path, cutoff: int, models: int) -> None:
     wave = narrow(cutoff)
     pipeline = upsampling()
-    detected = pipeline.find_cutoff([wave], 48000)
+    detected = pipeline.find_bandwidth([wave], 48000).cutoff_hz
     assert detected == pytest.approx(cutoff, rel=0.05)
     chain = pipeline.chain(48000, detected)
     assert len(chain) == models
@@ -124,10 +124,10 @@ def test_upsampling_changes_only_recordings_that_lack_content(tmp_path: Path, cu
 
 def test_a_given_cutoff_replaces_the_detected_one(tmp_path: Path) -> None:
     wave = narrow(9000)
-    assert upsampling(3000.0).find_cutoff([wave], 48000) == 3000.0
-    assert upsampling(30000.0).find_cutoff([wave], 48000) == 24000.0
+    assert upsampling(3000.0).find_bandwidth([wave], 48000).cutoff_hz == 3000.0
+    assert upsampling(30000.0).find_bandwidth([wave], 48000).cutoff_hz == 24000.0
     silent = upsampling()
-    assert silent.find_cutoff([0 * wave], 48000) is None
+    assert silent.find_bandwidth([0 * wave], 48000).cutoff_hz is None
     assert silent.chain(48000, None) == ()
     np.testing.assert_array_equal(silent.array(0 * wave, 48000)[0], 0 * wave)
     with pytest.raises(UsageError, match="--cutoff 20: must be at least 500 Hz"):
@@ -152,7 +152,7 @@ def test_upsampler_gets_the_minus_3_db_point_of_a_resampled_recording(low_rate: 
     power = [np.square(np.abs(np.fft.rfft(wave))).reshape(-1)[:-1].reshape(-1, 200).sum(1) for wave in (low, wide)]
     three_db = float(np.argmax(power[0] < power[1] / 2) * 200 / 4)  # in bands of 50 Hz
     pipeline = upsampling()
-    (model,) = pipeline.chain(48000, pipeline.find_cutoff([low[None]], 48000))
+    (model,) = pipeline.chain(48000, pipeline.find_bandwidth([low[None]], 48000).cutoff_hz)
     assert 0.98 * three_db - 50 < model.cutoff_hz < three_db + 25
 
 
@@ -173,7 +173,7 @@ def test_the_cutoff_of_a_pipe_is_detected_without_losing_samples(tmp_path: Path)
         np.testing.assert_array_equal(np.concatenate(list(reader.blocks()), axis=1), wave)
     with AudioReader(tmp_path / "a.wav") as reader:
         reader.path = None
-        assert upsampling().file_cutoff(reader) == pytest.approx(5000, rel=0.05)
+        assert upsampling().file_bandwidth(reader).cutoff_hz == pytest.approx(5000, rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore::audiosr_cli.AudioSRWarning")
