@@ -26,6 +26,8 @@ class ActivityMeter:
 
     def push(self, block: NDArray[np.float32]) -> None:
         """Add a block (S * C, T): the C channels of the first track, then those of the second, and so on."""
+        if not block.shape[1]:
+            return
         squares = np.square(block.reshape(self.tracks, -1, block.shape[1]), dtype=np.float64).mean(1)
         first = self.samples - self._open.shape[1]  # a frame starts there
         self.samples += block.shape[1]

@@ -7,7 +7,7 @@ by pympi, which the extra ``labels`` installs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,6 +29,8 @@ SUFFIXES: dict[LabelFormat, str] = {
     "json": "json",
     "eaf": "eaf",
 }
+# What the names of label files have in place of a speaker.
+OUTPUT = "turns"
 # Packages by the formats that need them, and the modules that they are imported as.
 _PACKAGES = {"srt": "pysubs2", "vtt": "pysubs2", "textgrid": "praatio", "eaf": "pympi-ling"}
 _MODULES = {"pympi-ling": "pympi"}
@@ -55,6 +57,17 @@ class Conversation:
     def of(self, speaker: str) -> list[Turn]:
         """Return the turns of one speaker."""
         return [turn for turn in self.turns if turn.speaker == speaker]
+
+
+def file_names(formats: Iterable[LabelFormat]) -> tuple[str, ...]:
+    """Return names of label files, as outputs are named: ``turns.rttm``, where those of audio are ``speaker1``."""
+    return tuple(f"{OUTPUT}.{SUFFIXES[name]}" for name in formats)
+
+
+def split_name(output: str) -> tuple[str, str | None]:
+    """Split the name of an output into what stands for the speaker, and the suffix of a label file or None."""
+    name, _, suffix = output.rpartition(".")
+    return (name, suffix) if name == OUTPUT and suffix in SUFFIXES.values() else (output, None)
 
 
 def parse_formats(names: str) -> tuple[LabelFormat, ...]:

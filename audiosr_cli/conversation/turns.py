@@ -60,12 +60,12 @@ class TurnConfig:
     """
 
     start_db: float = 20.0
-    end_db: float = 26.0
-    leakage_db: float = 8.0
-    leakage_end_db: float = 12.0
-    smooth_s: float = 0.15
+    end_db: float = 30.0
+    leakage_db: float = 2.0
+    leakage_end_db: float = 4.0
+    smooth_s: float = 0.25
     pause_s: float = 0.5
-    turn_s: float = 0.25
+    turn_s: float = 0.3
     margin_s: float = 0.05
 
     def __post_init__(self) -> None:

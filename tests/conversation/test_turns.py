@@ -51,7 +51,7 @@ def test_a_turn_goes_on_below_the_level_at_which_it_could_start() -> None:
 
 def test_pauses_are_filled_and_short_turns_left_out() -> None:
     levels = [track((1, -20), (0.4, -90), (1, -20), (0.6, -90), (0.2, -20), (1, -90))]
-    assert times(levels, sharp(pause_s=0.5, turn_s=0.25)) == [("speaker1", 0, 2.4)]
+    assert times(levels, sharp(pause_s=0.5, turn_s=0.3)) == [("speaker1", 0, 2.4)]
     assert times(levels, sharp(pause_s=0.3, turn_s=0.1)) == [
         ("speaker1", 0, 1),
         ("speaker1", 1.4, 2.4),
@@ -68,7 +68,7 @@ def test_margins_stay_within_the_recording() -> None:
 def test_smoothing_bridges_the_gaps_between_syllables() -> None:
     syllables = track(*[(0.1, -20), (0.06, -70)] * 20)
     assert len(times([syllables], sharp(pause_s=0.0, turn_s=0.0))) == 20
-    assert len(times([syllables], TurnConfig(smooth_s=0.15, pause_s=0.0, turn_s=0.0, margin_s=0.0))) == 1
+    assert len(times([syllables], TurnConfig(smooth_s=0.25, pause_s=0.0, turn_s=0.0, margin_s=0.0))) == 1
 
 
 def test_the_level_of_a_turn_is_its_power() -> None:
