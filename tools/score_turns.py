@@ -1,6 +1,6 @@
 """Score who speaks when: `python tools/score_turns.py [--minutes 10] [--conversations 10] [--speakers 2]`.
 
-Conversations of held-out speakers (see conversation.py) go through `audiosr turns`, and its labels are compared with the
+Conversations of held-out speakers (see conversation.py) go through `audiosr turns`; its labels are compared with the
 true turns: the stretches of recordings that a conversation is built of, pauses within them included. Options that are
 not listed by ``--help`` are passed to the command. ``--rttm FOLDER`` keeps the true and the found turns, to score them
 with other programs.
