@@ -26,6 +26,7 @@ __all__ = [
     "Report",
     "Result",
     "SampleError",
+    "Turn",
     "UsageError",
     "__version__",
     "list_models",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from audiosr_cli.api import Report, Result, list_models, load_model, separate, separate_sr, upsample
+    from audiosr_cli.api import Report, Result, Turn, list_models, load_model, separate, separate_sr, upsample
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from audiosr_cli.streaming.counter import SpeakerCounter
 from audiosr_cli.streaming.counting_config import COUNTING
 from audiosr_cli.streaming.describe import output_names
 from audiosr_cli.streaming.kind_pipeline import KindPipeline
+from audiosr_cli.streaming.labelling import Labels
 from audiosr_cli.streaming.options import HumPolicy, KindChoice, Options, Quality, Speakers
 from audiosr_cli.streaming.pipeline import Pipeline
 
@@ -54,6 +55,7 @@ class SeparateOptions:
             equal shares to them, "keep" leaves them to the model.
         quality: "fast" picks a smaller model than "standard" where there is one; "best" runs the standard one, or
             ``model``, twice at starts half a hop of its frames apart, and averages.
+        labels: What is found and written of who speaks when, if anything.
 
     Example:
         >>> from audiosr_cli.pipelines import SeparateOptions
@@ -68,6 +70,7 @@ class SeparateOptions:
     residual: bool = False
     hum: HumPolicy = "remove"
     quality: Quality = "standard"
+    labels: Labels | None = None
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
         """Load the models and return the pipeline that separates speakers.
@@ -81,12 +84,54 @@ class SeparateOptions:
             ModelError: If the model cannot be loaded, or is for another task.
         """
         if self.speakers == "auto":
-            single = Pipeline((), None, options or default_options("cpu"), residual=self.residual)
+            single = Pipeline((), None, options or default_options("cpu"), residual=self.residual, labels=self.labels)
             return _counting(self, single)
         options = replace(options or default_options("cpu"), hum=self.hum)
         _check_quality(self.quality, self.model)
         model = self.model or choice.find_separator(self.speakers, self.quality == "fast")
-        return replace(_separation(self.speakers, model, options, self.residual), quality=self.quality)
+        separation = _separation(self.speakers, model, options, self.residual)
+        return replace(separation, quality=self.quality, labels=self.labels)
+
+
+@dataclass(frozen=True)
+class TurnsOptions:
+    """Options of ``audiosr turns``.
+
+    Attributes:
+        labels: What is found of who speaks when; audio is not written, whatever it says.
+        speakers: As in ``SeparateOptions``.
+        model: As in ``SeparateOptions``.
+        hum: As in ``SeparateOptions``.
+        quality: As in ``SeparateOptions``.
+
+    Example:
+        >>> from audiosr_cli.pipelines import TurnsOptions
+        >>> from audiosr_cli.streaming.labelling import Labels
+        >>> TurnsOptions(Labels(("rttm",))).pipeline().files
+        ('turns.rttm',)
+    """
+
+    command: ClassVar[str] = "turns"
+
+    labels: Labels
+    speakers: Speakers = 2
+    model: str | None = None
+    hum: HumPolicy = "remove"
+    quality: Quality = "standard"
+
+    def pipeline(self, options: Options | None = None) -> Pipeline:
+        """Load the models and return the pipeline that finds turns.
+
+        Args:
+            options: Device, batch size and so on; None uses ``default_options("cpu")``.
+
+        Raises:
+            UsageError: As ``SeparateOptions.pipeline``.
+            ModelError: As ``SeparateOptions.pipeline``.
+        """
+        labels = replace(self.labels, audio=False)
+        separation = SeparateOptions(self.speakers, self.model, False, self.hum, self.quality, labels)
+        return separation.pipeline(options)
 
 
 @dataclass(frozen=True)
@@ -154,6 +199,7 @@ class SeparateSROptions:
         hum: As in ``SeparateOptions``.
         quality: "best" averages the separator as in ``SeparateOptions``; "fast" and "standard" are the same, as the
             separator with the lowest sample rate is the fast one.
+        labels: As in ``SeparateOptions``.
 
     Example:
         >>> from audiosr_cli.pipelines import SeparateSROptions
@@ -170,6 +216,7 @@ class SeparateSROptions:
     upsampler: str | None = None
     hum: HumPolicy = "remove"
     quality: Quality = "standard"
+    labels: Labels | None = None
 
     def pipeline(self, options: Options | None = None) -> Pipeline:
         """Load the models and return the pipeline that separates at a low sample rate and restores bandwidth.
@@ -194,7 +241,7 @@ class SeparateSROptions:
                 if self.rate or self.upsampler
                 else []
             )
-            return _counting(self, Pipeline(tuple(upsamplers), self.rate, options))
+            return _counting(self, Pipeline(tuple(upsamplers), self.rate, options, labels=self.labels))
         options = replace(options or default_options("cpu"), hum=self.hum)
         model = self.model or choice.find_separator(self.speakers, lowest_rate=True)
         separation = _separation(self.speakers, model, options)
@@ -205,7 +252,7 @@ class SeparateSROptions:
         if self.rate or self.upsampler or not restorers:
             upsamplers = [_load("upsample", self.upsampler or choice.find_upsampler("speech"), options)]
         models = (separator, *restorers, *upsamplers)
-        return replace(separation, models=models, rate=self.rate, quality=self.quality)
+        return replace(separation, models=models, rate=self.rate, quality=self.quality, labels=self.labels)
 
 
 @dataclass(frozen=True)
@@ -277,7 +324,15 @@ def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) ->
         _load("separate", name, single.options) for name in (_COUNTING_MODEL, _COUNTING_DENOISER, _COUNTING_MODEL_3)
     )
     counter = SpeakerCounter(separator, load_speaker_encoder(), COUNTING, denoiser, separator3)
-    return AutoPipeline((), single.rate, single.options, residual=single.residual, by_count=by_count, counter=counter)
+    return AutoPipeline(
+        (),
+        single.rate,
+        single.options,
+        residual=single.residual,
+        labels=single.labels,
+        by_count=by_count,
+        counter=counter,
+    )
 
 
 def _detecting(command: UpsampleOptions, speech: Pipeline) -> Pipeline:

@@ -19,6 +19,7 @@ ROWS = [  # a unit imports from the rows above its own only
     {"dsp", "audio"},
     {"models"},
     {"checkpoints"},
+    {"conversation"},
     {"streaming"},
     {"pipelines", "arguments"},
     {"api"},

@@ -12,9 +12,11 @@ from audiosr_cli import arguments
 from audiosr_cli.api.translate import errors_of
 from audiosr_cli.arguments import Source
 from audiosr_cli.audio.write import ClipPolicy
+from audiosr_cli.conversation.turns import Turn
 from audiosr_cli.errors import AudioSRWarning
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROptions, UpsampleOptions
 from audiosr_cli.runtime.device import Precision
+from audiosr_cli.streaming.labelling import Labels
 from audiosr_cli.streaming.options import Channels, HumPolicy, KindChoice, Quality, Samples, Speakers
 from audiosr_cli.streaming.recording import Report
 
@@ -35,6 +37,11 @@ class Result:
     audio: Samples
     sample_rate: int
     report: Report
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Who speaks when, in the order of starts; those of different speakers may overlap. None in ``upsample``."""
+        return tuple(self.report.turns)
 
 
 def separate(
@@ -127,6 +134,7 @@ def separate(
         arguments.flag("residual", residual),
         arguments.hum_policy(hum),
         arguments.quality(quality),
+        Labels(),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
@@ -292,6 +300,7 @@ def separate_sr(
         arguments.model_name("upsampler", upsampler),
         arguments.hum_policy(hum),
         arguments.quality(quality),
+        Labels(),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 

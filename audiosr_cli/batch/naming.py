@@ -14,6 +14,8 @@ from pathlib import Path
 from audiosr_cli.audio.formats import FORMATS, container_of
 from audiosr_cli.audio.read import SUFFIXES
 from audiosr_cli.batch.inputs import Item
+from audiosr_cli.conversation.labels import SUFFIXES as LABELS
+from audiosr_cli.conversation.labels import split_name
 from audiosr_cli.errors import OutputError, UsageError
 from audiosr_cli.files.fingerprint import absolute
 
@@ -117,7 +119,8 @@ class Naming:
 
     def _name(self, stem: str, speaker: str, rate: int) -> str:
         def fill(stem: str) -> str:
-            return self.template.format(stem=stem, speaker=speaker, rate=rate, ext=self.output_container)
+            name, suffix = split_name(speaker)
+            return self.template.format(stem=stem, speaker=name, rate=rate, ext=suffix or self.output_container)
 
         name, max_bytes = fill(stem), len(os.fsencode(stem))
         while max_bytes > 0 and any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in name.split("/")):
@@ -191,7 +194,9 @@ def check(items: Sequence[Item], naming: Naming, outputs: Sequence[str], rate: i
         raise UsageError(f"-o {naming.output}: exists and is not a folder; choose another name")
     if naming.output is not None and not naming.to_file and not folder.exists() and folder.suffix.lower() in SUFFIXES:
         raise UsageError(f"-o {naming.output}: {folder.suffix} files cannot be written; known: {', '.join(FORMATS)}")
-    if len(outputs) > 1 and "speaker" not in naming.fields:
+    if naming.output is not None and not folder.exists() and folder.suffix[1:] in LABELS.values():
+        raise UsageError(f"-o {naming.output}: is the name of a label file; give a folder")
+    if len([name for name in outputs if split_name(name)[1] is None]) > 1 and "speaker" not in naming.fields:
         raise UsageError(f"--template {naming.template!r}: {len(outputs)} outputs an input need the field {{speaker}}")
     _check_distinct_targets(items, naming, outputs, rate)
 

@@ -260,7 +260,7 @@ def _process(item: Item, pipeline: Pipeline, plan: OutputPlan, on_event: EventHa
         if len(alternatives) > 1 and not plan.possible_targets(item, alternatives, rate):
             return Outcome(item)
         pipeline = pipeline.select(reader, lambda *seconds: on_event(CountingProgress(item, *seconds)))
-        targets = plan.targets(item, pipeline.outputs, rate)
+        targets = plan.targets(item, pipeline.files, rate)
         if not targets:
             return Outcome(item)
         pipeline.output_format(reader, plan.naming.output_container, plan.subtype, plan.bitrate)  # or an error

@@ -16,9 +16,10 @@ from typer.core import TyperCommand, TyperGroup
 from audiosr_cli.errors import UsageError, error_of_system
 from audiosr_cli.runtime.memory import check_memory_limit, explain_out_of_memory
 
-INPUT, OUTPUT, MODEL, BATCH, DEFAULTS, MESSAGES = GROUPS = (
+INPUT, OUTPUT, TURNS, MODEL, BATCH, DEFAULTS, MESSAGES = GROUPS = (
     "Input",
     "Output",
+    "Who speaks when",
     "Model",
     "Batch",
     "Defaults",

@@ -20,8 +20,10 @@ app = typer.Typer(no_args_is_help=True, help="Show the options that files, prese
 @guarded
 def show(
     command: Annotated[
-        Literal["separate", "upsample", "separate-sr"] | None,
-        typer.Argument(metavar="COMMAND", show_default=False, help="separate, upsample or separate-sr. [default: all]"),
+        Literal["separate", "upsample", "separate-sr", "turns"] | None,
+        typer.Argument(
+            metavar="COMMAND", show_default=False, help="separate, upsample, separate-sr or turns. [default: all]"
+        ),
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="As with this preset.")] = None,
     no_config: Annotated[bool, typer.Option("--no-config", help="As without files.")] = False,

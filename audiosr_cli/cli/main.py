@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from audiosr_cli import __version__
-from audiosr_cli.cli import bench, config, console, doctor, models, separate, separate_sr, train, upsample
+from audiosr_cli.cli import bench, config, console, doctor, models, separate, separate_sr, train, turns, upsample
 from audiosr_cli.cli.commands import GroupedCommand, RootGroup, guarded
 from audiosr_cli.cli.processing import ProcessingCommand
 from audiosr_cli.errors import AudioSRError
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("separate", cls=ProcessingCommand)(guarded(separate.separate))
 app.command("upsample", cls=ProcessingCommand)(guarded(upsample.upsample))
 app.command("separate-sr", cls=ProcessingCommand)(guarded(separate_sr.separate_sr))
+app.command("turns", cls=ProcessingCommand)(guarded(turns.turns))
 app.command("train", cls=GroupedCommand)(guarded(train.train))
 app.command("bench", cls=GroupedCommand)(guarded(bench.bench))
 app.command("doctor", cls=GroupedCommand)(guarded(doctor.doctor))

@@ -85,8 +85,9 @@ class ConsoleMessages(Observer):
             return
         for line in [] if self.shared.quiet else report.notes + [f"warning: {line}" for line in report.warnings]:
             print_message(line)
-        if report.outputs != ["-"] and not self.shared.as_json:
-            print_names(report.outputs, self.shared)
+        files = report.outputs + report.labels
+        if files != ["-"] and not self.shared.as_json:
+            print_names(files, self.shared)
         if self.shared.verbose and not self.shared.quiet:
             seconds, elapsed = report.frames_in / report.rate_in, report.elapsed_s
             speed = seconds / max(elapsed, 1e-9)

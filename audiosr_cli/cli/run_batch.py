@@ -61,8 +61,8 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
     with _cluster(shared) as cluster:
         config = PipelineConfig(command, _options(shared, cluster, len(items)))
         pipeline = config.build() if cluster is None else cluster.build_on_cpu(config)
-        items = naming.distinguish(items, names, pipeline.outputs, pipeline.rate or 0)
-        naming.check(items, names, pipeline.outputs, pipeline.rate or 0)
+        items = naming.distinguish(items, names, pipeline.files, pipeline.rate or 0)
+        naming.check(items, names, pipeline.files, pipeline.rate or 0)
         plan = _output_plan(names, shared).protecting(items)
         if shared.shard is not None:
             items = select_shard(items, shared.shard)
@@ -70,7 +70,7 @@ def run_batch(inputs: Sequence[str] | None, command: CommandOptions, template: s
         if shared.dry_run:
             _dry_run(items, pipeline, config, plan, shared)
             return
-        run.remove_leftovers(items, names, pipeline.outputs, pipeline.rate or 0)
+        run.remove_leftovers(items, names, pipeline.files, pipeline.rate or 0)
         _run(items, pipeline, config, plan, shared, cluster)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiosr_cli.cli import options, run_batch
+from audiosr_cli.cli import label_options, options, run_batch, values
 
 
 @options.processing
@@ -13,6 +13,9 @@ def separate(
     quality: options.Quality = "standard",
     residual: options.Residual = False,
     hum: options.Hum = "remove",
+    labels: label_options.Labels = None,
+    min_turn: label_options.MinTurn = 0.3,
+    min_pause: label_options.MinPause = 0.5,
     *,
     shared: options.Shared,
 ) -> None:
@@ -24,6 +27,6 @@ def separate(
     """
     from audiosr_cli.pipelines import SeparateOptions
 
-    run_batch.run_batch(
-        inputs, SeparateOptions(speakers, model, residual, hum, quality), "{stem}_{speaker}.{ext}", shared
-    )
+    wanted = values.parse_labels(labels, min_turn, min_pause)
+    command = SeparateOptions(speakers, model, residual, hum, quality, wanted)
+    run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

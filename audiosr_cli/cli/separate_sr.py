@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from audiosr_cli.cli import options, run_batch, values
+from audiosr_cli.cli import label_options, options, run_batch, values
 from audiosr_cli.cli.commands import MODEL, OUTPUT
 
 _Rate = Annotated[
@@ -50,6 +50,9 @@ def separate_sr(
     restorer: _Restorer = None,
     upsampler: _Upsampler = None,
     hum: options.Hum = "remove",
+    labels: label_options.Labels = None,
+    min_turn: label_options.MinTurn = 0.3,
+    min_pause: label_options.MinPause = 0.5,
     *,
     shared: options.Shared,
 ) -> None:
@@ -62,5 +65,6 @@ def separate_sr(
     """
     from audiosr_cli.pipelines import SeparateSROptions
 
-    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum, quality)
+    wanted = values.parse_labels(labels, min_turn, min_pause)
+    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum, quality, wanted)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

@@ -14,7 +14,7 @@ from typer.models import OptionInfo
 from audiosr_cli.config import hint
 from audiosr_cli.errors import UsageError
 
-COMMANDS = ("separate", "upsample", "separate-sr")
+COMMANDS = ("separate", "upsample", "separate-sr", "turns")
 OF_ONE_CALL = frozenset(("preset", "no-config"))  # these choose what is read
 BY_COMMAND = frozenset(("model",))  # means another thing in each command, so that it needs the command's name
 
@@ -110,9 +110,9 @@ def _similar(value: str, known: tuple[str, ...]) -> str:
 @cache
 def settings() -> dict[str, dict[str, Setting]]:
     """Return the settings of every processing command, by command and name."""
-    from audiosr_cli.cli import separate, separate_sr, upsample
+    from audiosr_cli.cli import separate, separate_sr, turns, upsample
 
-    functions = (separate.separate, upsample.upsample, separate_sr.separate_sr)
+    functions = (separate.separate, upsample.upsample, separate_sr.separate_sr, turns.turns)
     return {name: _settings_of(function) for name, function in zip(COMMANDS, functions, strict=True)}
 
 

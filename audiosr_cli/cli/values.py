@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from audiosr_cli.errors import UsageError
 from audiosr_cli.runtime.device_names import check_device_name
+
+if TYPE_CHECKING:
+    from audiosr_cli.streaming.labelling import Labels
 
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(k?)(?:hz)?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
@@ -59,6 +63,28 @@ def _parse_time(value: object, option: str) -> float:
     if (match[2] is not None and seconds >= 60) or (match[1] is not None and minutes >= 60):
         raise UsageError(f"{option} {value}: minutes and seconds after a colon must be below 60")
     return float(3600 * hours + 60 * minutes + seconds)
+
+
+def parse_labels(formats: str | None, min_turn_s: float, min_pause_s: float) -> Labels | None:
+    """Combine the options of labels; None without formats.
+
+    Args:
+        formats: Formats with commas between them.
+        min_turn_s: Seconds; shorter turns are left out.
+        min_pause_s: Seconds; shorter pauses do not end a turn.
+    """
+    from audiosr_cli.conversation.labels import parse_formats
+    from audiosr_cli.conversation.turns import TurnConfig
+    from audiosr_cli.streaming.labelling import Labels
+
+    default = TurnConfig()
+    margin_s = min(default.margin_s, min_pause_s / 2)
+    config = TurnConfig(turn_s=min_turn_s, pause_s=min_pause_s, margin_s=margin_s)
+    if formats is not None:
+        return Labels(parse_formats(formats), config)
+    if config != default:
+        raise UsageError("--min-turn and --min-pause have no effect without labels; give --labels FORMATS")
+    return None
 
 
 def parse_subtype(value: object) -> str:

@@ -59,8 +59,9 @@ class AutoPipeline(Pipeline):
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:
-        """The names of the outputs for each number of speakers."""
-        return tuple(pipeline.outputs for pipeline in self.by_count)
+        """The names of the files for each number of speakers."""
+        outputs = (pipeline.outputs for pipeline in self.by_count)
+        return tuple(names if self.labels is None else self.labels.files(names) for names in outputs)
 
     @property
     def checkpoints(self) -> dict[str, str]:

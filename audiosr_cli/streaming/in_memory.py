@@ -16,6 +16,7 @@ from audiosr_cli.errors import SampleError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
+from audiosr_cli.streaming.labelling import Labelling
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.recording import ProgressCallback, Report, check_damage, complete_report, read_blocks
 from audiosr_cli.streaming.restoring import stages_for
@@ -44,6 +45,7 @@ def process_in_memory(
     progress: ProgressCallback | None = None,
     speaker_encoder: SpeakerEncoder | None = None,
     residual: bool = False,
+    labelling: Labelling | None = None,
 ) -> tuple[Samples, Report]:
     """Process an open recording and keep the output in memory.
 
@@ -55,6 +57,7 @@ def process_in_memory(
         progress: Called with the number of frames read so far.
         speaker_encoder: Helps to keep the speakers of a separator on their tracks.
         residual: Whether to append what remains of the input when all sources are subtracted. The rates must agree.
+        labelling: Finds the turns, for the report.
 
     Returns:
         The output (S, C, T') float32, and the report.
@@ -69,7 +72,9 @@ def process_in_memory(
         stages = stages_for(models, reader.sample_rate, out_rate, channels, options, speaker_encoder, executor)
         outputs = stages[-1].rows // channels + residual
         blocks = read_blocks(reader, report, options, progress)
-        audio, energy = _collect((stream_with_residual if residual else stream)(blocks, stages), outputs, report)
+        processed = (stream_with_residual if residual else stream)(blocks, stages)
+        audio, energy = _collect(processed, outputs, report, labelling)
+    report.turns = labelling.finish() if labelling is not None else []
     check_damage(reader, options)
     over = _apply_clip_policy(audio, report, options)
     complete_report(report, reader, stages, energy * report.gain**2, outputs - residual)
@@ -82,12 +87,16 @@ def process_in_memory(
     return audio, report
 
 
-def _collect(blocks: Iterable[Samples], outputs: int, report: Report) -> tuple[Samples, NDArray[np.float64]]:
+def _collect(
+    blocks: Iterable[Samples], outputs: int, report: Report, labelling: Labelling | None
+) -> tuple[Samples, NDArray[np.float64]]:
     """Join ``blocks`` (S * C, T) to (S, C, T); also return the energy (S,). Raises SampleError."""
     gate = Gate(OutputFormat("wav", "FLOAT", report.rate_out, report.channels), "warn", report.input)
     energy, pieces = np.zeros(outputs), [np.zeros((outputs * report.channels, 0), np.float32)]
     for block in blocks:
         gate.measure(block)
+        if labelling is not None:
+            labelling.push(block, outputs)
         report.frames_out += block.shape[1]
         energy += np.square(block.reshape(outputs, -1), dtype=np.float64).sum(1)
         pieces.append(block)

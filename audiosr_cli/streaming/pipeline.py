@@ -28,6 +28,7 @@ from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.describe import describe, output_names
 from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
+from audiosr_cli.streaming.labelling import Labelling, Labels
 from audiosr_cli.streaming.options import Options, Quality, Samples
 from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report, process_file
 from audiosr_cli.streaming.restoring import stretched_call
@@ -68,6 +69,7 @@ class Pipeline:
         command: Name of the command, for the outputs' provenance.
         quality: With "best", separators are averaged over windows that start half a hop of their frames apart.
         count: The number of speakers, if it was counted for the recording that is processed.
+        labels: What is written of who speaks when, if anything.
     """
 
     models: tuple[Model, ...]
@@ -80,6 +82,12 @@ class Pipeline:
     command: str = ""
     quality: Quality = "standard"
     count: SpeakerCount | None = None
+    labels: Labels | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all files of a recording: audio, and labels such as ``turns.rttm``."""
+        return self.outputs if self.labels is None else self.labels.files(self.outputs)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -153,8 +161,8 @@ class Pipeline:
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:
-        """The names of the outputs for each number of speakers that is possible: one, unless they are counted."""
-        return (self.outputs,)
+        """The names of the files for each number of speakers that is possible: one, unless they are counted."""
+        return (self.files,)
 
     def select(
         self,
@@ -202,7 +210,14 @@ class Pipeline:
             models = self.chain_for(reader, bandwidth)
             options = self.options_for(reader, models)
             audio, report = process_in_memory(
-                reader, models, rate, options, progress, self.speaker_encoder, self.residual
+                reader,
+                models,
+                rate,
+                options,
+                progress,
+                self.speaker_encoder,
+                self.residual,
+                self._labelling(reader, rate),
             )
         self._complete(report, models, bandwidth, options)
         return audio, report
@@ -243,7 +258,7 @@ class Pipeline:
 
         Args:
             source: The recording; ``-`` is standard input.
-            targets: One for each output. The suffix of the first one sets the format, wav by default.
+            targets: One for each of ``files``. The suffix of the first one sets the format, wav by default.
 
         Returns:
             The report.
@@ -251,8 +266,8 @@ class Pipeline:
         Raises:
             AudioSRError: If the recording cannot be read, processed or written.
         """
-        if len(targets) != len(self.outputs):
-            raise UsageError(f"{len(targets)} targets for {len(self.outputs)} outputs; give one for each output")
+        if len(targets) != len(self.files):
+            raise UsageError(f"{len(targets)} targets for {len(self.files)} outputs; give one for each output")
         with AudioReader(source, self.options.audio_stream) as reader:
             return self.file(reader, targets, container_of(Path(targets[0])) or "wav")
 
@@ -300,7 +315,7 @@ class Pipeline:
 
         Args:
             reader: The recording.
-            targets: One for each output; ``-`` is standard output.
+            targets: One for each of ``files``; ``-`` is standard output.
             container: The file format, such as "flac".
             subtype: The sample type, such as "PCM_24"; by default the input's, or the nearest to it.
             progress: Called with the number of frames read so far.
@@ -323,10 +338,25 @@ class Pipeline:
             )
             options = self.options_for(reader, models)
             arguments = (output_format, options, progress, self.speaker_encoder, self.residual, exclusive, metadata)
-            report = process_file(targets, reader, models, *arguments)
+            labelling = self._labelling(reader, output_format.sample_rate, targets, exclusive)
+            report = process_file(targets, reader, models, *arguments, labelling)
         self._complete(report, models, bandwidth, options)
         report.notes += notes
         return report
+
+    def _labelling(
+        self,
+        reader: AudioReader | ArrayReader,
+        sample_rate: int,
+        targets: Sequence[str | Path] = (),
+        exclusive: Container[str | Path] = (),
+    ) -> Labelling | None:
+        """Return what finds and writes the turns of a recording; None if nobody asks for them."""
+        if self.labels is None:
+            return None
+        speakers = self.outputs[: len(self.outputs) - self.residual]
+        targets = targets[len(targets) - len(self.labels.formats) :]
+        return Labelling(self.labels, reader.name, speakers, sample_rate, targets, exclusive)
 
     def _settings(self) -> dict[str, Any]:
         """Return the command's own settings, for provenance; None for those that nobody has set."""

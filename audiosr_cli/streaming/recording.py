@@ -19,10 +19,12 @@ from audiosr_cli.audio.metadata.types import Metadata
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.audio.trim import frame_range
 from audiosr_cli.audio.write import AudioWriter
+from audiosr_cli.conversation.turns import Turn
 from audiosr_cli.errors import InputError, UsageError
 from audiosr_cli.models.runner import Runnable
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
+from audiosr_cli.streaming.labelling import Labelling
 from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.restoring import stages_for
 from audiosr_cli.streaming.stages import Stage, stream, stream_with_residual
@@ -62,6 +64,8 @@ class Report:
         levels_db: RMS of each output in dBFS, None for silence.
         kind: What the recording was treated as, "speech", "music" or "effects", if that was detected; else None.
         kind_confidence: Estimated probability that this is right; None if it was not detected, and for silence.
+        labels: Paths of the label files.
+        turns: Who speaks when, if it was asked for.
         speakers: Number of speakers, if it was counted; None if it was given.
         speakers_confidence: Estimated probability that this number is right; None if it was given.
         confidence: For each window of the separator, the probability that the speakers are on their tracks.
@@ -86,6 +90,8 @@ class Report:
     levels_db: list[float | None] = field(default_factory=list)
     kind: str | None = None
     kind_confidence: float | None = None
+    labels: list[str] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     speakers: int | None = None
     speakers_confidence: float | None = None
     confidence: list[float] = field(default_factory=list)
@@ -106,13 +112,14 @@ def process_file(
     residual: bool = False,
     exclusive: Container[str | Path] = (),
     metadata: Sequence[Metadata] = (),
+    labelling: Labelling | None = None,
 ) -> Report:
     """Process an open recording into files, in constant memory.
 
     The outputs get their names when all of them are complete and on the disk; an error before that leaves none.
 
     Args:
-        targets: One for each output; ``-`` is standard output.
+        targets: One for each output, then one for each label file; ``-`` is standard output.
         reader: The recording.
         models: In the order of processing; without any the recording is resampled.
         output_format: The format of all outputs.
@@ -122,6 +129,7 @@ def process_file(
         residual: Whether the last target gets what remains of the input when all sources are subtracted.
         exclusive: Targets that must not exist. Other existing files are replaced.
         metadata: Of each output; none by default.
+        labelling: Finds the turns and writes the label files, and decides whether audio is written at all.
 
     Returns:
         The report.
@@ -130,29 +138,39 @@ def process_file(
         AudioSRError: If the recording cannot be read, processed or written.
     """
     started = time.monotonic()
-    report = Report(reader.name, [str(target) for target in targets], rate_in=reader.sample_rate)
+    written = len(targets) - (len(labelling.labels.formats) if labelling is not None else 0)
+    names = [str(target) for target in targets]
+    report = Report(reader.name, names[:written], rate_in=reader.sample_rate, labels=names[written:])
     report.rate_out, report.channels = output_format.sample_rate, output_format.channels
-    sources, source = len(targets) - residual, _video_of(reader, output_format, options)
+    source = _video_of(reader, output_format, options)
     with ExitStack() as stack:
         executor = stack.enter_context(thread_pool(options.threads))
         stages = stages_for(
             models, report.rate_in, report.rate_out, report.channels, options, speaker_encoder, executor
         )
-        assert stages[-1].rows == sources * report.channels
+        sources = stages[-1].rows // report.channels
+        assert written in (0, sources + residual)
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
         writers = [
             stack.enter_context(
                 AudioWriter(target, output_format, options.clip, target in exclusive, tags, source, reader.audio_stream)
             )
-            for target, tags in zip(targets, metadata or [Metadata()] * len(targets), strict=True)
+            for target, tags in zip(targets[:written], metadata or [Metadata()] * written, strict=False)
         ]
-        energy = _write_blocks(outputs, writers, report)
+        if labelling is not None:
+            stack.enter_context(labelling)
+        energy = _write_blocks(outputs, writers, report, sources + residual, labelling)
         check_damage(reader, options)
         _finish(writers, report)
+        if labelling is not None:
+            report.turns = labelling.finish()
+            report.notes += labelling.notes(report.input, report.turns)
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
+        if labelling is not None:
+            labelling.commit()
         report.notes += _notes(writers, reader)
     complete_report(report, reader, stages, energy * report.gain**2, sources)
     report.elapsed_s = time.monotonic() - started
@@ -219,13 +237,21 @@ def _check_finite(block: Samples, report: Report, options: Options) -> Samples:
     )
 
 
-def _write_blocks(blocks: Iterable[Samples], writers: Sequence[AudioWriter], report: Report) -> NDArray[np.float64]:
-    """Write ``blocks`` (S * C, T), one source to each writer, and return the energy of each source."""
-    energy = np.zeros(len(writers))
+def _write_blocks(
+    blocks: Iterable[Samples],
+    writers: Sequence[AudioWriter],
+    report: Report,
+    outputs: int,
+    labelling: Labelling | None,
+) -> NDArray[np.float64]:
+    """Write ``blocks`` (S * C, T), one output to each writer if there are any, and return the energy of each output."""
+    energy = np.zeros(outputs)
     for block in blocks:
         report.frames_out += block.shape[1]
-        for i, (writer, output) in enumerate(zip(writers, np.split(block, len(writers)), strict=True)):
-            energy[i] += float(np.square(output, dtype=np.float64).sum())
+        energy += np.square(block.reshape(outputs, -1), dtype=np.float64).sum(1)
+        if labelling is not None:
+            labelling.push(block, outputs)
+        for writer, output in zip(writers, np.split(block, outputs), strict=False):
             writer.write(output)
     return energy
 
@@ -245,7 +271,7 @@ def _video_of(reader: AudioReader, output_format: OutputFormat, options: Options
 def _notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
     """Return what the writers note, once for all outputs of a recording."""
     lines = [line.replace(f"{writer.name}: ", f"{reader.name}: ", 1) for writer in writers for line in writer.notes]
-    if reader.path is None and writers[0].output_format.container in VIDEO_CONTAINERS:
+    if writers and reader.path is None and writers[0].output_format.container in VIDEO_CONTAINERS:
         lines.append(f"{reader.name}: only its sound is kept; to keep a video, give the path of its file")
     return list(dict.fromkeys(lines))
 

@@ -89,7 +89,11 @@ def test_the_page_on_data_names_every_field() -> None:
         (("batch_size = 2", "batch_sise = 2"), UsageError, "did you mean 'batch_size'"),
         (("level_db", "level"), UsageError, r"\[task.mixing\] has no key 'level'; did you mean 'level_db'"),
         (("[loop]", "[loops]"), UsageError, "unknown section"),
-        (('architecture = "wave_u_net"', 'architecture = "x"'), UsageError, "known: audio_classifier, audio_unet, audiosr, band_masks"),
+        (
+            ('architecture = "wave_u_net"', 'architecture = "x"'),
+            UsageError,
+            "known: audio_classifier, audio_unet, audiosr, band_masks",
+        ),
         (
             ('name = "separate"', 'name = "x"'),
             UsageError,

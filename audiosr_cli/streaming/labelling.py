@@ -1,0 +1,100 @@
+"""Who speaks when, found while a recording is processed, and written beside its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from audiosr_cli.conversation.activity import ActivityMeter
+from audiosr_cli.conversation.labels import Conversation, LabelFormat, file_names
+from audiosr_cli.conversation.turns import Turn, TurnConfig, find_turns
+from audiosr_cli.conversation.writer import LabelWriter
+from audiosr_cli.streaming.options import Samples
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is found and written of who speaks when.
+
+    Attributes:
+        formats: Of the label files; without any, turns are only in the report.
+        config: How turns are found.
+        audio: Whether the speakers' audio is written, too.
+    """
+
+    formats: tuple[LabelFormat, ...] = ()
+    config: TurnConfig = field(default_factory=TurnConfig)
+    audio: bool = True
+
+    def files(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of all files of a recording whose audio has the names ``outputs``."""
+        return (*(outputs if self.audio else ()), *file_names(self.formats))
+
+
+class Labelling:
+    """Find the turns of one recording, and write its label files; a context manager.
+
+    Args:
+        labels: What is wanted.
+        name: Of the recording; a path loses its folders and its suffix.
+        speakers: Names of the first outputs, which are those of speakers.
+        sample_rate: Of the outputs in Hz.
+        targets: Of the label files.
+        exclusive: Targets that must not exist. Other existing files are replaced.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        name: str,
+        speakers: tuple[str, ...],
+        sample_rate: int,
+        targets: Sequence[str | Path] = (),
+        exclusive: Container[str | Path] = (),
+    ) -> None:
+        self.labels, self.speakers, self.name = labels, speakers, Path(name).stem
+        self._writers = [
+            LabelWriter(target, label_format, target in exclusive)
+            for target, label_format in zip(targets, labels.formats if targets else (), strict=True)
+        ]
+        self._files, self._meter = ExitStack(), ActivityMeter(sample_rate, len(speakers))
+
+    def __enter__(self) -> Self:
+        for writer in self._writers:
+            self._files.enter_context(writer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def push(self, block: Samples, outputs: int) -> None:
+        """Add a block (S * C, T) of all ``outputs``, of which the first ones are speakers."""
+        self._meter.push(block[: len(block) // outputs * len(self.speakers)])
+
+    def finish(self) -> list[Turn]:
+        """Find the turns, and write them to the disk."""
+        turns = find_turns(self._meter.levels(), self.speakers, self.labels.config)
+        duration_s = self._meter.samples / self._meter.sample_rate
+        conversation = Conversation(self.name, duration_s, self.speakers, tuple(turns))
+        for writer in self._writers:
+            writer.finish(conversation)
+        return turns
+
+    def notes(self, name: str, turns: Sequence[Turn]) -> list[str]:
+        """Say how often and how long each speaker speaks in the recording called ``name``, if labels are written."""
+        if not self.labels.formats:
+            return []
+        spoken = []
+        for speaker in self.speakers:
+            lengths = [turn.end_s - turn.start_s for turn in turns if turn.speaker == speaker]
+            plural = "" if len(lengths) == 1 else "s"
+            spoken.append(f"{speaker} {len(lengths)} turn{plural}, {sum(lengths):.0f} s")
+        return [f"{name}: {'; '.join(spoken)}"]
+
+    def commit(self) -> None:
+        """Give the label files their names."""
+        for writer in self._writers:
+            writer.commit()

@@ -1,0 +1,115 @@
+"""cli/turns.py, and --labels of separate and separate-sr."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLES
+from typer.testing import CliRunner, Result
+
+import audiosr_cli
+from audiosr_cli.cli.main import app
+from audiosr_cli.errors import UsageError
+
+MIX = EXAMPLES / "two_speakers.wav"
+
+
+def audiosr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+def error_of(result: Result) -> str:
+    assert isinstance(result.exception, UsageError), result.output
+    return str(result.exception)
+
+
+def test_labels_lie_beside_the_tracks(place: Path) -> None:
+    done = audiosr("separate", MIX, "--quality", "fast", "--labels", "json,rttm", "--json")
+    assert names(place) == [
+        "two_speakers_speaker1.wav",
+        "two_speakers_speaker2.wav",
+        "two_speakers_turns.json",
+        "two_speakers_turns.rttm",
+    ]
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["labels"] == ["two_speakers_turns.rttm", "two_speakers_turns.json"]
+    written = json.loads(Path("two_speakers_turns.json").read_text())
+    assert written["turns"] == row["turns"] != []
+    assert written["duration_s"] == pytest.approx(80371 / 16000)
+    assert {turn["speaker"] for turn in row["turns"]} == {"speaker1", "speaker2"}
+
+
+def test_turns_writes_labels_only_and_the_same_ones(place: Path) -> None:
+    audiosr("separate", MIX, "--quality", "fast", "--labels", "rttm", "-o", "tracks")
+    done = audiosr("turns", MIX, "--quality", "fast")
+    assert done.stdout == "two_speakers_turns.rttm\n"
+    assert "speaker1 1 turn, 5 s" in done.stderr
+    assert names(place) == ["tracks", "two_speakers_turns.rttm"]
+    labels = Path("two_speakers_turns.rttm").read_text()
+    assert labels == Path("tracks/two_speakers_turns.rttm").read_text()
+    assert audiosr("turns", MIX, "--quality", "fast", "-o", "-").stdout == labels
+
+
+def test_python_returns_the_same_turns(place: Path) -> None:
+    audiosr("turns", MIX, "--quality", "fast", "--labels", "json")
+    written = json.loads(Path("two_speakers_turns.json").read_text())["turns"]
+    result = audiosr_cli.separate(MIX, quality="fast")
+    assert [audiosr_cli.Turn(**turn) for turn in written] == list(result.turns)
+
+
+def test_existing_labels_are_outputs_like_others(place: Path) -> None:
+    Path("two_speakers_turns.rttm").write_text("mine")
+    assert audiosr("turns", MIX).exit_code == 1
+    assert audiosr("turns", MIX, "--skip").exit_code == 0
+    assert Path("two_speakers_turns.rttm").read_text() == "mine"
+    planned = audiosr("turns", MIX, "--dry-run", "--overwrite", "--labels", "srt,vtt", "--template", "{stem}.{ext}")
+    assert [line.split()[-1] for line in planned.stdout.splitlines()] == ["two_speakers.srt", "two_speakers.vtt"]
+
+
+def test_counted_speakers_have_labels_too(place: Path) -> None:
+    planned = audiosr("turns", MIX, "--speakers", "auto", "--dry-run")
+    assert "two_speakers_turns.rttm" in planned.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["turns", MIX, "--labels", "elan"], "--labels elan: unknown format; known: rttm"),
+        (["turns", MIX, "--labels", "rttm,json", "-o", "-"], "-o - takes one output"),
+        (["turns", MIX, "--format", "flac"], "--format flac: turns writes no audio; leave --format out"),
+        (["turns", MIX, "-o", "talk.rttm"], "-o talk.rttm: is the name of a label file; give a folder"),
+        (["separate", MIX, "--min-turn", "1"], "--min-turn and --min-pause have no effect without labels"),
+        (["separate", MIX, "--labels", "rttm", "-o", "-"], "-o - takes one output, but this call writes 3"),
+    ],
+)
+def test_impossible_calls_write_nothing(place: Path, arguments: list[object], message: str) -> None:
+    assert error_of(audiosr(*arguments)).startswith(message)
+    assert names(place) == []
+
+
+def test_minimum_lengths_reach_the_labels(place: Path) -> None:
+    audiosr("turns", MIX, "--quality", "fast", "--labels", "json", "--min-turn", "6")
+    assert json.loads(Path("two_speakers_turns.json").read_text())["turns"] == []
+
+
+def test_a_manifest_resumes_labels(place: Path) -> None:
+    arguments = ("turns", MIX, "--quality", "fast", "--manifest", "log.jsonl", "--resume")
+    audiosr(*arguments)
+    first = Path("two_speakers_turns.rttm").stat().st_ino
+    assert audiosr(*arguments).exit_code == 0
+    assert Path("two_speakers_turns.rttm").stat().st_ino == first
+    Path("two_speakers_turns.rttm").unlink()
+    assert audiosr(*arguments).exit_code == 0
+    assert Path("two_speakers_turns.rttm").exists()
