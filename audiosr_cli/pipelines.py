@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Protocol, get_args
 
 from audiosr_cli.checkpoints import catalogue, choice
 from audiosr_cli.checkpoints.catalogue import default_model
+from audiosr_cli.checkpoints.loading import load_for, load_restorer, load_speaker_encoder
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.contract import Kind
-from audiosr_cli.errors import ModelChoiceError, UsageError
-from audiosr_cli.models import Model
+from audiosr_cli.errors import UsageError
 from audiosr_cli.models.audio_classifier import AudioClassifier
 from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
-from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
 from audiosr_cli.streaming.auto import AutoPipeline, UnloadedPipeline
 from audiosr_cli.streaming.counter import SpeakerCounter
@@ -94,44 +93,10 @@ class SeparateOptions:
 
 
 @dataclass(frozen=True)
-class TurnsOptions:
-    """Options of ``audiosr turns``.
-
-    Attributes:
-        labels: What is found of who speaks when; audio is not written, whatever it says.
-        speakers: As in ``SeparateOptions``.
-        model: As in ``SeparateOptions``.
-        hum: As in ``SeparateOptions``.
-        quality: As in ``SeparateOptions``.
-
-    Example:
-        >>> from audiosr_cli.pipelines import TurnsOptions
-        >>> from audiosr_cli.streaming.labelling import Labels
-        >>> TurnsOptions(Labels(("rttm",))).pipeline().files
-        ('turns.rttm',)
-    """
+class TurnsOptions(SeparateOptions):
+    """Options of ``audiosr turns``: those of ``audiosr separate``, with labels that leave the audio out."""
 
     command: ClassVar[str] = "turns"
-
-    labels: Labels
-    speakers: Speakers = 2
-    model: str | None = None
-    hum: HumPolicy = "remove"
-    quality: Quality = "standard"
-
-    def pipeline(self, options: Options | None = None) -> Pipeline:
-        """Load the models and return the pipeline that finds turns.
-
-        Args:
-            options: Device, batch size and so on; None uses ``default_options("cpu")``.
-
-        Raises:
-            UsageError: As ``SeparateOptions.pipeline``.
-            ModelError: As ``SeparateOptions.pipeline``.
-        """
-        labels = replace(self.labels, audio=False)
-        separation = SeparateOptions(self.speakers, self.model, False, self.hum, self.quality, labels)
-        return separation.pipeline(options)
 
 
 @dataclass(frozen=True)
@@ -177,7 +142,7 @@ class UpsampleOptions:
         if self.kind != "auto" and self.model is not None:
             raise UsageError(f"--kind {self.kind} and --model {self.model} both choose a model; leave one of them out")
         name = self.model or choice.find_upsampler("speech" if self.kind == "auto" else self.kind)
-        models = () if name == "none" else (_load("upsample", name, options),)
+        models = () if name == "none" else (load_for("upsample", name, options.device),)
         if self.sampling is not None and not (models and isinstance(models[0], AudioSR)):
             raise UsageError("--steps, --guidance and --seed need a diffusion model; use --model audiosr_small")
         single = Pipeline(models, self.rate, options, cutoff_hz=self.cutoff_hz, sampling=self.sampling)
@@ -237,7 +202,7 @@ class SeparateSROptions:
         if self.speakers == "auto":
             options = options or default_options("cpu")
             upsamplers = (
-                [_load("upsample", self.upsampler or choice.find_upsampler("speech"), options)]
+                [load_for("upsample", self.upsampler or choice.find_upsampler("speech"), options.device)]
                 if self.rate or self.upsampler
                 else []
             )
@@ -247,10 +212,10 @@ class SeparateSROptions:
         separation = _separation(self.speakers, model, options)
         separator = separation.models[0]
         name = self.restorer or choice.find_restorer(separator.spec)
-        restorers = [] if name == "none" else [_restorer(name, separator, options)]
+        restorers = [] if name == "none" else [load_restorer(name, separator, options.device)]
         upsamplers = []
         if self.rate or self.upsampler or not restorers:
-            upsamplers = [_load("upsample", self.upsampler or choice.find_upsampler("speech"), options)]
+            upsamplers = [load_for("upsample", self.upsampler or choice.find_upsampler("speech"), options.device)]
         models = (separator, *restorers, *upsamplers)
         return replace(separation, models=models, rate=self.rate, quality=self.quality, labels=self.labels)
 
@@ -277,21 +242,6 @@ def default_options(device: str = "auto") -> Options:
     return Options(device, bf16=pick_bf16("auto", device), threads=pick_threads())
 
 
-def load_speaker_encoder() -> SpeakerEncoder:
-    """Load the bundled speaker encoder. It runs on the CPU, to which separated audio returns anyway."""
-    network = load_model(default_model("embed"))
-    assert isinstance(network, SpeakerEncoder)
-    return network
-
-
-def _load(task: str, model: str | None, options: Options) -> Model:
-    network = load_model(model or default_model(task), options.device)
-    if network.spec.task != task:
-        message = f"{network.spec.name}: expected a model for {task}; this one is for {network.spec.task}"
-        raise ModelChoiceError(message, f"models for {task}: {', '.join(catalogue.names(task))}")
-    return network
-
-
 def _check_rate(rate: int) -> None:
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
         hint = f"did you mean {rate}k?" if MIN_RATE_HZ <= 1000 * rate <= MAX_RATE_HZ else None
@@ -299,7 +249,7 @@ def _check_rate(rate: int) -> None:
 
 
 def _separation(speakers: int, model: str, options: Options, residual: bool = False) -> Pipeline:
-    network = _load("separate", model, options)
+    network = load_for("separate", model, options.device)
     if (own := network.spec.speakers) != speakers:
         does = "separates speech from noise" if own == 1 else f"separates {own} speakers"
         raise UsageError(f"--speakers {speakers}: {network.spec.name} {does}; use --speakers {own}, or another --model")
@@ -321,7 +271,8 @@ def _counting(command: SeparateOptions | SeparateSROptions, single: Pipeline) ->
     counts = range(1, COUNTING.max_speakers + 1)
     by_count = tuple(_candidate(replace(command, speakers=n), n, single) for n in counts)
     separator, denoiser, separator3 = (
-        _load("separate", name, single.options) for name in (_COUNTING_MODEL, _COUNTING_DENOISER, _COUNTING_MODEL_3)
+        load_for("separate", name, single.options.device)
+        for name in (_COUNTING_MODEL, _COUNTING_DENOISER, _COUNTING_MODEL_3)
     )
     counter = SpeakerCounter(separator, load_speaker_encoder(), COUNTING, denoiser, separator3)
     return AutoPipeline(
@@ -377,22 +328,3 @@ def _check_quality(quality: Quality, model: str | None) -> None:
         raise UsageError(
             f"--quality fast and --model {model} both choose a model; leave one of them out (best works with any model)"
         )
-
-
-def _restorer(name: str, separator: Model, options: Options) -> Model:
-    """Load a restorer that continues where the tracks of ``separator`` end; it restores the rest, too, if any."""
-    network = _load("separate-sr", name, options)
-    cutoff_hz = separator.spec.out_rate / 2
-    if not choice.continues(network.spec.cutoff_hz, cutoff_hz):
-        raise UsageError(
-            f"--restorer {name}: {network.spec.name} restores frequencies above {network.spec.cutoff_hz:.0f} Hz, but "
-            f"the tracks of {separator.spec.name} end at {cutoff_hz:.0f} Hz; use another --restorer, or none"
-        )
-    sources = separator.spec.sources
-    fitted = network.fitted(network.spec.in_rate, sources) if sources > 1 else network
-    if fitted.spec.sources != sources:
-        raise UsageError(
-            f"--restorer {name}: {network.spec.name} restores {fitted.spec.sources} sources, but the outputs of "
-            f"{separator.spec.name} are {sources}; use --restorer none"
-        )
-    return fitted

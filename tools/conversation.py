@@ -20,8 +20,8 @@ import torch
 from data_folder import add_data_option
 from torch import Tensor
 
+from audiosr_cli.checkpoints.loading import load_speaker_encoder
 from audiosr_cli.contract import ModelSpec
-from audiosr_cli.pipelines import load_speaker_encoder
 from audiosr_cli.streaming.speakers import Tracker
 from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Engine

@@ -17,10 +17,10 @@ from score_separation import RATE, Mixture, improvement, mixtures
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiosr_cli.checkpoints.loading import load_speaker_encoder
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.dsp.metrics import best_order, si_sdr
 from audiosr_cli.models import Model
-from audiosr_cli.pipelines import load_speaker_encoder
 from audiosr_cli.streaming.speakers import Tracker
 from audiosr_cli.streaming.stages import embedder
 from audiosr_cli.streaming.windows import Align, Engine

@@ -10,6 +10,6 @@ from __future__ import annotations
 from audiosr_cli.api.models import list_models, load_model
 from audiosr_cli.api.processing import Result, separate, separate_sr, upsample
 from audiosr_cli.conversation.turns import Turn
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 
 __all__ = ["Report", "Result", "Turn", "list_models", "load_model", "separate", "separate_sr", "upsample"]

@@ -18,7 +18,7 @@ from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, SeparateSROpt
 from audiosr_cli.runtime.device import Precision
 from audiosr_cli.streaming.labelling import Labels
 from audiosr_cli.streaming.options import Channels, HumPolicy, KindChoice, Quality, Samples, Speakers
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 
 ProgressCallback = Callable[[float, float | None], object]  # seconds processed, seconds in all if known
 

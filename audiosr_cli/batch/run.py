@@ -16,7 +16,7 @@ from audiosr_cli.files.atomic import file_of, sweep
 from audiosr_cli.files.fingerprint import Fingerprint, absolute, fingerprint
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 
 Existing = Literal["fail", "skip", "overwrite"]
 Status = Literal["done", "failed", "skipped"]

@@ -117,8 +117,8 @@ def _command(job: dict[str, Any], folder: Path) -> Run:
 def _model(job: dict[str, Any]) -> Run:
     """Return how to run a single model, with resampling and speaker order but without writing."""
     from audiosr_cli.audio.read import AudioReader
+    from audiosr_cli.checkpoints.loading import load_speaker_encoder
     from audiosr_cli.checkpoints.store import load_model
-    from audiosr_cli.pipelines import load_speaker_encoder
     from audiosr_cli.runtime.threads import thread_pool
     from audiosr_cli.streaming.stages import Stage, embedder, stream
 

@@ -49,7 +49,6 @@ def turns(
     ):
         if value is not None:
             raise UsageError(f"{option} {value}: turns writes no audio; leave {option} out")
-    wanted = values.parse_labels(labels or "rttm", min_turn, min_pause)
-    assert wanted is not None
-    command = TurnsOptions(wanted, speakers, model, hum, quality)
+    wanted = values.parse_labels(labels or "rttm", min_turn, min_pause, audio=False)
+    command = TurnsOptions(speakers, model, False, hum, quality, wanted)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

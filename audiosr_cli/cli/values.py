@@ -65,13 +65,14 @@ def _parse_time(value: object, option: str) -> float:
     return float(3600 * hours + 60 * minutes + seconds)
 
 
-def parse_labels(formats: str | None, min_turn_s: float, min_pause_s: float) -> Labels | None:
+def parse_labels(formats: str | None, min_turn_s: float, min_pause_s: float, audio: bool = True) -> Labels | None:
     """Combine the options of labels; None without formats.
 
     Args:
         formats: Formats with commas between them.
         min_turn_s: Seconds; shorter turns are left out.
         min_pause_s: Seconds; shorter pauses do not end a turn.
+        audio: Whether the speakers' audio is written, too.
     """
     from audiosr_cli.conversation.labels import parse_formats
     from audiosr_cli.conversation.turns import TurnConfig
@@ -81,7 +82,7 @@ def parse_labels(formats: str | None, min_turn_s: float, min_pause_s: float) -> 
     margin_s = min(default.margin_s, min_pause_s / 2)
     config = TurnConfig(turn_s=min_turn_s, pause_s=min_pause_s, margin_s=margin_s)
     if formats is not None:
-        return Labels(parse_formats(formats), config)
+        return Labels(parse_formats(formats), config, audio)
     if config != default:
         raise UsageError("--min-turn and --min-pause have no effect without labels; give --labels FORMATS")
     return None

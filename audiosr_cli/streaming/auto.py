@@ -16,7 +16,8 @@ from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.excerpts import open_excerpt
 from audiosr_cli.streaming.options import Samples
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report
+from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback
+from audiosr_cli.streaming.report import Report
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audiosr_cli.models.runner import ModelCall
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 from audiosr_cli.streaming.restoring import StretchedCall
 from audiosr_cli.streaming.stretches import Bandwidth, Stretch
 

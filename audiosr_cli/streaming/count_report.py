@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.counting_config import COUNTING
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 
 
 def add_count(report: Report, count: SpeakerCount | None) -> None:

@@ -18,7 +18,8 @@ from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.threads import thread_pool
 from audiosr_cli.streaming.labelling import Labelling
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.recording import ProgressCallback, Report, check_damage, complete_report, read_blocks
+from audiosr_cli.streaming.recording import ProgressCallback, check_damage, read_blocks
+from audiosr_cli.streaming.report import Report, complete_report
 from audiosr_cli.streaming.restoring import stages_for
 from audiosr_cli.streaming.stages import stream, stream_with_residual
 

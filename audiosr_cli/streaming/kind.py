@@ -18,7 +18,7 @@ from audiosr_cli.contract import Kind
 from audiosr_cli.models.audio_classifier import AudioClassifier
 from audiosr_cli.streaming.excerpts import open_excerpt
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 
 # Seconds of a file that are classified, in parts of so many seconds, spread over its first half hour: what lies behind
 # would have to be decoded once more for little. All set by hand, November 2026.

@@ -15,7 +15,8 @@ from audiosr_cli.streaming.auto import UnloadedPipeline
 from audiosr_cli.streaming.kind import DetectedKind, add_kind, detect_kind
 from audiosr_cli.streaming.options import Samples
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report
+from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback
+from audiosr_cli.streaming.report import Report
 
 
 @dataclass(frozen=True)

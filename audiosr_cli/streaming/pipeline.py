@@ -23,6 +23,7 @@ from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.bandwidth_report import add_bandwidth, bandwidth_warnings
+from audiosr_cli.streaming.chain import choose_models, model_call
 from audiosr_cli.streaming.count_report import add_count
 from audiosr_cli.streaming.counting import SpeakerCount
 from audiosr_cli.streaming.describe import describe, output_names
@@ -30,26 +31,17 @@ from audiosr_cli.streaming.forecast import predict_seconds
 from audiosr_cli.streaming.in_memory import process_in_memory
 from audiosr_cli.streaming.labelling import Labelling, Labels
 from audiosr_cli.streaming.options import Options, Quality, Samples
-from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, Report, process_file
+from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback, process_file
+from audiosr_cli.streaming.report import Report
 from audiosr_cli.streaming.restoring import stretched_call
 from audiosr_cli.streaming.stretches import UNKNOWN, Bandwidth, measure_bandwidth
 
 Source = str | os.PathLike[str]
 
-# Where a resampled recording fades out, as shares of half its rate: from here on, and with 3 dB lost. soxr's HQ filter
-# has lost 0.1 dB at 0.931 and 3 dB at 0.950; other resamplers are gentler. Set by hand, November 2026.
-_PASSBAND = 0.9
-_MINUS_3_DB = 0.945
-# The cutoff that models expect, where 3 dB are lost, as a share of the detected cutoff, at which content ends. Set by
-# hand, November 2026, so that the cutoffs of soxr at 8, 16 and 24 kHz are met (tests/streaming/test_recording.py).
-_DETECTED_TO_MINUS_3_DB = 0.985
-# Nothing is restored if content reaches 20 kHz, the limit of hearing.
-_FULL_BAND_HZ = 20000.0
-_PIPE_CUTOFF_S = 30.0  # at the start of a pipe, from which its cutoff is detected. Set by hand, November 2026.
+# Seconds at the start of a pipe from which its cutoff is detected. Set by hand, November 2026.
+_PIPE_CUTOFF_S = 30.0
 # Seconds at the start of a recording from which is decided whether each of two channels holds a voice of its own.
 _CHANNELS_S = 30.0
-# Windows that --quality best averages. Two had 0.18 dB more than one, four 0.23 (24 mixtures, spectral2).
-_BEST_STARTS = 2
 
 
 @dataclass(frozen=True)
@@ -113,38 +105,11 @@ class Pipeline:
         return measure_bandwidth(map(self.options.pick_channels, blocks), sample_rate)
 
     def chain(self, sample_rate: int, cutoff_hz: float | None = None) -> tuple[ModelCall, ...]:
-        """Choose the models that a recording needs.
-
-        Restorers are for recordings with content above the separator's band, upsamplers for output with a higher band
-        than what reaches them. An upsampler that comes first is not for silence.
-
-        Args:
-            sample_rate: Of the recording, in Hz.
-            cutoff_hz: Of the recording, in Hz; None for silence.
-
-        Returns:
-            The models with their arguments; maybe none.
-        """
-        rate_is_enough = any(model.spec.inputs > 1 for model in self.models) and (self.rate or 0) <= sample_rate
-        full_band = min(_FULL_BAND_HZ, _PASSBAND * (self.rate or sample_rate) / 2)
-        if self.uses_cutoff and (cutoff_hz is None or cutoff_hz >= full_band):
-            return ()
-
-        def is_needed(model: Model) -> bool:
-            if model.spec.inputs > 1:
-                return _PASSBAND * sample_rate / 2 > model.spec.cutoff_hz
-            return model.spec.task != "upsample" or not (rate_is_enough or cutoff >= full_band)
-
-        calls = list[ModelCall]()
-        cutoff = own = min(_DETECTED_TO_MINUS_3_DB * (cutoff_hz or math.inf), _MINUS_3_DB * sample_rate / 2)
-        for model in filter(is_needed, self.models):
-            calls.append(self._call(model.fitted(sample_rate, model.spec.sources), cutoff))
-            # A restorer also sees the recording, and so restores content up to the recording's own cutoff.
-            cutoff = min(own if model.spec.inputs > 1 else cutoff, _MINUS_3_DB * calls[-1].spec.out_rate / 2)
-        return tuple(calls)
+        """Choose the models that a recording needs, see ``choose_models``."""
+        return choose_models(self.models, self.rate, sample_rate, cutoff_hz, self._call)
 
     def chain_for(self, reader: AudioReader | ArrayReader, bandwidth: Bandwidth) -> tuple[ModelCall, ...]:
-        """Choose the models that an open recording needs, see ``chain``, in each of its stretches."""
+        """Choose the models that an open recording needs in each of its stretches."""
         if len(self.models) != 1 or not bandwidth.stretches:
             return self.chain(reader.sample_rate, bandwidth.cutoff_hz)
         chains = [self.chain(reader.sample_rate, stretch.cutoff_hz) for stretch in bandwidth.stretches]
@@ -153,11 +118,7 @@ class Pipeline:
         return (stretched_call(bandwidth.stretches, calls, channels),) if any(calls) else ()
 
     def _call(self, model: Model, cutoff_hz: float | None = None) -> ModelCall:
-        """Return ``model`` with the arguments it takes for a recording that ends at ``cutoff_hz``."""
-        spec = model.spec
-        starts = _BEST_STARTS if self.quality == "best" and spec.task == "separate" else 1
-        sampling = self.sampling if spec.uses_position else None
-        return ModelCall(model, cutoff_hz if spec.uses_cutoff else None, sampling, starts)
+        return model_call(model, cutoff_hz, self.quality == "best", self.sampling)
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:

@@ -16,7 +16,7 @@ from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.errors import UsageError
 from audiosr_cli.streaming.kind import DetectedKind, add_kind, classify, detect_kind
 from audiosr_cli.streaming.options import Options, Samples
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 
 RATE = 16000
 TONE, NOISE = tone(8 * RATE, 500, RATE), noise(8 * RATE)

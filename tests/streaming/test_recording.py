@@ -30,7 +30,8 @@ from audiosr_cli.pipelines import SeparateOptions, SeparateSROptions, UpsampleOp
 from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import Report, _speaker_warnings, process_file
+from audiosr_cli.streaming.recording import process_file
+from audiosr_cli.streaming.report import Report, _speaker_warnings
 
 OPTIONS = Options()
 

@@ -24,7 +24,7 @@ from audiosr_cli.streaming import pipeline as pipeline_module
 from audiosr_cli.streaming.in_memory import process_array
 from audiosr_cli.streaming.options import Options
 from audiosr_cli.streaming.pipeline import Pipeline
-from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.report import Report
 from audiosr_cli.streaming.restoring import stages_for, stretched_call
 from audiosr_cli.streaming.stages import stream
 from audiosr_cli.streaming.stretches import FADE_S, Stretch
