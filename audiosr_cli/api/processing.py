@@ -53,6 +53,7 @@ def separate(
     quality: Quality = "standard",
     residual: bool = False,
     hum: HumPolicy = "remove",
+    gate: bool = False,
     channels: Channels = "each",
     audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
@@ -84,6 +85,7 @@ def separate(
         residual: Return one more output, the input minus all separated speakers.
         hum: What happens to DC, rumble below 65 Hz and mains hum: "remove" keeps them from the speakers, "share" adds
             equal shares to them, "keep" leaves them to the model.
+        gate: Turn each track down by 40 dB where its speaker does not speak (see ``Result.turns``).
         channels: "each" processes every channel by itself, "mix" their mean; a number, counted from 1, only that one.
         audio_stream: Which stream of sound of a video or the like is read, counted from 1; None for the default one.
         clip: What to do if samples of the output exceed full scale: "warn" keeps them and warns, "rescale" turns all
@@ -134,7 +136,7 @@ def separate(
         arguments.flag("residual", residual),
         arguments.hum_policy(hum),
         arguments.quality(quality),
-        Labels(),
+        Labels(gate=arguments.flag("gate", gate)),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 
@@ -233,6 +235,7 @@ def separate_sr(
     restorer: str | os.PathLike[str] | None = None,
     upsampler: str | os.PathLike[str] | None = None,
     hum: HumPolicy = "remove",
+    gate: bool = False,
     channels: Channels = "each",
     audio_stream: int | None = None,
     clip: ClipPolicy = "warn",
@@ -260,6 +263,7 @@ def separate_sr(
         upsampler: Model that restores frequencies that the mixture lacks; None uses the default one if ``rate`` is
             given or there is no restorer.
         hum: As in ``separate``.
+        gate: As in ``separate``.
         channels: As in ``separate``.
         audio_stream: As in ``separate``.
         clip: As in ``separate``.
@@ -300,7 +304,7 @@ def separate_sr(
         arguments.model_name("upsampler", upsampler),
         arguments.hum_policy(hum),
         arguments.quality(quality),
-        Labels(),
+        Labels(gate=arguments.flag("gate", gate)),
     )
     return _run(source, sample_rate, PipelineConfig(command, options), progress)
 

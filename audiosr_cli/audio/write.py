@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
@@ -25,6 +25,7 @@ from audiosr_cli.errors import OutputError, SampleError
 from audiosr_cli.files.atomic import flush, place, temporary
 
 ClipPolicy = Literal["warn", "rescale", "error"]
+GainCurve = Callable[[int, int], NDArray[np.float32]]
 
 
 class Gate:
@@ -37,13 +38,15 @@ class Gate:
         output_format: The format of the output.
         clip: What happens to samples above full scale.
         name: For errors.
+        spooled: Whether blocks are measured before they are spooled, and come here later.
     """
 
-    def __init__(self, output_format: OutputFormat, clip: ClipPolicy, name: str) -> None:
+    def __init__(self, output_format: OutputFormat, clip: ClipPolicy, name: str, spooled: bool = False) -> None:
         self.bits = BITS.get(output_format.subtype)
         self.keeps_overs = output_format.subtype == "FLOAT"
         self.sample_rate, self.clip, self.name = output_format.sample_rate, clip, name
         self.rescales = clip == "rescale" and not self.keeps_overs
+        self.spooled = spooled or self.rescales
         self.frames = self.measured = self.clipped = 0
         self.peak = 0.0
 
@@ -59,7 +62,7 @@ class Gate:
 
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int32]:
         """Check, clip and quantise ``block`` (C, T). Raises SampleError."""
-        if not self.rescales:  # otherwise it was measured before it was spooled
+        if not self.spooled:
             self.measure(block)
         if not self.keeps_overs and np.max(np.abs(block), initial=0.0) > 1.0:
             over = np.abs(block) > 1.0
@@ -82,8 +85,8 @@ class AudioWriter:
     """Write one output, as a context manager.
 
     With ``clip="rescale"`` samples are spooled to a temporary float file until ``finish`` is called with the gain that
-    keeps the loudest of all outputs in range. ``target`` appears at ``commit``; leaving the context without it removes
-    what was written.
+    keeps the loudest of all outputs in range; so they are if that gain is to vary. ``target`` appears at ``commit``;
+    leaving the context without it removes what was written.
 
     Args:
         target: A path, or ``-`` for standard output.
@@ -93,8 +96,10 @@ class AudioWriter:
         metadata: Of the output: tags, cover art and so on.
         source: A recording; if it has a video and the format can hold one, the output takes it along.
         audio_stream: Which audio stream of ``source`` the samples replace, counted from 1; None for the default one.
+        spooled: Whether samples are spooled in any case.
 
     Attributes:
+        energy: Sum of squares of the spooled samples, after their gain; known after ``finish``.
         notes: What of metadata and video the format cannot hold, one sentence each.
 
     Raises:
@@ -111,12 +116,13 @@ class AudioWriter:
         metadata: Metadata | None = None,
         source: Path | None = None,
         audio_stream: int | None = None,
+        spooled: bool = False,
     ) -> None:
         self.target, self.output_format, self.exclusive = target, output_format, exclusive
         self.source, self.audio_stream = source, audio_stream
         self.metadata = metadata or Metadata()
         self.name = "standard output" if str(target) == "-" else str(target)
-        self.gate = Gate(output_format, clip, self.name)
+        self.gate, self.energy = Gate(output_format, clip, self.name, spooled), 0.0
         self._files = ExitStack()  # temporary and open files
         self._spool: BinaryIO | None = None
         self._sink: WavWriter | SoundFileEncoder | MediaEncoder | None = None
@@ -140,7 +146,7 @@ class AudioWriter:
         return [] if self._sink is None or isinstance(self._sink, WavWriter) else self._sink.notes
 
     def _open(self) -> None:
-        if self.gate.rescales:
+        if self.gate.spooled:
             folder = None if str(self.target) == "-" else Path(self.target).parent
             with self._named_errors():  # beside the target, as /tmp is often memory
                 self._spool = self._files.enter_context(tempfile.TemporaryFile(dir=folder))
@@ -216,15 +222,24 @@ class AudioWriter:
         except OSError as error:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
 
-    def finish(self, gain: float = 1.0) -> None:
-        """Complete the file on the disk, under its temporary name; spooled samples are multiplied by ``gain``."""
+    def finish(self, gain: float = 1.0, gains: GainCurve | None = None) -> None:
+        """Complete the file on the disk, under its temporary name.
+
+        Args:
+            gain: Factor of spooled samples.
+            gains: Returns further factors (T,) of spooled samples, for the first of them and their number T.
+        """
         with self._named_errors():
             if self._spool is not None:
                 self._spool.seek(0)
                 width = 4 * self.output_format.channels
                 while data := self._spool.read(width << 14):
                     block = np.frombuffer(data, np.float32).reshape(-1, self.output_format.channels).T
-                    self._encode(self.gate(block * np.float32(gain)))
+                    block = block * np.float32(gain)
+                    if gains is not None:
+                        block *= gains(self.gate.frames, block.shape[1])
+                    self.energy += float(np.square(block, dtype=np.float64).sum())
+                    self._encode(self.gate(block))
             if self._sink is not None:
                 self._sink.close()
         if self._part is not None:

@@ -17,6 +17,14 @@ Labels = Annotated[
         help="Write who speaks when as rttm, audacity, srt, vtt, textgrid, json or eaf; several with commas.",
     ),
 ]
+Gate = Annotated[
+    bool,
+    typer.Option(
+        "--gate",
+        rich_help_panel=TURNS,
+        help="Turn each track down by 40 dB where its speaker does not speak, so that nobody hears what leaks.",
+    ),
+]
 MinTurn = Annotated[
     float,
     typer.Option(

@@ -14,6 +14,7 @@ def separate(
     residual: options.Residual = False,
     hum: options.Hum = "remove",
     labels: label_options.Labels = None,
+    gate: label_options.Gate = False,
     min_turn: label_options.MinTurn = 0.3,
     min_pause: label_options.MinPause = 0.5,
     *,
@@ -27,6 +28,6 @@ def separate(
     """
     from audiosr_cli.pipelines import SeparateOptions
 
-    wanted = values.parse_labels(labels, min_turn, min_pause)
+    wanted = values.parse_labels(labels, min_turn, min_pause, gate)
     command = SeparateOptions(speakers, model, residual, hum, quality, wanted)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

@@ -51,6 +51,7 @@ def separate_sr(
     upsampler: _Upsampler = None,
     hum: options.Hum = "remove",
     labels: label_options.Labels = None,
+    gate: label_options.Gate = False,
     min_turn: label_options.MinTurn = 0.3,
     min_pause: label_options.MinPause = 0.5,
     *,
@@ -65,6 +66,6 @@ def separate_sr(
     """
     from audiosr_cli.pipelines import SeparateSROptions
 
-    wanted = values.parse_labels(labels, min_turn, min_pause)
+    wanted = values.parse_labels(labels, min_turn, min_pause, gate)
     command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum, quality, wanted)
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

@@ -65,13 +65,16 @@ def _parse_time(value: object, option: str) -> float:
     return float(3600 * hours + 60 * minutes + seconds)
 
 
-def parse_labels(formats: str | None, min_turn_s: float, min_pause_s: float, audio: bool = True) -> Labels | None:
-    """Combine the options of labels; None without formats.
+def parse_labels(
+    formats: str | None, min_turn_s: float, min_pause_s: float, gate: bool = False, audio: bool = True
+) -> Labels | None:
+    """Combine the options of labels; None if turns are not needed.
 
     Args:
         formats: Formats with commas between them.
         min_turn_s: Seconds; shorter turns are left out.
         min_pause_s: Seconds; shorter pauses do not end a turn.
+        gate: Whether tracks are muted where their speakers do not speak.
         audio: Whether the speakers' audio is written, too.
     """
     from audiosr_cli.conversation.labels import parse_formats
@@ -81,10 +84,10 @@ def parse_labels(formats: str | None, min_turn_s: float, min_pause_s: float, aud
     default = TurnConfig()
     margin_s = min(default.margin_s, min_pause_s / 2)
     config = TurnConfig(turn_s=min_turn_s, pause_s=min_pause_s, margin_s=margin_s)
-    if formats is not None:
-        return Labels(parse_formats(formats), config, audio)
+    if formats is not None or gate:
+        return Labels(parse_formats(formats) if formats is not None else (), config, audio, gate)
     if config != default:
-        raise UsageError("--min-turn and --min-pause have no effect without labels; give --labels FORMATS")
+        raise UsageError("--min-turn and --min-pause have no effect without turns; give --labels FORMATS, or --gate")
     return None
 
 

@@ -75,8 +75,10 @@ def process_in_memory(
         blocks = read_blocks(reader, report, options, progress)
         processed = (stream_with_residual if residual else stream)(blocks, stages)
         audio, energy = _collect(processed, outputs, report, labelling)
-    report.turns = labelling.finish() if labelling is not None else []
     check_damage(reader, options)
+    if labelling is not None:
+        report.turns = labelling.finish()
+        energy = _mute(audio, labelling, report, energy)
     over = _apply_clip_policy(audio, report, options)
     complete_report(report, reader, stages, energy * report.gain**2, outputs - residual)
     if over:
@@ -102,6 +104,16 @@ def _collect(
         energy += np.square(block.reshape(outputs, -1), dtype=np.float64).sum(1)
         pieces.append(block)
     return np.concatenate(pieces, axis=1).reshape(outputs, report.channels, report.frames_out), energy
+
+
+def _mute(audio: Samples, labelling: Labelling, report: Report, energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mute outputs (S, C, T) that are gated, in place; return the energy of each output."""
+    for i, output in enumerate(audio):
+        gains = labelling.gains(report.turns, i)
+        if gains is not None:
+            output *= gains(0, output.shape[1])
+            energy[i] = np.square(output, dtype=np.float64).sum()
+    return energy
 
 
 def _apply_clip_policy(audio: Samples, report: Report, options: Options) -> int:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from audiosr_cli.audio.write import GainCurve
 from audiosr_cli.conversation.activity import ActivityMeter
 from audiosr_cli.conversation.labels import Conversation, LabelFormat, file_names
+from audiosr_cli.conversation.muting import Muting
 from audiosr_cli.conversation.turns import Turn, TurnConfig, find_turns
 from audiosr_cli.conversation.writer import LabelWriter
 from audiosr_cli.streaming.options import Samples
@@ -23,11 +25,13 @@ class Labels:
         formats: Of the label files; without any, turns are only in the report.
         config: How turns are found.
         audio: Whether the speakers' audio is written, too.
+        gate: Whether tracks are muted where their speakers do not speak.
     """
 
     formats: tuple[LabelFormat, ...] = ()
     config: TurnConfig = field(default_factory=TurnConfig)
     audio: bool = True
+    gate: bool = False
 
     def files(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of all files of a recording whose audio has the names ``outputs``."""
@@ -93,6 +97,13 @@ class Labelling:
             plural = "" if len(lengths) == 1 else "s"
             spoken.append(f"{speaker} {len(lengths)} turn{plural}, {sum(lengths):.0f} s")
         return [f"{name}: {'; '.join(spoken)}"]
+
+    def gains(self, turns: Sequence[Turn], output: int) -> GainCurve | None:
+        """Return the gain over time of an output that is gated, by its number; None for others."""
+        if not self.labels.gate or output >= len(self.speakers):
+            return None
+        own = (turn for turn in turns if turn.speaker == self.speakers[output])
+        return Muting(own, self._meter.sample_rate).gains
 
     def commit(self) -> None:
         """Give the label files their names."""

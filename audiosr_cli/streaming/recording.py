@@ -86,27 +86,27 @@ def process_file(
         assert written in (0, sources + residual)
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
+        gates = labelling is not None and labelling.labels.gate
+        arguments = (source, reader.audio_stream, gates)
         writers = [
-            stack.enter_context(
-                AudioWriter(target, output_format, options.clip, target in exclusive, tags, source, reader.audio_stream)
-            )
+            stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive, tags, *arguments))
             for target, tags in zip(targets[:written], metadata or [Metadata()] * written, strict=False)
         ]
         if labelling is not None:
             stack.enter_context(labelling)
         energy = _write_blocks(outputs, writers, report, sources + residual, labelling)
         check_damage(reader, options)
-        _finish(writers, report)
         if labelling is not None:
             report.turns = labelling.finish()
             report.notes += labelling.notes(report.input, report.turns)
+        energy = _finish(writers, report, labelling, energy)
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
         if labelling is not None:
             labelling.commit()
         report.notes += _notes(writers, reader)
-    complete_report(report, reader, stages, energy * report.gain**2, sources)
+    complete_report(report, reader, stages, energy, sources)
     report.elapsed_s = time.monotonic() - started
     return report
 
@@ -210,10 +210,14 @@ def _notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _finish(writers: Sequence[AudioWriter], report: Report) -> None:
-    """Finish all outputs with the same gain."""
+def _finish(
+    writers: Sequence[AudioWriter], report: Report, labelling: Labelling | None, energy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Finish all outputs with the same gain, and mute those that are gated; return the energy of each output."""
     if any(writer.gate.rescales for writer in writers):
         report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
-    for writer in writers:
-        writer.finish(report.gain)
+    for i, writer in enumerate(writers):
+        writer.finish(report.gain, labelling.gains(report.turns, i) if labelling is not None else None)
     report.clipped = sum(writer.gate.clipped for writer in writers)
+    spooled = [writer.energy for writer in writers if writer.gate.spooled]
+    return np.array(spooled) if spooled else energy * report.gain**2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import EXAMPLES
+import soundfile
+from conftest import EXAMPLES, noise
 from typer.testing import CliRunner, Result
 
 import audiosr_cli
@@ -90,7 +92,7 @@ def test_counted_speakers_have_labels_too(place: Path) -> None:
         (["turns", MIX, "--labels", "rttm,json", "-o", "-"], "-o - takes one output"),
         (["turns", MIX, "--format", "flac"], "--format flac: turns writes no audio; leave --format out"),
         (["turns", MIX, "-o", "talk.rttm"], "-o talk.rttm: is the name of a label file; give a folder"),
-        (["separate", MIX, "--min-turn", "1"], "--min-turn and --min-pause have no effect without labels"),
+        (["separate", MIX, "--min-turn", "1"], "--min-turn and --min-pause have no effect without turns; give"),
         (["separate", MIX, "--labels", "rttm", "-o", "-"], "-o - takes one output, but this call writes 3"),
     ],
 )
@@ -113,3 +115,22 @@ def test_a_manifest_resumes_labels(place: Path) -> None:
     Path("two_speakers_turns.rttm").unlink()
     assert audiosr(*arguments).exit_code == 0
     assert Path("two_speakers_turns.rttm").exists()
+
+
+def test_a_gate_mutes_tracks_outside_their_turns(place: Path) -> None:
+    rate, mix = 16000, soundfile.read(MIX, dtype="float32")[0]
+    quiet = np.zeros(2 * rate, np.float32)
+    soundfile.write("talk.wav", np.concatenate([mix, quiet + 1e-4 * noise(len(quiet))[0]]), rate, "FLOAT")
+    audiosr("separate", "talk.wav", "--quality", "fast", "-o", "open", "--residual")
+    done = audiosr("separate", "talk.wav", "--quality", "fast", "-o", "gated", "--residual", "--gate", "--json")
+    row = json.loads(done.stdout.splitlines()[-1])
+    for i, name in enumerate(("speaker1", "speaker2", "residual")):
+        before, after = (soundfile.read(f"{place}/talk_{name}.wav")[0] for place in ("open", "gated"))
+        turns = [turn for turn in row["turns"] if turn["speaker"] == name]
+        inside, outside = slice(rate, 2 * rate), slice(-rate, None)
+        np.testing.assert_array_equal(after[inside], before[inside])
+        lowered = 0.01 if turns else 1
+        np.testing.assert_allclose(after[outside], lowered * before[outside], atol=1e-9)
+        assert row["levels_db"][i] == pytest.approx(10 * np.log10(np.mean(np.square(after))), abs=0.01)
+    result = audiosr_cli.separate("talk.wav", quality="fast", gate=True)
+    np.testing.assert_allclose(result.audio[0, 0], soundfile.read("gated/talk_speaker1.wav")[0], atol=1e-7)

@@ -21,7 +21,7 @@ from audiosr_cli.cli.main import app
 
 PAGES = [page for page in doc_pages.PAGES if page not in doc_pages.GENERATED]
 INVOCATIONS = sorted({tuple(words) for page in PAGES for words in doc_pages.invocations(page)})
-PROCESSING = {"separate", "upsample", "separate-sr"}
+PROCESSING = {"separate", "upsample", "separate-sr", "turns"}
 NOT_HERE = {
     "-",
     "--ray",
