@@ -139,7 +139,7 @@ def test_097_hostile_headers(kind: str, message: str, whole: Path, recording: Pa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": "sepformer2"}, "unknown architecture 'sepformer2'; known: audio_unet"),
+        ({"model": "sepformer2"}, "unknown architecture 'sepformer2'; known: audio_classifier"),
         ({"format": 99}, "checkpoint format 99; this version reads formats 1 to 2"),
     ],
 )
