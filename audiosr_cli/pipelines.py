@@ -8,11 +8,9 @@ from typing import Any, ClassVar, Protocol, get_args
 
 from audiosr_cli.checkpoints import catalogue, choice
 from audiosr_cli.checkpoints.catalogue import default_model
-from audiosr_cli.checkpoints.loading import load_for, load_restorer, load_speaker_encoder
-from audiosr_cli.checkpoints.store import load_model
+from audiosr_cli.checkpoints.loading import load_classifier, load_for, load_restorer, load_speaker_encoder
 from audiosr_cli.contract import Kind
 from audiosr_cli.errors import UsageError
-from audiosr_cli.models.audio_classifier import AudioClassifier
 from audiosr_cli.models.audiosr import AudioSR
 from audiosr_cli.models.diffusion import Sampling
 from audiosr_cli.runtime.device import pick_bf16, pick_device, pick_threads
@@ -292,11 +290,9 @@ def _detecting(command: UpsampleOptions, speech: Pipeline) -> Pipeline:
     others = {name: _unloaded(command, kind, name, speech) for kind, name in names.items() if name != names["speech"]}
     if not others:
         return speech
-    classifier = load_model(default_model("classify"))
-    assert isinstance(classifier, AudioClassifier)
     by_kind = {kind: others[name] for kind, name in names.items() if name in others}
     own = {key: getattr(speech, key) for key in ("models", "rate", "options", "cutoff_hz", "sampling")}
-    return KindPipeline(**own, by_kind=by_kind, classifier=classifier)
+    return KindPipeline(**own, by_kind=by_kind, classifier=load_classifier())
 
 
 def _unloaded(command: UpsampleOptions, kind: Kind, name: str, speech: Pipeline) -> UnloadedPipeline:

@@ -12,12 +12,12 @@ import soundfile
 from conftest import SMALL, denoiser, halves, noise
 
 import audiosr_cli
-from audiosr_cli import api, pipelines
+from audiosr_cli import api
 from audiosr_cli.audio.metadata.provenance import provenance_of
 from audiosr_cli.batch.manifest import settings_of
 from audiosr_cli.batch.naming import Naming
 from audiosr_cli.batch.run import OutputPlan
-from audiosr_cli.checkpoints import store
+from audiosr_cli.checkpoints import loading, store
 from audiosr_cli.errors import UsageError
 from audiosr_cli.files.fingerprint import sha256
 from audiosr_cli.models import Model, build, make_config
@@ -192,7 +192,7 @@ def test_separators_of_counted_recordings_are_loaded_when_they_are_needed(monkey
         loaded.append(name)
         return store.load_model(name, device)
 
-    monkeypatch.setattr(pipelines, "load_model", load)
+    monkeypatch.setattr(loading, "load_model", load)
     auto = SeparateOptions("auto", residual=True, quality="fast").pipeline()
     assert isinstance(auto, AutoPipeline)
     assert set(loaded) == {"spectral2", "spectral_speech", "spectral3", "speaker_encoder"}  # those that count

@@ -7,6 +7,7 @@ from audiosr_cli.checkpoints.catalogue import default_model
 from audiosr_cli.checkpoints.store import load_model
 from audiosr_cli.errors import ModelChoiceError, UsageError
 from audiosr_cli.models import Model
+from audiosr_cli.models.audio_classifier import AudioClassifier
 from audiosr_cli.models.speaker_encoder import SpeakerEncoder
 
 
@@ -14,6 +15,13 @@ def load_speaker_encoder() -> SpeakerEncoder:
     """Load the bundled speaker encoder. It runs on the CPU, to which separated audio returns anyway."""
     network = load_model(default_model("embed"))
     assert isinstance(network, SpeakerEncoder)
+    return network
+
+
+def load_classifier() -> AudioClassifier:
+    """Load the bundled audio classifier, on the CPU. Raises ModelError."""
+    network = load_model(default_model("classify"))
+    assert isinstance(network, AudioClassifier)
     return network
 
 

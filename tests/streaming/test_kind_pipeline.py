@@ -11,10 +11,9 @@ import soundfile
 from conftest import noise, tone
 from kinds import bundle_kinds
 
-from audiosr_cli import pipelines
 from audiosr_cli.audio.metadata.provenance import provenance_of
 from audiosr_cli.audio.read import AudioReader
-from audiosr_cli.checkpoints import store
+from audiosr_cli.checkpoints import loading, store
 from audiosr_cli.models import Model
 from audiosr_cli.pipelines import PipelineConfig, UpsampleOptions
 from audiosr_cli.streaming.kind_pipeline import KindPipeline
@@ -33,7 +32,7 @@ def loaded(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return store.load_model(name, device)
 
-    monkeypatch.setattr(pipelines, "load_model", load)
+    monkeypatch.setattr(loading, "load_model", load)
     bundle_kinds(small_weights)
     return names
 
