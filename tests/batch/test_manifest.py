@@ -22,6 +22,8 @@ from audiosr_cli.errors import OutputError
 from audiosr_cli.files.fingerprint import fingerprint
 from audiosr_cli.pipelines import PipelineConfig, SeparateOptions, UpsampleOptions
 from audiosr_cli.streaming.options import Options
+from audiosr_cli.streaming.recording import Report
+from audiosr_cli.streaming.stretches import Stretch
 
 
 def test_only_unchanged_recordings_are_complete(tmp_path: Path) -> None:
@@ -111,3 +113,20 @@ def test_fingerprints_detect_changed_content(tmp_path: Path) -> None:
     assert (original.matches(), original.probably_matches()) == (False, True)  # that is what "probably" means
     path.unlink()
     assert (original.matches(), original.probably_matches()) == (False, False)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_stretches_are_listed_where_there_are_several(count: int, tmp_path: Path) -> None:
+    stretches = [Stretch(0.0, 2.0, 24000.0), Stretch(2.0, 5.0, 4000.0)][:count]
+    report = Report("a.wav", [], rate_in=8000, rate_out=8000, stretches=stretches)
+    pipeline = UpsampleOptions(16000, "none").pipeline()
+    with closing(Manifest(tmp_path / "m", {})) as manifest:
+        manifest.write_outcome(run.Outcome(Item("a.wav"), report), pipeline)
+    row = json.loads((tmp_path / "m").read_text())
+    assert (
+        row.get("stretches", [])
+        == [
+            {"start_s": 0.0, "end_s": 2.0, "cutoff_hz": 24000.0, "channel": None},
+            {"start_s": 2.0, "end_s": 5.0, "cutoff_hz": 4000.0, "channel": None},
+        ][:count]
+    )

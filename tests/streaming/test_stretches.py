@@ -119,11 +119,11 @@ def test_blocks_do_not_change_the_stretches() -> None:
     assert measured(wave, block=10_007) == measured(wave) == measured(wave, block=10**6)
 
 
-def test_a_channel_of_a_telephone_has_its_own_cutoff() -> None:
-    left, right = turns((8.0, None)), turns((8.0, 3400))
-    bandwidth = measured(np.concatenate([left, right]))
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_channel_of_a_telephone_has_its_own_cutoff(order: int) -> None:
+    bandwidth = measured(np.concatenate([turns((8.0, None)), turns((8.0, 3400))][::order]))
     assert [stretch.channel for stretch in bandwidth.stretches] == [1, 2]
-    assert cutoffs(bandwidth) == pytest.approx([24000, 3400], rel=0.05)
+    assert cutoffs(bandwidth)[::order] == pytest.approx([24000, 3400], rel=0.05)
     assert bandwidth.cutoff_hz == 24000
 
 
