@@ -18,6 +18,7 @@ from conftest import EXAMPLES
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.checkpoints import catalogue, store
 from audiosr_cli.dsp.metrics import best_order, lsd, si_sdr
 from audiosr_cli.models import Model
@@ -205,9 +206,8 @@ def test_the_restored_band_leaves_what_lies_below_the_cutoff(name: str, rate: in
     reference = example("narrowband_reference.flac", 48000)
     noise = np.random.default_rng(0).standard_normal(len(reference)).astype(np.float32)
     wave = soxr.resample(reference + 1e-3 * noise, 48000, rate)
-    pipeline = UpsampleOptions(48000, name).pipeline()
-    cutoff = (pipeline.find_cutoff([wave[None]], rate) or 0.0) / 24000
-    output = pipeline.array(wave, rate)[0, 0]
+    audio, report = UpsampleOptions(48000, name).pipeline().in_memory(ArrayReader(wave, rate))
+    output, cutoff = audio[0, 0], (report.cutoff_hz or 0.0) / 24000
     resampled = soxr.resample(wave, rate, 48000)[: len(output)]
     pair = [torch.from_numpy(np.ascontiguousarray(x)) for x in (output[: len(resampled)], resampled)]
     assert lsd(*pair, high=0.9 * cutoff) < 0.05
