@@ -240,7 +240,8 @@ def _check_name(option: str, key: str, command: str | None, tables: tuple[str, .
     similar = get_close_matches(option, [*known, *tables], 1)
     others = [other for other in COMMANDS if option in settings()[other]]
     if others:
-        hint = f"it is an option of {' and '.join(others)}"
+        *most, last = others
+        hint = f"it is an option of {', '.join(most) + ' and ' if most else ''}{last}"
     else:
         hint = f"did you mean {similar[0]}?" if similar else f"known: {', '.join(known)}"
     raise UsageError(f"{where}: unknown option {key!r}", hint)

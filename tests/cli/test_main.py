@@ -320,11 +320,12 @@ def test_the_list_says_which_models_separate_speech_from_the_rest(small_weights:
     assert "sources 1" in lines[1]
 
 
-@pytest.mark.parametrize("command", ["separate", "upsample", "separate-sr"])
+@pytest.mark.parametrize("command", ["separate", "upsample", "separate-sr", "turns"])
 def test_help_lists_options_in_groups(command: str) -> None:
     text = inside(command, "--help").stdout.decode()
     titles = [line.removesuffix(":") for line in text.splitlines() if line[:1].isalpha() and line.endswith(":")]
-    assert titles == ["Input", "Output", "Model", "Batch", "Defaults", "Messages"]
+    turns = [] if command == "upsample" else ["Who speaks when"]
+    assert titles == ["Input", "Output", *turns, "Model", "Batch", "Defaults", "Messages"]
     assert text.index("  INPUTS  ") < text.index("Output:") < text.index("--overwrite") < text.index("Model:")
     assert text.index("Batch:") < text.index("--resume") < text.index("Messages:") < text.index("--help")
 

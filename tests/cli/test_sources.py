@@ -198,7 +198,7 @@ def test_a_wrong_variable_is_named(variable: str, text: str, message: str, place
         (
             "[upsample]\nspeakers = 3",
             "./audiosr.toml [upsample]: unknown",
-            "it is an option of separate and separate-sr",
+            "it is an option of separate, separate-sr and turns",
         ),
         ("[preset.p]\nbach = 3", "./audiosr.toml [preset.p]: unknown option 'bach'", "did you mean batch?"),
         ("[preset.p.upsample]\nrat = 3", "./audiosr.toml [preset.p.upsample]: unknown", "did you mean rate?"),
