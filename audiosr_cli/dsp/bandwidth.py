@@ -26,8 +26,9 @@ from audiosr_cli.dsp.roll_off import roll_offs
 _FRAME_S = 0.085
 # Frames whose cells are kept, evenly spread over the recording; 150 kB at 48 kHz.
 _MOST_FRAMES = 256
-# Of long recordings every fourth frame is measured: they have about the same mean as all.
-_MOST_SKIPPED = 4
+# Frames begin a quarter of their length after one another; of long recordings at most every sixteenth is measured: they
+# have about the same mean as all.
+_OVERLAP, _MOST_STRIDE = 4, 16
 # Lower end of the coarse grid in Hz; a full octave and a half above it is needed to find a cutoff.
 _LOWEST_HZ = 700.0
 # Below this many Hz there is no content but direct current and rumble.
@@ -77,7 +78,7 @@ class BandMeter:
         start = self._skip
         while start + self._size <= block.shape[1]:
             self._measure(block[:, start : start + self._size])
-            start += self._size * min(self._stride, _MOST_SKIPPED)
+            start += self._size // _OVERLAP * min(self._stride, _MOST_STRIDE)
         used = min(start, block.shape[1])
         self._pending, self._skip = block[:, used:], start - used
 
@@ -89,7 +90,7 @@ class BandMeter:
             power += spectrum.real**2 + spectrum.imag**2
         if self._frames % self._stride == 0:
             self._cells.append(_cell_powers(power / self._scale(), self._first).astype(np.float32))
-        step = min(self._stride, _MOST_SKIPPED)
+        step = min(self._stride, _MOST_STRIDE)
         self._power += step * power
         self._frames += step
         if len(self._cells) == _MOST_FRAMES:

@@ -60,8 +60,8 @@ _LEAST_SHARE, _LOUD_DB = 0.3, 10.0
 _CERTAIN = 15.0
 # Straightness from which a fall is no bend, but steep all along.
 _MOST_STRAIGHTNESS = 0.7
-# Cells in which one filter is taken for a part of the next one if its ratio is below this share of the other's.
-_BESIDE, _LEAST_RATIO = 12, 1 / 3
+# Least cells in which one filter is taken for a part of the next one if its ratio is below this share of the other's.
+_BESIDE, _LEAST_RATIO = 12, 2 / 3
 # Log-likelihood ratio by which a maximum stands out from a higher one, and cells over which it is averaged.
 _PROMINENCE, _SPREAD = 3.0, 4
 
@@ -80,6 +80,7 @@ class RollOff(NamedTuple):
     Attributes:
         position: Of its cutoff, in cells; 0 is the centre of the first one. The cutoff of a Butterworth filter is where
             it has lost 3 dB, of a Chebyshev filter where its ripple ends.
+        end: The last cell that tells of it.
         is_steep: Whether it is about as steep as those of converters.
         ratio: Log-likelihood ratio.
         needed: What that has to be.
@@ -88,6 +89,7 @@ class RollOff(NamedTuple):
     """
 
     position: float
+    end: int
     is_steep: bool
     ratio: float
     needed: float
@@ -132,8 +134,9 @@ def roll_offs(level: Array, power: Array, wall: int | None = None) -> list[RollO
 
 
 def _is_beside(roll_off: RollOff, others: list[RollOff]) -> bool:
-    """Tell whether a much stronger one lies just above."""
-    above = [r.ratio for r in others if 0 < r.position - roll_off.position < _BESIDE]
+    """Tell whether a much stronger one lies just above, or within what is explained."""
+    reach = max(roll_off.position + _BESIDE, roll_off.end + 1)
+    above = [r.ratio for r in others if roll_off.position < r.position <= reach]
     return _LEAST_RATIO * max(above, default=0.0) > roll_off.ratio
 
 
@@ -147,6 +150,7 @@ def _roll_off(
     weights = np.exp(np.clip(ratio[around] - ratio[j, k], -50, 0)).sum(1)
     return RollOff(
         position=float(weights @ responses.positions[around] / weights.sum()),
+        end=int(end[j, k]),
         is_steep=k >= len(_BUTTERWORTH) + _CHEBYSHEV.index(_STEEP),
         ratio=float(ratio[j, k]),
         needed=_EVIDENCE if loss[-1] > _SHALLOW_DB else _SHALLOW_EVIDENCE,
