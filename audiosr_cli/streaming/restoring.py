@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -51,11 +52,13 @@ class StretchedCall(ModelCall):
 
     parts: tuple[tuple[ModelCall, tuple[Restored, ...]], ...] = ()
 
+    @cached_property
+    def _begins(self) -> set[tuple[int, float]]:
+        return {(span.channel, max(0.0, span.start_s)) for _, spans in self.parts for span in spans}
+
     def restores(self, stretch: Stretch) -> bool:
         """Return whether a stretch of the recording is restored."""
-        middle_s, channel = (stretch.start_s + stretch.end_s) / 2, (stretch.channel or 1) - 1
-        spans = [span for _, spans in self.parts for span in spans if span.channel == channel]
-        return any(span.start_s <= middle_s <= span.end_s for span in spans)
+        return ((stretch.channel or 1) - 1, stretch.start_s) in self._begins
 
 
 def stretched_call(stretches: Sequence[Stretch], calls: Sequence[ModelCall | None], channels: int) -> StretchedCall:
