@@ -167,11 +167,5 @@ def test_every_field_of_every_event_is_documented(folder: Path) -> None:
         printed_fields = {key for event in events if event["event"] == name for key in event}
         assert printed_fields | optional == fields(f"`{name}`"), name
     rows = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
-<<<<<<< HEAD
-    # Only with --speakers auto, with several stretches, and where a kind is detected.
-    counted = {"speakers", "speakers_confidence", "stretches", "kind", "kind_confidence"}
-    assert {key for row in rows for key in row} | counted == fields("The manifest: `--manifest`", 2)
-=======
     optional = {"speakers", "speakers_confidence", "kind", "kind_confidence", "stretches"}  # where there are any
     assert {key for row in rows for key in row} | optional == fields("The manifest: `--manifest`", 2)
->>>>>>> stretches
