@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from audiosr_cli.audio.arrays import ArrayReader
@@ -50,9 +50,13 @@ class KindPipeline(Pipeline):
     ) -> Pipeline:
         """Detect the kind of an open recording, and return the pipeline for that.
 
+        A pipe whose cutoff is known is not read ahead: it is taken for speech.
+
         Raises:
             AudioSRError: If the recording cannot be read, or a model cannot be loaded.
         """
+        if isinstance(reader, AudioReader) and reader.path is None and self.cutoff_hz is not None:
+            return Pipeline(**{own.name: getattr(self, own.name) for own in fields(Pipeline)})
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             detected = detect_kind(reader, self.classifier, self.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,13 @@ def _wav(signal: np.ndarray) -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, signal.T, RATE, "FLOAT", format="WAV")
     return stream.getvalue()
+
+
+def test_a_pipe_with_a_known_cutoff_is_not_read_ahead(loaded: list[str]) -> None:
+    """Its output starts at once; otherwise both the cutoff and the kind are detected first."""
+    stream = io.BytesIO()
+    soundfile.write(stream, TONE.T, RATE, "PCM_16", format="WAV")
+    for pipeline, detects in ((detecting(), False), (replace(detecting(), cutoff_hz=None), True)):
+        with AudioReader(io.BytesIO(stream.getvalue())) as reader:
+            selected = pipeline.select(reader)
+        assert isinstance(selected, KindPipeline) is detects
