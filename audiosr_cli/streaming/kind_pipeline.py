@@ -57,6 +57,9 @@ class KindPipeline(Pipeline):
         """
         if isinstance(reader, AudioReader) and reader.path is None and self.cutoff_hz is not None:
             return Pipeline(**{own.name: getattr(self, own.name) for own in fields(Pipeline)})
+        return self._detect(reader)
+
+    def _detect(self, reader: AudioReader | ArrayReader) -> KindPipeline:
         reader.trim(self.options.start_s, self.options.end_s)
         with explain_out_of_memory(reader.name):
             detected = detect_kind(reader, self.classifier, self.options)
@@ -68,7 +71,7 @@ class KindPipeline(Pipeline):
     ) -> tuple[Samples, Report]:
         """Detect the kind of an open recording and process it, see ``Pipeline.in_memory``."""
         if self.detected is None:
-            return self.select(reader).in_memory(reader, progress)
+            return self._detect(reader).in_memory(reader, progress)
         audio, report = super().in_memory(reader, progress)
         add_kind(report, self.detected)
         return audio, report

@@ -79,9 +79,12 @@ def test_files_are_written_with_the_model_for_their_kind(loaded: list[str], tmp_
         assert ("treated as music" in report.notes[0]) == (name == "music")
 
 
-def test_what_was_selected_detects_nothing_again(loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_selected_detects_nothing_again(
+    loaded: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pipeline = detecting()
-    with AudioReader(_wav(TONE)) as reader:
+    soundfile.write(tmp_path / "music.wav", TONE.T, RATE)
+    with AudioReader(tmp_path / "music.wav") as reader:
         selected = pipeline.select(reader)
         monkeypatch.setattr(pipeline.classifier, "forward", None)
         assert selected.in_memory(reader)[1].kind == "music"
@@ -110,9 +113,7 @@ def _wav(signal: np.ndarray) -> bytes:
 
 def test_a_pipe_with_a_known_cutoff_is_not_read_ahead(loaded: list[str]) -> None:
     """Its output starts at once; otherwise both the cutoff and the kind are detected first."""
-    stream = io.BytesIO()
-    soundfile.write(stream, TONE.T, RATE, "PCM_16", format="WAV")
     for pipeline, detects in ((detecting(), False), (replace(detecting(), cutoff_hz=None), True)):
-        with AudioReader(io.BytesIO(stream.getvalue())) as reader:
+        with AudioReader(_wav(TONE)) as reader:
             selected = pipeline.select(reader)
         assert isinstance(selected, KindPipeline) is detects
