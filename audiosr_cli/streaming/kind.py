@@ -109,11 +109,11 @@ def _mono(blocks: Iterable[Samples], sample_rate: int, rate: int, options: Optio
     return torch.from_numpy(np.concatenate(pieces, axis=1)[0])
 
 
-def add_kind(report: Report, detected: DetectedKind) -> None:
-    """Add what was detected to the report of a recording; a note says so unless it is speech."""
+def add_kind(report: Report, detected: DetectedKind, restored: bool) -> None:
+    """Add what was detected to the report of a recording; a note says so if it was restored and is no speech."""
     report.kind, report.kind_confidence = detected.kind, detected.confidence
     report.elapsed_s += detected.elapsed_s
-    if detected.likeliest != "speech" and detected.confidence is not None:
+    if restored and detected.likeliest != "speech" and detected.confidence is not None:
         doubt = f"it may be {detected.likeliest}, but is " if detected.kind != detected.likeliest else ""
         report.notes.insert(
             0, f"{report.input}: {doubt}treated as {detected.kind} (confidence {detected.confidence:.2f}; see --kind)"

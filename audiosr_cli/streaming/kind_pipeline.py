@@ -10,13 +10,15 @@ from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
 from audiosr_cli.contract import Kind
 from audiosr_cli.models.audio_classifier import AudioClassifier
+from audiosr_cli.models.runner import ModelCall
 from audiosr_cli.runtime.memory import explain_out_of_memory
 from audiosr_cli.streaming.auto import UnloadedPipeline
 from audiosr_cli.streaming.kind import DetectedKind, add_kind, detect_kind
-from audiosr_cli.streaming.options import Samples
+from audiosr_cli.streaming.options import Options, Samples
 from audiosr_cli.streaming.pipeline import Pipeline
 from audiosr_cli.streaming.recording import CountingCallback, ProgressCallback
 from audiosr_cli.streaming.report import Report
+from audiosr_cli.streaming.stretches import Bandwidth
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,7 @@ class KindPipeline(Pipeline):
         """Detect the kind of an open recording and process it, see ``Pipeline.in_memory``."""
         if self.detected is None:
             return self._detect(reader).in_memory(reader, progress)
-        audio, report = super().in_memory(reader, progress)
-        add_kind(report, self.detected)
-        return audio, report
+        return super().in_memory(reader, progress)
 
     def file(
         self,
@@ -90,6 +90,9 @@ class KindPipeline(Pipeline):
         if self.detected is None:
             selected = self.select(reader)
             return selected.file(reader, targets, container, subtype, progress, exclusive, bitrate)
-        report = super().file(reader, targets, container, subtype, progress, exclusive, bitrate)
-        add_kind(report, self.detected)
-        return report
+        return super().file(reader, targets, container, subtype, progress, exclusive, bitrate)
+
+    def _complete(self, report: Report, models: Sequence[ModelCall], bandwidth: Bandwidth, options: Options) -> None:
+        super()._complete(report, models, bandwidth, options)
+        if self.detected is not None:
+            add_kind(report, self.detected, restored=bool(models))

@@ -68,8 +68,8 @@ _AS_USUAL = {"device": "cpu", "batch": 1, "threads": None, "precision": "auto"}
 
 
 def test_workers_count_the_flops_of_models_and_commands() -> None:
-    job = {"kind": "model", "name": "spectral_bwe", "rate": 48000} | _AS_USUAL
+    job = {"kind": "model", "name": "spectral_bwe_large", "rate": 48000} | _AS_USUAL
     model = worker.count_flops(job, worker.Path())["gflop_per_s"]
-    assert model == pytest.approx(flops.chain_gflop([load_model("spectral_bwe")]))
+    assert model == pytest.approx(flops.chain_gflop([load_model("spectral_bwe_large")]))
     command = worker.count_flops(job | {"kind": "command", "name": "upsample", "rate": 8000}, worker.Path())
     assert command["gflop_per_s"] == pytest.approx(model)

@@ -131,6 +131,13 @@ def test_windows_are_whole_ones() -> None:
 )
 def test_reports_say_what_is_not_plain_speech(kind: str, likeliest: str, confidence: float, note: str | None) -> None:
     report = Report("a.wav", [], elapsed_s=1.0, notes=["first"])
-    add_kind(report, DetectedKind(kind, confidence, likeliest, 2.0))  # type: ignore[arg-type]
+    detected = DetectedKind(kind, confidence, likeliest, 2.0)  # type: ignore[arg-type]
+    add_kind(report, detected, restored=True)
     assert (report.kind, report.kind_confidence, report.elapsed_s) == (kind, confidence, 3.0)
     assert report.notes == [*([note] if note else []), "first"]
+
+
+def test_where_nothing_is_restored_only_the_fields_say_what_it_is() -> None:
+    report = Report("a.wav", [])
+    add_kind(report, DetectedKind("effects", 0.9, "effects", 0.1), restored=False)
+    assert (report.kind, report.kind_confidence, report.notes) == ("effects", 0.9, [])

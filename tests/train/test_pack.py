@@ -145,7 +145,7 @@ def test_most_speakers_first(tmp_path: Path) -> None:
     inside = [Path(name) for name in names(kit / "data" / "train")]
     assert 0 < row["recordings"] < row["recordings_of_all"] == 36
     takes = [sum(path.parent.name == f"p{i}" for path in inside) for i in range(12)]
-    assert max(takes) - min(takes) == 1
+    assert max(takes) - min(takes) <= 1
     in_turn = ["1", "0", "2"]  # the shortest first
     for i in range(12):
         assert {path.stem for path in inside if path.parent.name == f"p{i}"} == set(in_turn[: takes[i]])
