@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -80,8 +80,9 @@ class Labelling:
 
     def finish(self) -> list[Turn]:
         """Find the turns, and write them to the disk."""
-        turns = find_turns(self._meter.levels(), self.speakers, self.labels.config)
         duration_s = self._meter.samples / self._meter.sample_rate
+        found = find_turns(self._meter.levels(), self.speakers, self.labels.config)
+        turns = [replace(turn, end_s=min(turn.end_s, duration_s)) for turn in found]  # the last frame may be shorter
         conversation = Conversation(self.name, duration_s, self.speakers, tuple(turns))
         for writer in self._writers:
             writer.finish(conversation)

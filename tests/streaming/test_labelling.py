@@ -47,6 +47,18 @@ def test_files_appear_at_commit(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.rttm", "talk.txt"]
 
 
+def test_no_turn_ends_after_the_recording(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Levels are measured in frames of 10 ms, of which the last one may be cut short; praatio would print a warning."""
+    pytest.importorskip("praatio")
+    labels, target = Labels(("textgrid",)), tmp_path / "talk.TextGrid"
+    with Labelling(labels, "talk.wav", ("speaker1",), RATE, [target]) as labelling:
+        labelling.push(noise(RATE + 23), 1)
+        (turn,) = labelling.finish()
+        labelling.commit()
+    assert turn.end_s == (RATE + 23) / RATE
+    assert capfd.readouterr() == ("", "")
+
+
 def test_without_commit_nothing_is_left(tmp_path: Path) -> None:
     with Labelling(Labels(("rttm",)), "talk.wav", SPEAKERS, RATE, [tmp_path / "talk.rttm"]) as labelling:
         turns(labelling)
