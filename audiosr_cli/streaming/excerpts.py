@@ -47,19 +47,18 @@ def open_excerpt(
         InputError: If the recording cannot be read.
     """
     rate = reader.sample_rate
-    if isinstance(reader, AudioReader) and reader.path is None:
-        ranges: Sequence[range] = [range(math.ceil(pipe_seconds * rate))]
-        yield Excerpt(excerpt(reader.peek(pipe_seconds), ranges), ranges)
-        return
     frames = options.count_frames(reader.frames, rate)
     within = frames if frames is None or frames < reach_seconds * rate else math.ceil(reach_seconds * rate)
     ranges = parts(within, rate, max_seconds, part_seconds)
-    if not isinstance(reader, AudioReader) or reader.path is None:
+    if not isinstance(reader, AudioReader):
         yield Excerpt(excerpt(reader.peek(max_seconds if len(ranges) == 1 else math.inf), ranges), ranges)
-        return
-    with AudioReader(reader.path, reader.audio_stream) as again:
-        again.trim(options.start_s, options.end_s)
-        yield Excerpt(excerpt(again.blocks(), ranges), ranges)
+    elif reader.path is None:
+        ranges = [range(math.ceil(pipe_seconds * rate))]
+        yield Excerpt(excerpt(reader.peek(pipe_seconds), ranges), ranges)
+    else:
+        with AudioReader(reader.path, reader.audio_stream) as again:
+            again.trim(options.start_s, options.end_s)
+            yield Excerpt(excerpt(again.blocks(), ranges), ranges)
 
 
 def parts(frames: int | None, sample_rate: int, max_seconds: float, part_seconds: float) -> Sequence[range]:

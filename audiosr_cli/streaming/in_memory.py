@@ -67,6 +67,7 @@ def process_in_memory(
         AudioSRError: If the recording cannot be read or its samples cannot be processed.
     """
     started = time.monotonic()
+    labelling = labelling or Labelling(None, reader.name, (), out_rate)
     channels = options.count_channels(reader.channels, reader.name)
     report = Report(reader.name, [], rate_in=reader.sample_rate, rate_out=out_rate, channels=channels)
     with thread_pool(options.threads) as executor:
@@ -76,9 +77,8 @@ def process_in_memory(
         processed = (stream_with_residual if residual else stream)(blocks, stages)
         audio, energy = _collect(processed, outputs, report, labelling)
     check_damage(reader, options)
-    if labelling is not None:
-        report.turns = labelling.finish()
-        energy = _mute(audio, labelling, report, energy)
+    report.turns = labelling.finish()
+    energy = _mute(audio, labelling, report, energy)
     over = _apply_clip_policy(audio, report, options)
     complete_report(report, reader, stages, energy * report.gain**2, outputs - residual)
     if over:
@@ -91,15 +91,14 @@ def process_in_memory(
 
 
 def _collect(
-    blocks: Iterable[Samples], outputs: int, report: Report, labelling: Labelling | None
+    blocks: Iterable[Samples], outputs: int, report: Report, labelling: Labelling
 ) -> tuple[Samples, NDArray[np.float64]]:
     """Join ``blocks`` (S * C, T) to (S, C, T); also return the energy (S,). Raises SampleError."""
     gate = Gate(OutputFormat("wav", "FLOAT", report.rate_out, report.channels), "warn", report.input)
     energy, pieces = np.zeros(outputs), [np.zeros((outputs * report.channels, 0), np.float32)]
     for block in blocks:
         gate.measure(block)
-        if labelling is not None:
-            labelling.push(block, outputs)
+        labelling.push(block, outputs)
         report.frames_out += block.shape[1]
         energy += np.square(block.reshape(outputs, -1), dtype=np.float64).sum(1)
         pieces.append(block)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from typing import Any
 
 from audiosr_cli.audio.arrays import ArrayReader
 from audiosr_cli.audio.read import AudioReader
@@ -76,21 +76,11 @@ class KindPipeline(Pipeline):
             return self._detect(reader).in_memory(reader, progress)
         return super().in_memory(reader, progress)
 
-    def file(
-        self,
-        reader: AudioReader,
-        targets: Sequence[str | Path],
-        container: str = "wav",
-        subtype: str | None = None,
-        progress: ProgressCallback | None = None,
-        exclusive: Container[str | Path] = (),
-        bitrate: int | None = None,
-    ) -> Report:
+    def file(self, reader: AudioReader, *arguments: Any, **options: Any) -> Report:
         """Detect the kind of an open recording and process it into files, see ``Pipeline.file``."""
         if self.detected is None:
-            selected = self.select(reader)
-            return selected.file(reader, targets, container, subtype, progress, exclusive, bitrate)
-        return super().file(reader, targets, container, subtype, progress, exclusive, bitrate)
+            return self.select(reader).file(reader, *arguments, **options)
+        return super().file(reader, *arguments, **options)
 
     def _complete(self, report: Report, models: Sequence[ModelCall], bandwidth: Bandwidth, options: Options) -> None:
         super()._complete(report, models, bandwidth, options)

@@ -42,7 +42,7 @@ class Labelling:
     """Find the turns of one recording, and write its label files; a context manager.
 
     Args:
-        labels: What is wanted.
+        labels: What is wanted; None for nothing.
         name: Of the recording; a path loses its folders and its suffix.
         speakers: Names of the first outputs, which are those of speakers.
         sample_rate: Of the outputs in Hz.
@@ -52,7 +52,7 @@ class Labelling:
 
     def __init__(
         self,
-        labels: Labels,
+        labels: Labels | None,
         name: str,
         speakers: tuple[str, ...],
         sample_rate: int,
@@ -60,9 +60,11 @@ class Labelling:
         exclusive: Container[str | Path] = (),
     ) -> None:
         self.labels, self.speakers, self.name = labels, speakers, Path(name).stem
+        self.formats = labels.formats if labels is not None else ()
+        self.gates = labels is not None and labels.gate
         self._writers = [
             LabelWriter(target, label_format, target in exclusive)
-            for target, label_format in zip(targets, labels.formats if targets else (), strict=True)
+            for target, label_format in zip(targets, self.formats if targets else (), strict=True)
         ]
         self._files, self._meter = ExitStack(), ActivityMeter(sample_rate, len(speakers))
 
@@ -76,10 +78,13 @@ class Labelling:
 
     def push(self, block: Samples, outputs: int) -> None:
         """Add a block (S * C, T) of all ``outputs``, of which the first ones are speakers."""
-        self._meter.push(block[: len(block) // outputs * len(self.speakers)])
+        if self.labels is not None:
+            self._meter.push(block[: len(block) // outputs * len(self.speakers)])
 
     def finish(self) -> list[Turn]:
-        """Find the turns, and write them to the disk."""
+        """Find the turns, and write them to the disk; none if nothing is wanted."""
+        if self.labels is None:
+            return []
         duration_s = self._meter.samples / self._meter.sample_rate
         found = find_turns(self._meter.levels(), self.speakers, self.labels.config)
         turns = [replace(turn, end_s=min(turn.end_s, duration_s)) for turn in found]  # the last frame may be shorter
@@ -90,7 +95,7 @@ class Labelling:
 
     def notes(self, name: str, turns: Sequence[Turn]) -> list[str]:
         """Say how often and how long each speaker speaks in the recording called ``name``, if labels are written."""
-        if not self.labels.formats:
+        if not self.formats:
             return []
         spoken = []
         for speaker in self.speakers:
@@ -101,7 +106,7 @@ class Labelling:
 
     def gains(self, turns: Sequence[Turn], output: int) -> GainCurve | None:
         """Return the gain over time of an output that is gated, by its number; None for others."""
-        if not self.labels.gate or output >= len(self.speakers):
+        if not self.gates or output >= len(self.speakers):
             return None
         own = (turn for turn in turns if turn.speaker == self.speakers[output])
         return Muting(own, self._meter.sample_rate).gains

@@ -311,13 +311,11 @@ class Pipeline:
         sample_rate: int,
         targets: Sequence[str | Path] = (),
         exclusive: Container[str | Path] = (),
-    ) -> Labelling | None:
-        """Return what finds and writes the turns of a recording; None if nobody asks for them."""
-        if self.labels is None:
-            return None
+    ) -> Labelling:
+        """Return what finds and writes the turns of a recording, as far as anybody asks for them."""
         speakers = self.outputs[: len(self.outputs) - self.residual]
-        targets = targets[len(targets) - len(self.labels.formats) :]
-        return Labelling(self.labels, reader.name, speakers, sample_rate, targets, exclusive)
+        files = targets[len(targets) - len(self.labels.formats) :] if self.labels is not None else ()
+        return Labelling(self.labels, reader.name, speakers, sample_rate, files, exclusive)
 
     def _settings(self) -> dict[str, Any]:
         """Return the command's own settings, for provenance; None for those that nobody has set."""

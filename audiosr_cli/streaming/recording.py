@@ -63,7 +63,7 @@ def process_file(
         residual: Whether the last target gets what remains of the input when all sources are subtracted.
         exclusive: Targets that must not exist. Other existing files are replaced.
         metadata: Of each output; none by default.
-        labelling: Finds the turns and writes the label files, and decides whether audio is written at all.
+        labelling: Finds the turns and writes the label files, if that is wanted.
 
     Returns:
         The report.
@@ -72,7 +72,8 @@ def process_file(
         AudioSRError: If the recording cannot be read, processed or written.
     """
     started = time.monotonic()
-    written = len(targets) - (len(labelling.labels.formats) if labelling is not None else 0)
+    labelling = labelling or Labelling(None, reader.name, (), output_format.sample_rate)
+    written = len(targets) - len(labelling.formats)  # audio, all of it or none
     names = [str(target) for target in targets]
     report = Report(reader.name, names[:written], rate_in=reader.sample_rate, labels=names[written:])
     report.rate_out, report.channels = output_format.sample_rate, output_format.channels
@@ -86,25 +87,21 @@ def process_file(
         assert written in (0, sources + residual)
         blocks = read_blocks(reader, report, options, progress)
         outputs = (stream_with_residual if residual else stream)(blocks, stages)
-        gates = labelling is not None and labelling.labels.gate
-        arguments = (source, reader.audio_stream, gates)
+        arguments = (source, reader.audio_stream, labelling.gates)
         writers = [
             stack.enter_context(AudioWriter(target, output_format, options.clip, target in exclusive, tags, *arguments))
             for target, tags in zip(targets[:written], metadata or [Metadata()] * written, strict=False)
         ]
-        if labelling is not None:
-            stack.enter_context(labelling)
+        stack.enter_context(labelling)
         energy = _write_blocks(outputs, writers, report, sources + residual, labelling)
         check_damage(reader, options)
-        if labelling is not None:
-            report.turns = labelling.finish()
-            report.notes += labelling.notes(report.input, report.turns)
+        report.turns = labelling.finish()
+        report.notes += labelling.notes(report.input, report.turns)
         energy = _finish(writers, report, labelling, energy)
         reader.check_unchanged()
         for writer in writers:
             writer.commit()
-        if labelling is not None:
-            labelling.commit()
+        labelling.commit()
         report.notes += _notes(writers, reader)
     complete_report(report, reader, stages, energy, sources)
     report.elapsed_s = time.monotonic() - started
@@ -176,15 +173,14 @@ def _write_blocks(
     writers: Sequence[AudioWriter],
     report: Report,
     outputs: int,
-    labelling: Labelling | None,
+    labelling: Labelling,
 ) -> NDArray[np.float64]:
     """Write ``blocks`` (S * C, T), one output to each writer if there are any, and return the energy of each output."""
     energy = np.zeros(outputs)
     for block in blocks:
         report.frames_out += block.shape[1]
         energy += np.square(block.reshape(outputs, -1), dtype=np.float64).sum(1)
-        if labelling is not None:
-            labelling.push(block, outputs)
+        labelling.push(block, outputs)
         for writer, output in zip(writers, np.split(block, outputs), strict=False):
             writer.write(output)
     return energy
@@ -211,13 +207,13 @@ def _notes(writers: Sequence[AudioWriter], reader: AudioReader) -> list[str]:
 
 
 def _finish(
-    writers: Sequence[AudioWriter], report: Report, labelling: Labelling | None, energy: NDArray[np.float64]
+    writers: Sequence[AudioWriter], report: Report, labelling: Labelling, energy: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Finish all outputs with the same gain, and mute those that are gated; return the energy of each output."""
     if any(writer.gate.rescales for writer in writers):
         report.gain = 1 / max(1.0, *(writer.gate.peak for writer in writers))
     for i, writer in enumerate(writers):
-        writer.finish(report.gain, labelling.gains(report.turns, i) if labelling is not None else None)
+        writer.finish(report.gain, labelling.gains(report.turns, i))
     report.clipped = sum(writer.gate.clipped for writer in writers)
     spooled = [writer.energy for writer in writers if writer.gate.spooled]
     return np.array(spooled) if spooled else energy * report.gain**2
