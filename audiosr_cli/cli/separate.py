@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from audiosr_cli.cli import label_options, options, run_batch, values
+from audiosr_cli.cli import label_options, options, run_batch
 
 
 @options.processing
+@label_options.beside_audio
 def separate(
     inputs: options.Inputs = None,
     speakers: options.Speakers = 2,
@@ -13,11 +14,8 @@ def separate(
     quality: options.Quality = "standard",
     residual: options.Residual = False,
     hum: options.Hum = "remove",
-    labels: label_options.Labels = None,
-    gate: label_options.Gate = False,
-    min_turn: label_options.MinTurn = 0.3,
-    min_pause: label_options.MinPause = 0.5,
     *,
+    labels: label_options.LabelOptions,
     shared: options.Shared,
 ) -> None:
     """Write one file per speaker, at the input's sample rate.
@@ -28,6 +26,5 @@ def separate(
     """
     from audiosr_cli.pipelines import SeparateOptions
 
-    wanted = values.parse_labels(labels, min_turn, min_pause, gate)
-    command = SeparateOptions(speakers, model, residual, hum, quality, wanted)
+    command = SeparateOptions(speakers, model, residual, hum, quality, labels.combined())
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

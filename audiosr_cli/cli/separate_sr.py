@@ -41,6 +41,7 @@ _Upsampler = Annotated[
 
 
 @options.processing
+@label_options.beside_audio
 def separate_sr(
     inputs: options.Inputs = None,
     speakers: options.Speakers = 2,
@@ -50,11 +51,8 @@ def separate_sr(
     restorer: _Restorer = None,
     upsampler: _Upsampler = None,
     hum: options.Hum = "remove",
-    labels: label_options.Labels = None,
-    gate: label_options.Gate = False,
-    min_turn: label_options.MinTurn = 0.3,
-    min_pause: label_options.MinPause = 0.5,
     *,
+    labels: label_options.LabelOptions,
     shared: options.Shared,
 ) -> None:
     """Separate speakers and restore each one's bandwidth.
@@ -66,6 +64,5 @@ def separate_sr(
     """
     from audiosr_cli.pipelines import SeparateSROptions
 
-    wanted = values.parse_labels(labels, min_turn, min_pause, gate)
-    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum, quality, wanted)
+    command = SeparateSROptions(speakers, rate, model, restorer, upsampler, hum, quality, labels.combined())
     run_batch.run_batch(inputs, command, "{stem}_{speaker}.{ext}", shared)

@@ -8,13 +8,9 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 from audiosr_cli.errors import UsageError
 from audiosr_cli.runtime.device_names import check_device_name
-
-if TYPE_CHECKING:
-    from audiosr_cli.streaming.labelling import Labels
 
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(k?)(?:hz)?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
@@ -63,32 +59,6 @@ def _parse_time(value: object, option: str) -> float:
     if (match[2] is not None and seconds >= 60) or (match[1] is not None and minutes >= 60):
         raise UsageError(f"{option} {value}: minutes and seconds after a colon must be below 60")
     return float(3600 * hours + 60 * minutes + seconds)
-
-
-def parse_labels(
-    formats: str | None, min_turn_s: float, min_pause_s: float, gate: bool = False, audio: bool = True
-) -> Labels | None:
-    """Combine the options of labels; None if turns are not needed.
-
-    Args:
-        formats: Formats with commas between them.
-        min_turn_s: Seconds; shorter turns are left out.
-        min_pause_s: Seconds; shorter pauses do not end a turn.
-        gate: Whether tracks are muted where their speakers do not speak.
-        audio: Whether the speakers' audio is written, too.
-    """
-    from audiosr_cli.conversation.labels import parse_formats
-    from audiosr_cli.conversation.turns import TurnConfig
-    from audiosr_cli.streaming.labelling import Labels
-
-    default = TurnConfig()
-    margin_s = min(default.margin_s, min_pause_s / 2)
-    config = TurnConfig(turn_s=min_turn_s, pause_s=min_pause_s, margin_s=margin_s)
-    if formats is not None or gate:
-        return Labels(parse_formats(formats) if formats is not None else (), config, audio, gate)
-    if config != default:
-        raise UsageError("--min-turn and --min-pause have no effect without turns; give --labels FORMATS, or --gate")
-    return None
 
 
 def parse_subtype(value: object) -> str:

@@ -12,7 +12,9 @@ from conftest import EXAMPLES, noise
 from typer.testing import CliRunner, Result
 
 import audiosr_cli
+from audiosr_cli.cli import label_options
 from audiosr_cli.cli.main import app
+from audiosr_cli.conversation.turns import TurnConfig
 from audiosr_cli.errors import UsageError
 
 MIX = EXAMPLES / "two_speakers.wav"
@@ -134,3 +136,8 @@ def test_a_gate_mutes_tracks_outside_their_turns(place: Path) -> None:
         assert row["levels_db"][i] == pytest.approx(10 * np.log10(np.mean(np.square(after))), abs=0.01)
     result = audiosr_cli.separate("talk.wav", quality="fast", gate=True)
     np.testing.assert_allclose(result.audio[0, 0], soundfile.read("gated/talk_speaker1.wav")[0], atol=1e-7)
+
+
+def test_the_command_has_the_defaults_of_python() -> None:
+    config = label_options.TurnOptions().combined().config
+    assert config == label_options.LabelOptions(labels="rttm").combined().config == TurnConfig()  # type: ignore[union-attr]
